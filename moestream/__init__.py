@@ -1,0 +1,33 @@
+"""Run Mixture-of-Experts language models from GGUF files larger than memory.
+
+The public API; everything else may change.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moestream.engine import Engine, Session, Stats
+    from moestream.errors import MoestreamError
+    from moestream.sampling import SamplingParams
+    from moestream.tokenizer import Tokenizer
+
+__all__ = ["Engine", "MoestreamError", "SamplingParams", "Session", "Stats", "Tokenizer"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Engine": "moestream.engine",
+    "MoestreamError": "moestream.errors",
+    "SamplingParams": "moestream.sampling",
+    "Session": "moestream.engine",
+    "Stats": "moestream.engine",
+    "Tokenizer": "moestream.tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for, so that ``moestream --help`` does not load NumPy.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,103 @@
+"""The arithmetic that a model asks for: what every backend must implement.
+
+Owns the operations' names, shapes and meaning. ``backends/reference.py`` is their executable
+specification; the others must agree with it. Knows nothing of layers, models or files: weights
+come in as mapped GGUF tensors, and what a backend makes of them is its own affair.
+
+Shapes use the legend of ``moestream.layers``.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.gguf import Tensor
+
+Array: TypeAlias = Any
+"""A backend's own array: ``numpy.ndarray`` here, ``mlx.core.array`` on Apple GPUs."""
+
+Matrix: TypeAlias = Any
+"""A backend's own form of a resident weight matrix, rows as in GGUF (one row an output)."""
+
+RopeStyle = Literal["interleaved", "half"]
+"""Which coordinates turn together: ``2i, 2i+1`` (GGUF "norm") or ``i, i + D/2`` ("neox")."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertTensors:
+    """One layer's routed experts, left where they lie in the mapped file.
+
+    ``gate`` and ``up`` are (N, F, E), ``down`` is (N, E, F). Where the file fuses gate and up,
+    both are views of the one tensor, so rows of an expert are contiguous but experts may not be.
+    """
+
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+
+
+class Backend(Protocol):
+    """About a dozen operations over float32 activations and GGUF weights."""
+
+    name: str
+
+    def matrix(self, tensor: Tensor) -> Matrix:
+        """Make a dense weight matrix resident, in the form that ``linear`` and ``embed`` read."""
+
+    def vector(self, tensor: Tensor) -> Array:
+        """Load a norm weight, bias or other small tensor as float32."""
+
+    def embed(self, table: Matrix, tokens: NDArray[np.int32]) -> Array:
+        """Rows of the embedding table: (T,) -> (T, E)."""
+
+    def linear(self, x: Array, weight: Matrix, bias: Array | None = None) -> Array:
+        """``x @ weight.T + bias``: (T, columns) -> (T, rows)."""
+
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        """Scale to unit root mean square over the last axis, then by ``weight``."""
+
+    def rope(self, x: Array, cos: Array, sin: Array, style: RopeStyle) -> Array:
+        """Turn the first ``2 * cos.shape[1]`` coordinates of each head: (T, H, D), (T, D/2)."""
+
+    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: str) -> Array:
+        """A zeroed (K, S, D) buffer of ``kv_type`` (``f16`` or ``f32``) for keys or values."""
+
+    def attention(
+        self, q: Array, k: Array, v: Array, keys: Array, values: Array, start: int, scale: float
+    ) -> Array:
+        """Write k, v (T, K, D) at ``start`` into the buffers, then attend causally.
+
+        q is (T, H, D); token t sees positions 0 to ``start + t``. Returns (T, H * D).
+        """
+
+    def add(self, a: Array, b: Array) -> Array:
+        """``a + b``, of one shape."""
+
+    def swiglu(self, gate: Array, up: Array) -> Array:
+        """``silu(gate) * up``."""
+
+    def sigmoid_scale(self, x: Array, logits: Array) -> Array:
+        """``x * sigmoid(logits)``: (T, E) scaled by (T, 1)."""
+
+    def route(
+        self, logits: Array, k: int, *, normalise: bool, scale: float
+    ) -> tuple[NDArray[np.int32], Array]:
+        """Softmax over all experts, the k largest: ids (T, k) and weights (T, k).
+
+        Ids are in order of falling weight, the lower id first among equals. ``normalise`` divides
+        the k weights by their sum (``norm_topk_prob``); ``scale`` multiplies them.
+        """
+
+    def moe_ffn(
+        self, x: Array, experts: ExpertTensors, ids: NDArray[np.int32], weights: Array
+    ) -> Array:
+        """Weighted sum of the chosen experts' SwiGLU networks: (T, E) -> (T, E).
+
+        Each (token, slot) has its own output; they are summed in slot order, so the order in
+        which experts are computed cannot change a bit.
+        """
+
+    def to_numpy(self, x: Array) -> NDArray[np.float32]:
+        """The array's values, computed if they were not yet."""

@@ -1,0 +1,71 @@
+"""Grouped-query self-attention with rotary positions."""
+
+import math
+from typing import Literal
+
+from moestream.backends import Array, RopeStyle
+from moestream.layers.norm import RMSNorm
+from moestream.layers.weights import Weights
+
+QKNorm = Literal["none", "head", "whole"]
+"""RMS norm of queries and keys: none, over each head, or over all heads together."""
+
+
+class Attention:
+    """Norm, projections, rotation, attention over the cache, output projection: (T, E) -> (T, E).
+
+    Biases of the projections are used where the file has them.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        hidden_size: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        eps: float,
+        rope_style: RopeStyle,
+        qk_norm: QKNorm = "none",
+    ) -> None:
+        self.backend = weights.backend
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.rope_style, self.qk_norm = rope_style, qk_norm
+        queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
+        self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
+        self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
+        self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
+        self.attn_v = weights.matrix("attn_v.weight", pairs, hidden_size)
+        self.attn_output = weights.matrix("attn_output.weight", hidden_size, queries)
+        self.q_bias = weights.optional_vector("attn_q.bias", queries)
+        self.k_bias = weights.optional_vector("attn_k.bias", pairs)
+        self.v_bias = weights.optional_vector("attn_v.bias", pairs)
+        self.output_bias = weights.optional_vector("attn_output.bias", hidden_size)
+        if qk_norm != "none":
+            whole = qk_norm == "whole"
+            self.q_norm = RMSNorm(
+                weights, "attn_q_norm.weight", queries if whole else head_dim, eps
+            )
+            self.k_norm = RMSNorm(weights, "attn_k_norm.weight", pairs if whole else head_dim, eps)
+
+    def __call__(
+        self, x: Array, cache: tuple[Array, Array], start: int, angles: tuple[Array, Array]
+    ) -> Array:
+        """Attend from the chunk at positions ``start``...; writes its keys and values to cache."""
+        ops = self.backend
+        x = self.norm(x)
+        q = ops.linear(x, self.attn_q, self.q_bias)  # (T, H * D)
+        k = ops.linear(x, self.attn_k, self.k_bias)  # (T, K * D)
+        v = ops.linear(x, self.attn_v, self.v_bias)
+        if self.qk_norm == "whole":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = q.reshape(-1, self.num_heads, self.head_dim)
+        k = k.reshape(-1, self.num_kv_heads, self.head_dim)
+        v = v.reshape(-1, self.num_kv_heads, self.head_dim)
+        if self.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = ops.rope(q, *angles, self.rope_style)
+        k = ops.rope(k, *angles, self.rope_style)
+        out = ops.attention(q, k, v, *cache, start, 1 / math.sqrt(self.head_dim))
+        return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)

@@ -1,0 +1,77 @@
+"""Named access to a model's tensors, checked against the shapes that the config promises.
+
+A layer asks by GGUF name and expected shape, so a file whose tensors do not fit its own metadata
+is refused here, with the tensor's name, instead of failing in the arithmetic.
+"""
+
+from moestream.backends import Array, Backend, ExpertTensors, Matrix
+from moestream.errors import ModelFormatError
+from moestream.gguf import GGUFFile, Tensor
+
+
+class Weights:
+    """The tensors under one prefix (``blk.3.`` or none) of a file, loaded into a backend."""
+
+    def __init__(self, file: GGUFFile, backend: Backend, prefix: str = "") -> None:
+        self.file = file
+        self.backend = backend
+        self.prefix = prefix
+
+    def layer(self, index: int) -> "Weights":
+        """The tensors of layer ``index``."""
+        return Weights(self.file, self.backend, f"blk.{index}.")
+
+    def has(self, name: str) -> bool:
+        """Whether the file holds a tensor of this name."""
+        return self.prefix + name in self.file.tensors
+
+    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+        """A dense weight matrix, resident."""
+        return self.backend.matrix(self._tensor(name, (rows, columns)))
+
+    def vector(self, name: str, size: int) -> Array:
+        """A norm weight or bias, as float32."""
+        return self.backend.vector(self._tensor(name, (size,)))
+
+    def optional_vector(self, name: str, size: int) -> Array | None:
+        """A bias that this file may lack."""
+        return self.vector(name, size) if self.has(name) else None
+
+    def row(self, name: str, columns: int) -> Matrix:
+        """A matrix of one output, which GGUF may store without its axis of length one."""
+        info = self.file.tensors.get(self.prefix + name)
+        if info is not None and len(info.shape) == 2:
+            return self.matrix(name, 1, columns)
+        flat = self._tensor(name, (columns,))
+        return self.backend.matrix(
+            Tensor(flat.name, flat.type, (1, columns), flat.data.reshape(1, -1))
+        )
+
+    def experts(self, num_experts: int, width: int, hidden: int) -> ExpertTensors:
+        """A layer's routed experts, mapped, from separate or fused gate and up tensors."""
+        down = self._tensor("ffn_down_exps.weight", (num_experts, hidden, width))
+        if self.has("ffn_gate_up_exps.weight"):
+            fused = self._tensor("ffn_gate_up_exps.weight", (num_experts, 2 * width, hidden))
+            gate, up = _rows(fused, 0, width), _rows(fused, width, 2 * width)
+            return ExpertTensors(gate, up, down)
+        return ExpertTensors(
+            self._tensor("ffn_gate_exps.weight", (num_experts, width, hidden)),
+            self._tensor("ffn_up_exps.weight", (num_experts, width, hidden)),
+            down,
+        )
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        tensor = self.file.tensor(self.prefix + name)
+        if tensor.shape != shape:
+            raise ModelFormatError(
+                f"{self.file.path}: tensor {tensor.name!r} has shape {tensor.shape}, "
+                f"but the metadata asks for {shape}"
+            )
+        return tensor
+
+
+def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+    """The same rows of every expert, as a view."""
+    experts, _, columns = tensor.shape
+    shape = (experts, stop - start, columns)
+    return Tensor(tensor.name, tensor.type, shape, tensor.data[:, start:stop])

@@ -1,0 +1,27 @@
+"""Llama, Mistral and Mixtral.
+
+Source: arXiv 2302.13971 (Llama), arXiv 2401.04088 (Mixtral).
+"""
+
+from moestream.layers.ffn import FeedForward
+from moestream.layers.moe import MoE
+from moestream.layers.weights import Weights
+from moestream.models.decoder import Decoder
+
+
+class Llama(Decoder):
+    """Dense SwiGLU, or Mixtral's experts where the file counts any; their weights sum to one."""
+
+    rope_style = "interleaved"
+    norm_topk_prob = True
+
+    def ffn(self, weights: Weights) -> FeedForward | MoE:
+        """Experts or a dense network, by the metadata."""
+        if self.config.num_experts:
+            return self.moe(weights)
+        return FeedForward(
+            weights,
+            hidden_size=self.config.hidden_size,
+            width=self.config.intermediate_size,
+            eps=self.config.rms_norm_eps,
+        )

@@ -1,0 +1,109 @@
+"""From logits to the next token: llama.cpp's samplers, in its order and with its defaults.
+
+Penalties, then top-k, top-p, min-p, temperature, and a draw. Knows nothing of text or models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to choose; the defaults are llama.cpp's.
+
+    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch theirs off.
+    Penalties look at the last ``repeat_last_n`` tokens, prompt included (-1: all, 0: none).
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0, "temperature", self.temperature, "0 or more")
+        _require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or more")
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and up to 1 (off)")
+        _require(0 <= self.min_p <= 1, "min_p", self.min_p, "0 (off) to 1")
+        _require(self.repeat_penalty > 0, "repeat_penalty", self.repeat_penalty, "above 0")
+        _require(self.repeat_last_n >= -1, "repeat_last_n", self.repeat_last_n, "-1 (all) or more")
+
+
+class Sampler:
+    """Chooses token after token; the same seed and logits give the same choices."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self.params = params
+        self._random = np.random.default_rng(params.seed)
+
+    def sample(self, logits: NDArray[np.float32], history: Sequence[int]) -> int:
+        """Choose from logits (V,), given the tokens so far."""
+        params = self.params
+        scores = _penalise(logits.astype(np.float64), history, params)
+        if params.temperature == 0:
+            return int(np.argmax(scores))
+        ids = _top_k(scores, params.top_k)
+        ids = _top_p(scores, ids, params.top_p)
+        ids = _min_p(scores, ids, params.min_p)
+        probabilities = _softmax(scores[ids] / params.temperature)
+        # An explicit inverse CDF, so that one draw is one random number.
+        cumulative = np.cumsum(probabilities)
+        draw = self._random.random() * cumulative[-1]
+        return int(ids[min(np.searchsorted(cumulative, draw, side="right"), len(ids) - 1)])
+
+
+def _require(holds: bool, name: str, value: float, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value}, expected {expected}")
+
+
+def _penalise(scores: Floats, history: Sequence[int], params: SamplingParams) -> Floats:
+    window = history if params.repeat_last_n == -1 else history[-params.repeat_last_n :]
+    if params.repeat_last_n == 0 or len(window) == 0:
+        return scores
+    ids, counts = np.unique(np.asarray(window), return_counts=True)
+    seen = scores[ids]
+    seen = np.where(seen > 0, seen / params.repeat_penalty, seen * params.repeat_penalty)
+    scores[ids] = seen - counts * params.frequency_penalty - params.presence_penalty
+    return scores
+
+
+def _top_k(scores: Floats, k: int) -> NDArray[np.intp]:
+    """Ids of the k largest scores, largest first; all of them for k = 0."""
+    if 0 < k < len(scores):
+        candidates = np.argpartition(-scores, k - 1)[:k]
+        return candidates[np.lexsort((candidates, -scores[candidates]))]
+    return np.argsort(-scores, kind="stable")
+
+
+def _top_p(scores: Floats, ids: NDArray[np.intp], p: float) -> NDArray[np.intp]:
+    """The shortest head of ``ids`` whose probabilities reach p."""
+    if p >= 1:
+        return ids
+    reached = np.searchsorted(np.cumsum(_softmax(scores[ids])), p, side="left")
+    return ids[: reached + 1]
+
+
+def _min_p(scores: Floats, ids: NDArray[np.intp], p: float) -> NDArray[np.intp]:
+    """Those at least p times as likely as the likeliest, which comes first."""
+    if p <= 0:
+        return ids
+    return ids[scores[ids] >= scores[ids[0]] + np.log(p)]
+
+
+def _softmax(scores: Floats) -> Floats:
+    exponentials = np.exp(scores - scores.max())
+    return exponentials / exponentials.sum()

@@ -1,0 +1,121 @@
+"""Engine and session on a golden model: timelines, limits, statistics, routing events."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moestream import Engine, SamplingParams
+from moestream.errors import ContextLengthError, ModelNotFoundError, UnsupportedModelError
+from moestream.layers.moe import MoE, RoutingEvent
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+GREEDY = SamplingParams(temperature=0)
+PROMPT = [5, 17, 3, 99, 42]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with Engine.open(GOLDEN / "qwen2moe.gguf", backend="reference", context_length=64) as engine:
+        yield engine
+
+
+def test_generation_is_what_forward_says(engine: Engine) -> None:
+    made = list(engine.session().generate(PROMPT, GREEDY, max_tokens=6))
+    logits = engine.session().forward(PROMPT + made)
+    assert made == logits.argmax(axis=1)[len(PROMPT) - 1 : -1].tolist()
+
+
+def test_chunks_do_not_change_the_logits(engine: Engine) -> None:
+    whole = engine.session().forward(PROMPT)
+    pieces = engine.session().forward(PROMPT, chunk_tokens=2)
+    np.testing.assert_allclose(pieces, whole, atol=1e-4)
+
+
+def test_truncated_timeline_continues_as_if_new(engine: Engine) -> None:
+    session = engine.session()
+    session.forward([*PROMPT, 1, 2, 3])
+    session.truncate(len(PROMPT))
+    assert session.tokens == PROMPT
+    again = session.forward([7, 8])
+    fresh = engine.session().forward([*PROMPT, 7, 8])[-2:]
+    np.testing.assert_allclose(again, fresh, atol=1e-4)
+
+
+def test_stops_at_an_end_id_without_yielding_it(engine: Engine) -> None:
+    made = list(engine.session().generate(PROMPT, GREEDY, max_tokens=4))
+    session = engine.session()
+    end = frozenset({made[2]})
+    expected = made[: made.index(made[2])]
+    assert list(session.generate(PROMPT, GREEDY, max_tokens=9, end_ids=end)) == expected
+    assert session.stop_reason == "end"
+
+
+def test_stops_at_max_tokens(engine: Engine) -> None:
+    session = engine.session()
+    assert len(list(session.generate(PROMPT, GREEDY, max_tokens=3))) == 3
+    assert session.stop_reason == "length"
+
+
+def test_stops_when_the_context_is_full(engine: Engine) -> None:
+    session = engine.session()
+    made = list(session.generate(PROMPT, GREEDY))
+    assert len(PROMPT) + len(made) == 65  # the last token needs no place in the cache
+    assert session.stop_reason == "context"
+
+
+def test_zero_tokens_asked_none_given(engine: Engine) -> None:
+    session = engine.session()
+    assert list(session.generate(PROMPT, GREEDY, max_tokens=0)) == []
+    assert session.tokens == PROMPT
+
+
+def test_statistics(engine: Engine) -> None:
+    session = engine.session()
+    list(session.generate(PROMPT, GREEDY, max_tokens=4))
+    stats = session.stats
+    assert (stats.prompt_tokens, stats.generated_tokens) == (5, 4)
+    assert 0 < stats.prompt_s <= stats.ttft_s
+    assert stats.generation_tps == pytest.approx(3 / stats.generation_s)
+    assert stats.prompt_tps == pytest.approx(5 / stats.prompt_s)
+
+
+@pytest.mark.parametrize("start", [lambda s, t: s.forward(t), lambda s, t: list(s.generate(t))])
+def test_prompt_beyond_the_context_appends_nothing(engine: Engine, start) -> None:
+    session = engine.session()
+    with pytest.raises(ContextLengthError, match="65 tokens on top of 0"):
+        start(session, [1] * 65)
+    assert session.tokens == []
+
+
+@pytest.mark.parametrize("tokens", [[], [-1], [100_000]])
+def test_bad_tokens_are_refused(engine: Engine, tokens: list[int]) -> None:
+    with pytest.raises(ValueError, match="token"):
+        engine.session().forward(tokens)
+
+
+def test_every_moe_layer_reports_its_routing_once_a_chunk(engine: Engine) -> None:
+    events: list[RoutingEvent] = []
+    engine.session().forward(PROMPT, chunk_tokens=3, on_route=events.append)
+    layers = engine.config.num_layers
+    assert [event.layer for event in events] == list(range(layers)) * 2
+    assert [len(event.x) for event in events] == [3] * layers + [2] * layers
+
+
+def test_a_layers_own_gate_on_its_own_input_predicts_its_routing(engine: Engine) -> None:
+    events: list[RoutingEvent] = []
+    engine.session().forward(PROMPT, on_route=events.append)
+    for event in events:
+        moe = engine.model.layers[event.layer].ffn
+        assert isinstance(moe, MoE)
+        np.testing.assert_array_equal(moe.norm_and_route(event.x)[0], event.expert_ids)
+
+
+def test_unknown_backend_names_the_known(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"'gpu'; there are: auto, .*reference"):
+        Engine.open(GOLDEN / "llama.gguf", backend="gpu")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"nowhere\.gguf"):
+        Engine.open(tmp_path / "nowhere.gguf")

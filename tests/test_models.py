@@ -1,0 +1,170 @@
+"""What the metadata and tensors of a model may and may not say."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from moestream.backends.reference import ReferenceBackend
+from moestream.errors import ModelFormatError, MoestreamError, UnsupportedModelError
+from moestream.gguf import GGUFFile
+from moestream.models import ARCHITECTURES, ModelConfig, load_model
+
+KEYS: dict[str, Any] = {
+    "context_length": 128,
+    "block_count": 1,
+    "embedding_length": 16,
+    "feed_forward_length": 24,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+}
+DENSE = {
+    "token_embd.weight": (32, 16),
+    "output_norm.weight": (16,),
+    "blk.0.attn_norm.weight": (16,),
+    "blk.0.attn_q.weight": (16, 16),
+    "blk.0.attn_k.weight": (8, 16),
+    "blk.0.attn_v.weight": (8, 16),
+    "blk.0.attn_output.weight": (16, 16),
+    "blk.0.ffn_norm.weight": (16,),
+    "blk.0.ffn_gate.weight": (24, 16),
+    "blk.0.ffn_up.weight": (24, 16),
+    "blk.0.ffn_down.weight": (16, 24),
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path):
+    """Write a one-layer model with some keys and tensors changed (None: left out) and open it."""
+
+    def write(
+        architecture: str = "llama",
+        keys: dict[str, Any] | None = None,
+        tensors: dict[str, tuple[int, ...] | None] | None = None,
+    ) -> GGUFFile:
+        path = tmp_path / "model.gguf"
+        writer = gguf.GGUFWriter(path, architecture)
+        for key, value in {**KEYS, **(keys or {})}.items():
+            name = f"{architecture}.{key}"
+            if isinstance(value, str):
+                writer.add_string(name, value)
+            elif isinstance(value, list):
+                writer.add_array(name, value)
+            elif isinstance(value, float):
+                writer.add_float32(name, value)
+            elif value is not None:
+                writer.add_uint32(name, value)
+        for name, shape in {**DENSE, **(tensors or {})}.items():
+            if shape is not None:
+                writer.add_tensor(name, np.ones(shape, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return GGUFFile.open(path)
+
+    return write
+
+
+def test_dimensions_and_defaults(model) -> None:
+    config = ModelConfig.from_gguf(model(keys={"attention.head_count_kv": None}))
+    assert (config.num_heads, config.num_kv_heads, config.head_dim) == (4, 4, 4)
+    assert (config.vocab_size, config.num_experts) == (32, 0)
+    assert (config.rope.base, config.rope.scaling, config.rope.dimensions) == (10000.0, "none", 4)
+    assert config.expert_weights_scale == 1.0
+
+
+def test_linear_factor_of_old_files(model) -> None:
+    rope = ModelConfig.from_gguf(model(keys={"rope.scale_linear": 4.0})).rope
+    assert (rope.scaling, rope.factor) == ("linear", 4.0)
+
+
+def test_yarn_keys(model) -> None:
+    keys = {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 2.0,
+        "rope.scaling.original_context_length": 64,
+        "rope.scaling.attn_factor": 0.5,
+    }
+    rope = ModelConfig.from_gguf(model(keys=keys)).rope
+    assert (rope.factor, rope.original_context, rope.attention_factor) == (2.0, 64, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "said"),
+    [
+        ({"embedding_length": None}, ModelFormatError, r"llama\.embedding_length"),
+        ({"block_count": 0}, ModelFormatError, r"llama\.block_count is 0"),
+        ({"attention.head_count_kv": 3}, ModelFormatError, "4 attention heads .* 3 key/value"),
+        ({"attention.head_count_kv": [2, 4]}, UnsupportedModelError, "differs from layer to layer"),
+        ({"attention.value_length": 8}, UnsupportedModelError, "value_length"),
+        ({"rope.dimension_count": 3}, ModelFormatError, "rope.dimension_count is 3"),
+        ({"rope.dimension_count": 6}, ModelFormatError, "rope.dimension_count is 6"),
+        ({"rope.scaling.type": "longrope"}, UnsupportedModelError, "'longrope'"),
+        ({"rope.freq_base": float("nan")}, ModelFormatError, "freq_base is nan"),
+        ({"expert_count": 4, "expert_used_count": 5}, ModelFormatError, "5 experts .* of 4"),
+        ({"expert_count": 4}, ModelFormatError, "0 experts .* of 4"),
+    ],
+)
+def test_keys_that_make_no_sense(model, keys, error: type[MoestreamError], said: str) -> None:
+    with pytest.raises(error, match=said):
+        ModelConfig.from_gguf(model(keys=keys))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"blk.0.ffn_up.weight": None}, "blk.0.ffn_up.weight"),
+        ({"blk.0.ffn_up.weight": (16, 24)}, r"blk.0.ffn_up.weight.*\(16, 24\).*\(24, 16\)"),
+        ({"blk.0.attn_q.bias": (15,)}, r"attn_q.bias.*\(15,\).*\(16,\)"),
+        ({"token_embd.weight": None}, "token_embd.weight"),
+        ({"output.weight": (31, 16)}, r"output.weight.*\(31, 16\).*\(32, 16\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_the_metadata(model, tensors, said: str) -> None:
+    with pytest.raises(ModelFormatError, match=said):
+        load_model(model(tensors=tensors), ReferenceBackend())
+
+
+def test_a_mixture_without_experts_is_an_error(model) -> None:
+    tensors = {"blk.0.attn_q_norm.weight": (4,), "blk.0.attn_k_norm.weight": (4,)}
+    file = model("qwen3moe", tensors=tensors)
+    with pytest.raises(ModelFormatError, match=r"qwen3moe\.expert_count is missing"):
+        load_model(file, ReferenceBackend())
+
+
+def test_unknown_architecture_names_the_known(model) -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        load_model(model("mamba"), ReferenceBackend())
+    assert "'mamba'" in str(caught.value)
+    assert all(name in str(caught.value) for name in ARCHITECTURES)
+
+
+def experts(num: int, width: int, *, fused: bool) -> dict[str, tuple[int, ...] | None]:
+    shapes: dict[str, tuple[int, ...] | None] = {
+        "blk.0.ffn_gate_inp.weight": (num, 16),
+        "blk.0.ffn_down_exps.weight": (num, 16, width),
+    }
+    if fused:
+        shapes["blk.0.ffn_gate_up_exps.weight"] = (num, 2 * width, 16)
+    else:
+        shapes["blk.0.ffn_gate_exps.weight"] = (num, width, 16)
+        shapes["blk.0.ffn_up_exps.weight"] = (num, width, 16)
+    return shapes
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_fused_and_separate_gate_and_up_give_the_same_views(model, fused: bool) -> None:
+    keys = {"expert_count": 3, "expert_used_count": 2}
+    loaded = load_model(model(keys=keys, tensors=experts(3, 24, fused=fused)), ReferenceBackend())
+    moe = loaded.layers[0].ffn
+    assert moe.experts.gate.data.shape == moe.experts.up.data.shape == (3, 24, 64)
+    assert moe.experts.down.shape == (3, 16, 24)
+    gate, up = (
+        part.data.__array_interface__["data"][0] for part in (moe.experts.gate, moe.experts.up)
+    )
+    if fused:
+        assert up - gate == 24 * 64  # up's rows follow gate's within the same expert

@@ -1,0 +1,110 @@
+"""Each sampler alone on distributions small enough to work out by hand."""
+
+import numpy as np
+import pytest
+
+from moestream.sampling import Sampler, SamplingParams
+
+PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+TENTHS = np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+
+
+def drawn(
+    logits: np.ndarray, draws: int = 400, history: tuple[int, ...] = (), **params
+) -> set[int]:
+    sampler = Sampler(SamplingParams(**{**PLAIN, "seed": 1, **params}))
+    return {sampler.sample(logits, history) for _ in range(draws)}
+
+
+@pytest.mark.parametrize(
+    ("params", "kept"),
+    [
+        ({}, {0, 1, 2, 3}),
+        ({"top_k": 1}, {3}),
+        ({"top_k": 3}, {1, 2, 3}),
+        ({"top_k": 9}, {0, 1, 2, 3}),
+        ({"top_p": 0.39}, {3}),
+        ({"top_p": 0.69}, {2, 3}),
+        ({"top_p": 0.71}, {1, 2, 3}),
+        ({"min_p": 0.26}, {1, 2, 3}),
+        ({"min_p": 0.74}, {2, 3}),
+        ({"min_p": 1.0}, {3}),
+    ],
+)
+def test_filters_keep_what_they_should(params: dict, kept: set[int]) -> None:
+    assert drawn(TENTHS, **params) == kept
+
+
+def test_top_p_counts_what_top_k_left() -> None:
+    # Of {0.3, 0.4} the larger holds 0.57: enough for 0.55, though not of the whole.
+    assert drawn(TENTHS, top_k=2, top_p=0.55) == {3}
+
+
+def test_min_p_comes_before_temperature() -> None:
+    # At temperature 10 all four would pass 0.74; llama.cpp filters first.
+    assert drawn(TENTHS, min_p=0.74, temperature=10.0) == {2, 3}
+
+
+def test_draws_follow_the_probabilities() -> None:
+    sampler = Sampler(SamplingParams(**PLAIN, seed=7))
+    counts = np.bincount([sampler.sample(TENTHS, ()) for _ in range(20000)], minlength=4)
+    np.testing.assert_allclose(counts / 20000, [0.1, 0.2, 0.3, 0.4], atol=0.015)
+
+
+def test_greedy_takes_the_first_of_equals() -> None:
+    assert drawn(np.array([1, 5, 5, 2], np.float32), temperature=0.0) == {1}
+
+
+def test_same_seed_same_choices() -> None:
+    runs = []
+    for seed in (3, 3, 4):
+        sampler = Sampler(SamplingParams(**PLAIN, seed=seed))
+        runs.append([sampler.sample(TENTHS, ()) for _ in range(50)])
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize(
+    ("params", "chosen"),
+    [
+        ({"repeat_penalty": 2.0}, {2}),  # 4 / 2 falls behind 3
+        ({"repeat_penalty": 1.2}, {3}),  # 4 / 1.2 does not
+        ({"presence_penalty": 1.5}, {2}),
+        ({"presence_penalty": 0.5}, {3}),
+        ({"frequency_penalty": 0.6}, {2}),  # twice seen: 1.2 off
+        ({"frequency_penalty": 0.4}, {3}),
+        ({"repeat_penalty": 2.0, "repeat_last_n": 0}, {3}),
+        ({"repeat_penalty": 2.0, "repeat_last_n": 1}, {3}),  # the last token is 0
+        ({"repeat_penalty": 2.0, "repeat_last_n": -1}, {2}),
+    ],
+)
+def test_penalties(params: dict, chosen: set[int]) -> None:
+    logits = np.array([1, 2, 3, 4], np.float32)
+    assert drawn(logits, 1, history=(3, 3, 0), temperature=0.0, **params) == chosen
+
+
+def test_repeat_penalty_pushes_negative_logits_down() -> None:
+    logits = np.array([-1.0, -1.5], np.float32)
+    assert drawn(logits, 1, history=(0,), temperature=0.0, repeat_penalty=2.0) == {1}
+
+
+def test_logits_are_left_as_they_were() -> None:
+    logits = np.array([1, 2], np.float32)
+    drawn(logits, 1, history=(1,), repeat_penalty=3.0)
+    assert logits.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -0.1},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"min_p": -0.1},
+        {"repeat_penalty": 0.0},
+        {"repeat_last_n": -2},
+    ],
+)
+def test_values_out_of_range_are_named(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SamplingParams(**wrong)
