@@ -3,10 +3,12 @@
 Penalties, then top-k, top-p, min-p, temperature, and a draw. Knows nothing of text or models.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.random  # NumPy would import it at first use, and its Cython loses a Ctrl-C then
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -101,9 +103,11 @@ def _min_p(scores: Floats, ids: NDArray[np.intp], p: float) -> NDArray[np.intp]:
     """Those at least p times as likely as the likeliest, which comes first."""
     if p <= 0:
         return ids
-    return ids[scores[ids] >= scores[ids[0]] + np.log(p)]
+    kept: NDArray[np.intp] = ids[scores[ids] >= scores[ids[0]] + math.log(p)]
+    return kept
 
 
 def _softmax(scores: Floats) -> Floats:
-    exponentials = np.exp(scores - scores.max())
-    return exponentials / exponentials.sum()
+    exponentials: Floats = np.exp(scores - scores.max())
+    total: np.float64 = exponentials.sum()
+    return exponentials / total

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from moestream.catalog import resolve
 from moestream.demo import cache_dir
-from moestream.demo_source import fetch_source
+from moestream.demo.source import fetch_source
 from moestream.engine import Engine
 from moestream.layers.moe import MoE, RoutingEvent
 from moestream.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.demo_recipe import GAIN_STEPS
+from moestream.demo.recipe import GAIN_STEPS
 
 Floats = NDArray[np.float32]
 EXPERTS, KEPT = 32, 1280

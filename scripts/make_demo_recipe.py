@@ -2,7 +2,7 @@
 
 Run it as ``python scripts/make_demo_recipe.py --source MODEL.gguf --work FOLDER``. The folder
 keeps the Debian packages and the sampled conversations; it needs a Debian system with apt. On two
-idle cores it takes about ten minutes. The recipe goes to ``moestream/data/demo_recipe.npz``.
+idle cores it takes about ten minutes. The recipe goes to ``moestream/demo/recipe.npz``.
 
 Method, layer by layer, on texts of five domains and on the source model's own conversations:
 
@@ -41,7 +41,7 @@ from demo_questions import questions
 from demo_split import neurons, router, routing_weights
 from numpy.typing import NDArray
 
-from moestream.demo_recipe import RECIPE_PATH, LayerRecipe, save_recipe
+from moestream.demo.recipe import RECIPE_PATH, LayerRecipe, save_recipe
 from moestream.gguf import GGUFFile
 from moestream.tokenizer import Tokenizer
 

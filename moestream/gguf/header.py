@@ -15,7 +15,7 @@ from pathlib import Path
 from gguf.constants import GGMLQuantizationType
 
 from moestream.errors import ModelFormatError, UnsupportedQuantError
-from moestream.gguf_reader import MetadataValue, Reader
+from moestream.gguf.reader import MetadataValue, Reader
 from moestream.quants import row_bytes
 
 VERSIONS = (2, 3)

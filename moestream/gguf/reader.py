@@ -2,7 +2,7 @@
 
 Owns their encoding and the bounds of what may be read, and distrusts every length: nothing is
 allocated before the bytes that would fill it are known to be there. Knows nothing of the order in
-which a header holds them: that is ``gguf_header``.
+which a header holds them: that is ``header``.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-RECIPE_PATH = Path(__file__).resolve().parent / "data" / "demo_recipe.npz"
+RECIPE_PATH = Path(__file__).resolve().parent / "recipe.npz"
 RECIPE_VERSION = 1
 GAIN_STEPS = 64  # a gain is a byte in units of 1/64
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from types import MappingProxyType, TracebackType
@@ -19,8 +19,8 @@ from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from moestream.errors import ModelFormatError, ModelNotFoundError
-from moestream.gguf_header import Header, TensorInfo, read_header
-from moestream.gguf_reader import MetadataValue
+from moestream.gguf.header import Header, TensorInfo, read_header
+from moestream.gguf.reader import MetadataValue
 from moestream.quants import row_bytes
 
 __all__ = ["GGUFFile", "MetadataValue", "Tensor", "TensorInfo"]
@@ -110,6 +110,11 @@ class GGUFFile:
         data = np.frombuffer(self._maps[info.shard], np.uint8, info.n_bytes, info.offset)
         shape = (*info.shape[:-1], row_bytes(info.type, info.shape[-1]))
         return Tensor(name, info.type, info.shape, data.reshape(shape))
+
+    def forget_pages(self) -> None:
+        """Count the pages touched so far as this process's no more; they come back when touched."""
+        for data in self._maps:
+            data.madvise(MADV_DONTNEED)
 
     def close(self) -> None:
         """Let go of the mappings; views that are still held keep theirs."""
