@@ -9,7 +9,12 @@
     ├── ModelNotFoundError      a model name or path that leads nowhere
     ├── CatalogError            models.toml is missing or not what it should be
     ├── DownloadError           a source file could not be had, or is not the one expected
+    ├── DemoBuildError          the demo model cannot be built here: no room on the disk
     ├── TemplateError           a chat template that is missing or does not render
+    ├── TraceError              a routing trace that is damaged or does not make sense
+    ├── BudgetError             a memory budget that cannot be read or kept
+    ├── PlotError               a figure that cannot be drawn with what is installed
+    ├── StorageError            a disk or file system that fails, or lacks what was asked of it
     └── ContextLengthError      more tokens than the session's KV cache holds
 
 Every message says what was found, what was expected and what to do. The library raises them;
@@ -45,9 +50,29 @@ class DownloadError(MoestreamError):
     """A source file could not be fetched, or its hash is wrong."""
 
 
+class DemoBuildError(MoestreamError):
+    """The demo model cannot be written here: no room, or the disk refuses."""
+
+
 class TemplateError(MoestreamError):
     """The chat template is missing or fails to render."""
 
 
+class TraceError(MoestreamError):
+    """A routing trace is damaged, or is not one."""
+
+
+class BudgetError(MoestreamError):
+    """A memory budget is not an amount of memory, or is not one that can be kept."""
+
+
+class PlotError(MoestreamError):
+    """A figure was asked for that cannot be drawn with what is installed."""
+
+
 class ContextLengthError(MoestreamError):
     """A session was given more tokens than its context holds."""
+
+
+class StorageError(MoestreamError):
+    """A disk or file system fails to read, or cannot read in the way that was asked."""

@@ -1,0 +1,5 @@
+"""``python -m moestream``: the command line without an installed script."""
+
+from moestream.cli import main
+
+main()

@@ -1,0 +1,206 @@
+"""``moestream generate``: one prompt in, one text out.
+
+Owns the order of a run and the JSON that it is reported as. Knows nothing of how text becomes
+tokens (``prompt``, ``text``) or tokens become tokens (``engine``).
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moestream import ui
+from moestream.cli.command import EXIT_INTERRUPTED, Command, Option
+from moestream.cli.options import engine_options, model_argument, sampling_options
+from moestream.cli.prompt import Prompt, prompt_options, require_text
+
+if TYPE_CHECKING:
+    from moestream.engine import Engine, Stats
+    from moestream.sampling import SamplingParams
+    from moestream.text import TextStream
+
+EXAMPLES = """
+moestream generate -p "What is the capital of Italy?"
+moestream generate demo -p "Once upon a time" --raw -n 100 --temp 0
+cat notes.txt | moestream generate model.gguf -sys "Summarise this." --json
+"""
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known of a run so far: whenever it is interrupted, this can be reported."""
+
+    model: str
+    seed: int | None
+    as_json: bool
+    quiet: bool
+    parts: list[str] = field(default_factory=list)
+    backend: str | None = None
+    load_s: float = 0.0
+    stats: "Stats | None" = None
+    stream: "TextStream | None" = None
+    stop_reason: str | None = None
+
+    def emit(self, text: str) -> None:
+        """Keep a piece of text, if there is any, and write it unless JSON is wanted."""
+        if text:
+            self.parts.append(text)
+            if not self.as_json:
+                ui.write_text(text)
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@model_argument(default="demo")
+@prompt_options
+@click.option(
+    "-n",
+    "--predict",
+    "--n-predict",
+    "predict",
+    cls=Option,
+    section="Output",
+    type=click.IntRange(min=-2),
+    default=-1,
+    show_default=True,
+    metavar="N",
+    help="Tokens to generate at most; -1 goes on to the model's end or a full context.",
+)
+@click.option(
+    "--stop",
+    "-r",
+    "--reverse-prompt",
+    "stop",
+    cls=Option,
+    section="Output",
+    multiple=True,
+    metavar="TEXT",
+    help="End before this text appears; may be given several times.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, cls=Option, section="Output", help="Print one JSON object."
+)
+@click.option(
+    "-q", "--quiet", is_flag=True, cls=Option, section="Output", help="Print the text alone."
+)
+@sampling_options
+@engine_options
+@click.pass_context
+def generate(
+    ctx: click.Context,
+    /,
+    *,
+    model: str,
+    prompt: Prompt,
+    predict: int,
+    stop: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    sampling: "SamplingParams",
+    **engine_options: Any,
+) -> None:
+    """Answer a prompt, or continue a text.
+
+    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. Only the
+    generated text goes to standard output.
+    """
+    for text in stop:
+        require_text(text, "--stop")
+    run = Run(model, sampling.seed, as_json, quiet)
+    try:
+        with _open(run, engine_options) as engine:
+            max_tokens = None if predict < 0 else predict
+            _generate(run, engine, prompt, sampling, max_tokens, stop)
+    except KeyboardInterrupt:
+        run.stop_reason = "interrupted"
+    if run.stream is not None:
+        run.emit(run.stream.finish())
+    _report(run)
+    if run.stop_reason == "interrupted":
+        ctx.exit(EXIT_INTERRUPTED)
+
+
+def _open(run: Run, options: dict[str, Any]) -> "Engine":
+    from moestream.catalog import resolve
+    from moestream.engine import Engine
+
+    with ui.progress(quiet=run.quiet) as progress:
+        path = resolve(run.model, progress=progress)
+    with ui.working(f"loading {run.model}", quiet=run.quiet):
+        engine = Engine.open(path, **options)
+    run.backend = engine.backend.name
+    trained = engine.config.context_length
+    if engine.context_length > trained and not run.quiet:
+        ui.warning(f"a context of {engine.context_length} is more than the model's own {trained}")
+    return engine
+
+
+def _generate(
+    run: Run,
+    engine: "Engine",
+    prompt: Prompt,
+    sampling: "SamplingParams",
+    max_tokens: int | None,
+    stop: tuple[str, ...],
+) -> None:
+    from moestream.text import TextStream
+    from moestream.tokenizer import Tokenizer
+
+    started = time.perf_counter()
+    tokenizer = Tokenizer.from_gguf(engine.file)
+    tokens = prompt.encode(tokenizer, engine.file)
+    session = engine.session()
+    run.load_s = engine.load_s + time.perf_counter() - started
+    if not run.quiet:
+        ui.note(f"backend {run.backend}, context {engine.context_length}, seed {run.seed}")
+    run.stats = session.stats
+    run.stream = stream = TextStream(tokenizer, stop)
+    for token in session.generate(
+        tokens, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids
+    ):
+        run.emit(stream.add(token))
+        if stream.stopped is not None:
+            run.stop_reason = "stop"
+            return
+    run.stop_reason = session.stop_reason
+
+
+def _report(run: Run) -> None:
+    """End the text with a new line and tell what it took, or tell everything as JSON."""
+    if run.as_json:
+        ui.print_json(_as_json(run))
+    elif run.parts and not run.parts[-1].endswith("\n"):
+        ui.write_text("\n")
+    stats = run.stats
+    if run.quiet:
+        return
+    if stats is None:
+        ui.note(f"{run.stop_reason} before the model was loaded")
+    else:
+        ui.note(
+            f"prompt {stats.prompt_tokens} tokens, {stats.prompt_tps:.1f} tok/s; "
+            f"generated {stats.generated_tokens} tokens, {stats.generation_tps:.1f} tok/s; "
+            f"first token after {stats.ttft_s:.2f} s, load {run.load_s:.2f} s; "
+            f"ended by: {run.stop_reason}"
+        )
+
+
+def _as_json(run: Run) -> dict[str, Any]:
+    from moestream.engine import Stats
+
+    stats = run.stats or Stats()
+    return {
+        "text": "".join(run.parts),
+        "prompt_tokens": stats.prompt_tokens,
+        "generated_tokens": stats.generated_tokens,
+        "stop_reason": run.stop_reason,
+        "timings": {
+            "load_s": run.load_s,
+            "ttft_s": stats.ttft_s,
+            "prompt_tps": stats.prompt_tps,
+            "generation_tps": stats.generation_tps,
+        },
+        "model": run.model,
+        "backend": run.backend,
+        "seed": run.seed,
+    }

@@ -1,0 +1,185 @@
+"""What several commands take: the MODEL argument, sampling and engine options.
+
+Options have llama.cpp's names where it has them. Defaults are repeated here, for ``--help`` is not
+to import NumPy; a test holds them to those of ``SamplingParams``.
+"""
+
+import functools
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from moestream.cli.command import Option
+
+Body = Callable[..., None]
+
+_SAMPLING_NAMES = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repeat_penalty",
+    "repeat_last_n",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+)
+
+
+def apply(options: Sequence[Callable[[Body], Body]], body: Body) -> Body:
+    """Decorate ``body`` with options; they are listed in this order in its help."""
+    for option in reversed(options):
+        body = option(body)
+    return body
+
+
+def _complete_model(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from moestream.catalog import catalog
+
+    names = [
+        CompletionItem(spec.name, help=spec.description)
+        for spec in catalog().values()
+        if spec.name.startswith(incomplete)
+    ]
+    return [*names, CompletionItem(incomplete, type="file")]
+
+
+def model_argument(**kwargs: Any) -> Callable[[Body], Body]:
+    """MODEL: a name from models.toml, or a path."""
+    return click.argument("model", shell_complete=_complete_model, **kwargs)
+
+
+def _sampling_option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
+    kwargs = {"metavar": "N", "callback": _require_finite} | kwargs
+    return click.option(*names, cls=Option, section="Sampling", show_default=True, **kwargs)
+
+
+def _require_finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """Reject NaN, which click lets through any range, and infinities."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.", ctx, param)
+    return value
+
+
+def sampling_options(body: Body) -> Body:
+    """Add llama.cpp's sampling options; ``body`` gets one ``sampling``, a ``SamplingParams``.
+
+    A seed that was not given is drawn here, so that it can be told and a run repeated.
+    """
+
+    @functools.wraps(body)
+    def with_params(*args: Any, **kwargs: Any) -> None:
+        from moestream.sampling import SamplingParams
+
+        values = {name: kwargs.pop(name) for name in _SAMPLING_NAMES}
+        if values["seed"] == -1:
+            values["seed"] = secrets.randbits(32)
+        body(*args, sampling=SamplingParams(**values), **kwargs)
+
+    return apply(_SAMPLING_OPTIONS, with_params)
+
+
+_SAMPLING_OPTIONS = (
+    _sampling_option(
+        "--temp",
+        "--temperature",
+        "temperature",
+        type=click.FloatRange(min=0),
+        default=0.8,
+        help="Temperature; 0 always takes the likeliest token.",
+    ),
+    _sampling_option(
+        "--top-k",
+        type=click.IntRange(min=0),
+        default=40,
+        help="Choose among the N likeliest tokens; 0 is off.",
+    ),
+    _sampling_option(
+        "--top-p",
+        type=click.FloatRange(min=0, max=1, min_open=True),
+        default=0.95,
+        help="Choose among the likeliest tokens that together reach P; 1 is off.",
+        metavar="P",
+    ),
+    _sampling_option(
+        "--min-p",
+        type=click.FloatRange(min=0, max=1),
+        default=0.05,
+        help="Choose among tokens at least P times as likely as the likeliest; 0 is off.",
+        metavar="P",
+    ),
+    _sampling_option(
+        "--repeat-penalty",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1.0,
+        help="Divide the scores of tokens seen of late by this; 1 is off.",
+    ),
+    _sampling_option(
+        "--repeat-last-n",
+        type=click.IntRange(min=-1),
+        default=64,
+        help="How many tokens back penalties look; 0 is none, -1 is all.",
+    ),
+    _sampling_option(
+        "--presence-penalty",
+        type=float,
+        default=0.0,
+        help="Take this off the score of tokens seen of late; 0 is off.",
+    ),
+    _sampling_option(
+        "--frequency-penalty",
+        type=float,
+        default=0.0,
+        help="The same, for each time that they were seen; 0 is off.",
+    ),
+    _sampling_option(
+        "-s",
+        "--seed",
+        type=click.IntRange(min=-1, max=2**32 - 1),
+        default=-1,
+        help="Seed of the random choices; -1 draws one.",
+    ),
+)
+
+
+def engine_options(body: Body) -> Body:
+    """Add what ``Engine.open`` takes: ``context_length``, ``threads`` and ``backend``."""
+    return apply(_ENGINE_OPTIONS, body)
+
+
+_ENGINE_OPTIONS = (
+    click.option(
+        "-c",
+        "--ctx-size",
+        "context_length",
+        cls=Option,
+        section="Engine",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Tokens of context; by default the model's own, at most 8192.",
+    ),
+    click.option(
+        "-t",
+        "--threads",
+        cls=Option,
+        section="Engine",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="CPU threads; by default one a physical core.",
+    ),
+    click.option(
+        "--backend",
+        cls=Option,
+        section="Engine",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="What does the maths; auto takes the fastest that runs here.",
+    ),
+)

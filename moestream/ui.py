@@ -1,0 +1,194 @@
+"""Everything that a person sees: messages, progress, generated text and tables.
+
+What was asked for goes to standard output, everything else to standard error. Colours and bars
+appear on a terminal alone (and ``NO_COLOR`` is respected); elsewhere the output is plain text that
+is never cut or wrapped. Knows nothing of models: it is handed words and numbers. rich is imported
+when something is to be drawn, because it takes 0.1 s.
+"""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def prepare() -> None:
+    """Make both streams put a substitute for what the locale lacks, where Python would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def printable(text: str) -> str:
+    """Escape control characters: names in a file must not steer the terminal, nor end a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def error(message: str) -> None:
+    """Write ``error: message``, in one line."""
+    _message("error", "bold red", message)
+
+
+def warning(message: str) -> None:
+    """Write ``warning: message``, in one line."""
+    _message("warning", "yellow", message)
+
+
+def note(message: str) -> None:
+    """Write a line about the run, dimmed on a terminal."""
+    _write(sys.stderr, _styled(printable(message), "dim", sys.stderr) + "\n")
+
+
+def write_text(text: str) -> None:
+    """Write a piece of generated text at once, as it is."""
+    _write(sys.stdout, text)
+    flush()
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Write one JSON object in one line; JSON is UTF-8 whatever the locale says."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    _write(sys.stdout, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
+    """Write a heading and, under it, labels with their values in a second column."""
+    cells = [(printable(label), printable(value)) for label, value in fields]
+    width = max((len(label) for label, _ in cells), default=0)
+    _heading(title)
+    for label, value in cells:
+        _write(sys.stdout, f"  {label:{width}}  {value}\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a heading and aligned columns; a column name that starts with ``>`` aligns right."""
+    names = [name.removeprefix(">") for name in columns]
+    cells = [names, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    signs = [">" if name.startswith(">") else "<" for name in columns]
+    _heading(title)
+    for index, row in enumerate(cells):
+        padded = [f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)]
+        line = ("  " + "  ".join(padded)).rstrip()
+        _write(sys.stdout, (line if index else _styled(line, "dim", sys.stdout)) + "\n")
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Draw a bar for every step that the yielded function reports, on a terminal alone.
+
+    Elsewhere a line tells which step has begun; nothing does when ``quiet``.
+    """
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        begun: set[str] = set()
+
+        def name_once(step: str, done: int, total: int) -> None:
+            if not quiet and step not in begun:
+                begun.add(step)
+                note(step)
+
+        yield name_once
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=_console(sys.stderr), transient=True) as drawing:
+        tasks: dict[str, bars.TaskID] = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = drawing.add_task(step, total=total)
+            drawing.update(tasks[step], completed=done, total=total)
+
+        yield report
+
+
+@contextmanager
+def working(message: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show that something without a length is under way, on a terminal alone."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from rich.text import Text
+
+    with _console(sys.stderr).status(Text(printable(message))):
+        yield
+
+
+def flush() -> None:
+    """Hand standard output to the system, so that its errors show here and not at exit."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def abandon_output() -> None:
+    """Send what is left for standard output nowhere: it broke, and exit must not try it again."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def format_bytes(n_bytes: int) -> str:
+    """Bytes in decimal units, to three digits: ``1.32 GB``."""
+    return _scaled(n_bytes, (" bytes", " kB", " MB", " GB", " TB"))
+
+
+def format_count(count: int) -> str:
+    """A count as model names have it: ``135M``, ``30.5B``."""
+    return _scaled(count, ("", "K", "M", "B", "T"))
+
+
+def _scaled(number: int, units: Sequence[str]) -> str:
+    if number < 1000:
+        return f"{number}{units[0]}"
+    value, unit = float(number), 0
+    while value >= 999.5 and unit < len(units) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{units[unit]}"
+
+
+def _message(label: str, style: str, message: str) -> None:
+    _write(sys.stderr, f"{_styled(label + ':', style, sys.stderr)} {printable(message)}\n")
+
+
+def _heading(title: str) -> None:
+    _write(sys.stdout, _styled(title, "bold", sys.stdout) + "\n")
+
+
+def _styled(text: str, style: str, stream: TextIO | None) -> str:
+    """Return ``text`` with the codes of a style, where the stream is a terminal that has them."""
+    if stream is None or not stream.isatty():
+        return text
+    from rich.text import Text
+
+    console = _console(stream)
+    with console.capture() as capture:
+        console.print(Text(text, style), end="", soft_wrap=True)
+    return capture.get()
+
+
+@functools.cache
+def _console(stream: TextIO) -> "Console":
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # None when closed by the caller, as with ``>&-``
+        stream.write(text)

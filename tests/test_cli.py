@@ -1,0 +1,113 @@
+"""The command line as a whole: help, usage errors, and errors that every command ends with."""
+
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from alphabet_model import write_alphabet_model
+from command_line import run
+
+import moestream
+from moestream import SamplingParams
+from moestream.cli.generate import generate
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "-h"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "moestream", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert "click" in imported
+    assert not imported & {"numpy", "gguf", "tokenizers", "jinja2", "rich", "psutil"}
+
+
+def test_help_shows_commands_sections_and_examples() -> None:
+    group, command = run("--help").stdout, run("generate", "--help").stdout
+    assert re.search(r"^  generate +\w.*\n  inspect +\w", group, re.MULTILINE)
+    assert 'moestream generate demo -p "What is the capital of Italy?"' in group
+    headings = re.findall(r"^(\w+):$", command, re.MULTILINE)
+    assert headings == ["Prompt", "Output", "Sampling", "Engine", "Other", "Examples"]
+    assert all(len(line) <= 100 for line in command.splitlines())
+
+
+def test_sampling_defaults_are_those_of_the_library() -> None:
+    defaults = {param.name: param.default for param in generate.params}
+    expected = asdict(SamplingParams()) | {"seed": -1}
+    assert {name: defaults[name] for name in expected} == expected
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"moestream, version {moestream.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["genrate"], "no command is called 'genrate'; did you mean generate?"),
+        (["xyzzy"], "no command is called 'xyzzy'; see moestream --help"),
+        (["generate", "--raww"], "Did you mean '--raw'?"),
+        (["inspect"], "Missing argument 'MODEL'"),
+    ],
+)
+def test_what_is_mistyped_is_a_usage_error(arguments: list[str], complaint: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stdout == ""
+
+
+def broken_models(folder: Path, sound: Path) -> dict[str, Path]:
+    contents = {
+        "truncated": sound.read_bytes()[:1_000_000],
+        "cut in the header": sound.read_bytes()[:1_000],
+        "text": b"Once upon a time there was a file that was not a model.\n" * 100,
+        "empty": b"",
+    }
+    paths = {name: folder / f"{name}.gguf" for name in [*contents, "missing", "directory"]}
+    for name, data in contents.items():
+        paths[name].write_bytes(data)
+    paths["directory"].mkdir()
+    return paths
+
+
+@pytest.mark.parametrize("command", ["generate", "inspect"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "cut in the header", "text", "empty", "missing", "directory"]
+)
+def test_what_is_no_model_is_one_clear_line(
+    command: str, damage: str, tmp_path: Path, alphabet: Path
+) -> None:
+    path = broken_models(tmp_path, alphabet)[damage]
+    prompt = ["-p", "hello", "--backend", "reference"] if command == "generate" else []
+    done = run(command, path, *prompt)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: .+\n", done.stderr)
+    assert path.name in done.stderr
+
+
+def test_an_unsupported_architecture_is_one_clear_line(tmp_path: Path) -> None:
+    path = write_alphabet_model(tmp_path / "model.gguf", architecture="mamba")
+    done = run("generate", path, "-p", "hello", "--backend", "reference")
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*'mamba'.* llama, olmoe, qwen2moe, qwen3moe.*\n", done.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize(
+    "command", [["inspect"], ["generate", "-p", "a", "-q", "--backend", "reference"]]
+)
+def test_a_full_disk_is_one_clear_line(command: list[str], alphabet: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = run(command[0], alphabet, *command[1:], stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device\n"
+
+
+def test_shells_can_complete_model_names() -> None:
+    words = {"COMP_WORDS": "moestream inspect d", "COMP_CWORD": "2"}
+    done = run(env=words | {"_MOESTREAM_COMPLETE": "bash_complete"})
+    assert done.stdout.splitlines() == ["plain,demo", "file,d"]

@@ -1,0 +1,296 @@
+"""``moestream generate`` as a process, on the model that recites the alphabet."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alphabet_model import ALPHABET, write_alphabet_model
+from command_line import Argument, run, start, wait_for_output
+
+from moestream.demo import demo_path
+
+# What ``auto`` takes, but for a checkout in which the native code was never built.
+BACKEND = "cpu" if find_spec("moestream._native") else "reference"
+USE_BACKEND = ["--backend", BACKEND]
+ENDLESS = [*USE_BACKEND, "--raw", "-p", "0", "-n", "-1", "-c", "1000000"]
+
+
+def generate_json(*arguments: Argument, **options: Any) -> dict[str, Any]:
+    done = run("generate", *arguments, *USE_BACKEND, "--json", **options)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_text_is_on_stdout_and_the_rest_on_stderr(alphabet: Path) -> None:
+    done = run("generate", alphabet, "-p", "hello", "-s", "7", *USE_BACKEND)
+    assert done.returncode == 0
+    assert done.stdout == f"{ALPHABET}\n"
+    choices, timings = done.stderr.splitlines()
+    assert choices == f"backend {BACKEND}, context 8192, seed 7"
+    assert re.fullmatch(
+        r"prompt \d+ tokens, [\d.]+ tok/s; generated 28 tokens, [\d.]+ tok/s; "
+        r"first token after [\d.]+ s, load [\d.]+ s; ended by: end",
+        timings,
+    )
+
+
+def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
+    value = generate_json(alphabet, "-p", "hello", "--seed", "7")
+    prompt = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    timings = value.pop("timings")
+    assert value == {
+        "text": ALPHABET,
+        "prompt_tokens": len(prompt) - 2 * len("<|im_start|>") - len("<|im_end|>") + 3,
+        "generated_tokens": len(ALPHABET.encode()),
+        "stop_reason": "end",
+        "model": str(alphabet),
+        "backend": BACKEND,
+        "seed": 7,
+    }
+    assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}
+    assert all(timing > 0 for timing in timings.values())
+
+
+def test_the_demo_is_the_default(alphabet: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    demo = tmp_path / "models" / demo_path().name
+    demo.symlink_to(alphabet)
+    value = generate_json("-p", "hello", env={"MOESTREAM_CACHE": str(tmp_path)})
+    assert (value["text"], value["model"]) == (ALPHABET, "demo")
+
+
+def test_quiet_leaves_the_text_alone(alphabet: Path) -> None:
+    done = run("generate", alphabet, "-p", "hello", "-q", *USE_BACKEND)
+    assert (done.stdout, done.stderr) == (f"{ALPHABET}\n", "")
+
+
+@pytest.mark.parametrize("how", ["-p", "-f", "-f -", "piped"])
+def test_prompt_comes_from_anywhere(how: str, alphabet: Path, tmp_path: Path) -> None:
+    prompt = "perché no?\n\n"
+    file = tmp_path / "prompt.txt"
+    file.write_text(prompt + "\n", encoding="utf-8-sig")
+    arguments: dict[str, list[Argument]] = {
+        "-p": ["-p", prompt],
+        "-f": ["-f", file],
+        "-f -": ["-f", "-"],
+        "piped": [],
+    }
+    stdin = None if how in ("-p", "-f") else file.read_bytes()
+    value = generate_json(alphabet, *arguments[how], "--raw", "-n", "0", stdin=stdin)
+    assert value["prompt_tokens"] == len(prompt.encode())
+
+
+def test_raw_continues_the_text(alphabet: Path) -> None:
+    value = generate_json(alphabet, "--raw", "-p", "ab")
+    assert value["text"] == ALPHABET[2:]
+    assert value["prompt_tokens"] == 2
+
+
+def test_a_text_that_ends_its_line_gets_no_other_end(alphabet: Path) -> None:
+    done = run("generate", alphabet, "--raw", "-p", "#", "-n", "1", "-q", *USE_BACKEND)
+    assert done.stdout == "\n"
+
+
+def test_system_prompt_goes_through_the_template(alphabet: Path) -> None:
+    plain = generate_json(alphabet, "-p", "hello", "-n", "0")
+    system = generate_json(alphabet, "-p", "hello", "-sys", "Be brief.", "-n", "0")
+    extra = len("system\nBe brief.\n") + 2  # and the tokens around it
+    assert system["prompt_tokens"] == plain["prompt_tokens"] + extra
+
+
+def test_chat_template_by_file_and_by_name(alphabet: Path, tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages[0].content }}3", encoding="utf-8")
+    by_file = generate_json(alphabet, "-p", "hello", "--chat-template", template, "-n", "2")
+    assert (by_file["text"], by_file["prompt_tokens"]) == ("45", 6)
+    by_name = generate_json(alphabet, "-p", "hello", "--chat-template", "chatml", "-n", "2")
+    assert by_name["text"] == "ab"
+
+
+def test_unknown_chat_template_is_one_clear_line(alphabet: Path) -> None:
+    done = run("generate", alphabet, "-p", "hello", "--chat-template", "nonesuch", *USE_BACKEND)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*'?nonesuch'?.*chatml.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "stop_reason", "generated_tokens"),
+    [
+        (["-n", "3"], "abc", "length", 3),
+        (["--n-predict", "0"], "", "length", 0),
+        (["-n", "-1"], ALPHABET, "end", 28),
+        (["-n", "-2"], ALPHABET, "end", 28),
+        (["--stop", "def"], "abc", "stop", 6),
+        (["--stop", "xyzzy", "-r", "ghi", "--reverse-prompt", "f"], "abcde", "stop", 6),
+        (["--stop", "zè!"], ALPHABET, "end", 28),
+        (["-n", "27"], ALPHABET[:-1] + "\ufffd", "length", 27),
+        (["-c", "40"], "abc", "context", None),
+    ],
+)
+def test_generation_ends_where_it_is_told_to(
+    options: list[str], text: str, stop_reason: str, generated_tokens: int | None, alphabet: Path
+) -> None:
+    value = generate_json(alphabet, "-p", "hello", *options)
+    assert value["stop_reason"] == stop_reason
+    if generated_tokens is None:  # the prompt and these fill the context, and one more
+        assert value["prompt_tokens"] + value["generated_tokens"] == 40 + 1
+        assert ALPHABET.startswith(value["text"])
+    else:
+        assert (value["text"], value["generated_tokens"]) == (text, generated_tokens)
+
+
+def test_a_seed_repeats_a_run(alphabet: Path) -> None:
+    wild = ["-p", "a", "--raw", "-n", "20", "--temp", "30", "--top-k", "0", "--top-p", "1"]
+    wild += ["--min-p", "0"]
+    first = generate_json(alphabet, *wild)
+    again = generate_json(alphabet, *wild, "--seed", str(first["seed"]))
+    other = generate_json(alphabet, *wild, "--seed", str((first["seed"] + 1) % 2**32))
+    assert first["text"] == again["text"] != other["text"]
+    assert 0 <= first["seed"] < 2**32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["-p", "a", "-f", __file__], "--prompt and --file exclude each other"),
+        (["-p", ""], "the prompt is empty"),
+        (["-p", " \n"], "the prompt is empty"),
+        ([], "the prompt is empty"),
+        (["-f", "/no/such/file"], "'/no/such/file' does not exist"),
+        (["-f", os.sep], "is a directory"),
+        (["-p", b"caf\xe9"], "the prompt is not UTF-8 text"),
+        (["-p", "a", "-sys", b"caf\xe9"], "the system prompt is not UTF-8 text"),
+        (["-p", "a", "--stop", b"caf\xe9"], "--stop is not UTF-8 text"),
+        (["-p", "a", "--stop", ""], "--stop is empty"),
+        (["-p", "a", "--raw", "-sys", "b"], "--raw uses no chat template"),
+        (["-p", "a", "--raw", "--chat-template", "chatml"], "--raw uses no chat template"),
+        (["-p", "a", "--temp", "-0.1"], "-0.1 is not in the range x>=0"),
+        (["-p", "a", "--temp", "nan"], "nan is not a finite number"),
+        (["-p", "a", "--presence-penalty", "inf"], "inf is not a finite number"),
+        (["-p", "a", "--top-p", "1.1"], "1.1 is not in the range 0<x<=1"),
+        (["-p", "a", "--top-k", "-1"], "-1 is not in the range x>=0"),
+        (["-p", "a", "--repeat-penalty", "0"], "0.0 is not in the range x>0"),
+        (["-p", "a", "-n", "-3"], "-3 is not in the range x>=-2"),
+        (["-p", "a", "-c", "0"], "0 is not in the range x>=1"),
+        (["-p", "a", "-t", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_values_that_make_no_sense_are_usage_errors(
+    arguments: list[Argument], complaint: str
+) -> None:
+    done = run("generate", *arguments)
+    assert done.returncode == 2
+    assert complaint in " ".join(done.stderr.split())
+    assert done.stdout == ""
+
+
+def test_a_file_that_is_not_utf8_is_a_usage_error(tmp_path: Path) -> None:
+    file = tmp_path / "latin.txt"
+    file.write_bytes("caffè".encode("latin-1"))
+    done = run("generate", "-f", file)
+    assert done.returncode == 2
+    assert "latin.txt is not UTF-8 text: byte 4 is 0xe8" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["-p", "hello", "-c", "10", *USE_BACKEND], r"\d+ tokens .* context of 10"),
+        (["-p", "hello", "--backend", "abacus"], r"'abacus'.*reference"),
+    ],
+)
+def test_what_the_model_cannot_do_is_one_clear_line(
+    options: list[str], complaint: str, alphabet: Path
+) -> None:
+    done = run("generate", alphabet, *options, "-q")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"error: .*{complaint}.*\n", done.stderr)
+
+
+def test_a_model_without_a_template_says_what_to_pass(tmp_path: Path) -> None:
+    path = write_alphabet_model(tmp_path / "model.gguf", chat=False)
+    done = run("generate", path, "-p", "hello", "-q", *USE_BACKEND)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*--chat-template.*\n", done.stderr)
+
+
+def test_a_context_beyond_the_models_own_is_warned_of(tmp_path: Path) -> None:
+    path = write_alphabet_model(tmp_path / "model.gguf", context=50)
+    done = run("generate", path, "-p", "hello", "-c", "60", *USE_BACKEND)
+    assert done.returncode == 0
+    warning = "warning: a context of 60 is more than the model's own 50"
+    assert done.stderr.splitlines()[0] == warning
+
+
+def test_a_terminal_is_not_waited_for() -> None:
+    parent, child = pty.openpty()
+    process = start("generate", stdin=child)
+    os.close(child)
+    _, err = process.communicate(timeout=60)
+    os.close(parent)
+    assert process.returncode == 2
+    assert b"there is no prompt; give one with -p TEXT, -f FILE" in err
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir() or BACKEND != "cpu",
+    reason="counts threads as Linux lists them, and the reference backend has none",
+)
+def test_threads_are_as_many_as_asked_for(alphabet: Path) -> None:
+    def count(threads: str) -> int:
+        process = start("generate", alphabet, *ENDLESS, "-t", threads)
+        wait_for_output(process.stdout)
+        tasks = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+        interrupt(process)
+        return tasks
+
+    assert count("2") == count("1") + 1
+
+
+def interrupt(process: "subprocess.Popen[bytes]") -> tuple[str, str]:
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    return out.decode(), err.decode()
+
+
+def test_ctrl_c_keeps_what_was_written(alphabet: Path) -> None:
+    process = start("generate", alphabet, *ENDLESS)
+    first = wait_for_output(process.stdout).decode()
+    out, err = interrupt(process)
+    text = (first + out).removesuffix("\n")
+    assert "1234567890" * (len(text) // 10 + 1) == text + "1234567890"[len(text) % 10 :]
+    assert out.endswith("\n")
+    assert err.splitlines()[-1].endswith("ended by: interrupted")
+
+
+def test_ctrl_c_still_gives_one_json_object(alphabet: Path) -> None:
+    process = start("generate", alphabet, *ENDLESS, "--json")
+    wait_for_output(process.stderr)  # the choices are told as generation begins
+    out, _ = interrupt(process)
+    value = json.loads(out)
+    assert value["stop_reason"] == "interrupted"
+    assert value["model"] == str(alphabet)
+    assert ("1234567890" * 10_000).startswith(value["text"])
+
+
+def test_a_reader_that_leaves_is_no_error(alphabet: Path) -> None:
+    process = start("generate", alphabet, *ENDLESS)
+    wait_for_output(process.stdout)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 141
+    assert err.decode() == err.decode().splitlines()[0] + "\n"  # the choices made, no more
+    process.stderr.close()

@@ -1,0 +1,144 @@
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from moestream import ui
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.00 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (98_362_432, "98.4 MB"),
+        (1_320_000_000, "1.32 GB"),
+        (2 * 10**15, "2000 TB"),
+    ],
+)
+def test_format_bytes(n_bytes: int, text: str) -> None:
+    assert ui.format_bytes(n_bytes) == text
+
+
+def test_format_count() -> None:
+    assert [ui.format_count(n) for n in (8, 134_515_008, 30_532_122_624)] == ["8", "135M", "30.5B"]
+
+
+def test_messages_are_one_line_without_control_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.error("bad\nname \x1b[31m\ud800 – è")
+    captured = capsys.readouterr()
+    assert captured.err == "error: bad\\nname \\x1b[31m\\ud800 – è\n"
+    assert captured.out == ""
+
+
+def test_text_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.write_text("a\n\tb")
+    assert capsys.readouterr().out == "a\n\tb"
+
+
+def test_json_is_one_line_of_unescaped_text(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.print_json({"text": "perché\n"})
+    assert capsys.readouterr().out == '{"text": "perché\\n"}\n'
+
+
+def test_fields_and_tables_line_up_and_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.print_fields("model", [("name", "x" * 300), ("\x1b", "1\x07")])
+    ui.print_table("kinds", ["type", ">bytes"], [["Q4_K", "1"], ["F32", "1024"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "model",
+        "  name  " + "x" * 300,
+        "  \\x1b  1\\x07",
+        "kinds",
+        "  type  bytes",
+        "  Q4_K      1",
+        "  F32    1024",
+    ]
+
+
+def test_progress_names_each_step_once_when_not_on_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ui.progress() as report:
+        for done in range(3):
+            report("reading", done, 2)
+        report("writing", 0, 1)
+    assert capsys.readouterr().err == "reading\nwriting\n"
+    with ui.progress(quiet=True) as report:
+        report("reading", 0, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    ui.prepare()
+    ui.write_text("a")
+    ui.error("b")
+    ui.print_json({})
+    with ui.progress() as report:
+        report("reading", 0, 2)
+
+
+def test_what_the_locale_lacks_is_substituted(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    ui.prepare()
+    ui.write_text("perché")
+    ui.print_json({"text": "è"})
+    ui.flush()
+    assert raw.getvalue() == b'perch?{"text": "\xc3\xa8"}\n'
+    assert json.loads(raw.getvalue()[6:]) == {"text": "è"}
+
+
+def on_terminal(code: str, **environment: str) -> str:
+    """Run Python code with all its output on a pseudo-terminal; return what came out."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "TERM")}
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from moestream import ui\n{code}"],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=clean | {"TERM": "xterm-256color"} | environment,
+    )
+    os.close(child)
+    output = b""
+    while True:
+        try:
+            piece = os.read(parent, 4096)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not piece:
+            break
+        output += piece
+    os.close(parent)
+    assert process.wait() == 0
+    return output.decode()
+
+
+def test_terminals_get_colours_unless_told_not_to() -> None:
+    code = "ui.error('no [bold] model')"
+    assert "\x1b[1;31merror:\x1b[0m no [bold] model" in on_terminal(code)
+    assert on_terminal(code, NO_COLOR="1").replace("\x1b[1m", "").replace("\x1b[0m", "") == (
+        "error: no [bold] model\r\n"
+    )
+
+
+def test_terminals_get_long_lines_whole() -> None:
+    assert "x" * 200 in on_terminal("ui.note('x' * 200)")
+
+
+def test_terminals_get_a_sign_of_life() -> None:
+    assert "loading [/model] \\x1b" in on_terminal("with ui.working('loading [/model] \x1b'): pass")
+
+
+def test_terminals_get_a_progress_bar() -> None:
+    code = "with ui.progress() as report:\n for i in range(3): report('reading', i, 2)"
+    assert "100%" in on_terminal(code)
