@@ -10,12 +10,14 @@ from moestream import __version__, ui
 from moestream.cli.command import Group
 from moestream.cli.generate import generate
 from moestream.cli.inspect import inspect
+from moestream.cli.simulate import simulate
 
 __all__ = ["main"]
 
 EXAMPLES = """
 moestream generate demo -p "What is the capital of Italy?"
 moestream inspect qwen3-30b-a3b-q4_k_m.gguf
+moestream simulate run.route.csv.gz
 """
 
 
@@ -29,7 +31,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (generate, inspect):
+for _command in (generate, inspect, simulate):
     cli.add_command(_command)
 
 

@@ -1,0 +1,251 @@
+"""``moestream simulate``: replay a routing trace through cache policies.
+
+Owns the options and the order of things. The replay is ``experts.simulate``.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from moestream import ui
+from moestream.cli.command import Command, Option
+from moestream.cli.simulate_report import Row, draw, print_report, row_as_json, trace_as_json
+from moestream.errors import BudgetError
+
+if TYPE_CHECKING:
+    from moestream.experts.budgets import LayerBudget
+    from moestream.experts.simulate import Phase, PolicySpec, Simulator
+    from moestream.experts.trace import TraceHeader
+
+EXAMPLES = """
+moestream simulate run.route.csv.gz
+moestream simulate run.route.csv.gz --policy lru,lfu,belady --budget 2000M,25%
+moestream simulate run.route.csv.gz --policy decay --half-life 8,32,128 --json
+"""
+POLICIES = (
+    *("lru", "lfu", "decay", "blend", "lcp", "lfru", "arc", "random"),
+    *("belady", "belady-bypass"),
+)
+N = TypeVar("N", int, float)
+
+
+def _each(parse: Callable[[str], Any]) -> Callable[..., tuple[Any, ...] | None]:
+    """Make the callback of an option that takes values between commas, each of them once."""
+
+    def split(
+        ctx: click.Context, param: click.Parameter, text: str | None
+    ) -> tuple[Any, ...] | None:
+        if text is None:
+            return None
+        try:
+            return tuple(dict.fromkeys(parse(item.strip()) for item in text.split(",")))
+        except (ValueError, BudgetError) as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return split
+
+
+def _policy(text: str) -> str:
+    if text not in POLICIES:
+        raise ValueError(f"{text!r} is not one of {', '.join(POLICIES)}.")
+    return text
+
+
+def _half_life(text: str) -> float:
+    number = _number(float, text)
+    if not 0.01 <= number <= 1e9:
+        raise ValueError(f"{text!r} is not between 0.01 and 1e9 tokens.")
+    return number
+
+
+def _window(text: str) -> int:
+    number = _number(int, text)
+    if number < 1:
+        raise ValueError(f"{text!r} is not a positive number of tokens.")
+    return number
+
+
+def _number(kind: type[N], text: str) -> N:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of tokens.") from None
+
+
+def _budget(text: str) -> str:
+    from moestream.experts.budgets import parse_budget
+
+    parse_budget(text, 1 << 40)
+    return text
+
+
+def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
+    return click.option(*names, cls=Option, section=section, **kwargs)
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@click.argument("trace", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_option(
+    "--policy",
+    "policies",
+    section="Policies",
+    callback=_each(_policy),
+    default="lru,lfu,decay,blend,belady",
+    show_default=True,
+    metavar="LIST",
+    help=f"Of {', '.join(POLICIES)}.",
+)
+@_option(
+    "--half-life",
+    "half_lives",
+    section="Policies",
+    callback=_each(_half_life),
+    default="32",
+    show_default=True,
+    metavar="LIST",
+    help="Tokens in which a use loses half its weight; for decay and blend.",
+)
+@_option(
+    "--window",
+    "windows",
+    section="Policies",
+    callback=_each(_window),
+    metavar="LIST",
+    help="Forget uses more than this many tokens ago; for decay.  [default: none]",
+)
+@_option(
+    "--budget",
+    "budgets",
+    section="Memory",
+    callback=_each(_budget),
+    default="5%,10%,25%,50%",
+    show_default=True,
+    metavar="LIST",
+    help="For experts, as 640M or 2G (binary) or a share of all experts.",
+)
+@_option(
+    "--layer-budget",
+    section="Memory",
+    type=click.Choice(["global", "uniform", "shallow"]),
+    default="global",
+    show_default=True,
+    help="One cache; one a layer, of equal size; or the first layers whole, the rest equal.",
+)
+@_option(
+    "--phase",
+    section="Counting",
+    type=click.Choice(["decode", "all"]),
+    default="decode",
+    show_default=True,
+    help="What is counted; prefill is replayed either way.",
+)
+@_option(
+    "--warm-up",
+    section="Counting",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Replay the first N tokens without counting them.",
+)
+@_option("--json", "as_json", section="Output", is_flag=True, help="Print one JSON object.")
+@_option(
+    "--png",
+    section="Output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Draw hit rate against budget, with belady as the bound; needs matplotlib.",
+)
+def simulate(
+    trace: Path,
+    policies: tuple[str, ...],
+    half_lives: tuple[float, ...],
+    windows: tuple[int, ...] | None,
+    budgets: tuple[str, ...],
+    layer_budget: "LayerBudget",
+    phase: "Phase",
+    warm_up: int,
+    as_json: bool,
+    png: Path | None,
+) -> None:
+    """Say how often experts would be in memory, by policy and budget.
+
+    TRACE is the routing of a run, as .route.csv or .route.csv.gz. Nothing is run but the policies:
+    the answer is hit rates and bytes, not speed. belady knows the future and is the bound.
+    """
+    _check(policies, windows, png)
+    from moestream.experts.budgets import parse_budget
+    from moestream.experts.simulate import Simulator
+    from moestream.experts.trace import read_trace
+
+    with ui.working("reading the trace", quiet=as_json):
+        simulator = Simulator(
+            read_trace(trace), layer_budget=layer_budget, phase=phase, warm_up=warm_up
+        )
+    header = simulator.header
+    amounts = [(text, parse_budget(text, header.total_bytes)) for text in budgets]
+    if layer_budget == "global":
+        _warn_below_floor(amounts, header)
+    drawn = (*policies, "belady") if png and "belady" not in policies else policies
+    rows = _replay(simulator, _specs(drawn, half_lives, windows), amounts, quiet=as_json)
+    if png:
+        draw(png, trace.name, rows)
+    if as_json:
+        results = [row_as_json(row, layer_budget) for row in rows]
+        ui.print_json({"trace": trace_as_json(trace, simulator), "results": results})
+    else:
+        print_report(trace, simulator, rows)
+
+
+def _check(policies: tuple[str, ...], windows: tuple[int, ...] | None, png: Path | None) -> None:
+    if windows and "decay" not in policies:
+        raise click.UsageError("--window is for decay, which --policy does not name")
+    if png:
+        from moestream import plots
+
+        plots.require()
+
+
+def _specs(
+    policies: Sequence[str], half_lives: Sequence[float], windows: Sequence[int] | None
+) -> list["PolicySpec"]:
+    from moestream.experts.simulate import FADING, PolicySpec
+
+    return [
+        PolicySpec(name, half_life, window)
+        for name in policies
+        for half_life in (half_lives if name in FADING else half_lives[:1])
+        for window in (windows if windows and name == "decay" else (None,))
+    ]
+
+
+def _warn_below_floor(amounts: Sequence[tuple[str, int]], header: "TraceHeader") -> None:
+    for text, n_bytes in amounts:
+        if n_bytes < header.token_bytes:
+            ui.warning(
+                f"{text} is less than one token's experts, {ui.format_bytes(header.token_bytes)}: "
+                "with one cache for all layers, lru drops each just before it is needed"
+            )
+
+
+def _replay(
+    simulator: "Simulator",
+    specs: Sequence["PolicySpec"],
+    amounts: Sequence[tuple[str, int]],
+    *,
+    quiet: bool,
+) -> list[Row]:
+    rows = []
+    done, total = 0, len(simulator.sets) * len(specs) * len(amounts)
+    with ui.progress(quiet=quiet) as progress:
+
+        def report(n_sets: int) -> None:
+            nonlocal done
+            done += n_sets
+            progress("replaying", done, total)
+
+        for spec in specs:
+            for text, n_bytes in amounts:
+                rows.append((spec, text, n_bytes, simulator.run(spec, n_bytes, progress=report)))
+    return rows

@@ -1,0 +1,42 @@
+"""Cache policies: small classes that decide which experts stay in memory.
+
+Numbers in, decisions out: the offline simulator and the live residency manager use the same ones.
+``POLICIES`` are those that need no knowledge of the future; ``Belady`` is the bound on them.
+"""
+
+from moestream.experts.policies.arc import ARC
+from moestream.experts.policies.base import Decision, Policy, PolicyFactory
+from moestream.experts.policies.belady import Belady, next_uses
+from moestream.experts.policies.layered import Layered
+from moestream.experts.policies.recency import LFRU, LRU, Random
+from moestream.experts.policies.scored import HALF_LIFE, LCP, LFU, Blend, Decay
+
+__all__ = [
+    "ARC",
+    "HALF_LIFE",
+    "LCP",
+    "LFRU",
+    "LFU",
+    "LRU",
+    "POLICIES",
+    "Belady",
+    "Blend",
+    "Decay",
+    "Decision",
+    "Layered",
+    "Policy",
+    "PolicyFactory",
+    "Random",
+    "next_uses",
+]
+
+POLICIES: dict[str, PolicyFactory] = {
+    "lru": LRU,
+    "lfu": LFU,
+    "decay": Decay,
+    "blend": Blend,
+    "lcp": LCP,
+    "lfru": LFRU,
+    "arc": ARC,
+    "random": Random,
+}

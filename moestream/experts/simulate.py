@@ -1,0 +1,167 @@
+"""Replays the routing of a trace through cache policies, offline.
+
+Owns what is counted. A replay answers how often an expert is in memory when its layer asks, and
+how many bytes are read; how long that takes is not its business.
+
+The rules are those of the published replay of BigMoeOnEdge: a routed set is
+looked up whole, each of its experts once; misses are read; then the policy drops experts, none of
+the set's own, until it is within its budget. Prefill warms the cache as one set a layer.
+"""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.errors import TraceError
+from moestream.experts.budgets import LayerBudget, split_budget
+from moestream.experts.policies import (
+    HALF_LIFE,
+    POLICIES,
+    Belady,
+    Blend,
+    Decay,
+    Layered,
+    Policy,
+    PolicyFactory,
+    next_uses,
+)
+from moestream.experts.routing import routed_sets
+from moestream.experts.trace import Trace
+
+Phase = Literal["decode", "all"]
+BOUNDS = ("belady", "belady-bypass")
+NAMES = (*POLICIES, *BOUNDS)
+FADING = ("decay", "blend")
+"""Those that have a half-life."""
+
+Progress = Callable[[int], None]
+"""Called with how many routed sets more have been replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """A policy by name; ``half_life`` (of decay and blend) and ``window`` (of decay) in tokens."""
+
+    name: str
+    half_life: float = HALF_LIFE
+    window: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The name with what it was given: ``lru``, ``decay 32``, ``decay 32 window 256``."""
+        half_life = f" {self.half_life:g}" if self.name in FADING else ""
+        return self.name + half_life + ("" if self.window is None else f" window {self.window}")
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What one policy reached at one budget; counts are of the counted passes alone.
+
+    ``resident_bytes`` is what was in memory, on average: above the budget where a routed set is
+    bigger than the budget or than its layer's share, for experts in use are never dropped.
+    """
+
+    tokens: int
+    lookups: int
+    hits: int
+    bytes_read: int
+    resident_bytes: float
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of lookups that found the expert in memory, 0 to 1."""
+        return self.hits / self.lookups
+
+
+class Simulator:
+    """Replays one trace, any number of times.
+
+    Prefill warms the cache and is counted only in phase ``all``; of the counted passes the first
+    ``warm_up`` are replayed and not counted. (A pass is a token, but in prefill a whole batch.)
+
+    Raises:
+        TraceError: nothing is left to count.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        *,
+        layer_budget: LayerBudget = "global",
+        phase: Phase = "decode",
+        warm_up: int = 0,
+    ) -> None:
+        self.header = trace.header
+        self.sets = routed_sets(trace)
+        self.layer_budget = layer_budget
+        passes = np.unique(self.sets.tokens[self.sets.decode | (phase == "all")])[warm_up:]
+        if not len(passes):
+            what = "decode tokens" if phase == "decode" else "tokens"
+            raise TraceError(f"{trace.path}: no {what} to count, after {warm_up} of warm-up")
+        self.tokens = len(passes)
+        self._counted: NDArray[np.bool_] = np.isin(self.sets.tokens, passes)
+
+    def run(
+        self, spec: PolicySpec, budget_bytes: int, *, progress: Progress | None = None
+    ) -> Replay:
+        """Replay the trace through a policy within a budget."""
+        policy = self._policy(spec, budget_bytes)
+        access = policy.access
+        n_missing, used_bytes = array("q"), array("q")
+        for chunk in self.sets.chunks():
+            for keys, token in chunk:
+                n_missing.append(len(access(keys, token)[0]))
+                used_bytes.append(policy.used_bytes)
+            if progress is not None:
+                progress(len(chunk))
+        misses = np.frombuffer(n_missing, np.int64)[self._counted]
+        lookups = int(self.sets.lengths[self._counted].sum())
+        sizes = np.array(self._layer_sizes)[self.sets.layers[self._counted]]
+        return Replay(
+            tokens=self.tokens,
+            lookups=lookups,
+            hits=lookups - int(misses.sum()),
+            bytes_read=int((misses * sizes).sum()),
+            resident_bytes=float(np.frombuffer(used_bytes, np.int64)[self._counted].mean()),
+        )
+
+    @property
+    def _layer_sizes(self) -> list[int]:
+        """Bytes of one expert by layer; 0 where a layer has none."""
+        return [self.header.expert_bytes.get(n, 0) for n in range(self.header.num_layers)]
+
+    @cached_property
+    def _next_uses(self) -> NDArray[np.int64]:
+        return next_uses(self.sets.keys, self.sets.starts)
+
+    def _policy(self, spec: PolicySpec, budget_bytes: int) -> Policy:
+        num_experts, sizes = self.header.num_experts, self._layer_sizes
+        if self.layer_budget == "global":
+            keys = [size for size in sizes for _ in range(num_experts)]
+            return self._factory(spec, None)(keys, budget_bytes)
+        layer_bytes = {n: num_experts * size for n, size in enumerate(sizes) if size}
+        shares = split_budget(self.layer_budget, budget_bytes, layer_bytes)
+        parts = [
+            self._factory(spec, layer)([size] * num_experts, shares.get(layer, 0))
+            for layer, size in enumerate(sizes)
+        ]
+        return Layered(parts)
+
+    def _factory(self, spec: PolicySpec, layer: int | None) -> PolicyFactory:
+        """Return what makes the policy for one layer, or for all."""
+        if spec.name in BOUNDS:
+            future = self._next_uses
+            if layer is not None:
+                future = future[self.sets.keys // self.header.num_experts == layer]
+            bypass = spec.name == "belady-bypass"
+            return partial(Belady, next_uses=array("q", future.tobytes()), bypass=bypass)
+        if spec.name == "decay":
+            return partial(Decay, half_life=spec.half_life, window=spec.window)
+        if spec.name == "blend":
+            return partial(Blend, half_life=spec.half_life)
+        return POLICIES[spec.name]

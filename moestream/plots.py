@@ -1,0 +1,44 @@
+"""Figures, drawn into PNG files with matplotlib, which is an optional extra.
+
+Knows numbers and labels; nothing of what they were measured on.
+"""
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+
+from moestream.errors import PlotError
+
+Curve = Sequence[tuple[float, float]]
+"""Points, x before y."""
+
+
+def require() -> None:
+    """Check that figures can be drawn: before the work whose result is to be drawn.
+
+    Raises:
+        PlotError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PlotError("a figure needs matplotlib; install it with: pip install moestream[plot]")
+
+
+def draw_hit_rates(
+    path: str | os.PathLike[str], title: str, curves: Mapping[str, Curve], bounds: frozenset[str]
+) -> None:
+    """Draw hit rates (0 to 1) against budgets in bytes, a line a policy, the bounds dashed."""
+    require()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for label, curve in curves.items():
+        x, y = zip(*sorted(curve), strict=True)
+        style = "k--" if label in bounds else "o-"
+        axes.plot([n / 2**20 for n in x], [100 * rate for rate in y], style, label=label)
+    axes.set(title=title, xlabel="budget, MiB", ylabel="hit rate, %", ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, format="png", dpi=150)
