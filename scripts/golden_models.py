@@ -1,0 +1,256 @@
+"""The tiny random models of tests/data/golden: what they are, and how they are written.
+
+Owns the list of models and their weights. Every model is small and deliberately odd: norm weights
+far from one, an epsilon that matters, head sizes that do not follow from the hidden size, RoPE
+bases of their own; so that a value taken from the wrong place shows in the logits. The weights
+come from the raw output of PCG64 and exact arithmetic: the same bytes on every machine.
+
+Knows nothing of llama.cpp (scripts/make_golden.py runs it) nor of moestream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import gguf
+import numpy as np
+from golden_quants import encode
+from numpy.typing import NDArray
+
+VOCAB = 128
+EPSILON = 0.02  # large enough to matter beside activations of about one
+CONTEXT = 128
+TOKEN_COUNT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenModel:
+    """One model. `types` are given to its matrices in turn; vectors and routers stay F32.
+
+    `linear_factor` and `yarn_factor` scale RoPE; `attn_factor` goes with either.
+    `qk_norm` is None, "head" (one weight a head dimension) or "row" (over all heads).
+    """
+
+    name: str
+    arch: str
+    seed: int
+    types: tuple[str, ...] = ("F32",)
+    layers: int = 2
+    hidden: int = 64
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 16
+    intermediate: int = 48
+    experts: int = 0
+    experts_used: int = 2
+    shared_intermediate: int = 0
+    qkv_bias: bool = False
+    qk_norm: str | None = None
+    tied: bool = False
+    rope_base: float = 10000.0
+    rope_factors: bool = False
+    linear_factor: float | None = None
+    yarn_factor: float | None = None
+    attn_factor: float | None = None
+
+    @property
+    def is_f32(self) -> bool:
+        """Whether every weight is F32, so that llama.cpp rounds no activation either."""
+        return self.types == ("F32",)
+
+
+K_TYPES = ("Q4_K", "Q6_K", "Q5_K", "Q3_K", "Q2_K")
+I_TYPES = ("IQ4_XS", "IQ2_XXS", "IQ3_S", "IQ2_XS", "IQ4_NL", "IQ3_XXS", "IQ2_S", "IQ1_S")
+ODD_TYPES = ("F16", "MXFP4", "BF16", "IQ4_NL")
+MOE = {"experts": 8, "intermediate": 16}
+MOE_32 = {"experts": 8, "intermediate": 32}  # rows of whole blocks, for the quantised ones
+SMALL_MOE = {"experts": 4, "intermediate": 16, "tied": True}
+QWEN2 = {"qkv_bias": True, "shared_intermediate": 32, "rope_base": 1000.0}
+QWEN3 = {"qk_norm": "head", "head_dim": 24, "rope_base": 1000.0}
+QWEN3_32 = QWEN3 | {"head_dim": 32}
+OLMOE = {"qk_norm": "row", "kv_heads": 4}
+WIDE = {"hidden": 256, "intermediate": 256, "head_dim": 64}
+
+# The seeds of the quantised mixtures are chosen: llama.cpp rounds activations to 8 bits, which at
+# other seeds sends a token that sits on a tie to another expert (KL of 0.5 at that token).
+MODELS: tuple[GoldenModel, ...] = (
+    GoldenModel("llama", "llama", 1),
+    GoldenModel("llama-factors", "llama", 22, tied=True, head_dim=24, rope_factors=True),
+    GoldenModel("llama-linear", "llama", 3, tied=True, linear_factor=4.0),
+    GoldenModel("mixtral", "llama", 4, **MOE),
+    GoldenModel("mixtral-yarn", "llama", 25, yarn_factor=4.0, **SMALL_MOE),
+    GoldenModel("olmoe", "olmoe", 6, **MOE, **OLMOE),
+    GoldenModel("qwen2moe", "qwen2moe", 27, **MOE, **QWEN2),
+    GoldenModel("qwen3moe", "qwen3moe", 28, **MOE, **QWEN3),
+    GoldenModel("qwen3moe-linear", "qwen3moe", 9, linear_factor=2.5, **SMALL_MOE, **QWEN3),
+    GoldenModel(
+        "qwen3moe-yarn", "qwen3moe", 10, yarn_factor=8.0, attn_factor=0.8, **SMALL_MOE, **QWEN3
+    ),
+    GoldenModel("llama-q4_0", "llama", 11, ("Q4_0",), intermediate=64),
+    GoldenModel("mixtral-q8_0", "llama", 102, ("Q8_0",), **MOE_32),
+    GoldenModel("olmoe-q4_1", "olmoe", 122, ("Q4_1",), **MOE_32, **OLMOE),
+    GoldenModel("qwen2moe-q5", "qwen2moe", 119, ("Q5_0", "Q5_1"), **MOE_32, **QWEN2),
+    GoldenModel("qwen3moe-odd", "qwen3moe", 123, ODD_TYPES, **MOE_32, **QWEN3_32),
+    GoldenModel("llama-k", "llama", 16, K_TYPES, **WIDE),
+    GoldenModel("llama-i", "llama", 17, I_TYPES, **WIDE),
+    GoldenModel("mixtral-k", "llama", 109, ("Q4_K", "Q6_K", "Q5_K"), layers=1, experts=3, **WIDE),
+)
+
+
+Weight = tuple[str, NDArray[np.generic], gguf.GGMLQuantizationType]
+
+
+class _Random:
+    """Uniform numbers from the raw 64-bit output of PCG64, which NumPy promises not to change."""
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.PCG64(seed)
+
+    def bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        count = int(np.prod(shape))
+        return self._raw((count + 7) // 8).view(np.uint8)[:count].reshape(shape)
+
+    def uniform(self, shape: tuple[int, ...], std: float) -> NDArray[np.float32]:
+        """Draw from a uniform distribution around zero with the standard deviation `std`."""
+        signed = (self._raw(int(np.prod(shape))) >> np.uint64(40)).astype(np.float32)
+        unit = signed / np.float32(2**23) - np.float32(1)  # exact: 24 bits
+        return (unit * np.float32(std * 3**0.5)).reshape(shape)
+
+    def _raw(self, count: int) -> NDArray[np.uint64]:
+        return np.asarray(self._bits.random_raw(count), dtype="<u8")
+
+
+def tokens() -> list[int]:
+    """Return the token ids that every model is run on."""
+    return [int(x) % VOCAB for x in _Random(0).bytes((TOKEN_COUNT,))]
+
+
+def write_model(model: GoldenModel, folder: Path) -> Path:
+    """Write `model` as a GGUF file in `folder` and return its path."""
+    path = folder / f"{model.name}.gguf"
+    write_gguf(path, model, weights(model))
+    return path
+
+
+def write_gguf(path: Path, model: GoldenModel, tensors: Iterable[Weight]) -> None:
+    """Write a GGUF file with the metadata of `model` and the given tensors."""
+    writer = gguf.GGUFWriter(path, model.arch)
+    _add_metadata(writer, model)
+    for name, data, qtype in tensors:
+        writer.add_tensor(name, data, raw_dtype=qtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def weights(model: GoldenModel) -> Iterator[Weight]:
+    """Yield name, encoded data and type of every tensor."""
+    random = _Random(model.seed)
+    types = cycle(model.types)
+    for name, shape, std in _tensors(model):
+        values = random.uniform(shape, std)
+        if "norm" in name or name.startswith("rope_freqs"):
+            values += np.float32(1.5)
+        kind = "F32" if _stays_f32(name, shape) else next(types)
+        qtype = gguf.GGMLQuantizationType[kind]
+        yield name, encode(values, qtype, random.bytes), qtype
+
+
+def _stays_f32(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) == 1 or "ffn_gate_inp" in name  # as llama.cpp's own quantiser does
+
+
+def _add_metadata(writer: gguf.GGUFWriter, model: GoldenModel) -> None:
+    writer.add_name(f"moestream golden {model.name}")
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(VOCAB)
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(model.hidden)
+    writer.add_block_count(model.layers)
+    writer.add_feed_forward_length(model.intermediate)
+    writer.add_head_count(model.heads)
+    writer.add_head_count_kv(model.kv_heads)
+    writer.add_layer_norm_rms_eps(EPSILON)
+    if model.head_dim * model.heads != model.hidden:
+        writer.add_key_length(model.head_dim)
+        writer.add_value_length(model.head_dim)
+    if model.experts:
+        writer.add_expert_count(model.experts)
+        writer.add_expert_used_count(model.experts_used)
+    if model.arch.startswith("qwen"):
+        writer.add_expert_feed_forward_length(model.intermediate)
+    if model.shared_intermediate:
+        writer.add_expert_shared_feed_forward_length(model.shared_intermediate)
+    _add_rope(writer, model)
+
+
+def _add_rope(writer: gguf.GGUFWriter, model: GoldenModel) -> None:
+    writer.add_rope_dimension_count(model.head_dim)
+    writer.add_rope_freq_base(model.rope_base)
+    if model.linear_factor:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(model.linear_factor)
+    if model.yarn_factor:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(model.yarn_factor)
+        writer.add_rope_scaling_orig_ctx_len(TOKEN_COUNT // 2)
+    if model.attn_factor:
+        writer.add_rope_scaling_attn_factors(model.attn_factor)
+
+
+TensorSpec = tuple[str, tuple[int, ...], float]  # name, shape slowest first, standard deviation
+
+
+def _tensors(model: GoldenModel) -> Iterator[TensorSpec]:
+    hidden = model.hidden
+    yield "token_embd.weight", (VOCAB, hidden), 0.25 if model.tied else 1.0
+    yield "output_norm.weight", (hidden,), 0.3
+    if not model.tied:
+        yield "output.weight", (VOCAB, hidden), 1.5 * hidden**-0.5
+    if model.rope_factors:
+        yield "rope_freqs.weight", (model.head_dim // 2,), 0.3
+    for layer in range(model.layers):
+        parts = (_attention(model), _experts(model) if model.experts else _dense_ffn(model))
+        for name, shape, std in (spec for part in parts for spec in part):
+            yield f"blk.{layer}.{name}", shape, std
+
+
+def _attention(model: GoldenModel) -> Iterator[TensorSpec]:
+    hidden = model.hidden
+    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    yield "attn_norm.weight", (hidden,), 0.3
+    for name, rows in (("attn_q", query), ("attn_k", key), ("attn_v", key)):
+        yield f"{name}.weight", (rows, hidden), 0.8 * hidden**-0.5
+        if model.qkv_bias:
+            yield f"{name}.bias", (rows,), 0.5
+    if model.qk_norm:
+        per_head = model.qk_norm == "head"
+        yield "attn_q_norm.weight", (model.head_dim if per_head else query,), 0.3
+        yield "attn_k_norm.weight", (model.head_dim if per_head else key,), 0.3
+    yield "attn_output.weight", (hidden, query), query**-0.5
+
+
+def _dense_ffn(model: GoldenModel) -> Iterator[TensorSpec]:
+    yield "ffn_norm.weight", (model.hidden,), 0.3
+    yield from _swiglu(model.hidden, model.intermediate, "")
+
+
+def _experts(model: GoldenModel) -> Iterator[TensorSpec]:
+    hidden = model.hidden
+    yield "ffn_norm.weight", (hidden,), 0.3
+    yield "ffn_gate_inp.weight", (model.experts, hidden), hidden**-0.5
+    for name, shape, std in _swiglu(hidden, model.intermediate, "_exps"):
+        yield name, (model.experts, *shape), std
+    if model.shared_intermediate:
+        yield "ffn_gate_inp_shexp.weight", (hidden,), hidden**-0.5
+        yield from _swiglu(hidden, model.shared_intermediate, "_shexp")
+
+
+def _swiglu(hidden: int, intermediate: int, suffix: str) -> Iterator[TensorSpec]:
+    yield f"ffn_gate{suffix}.weight", (intermediate, hidden), hidden**-0.5
+    yield f"ffn_up{suffix}.weight", (intermediate, hidden), hidden**-0.5
+    yield f"ffn_down{suffix}.weight", (hidden, intermediate), 1.5 * intermediate**-0.5

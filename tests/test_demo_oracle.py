@@ -1,0 +1,56 @@
+"""The demo model against llama.cpp on text that its recipe did not see.
+
+data/oracle/demo.npz holds the 64 likeliest tokens of each position (see the README beside it), so
+the KL divergence here is that over {these 64 tokens, all others together}: a lower bound of the
+full one, which scripts/compare_llama_cpp.py measures.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from logit_stats import next_log_probs, perplexity
+from oracle_file import Oracle
+
+from moestream.demo import demo_path
+from moestream.engine import Engine
+
+ORACLE = Path(__file__).parent / "data" / "oracle" / "demo.npz"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not demo_path().exists(), reason=f"no demo model at {demo_path()}"),
+]
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Oracle:
+    return Oracle.load(ORACLE)
+
+
+def run(oracle: Oracle, backend: str) -> tuple[float, float]:
+    """Mean KL divergence from the oracle, and perplexity."""
+    kl, following = [], []
+    length = oracle.tokens.shape[1]
+    with Engine.open(demo_path(), backend=backend, kv_type="f32", context_length=length) as engine:
+        for window, tokens in enumerate(oracle.tokens):
+            logits = engine.session().forward(tokens)
+            kl.append(oracle.kl(window, logits))
+            following.append(next_log_probs(logits, tokens))
+    return float(np.mean(kl)), perplexity(following)
+
+
+def test_reference_gives_the_same_probabilities(oracle):
+    assert oracle.tokens.size >= 2000
+    kl, ours = run(oracle, "reference")
+    assert kl < 1e-6, f"the oracle is of the file with sha256 {oracle.model_sha256}"
+    assert ours == pytest.approx(oracle.perplexity, rel=1e-4)
+
+
+@pytest.mark.skipif(find_spec("moestream._native") is None, reason="no native kernels here")
+def test_cpu_loses_no_more_by_rounding_than_llama_cpp_does(oracle):
+    kl, ours = run(oracle, "cpu")
+    assert kl < 1.2 * oracle.rounded_kl.mean()
+    # Rounding moves a log-probability by sqrt(2 KL): a standard error of 0.3 % over the text.
+    assert ours == pytest.approx(oracle.rounded_perplexity, rel=1e-2)

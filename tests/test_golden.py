@@ -1,0 +1,151 @@
+"""Our logits against llama.cpp's, for the tiny models of tests/data/golden (see its README)."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden_models import (
+    CONTEXT,
+    MODELS,
+    GoldenModel,
+    Weight,
+    tokens,
+    weights,
+    write_gguf,
+    write_model,
+)
+from logit_stats import kl_divergence, log_softmax
+
+from moestream._native import available_isas
+from moestream.engine import Engine
+from moestream.gguf import GGUFFile
+from moestream.layers.moe import RoutingEvent
+
+# Some of the models have types that only the reference's decoder knows, which cpu says.
+pytestmark = pytest.mark.filterwarnings("ignore:weights of type:RuntimeWarning")
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+F32_KL = 1e-6
+# How far logits may be from what llama.cpp gives with its rounding of activations to 8 bits.
+# Measured: means of 4e-4 to 2.2e-3, at most 8e-3 at one token; all of it rounding, see the README.
+ROUNDED_MEAN_KL = 5e-3
+ROUNDED_MAX_KL = 2e-2
+# How far a backend may be, at any token of a quantised model, from what the weights mean.
+BACKENDS = {"reference": F32_KL} | {f"cpu {isa}": ROUNDED_MAX_KL for isa in available_isas()}
+
+QUANTISED = [model for model in MODELS if not model.is_f32]
+MIXTURES = [model for model in MODELS if model.experts]
+
+
+def each(models: list[GoldenModel] | tuple[GoldenModel, ...]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("model", models, ids=lambda model: model.name)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / "logits.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A key of BACKENDS, with its instruction set (if it has one) forced."""
+    monkeypatch.setenv("MOESTREAM_ISA", request.param.partition(" ")[2])
+    return request.param
+
+
+def open_engine(path: Path, backend: str) -> Engine:
+    name = backend.partition(" ")[0]
+    return Engine.open(path, backend=name, kv_type="f32", context_length=CONTEXT)
+
+
+@pytest.fixture
+def session(model: GoldenModel, backend: str) -> Iterator:
+    with open_engine(GOLDEN / f"{model.name}.gguf", backend) as engine:
+        yield engine.session()
+
+
+def exact_logits(golden: dict[str, np.ndarray], model: GoldenModel) -> np.ndarray:
+    return golden[model.name if model.is_f32 else f"{model.name}/f32"]
+
+
+@each(MODELS)
+def test_logits_are_those_of_llama_cpp(model, backend, session, golden):
+    theirs = exact_logits(golden, model)
+    ours = session.forward(golden["tokens"])
+    kl = kl_divergence(log_softmax(theirs), log_softmax(ours))
+    assert kl.max() < (F32_KL if model.is_f32 else BACKENDS[backend])
+    if kl.max() < F32_KL:
+        np.testing.assert_array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
+
+
+@each(QUANTISED)
+def test_rounding_of_activations_explains_the_rest(model, session, golden):
+    ours = session.forward(golden["tokens"])
+    kl = kl_divergence(log_softmax(golden[model.name]), log_softmax(ours))
+    assert kl.mean() < ROUNDED_MEAN_KL
+    assert kl.max() < ROUNDED_MAX_KL
+
+
+@each(MODELS)
+@pytest.mark.parametrize("chunk_tokens", [1, 7])
+def test_prefill_in_chunks_gives_the_same_logits(model, backend, golden, chunk_tokens):
+    with open_engine(GOLDEN / f"{model.name}.gguf", backend) as engine:
+        whole, chunked = (
+            engine.session().forward(golden["tokens"], chunk_tokens=size)
+            for size in (len(golden["tokens"]), chunk_tokens)
+        )
+    assert kl_divergence(log_softmax(whole), log_softmax(chunked)).max() < 1e-9
+    np.testing.assert_array_equal(chunked.argmax(axis=1), whole.argmax(axis=1))
+
+
+@each(MIXTURES)
+def test_every_expert_takes_part(model, session, golden):
+    events: list[RoutingEvent] = []
+    session.forward(golden["tokens"], on_route=events.append)
+    assert [event.layer for event in events] == list(range(model.layers))
+    for event in events:
+        assert set(event.expert_ids.ravel()) == set(range(model.experts))
+
+
+@each([model for model in MIXTURES if model.name in ("qwen3moe", "mixtral-q8_0", "olmoe-q4_1")])
+def test_fused_gate_and_up_give_the_same_bits(model, backend, session, golden, tmp_path):
+    path = tmp_path / "fused.gguf"
+    write_gguf(path, model, fused(weights(model)))
+    with open_engine(path, backend) as engine:
+        logits = engine.session().forward(golden["tokens"])
+    np.testing.assert_array_equal(logits, session.forward(golden["tokens"]))
+
+
+@each(MODELS)
+def test_committed_models_are_what_the_script_writes(model, tmp_path):
+    with (
+        GGUFFile.open(GOLDEN / f"{model.name}.gguf") as committed,
+        GGUFFile.open(write_model(model, tmp_path)) as made,
+    ):
+        assert made.metadata == committed.metadata
+        assert list(made.tensors) == list(committed.tensors)
+        for name, info in committed.tensors.items():
+            assert made.tensors[name].type == info.type
+            np.testing.assert_array_equal(made.tensor(name).data, committed.tensor(name).data)
+
+
+def test_committed_tokens_are_what_the_script_uses(golden):
+    assert golden["tokens"].tolist() == tokens()
+
+
+def fused(weights: Iterable[Weight]) -> Iterator[Weight]:
+    """Join gate and up experts in one tensor, gate rows first.
+
+    llama.cpp reads such a tensor for other architectures only, so it cannot be the oracle here.
+    """
+    gates = {}
+    for name, data, qtype in weights:
+        if "ffn_gate_exps" in name:
+            gates[name] = data
+        elif "ffn_up_exps" in name:
+            gate = gates[name.replace("up", "gate")]
+            yield name.replace("up", "gate_up"), np.concatenate([gate, data], axis=1), qtype
+        else:
+            yield name, data, qtype
