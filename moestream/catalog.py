@@ -126,12 +126,19 @@ def resolve(model: str, *, progress: "Progress | None" = None) -> Path:
 
         path = demo.demo_path()
         return path if path.exists() else demo.build_demo(path.parent, progress=progress)
-    path = Path(model).expanduser()
+    path = _expand(model)
     if path.is_dir():
         raise ModelNotFoundError(_is_directory(path))
     if not path.exists():
         raise ModelNotFoundError(_is_nothing(model, path))
     return path
+
+
+def _expand(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # no user of that name: a path like any other that leads nowhere
+        return Path(model)
 
 
 def _is_directory(path: Path) -> str:

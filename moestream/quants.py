@@ -2,7 +2,7 @@
 
 Owns how many values and bytes a block has, and dequantisation by way of ``gguf.quants``, the
 implementation that everything else here is tested against. Knows nothing of files, of tensors or
-of fast kernels: those are ``gguf.py`` and the backends.
+of fast kernels: those are ``moestream.gguf`` and the backends.
 """
 
 import numpy as np

@@ -73,6 +73,7 @@ def test_resolve_takes_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("olmoe-1b-7b.ggfu", "did you mean olmoe-1b-7b.gguf?"),
         ("something-else", "known are demo"),
         ("no/such/folder/model.gguf", "known are demo"),
+        ("~no-such-user/model.gguf", "known are demo"),
     ],
 )
 def test_resolve_suggests(

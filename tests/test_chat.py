@@ -93,6 +93,8 @@ def test_tools_and_documents_are_none_and_other_names_pass() -> None:
         ("{% include 'x' %}", "no loader"),
         ("{{ 'a' | nonsense }}", "wrong in line 1: No filter named 'nonsense'"),
         ("a\n{% if %}", "wrong in line 2"),
+        (f"{{{{ {'(' * 5000}1{')' * 5000} }}}}", "cannot be compiled: maximum recursion depth"),
+        ("{% for a in b %}" * 30 + "{% endfor %}" * 30, "cannot be compiled: too many statically"),
     ],
 )
 def test_all_failures_are_template_errors(source: str, message: str) -> None:

@@ -164,6 +164,17 @@ def test_progress_reaches_its_total_and_a_finished_model_is_kept(
     assert demo.build_demo(tmp_path / "models", progress=None).stat().st_mtime_ns == before
 
 
+def test_what_a_killed_build_left_does_not_count_against_the_next(
+    small: tuple[Path, list[LayerRecipe]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = demo.demo_path().with_suffix(".gguf.tmp").name
+    (tmp_path / left).touch()
+    usage = namedtuple("usage", "total used free")
+    free = lambda path: 0 if (path / left).exists() else 2e9  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2e9, 0, free(path)))
+    assert demo.build_demo(tmp_path).exists()
+
+
 def test_a_full_disk_is_told_before_anything_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def model(tmp_path: Path):
         architecture: str = "llama",
         keys: dict[str, Any] | None = None,
         tensors: dict[str, tuple[int, ...] | None] | None = None,
+        vocabulary: int = 0,
     ) -> GGUFFile:
         path = tmp_path / "model.gguf"
         writer = gguf.GGUFWriter(path, architecture)
@@ -58,6 +59,8 @@ def model(tmp_path: Path):
                 writer.add_float32(name, value)
             elif value is not None:
                 writer.add_uint32(name, value)
+        if vocabulary:
+            writer.add_token_list([str(id) for id in range(vocabulary)])
         for name, shape in {**DENSE, **(tensors or {})}.items():
             if shape is not None:
                 writer.add_tensor(name, np.ones(shape, np.float32))
@@ -106,6 +109,10 @@ def test_yarn_keys(model) -> None:
         ({"rope.dimension_count": 6}, ModelFormatError, "rope.dimension_count is 6"),
         ({"rope.scaling.type": "longrope"}, UnsupportedModelError, "'longrope'"),
         ({"rope.freq_base": float("nan")}, ModelFormatError, "freq_base is nan"),
+        ({"rope.freq_base": 1.0}, ModelFormatError, r"freq_base is 1\.0, expected more than 1"),
+        ({"rope.scaling.yarn_beta_fast": 0.0}, ModelFormatError, "yarn_beta_fast is 0.0"),
+        ({"rope.scaling.yarn_beta_slow": 0.0}, ModelFormatError, "yarn_beta_slow is 0.0"),
+        ({"rope.scaling.original_context_length": 0}, ModelFormatError, "context_length is 0"),
         ({"expert_count": 4, "expert_used_count": 5}, ModelFormatError, "5 experts .* of 4"),
         ({"expert_count": 4}, ModelFormatError, "0 experts .* of 4"),
     ],
@@ -113,6 +120,13 @@ def test_yarn_keys(model) -> None:
 def test_keys_that_make_no_sense(model, keys, error: type[MoestreamError], said: str) -> None:
     with pytest.raises(error, match=said):
         ModelConfig.from_gguf(model(keys=keys))
+
+
+@pytest.mark.parametrize("vocabulary", [31, 33])
+def test_embedding_and_vocabulary_are_of_one_size(model, vocabulary: int) -> None:
+    assert ModelConfig.from_gguf(model(vocabulary=32)).vocab_size == 32
+    with pytest.raises(ModelFormatError, match=rf"has 32 rows.* {vocabulary} tokens"):
+        ModelConfig.from_gguf(model(vocabulary=vocabulary))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +169,23 @@ def experts(num: int, width: int, *, fused: bool) -> dict[str, tuple[int, ...] |
         shapes["blk.0.ffn_gate_exps.weight"] = (num, width, 16)
         shapes["blk.0.ffn_up_exps.weight"] = (num, width, 16)
     return shapes
+
+
+def test_a_shared_expert_without_its_gate_is_an_error(model) -> None:
+    tensors = experts(3, 24, fused=False) | {
+        "blk.0.ffn_gate_shexp.weight": (24, 16),
+        "blk.0.ffn_up_shexp.weight": (24, 16),
+        "blk.0.ffn_down_shexp.weight": (16, 24),
+    }
+    keys = {
+        "expert_count": 3,
+        "expert_used_count": 2,
+        "expert_feed_forward_length": 24,
+        "expert_shared_feed_forward_length": 24,
+    }
+    file = model("qwen2moe", keys=keys, tensors=tensors)
+    with pytest.raises(ModelFormatError, match="ffn_gate_inp_shexp"):
+        load_model(file, ReferenceBackend())
 
 
 @pytest.mark.parametrize("fused", [False, True])

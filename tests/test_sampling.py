@@ -1,5 +1,7 @@
 """Each sampler alone on distributions small enough to work out by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -102,6 +104,10 @@ def test_logits_are_left_as_they_were() -> None:
         {"top_p": 1.1},
         {"min_p": -0.1},
         {"repeat_penalty": 0.0},
+        {"temperature": math.inf},
+        {"repeat_penalty": math.inf},
+        {"presence_penalty": math.nan},
+        {"frequency_penalty": -math.inf},
         {"repeat_last_n": -2},
     ],
 )

@@ -48,6 +48,15 @@ def test_json_is_one_line_of_unescaped_text(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == '{"text": "perché\\n"}\n'
 
 
+def test_json_is_valid_though_a_path_is_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw))
+    ui.prepare()
+    ui.print_json({"model": "\udcff.gguf", "text": "è"})
+    ui.flush()
+    assert json.loads(raw.getvalue()) == {"model": "\udcff.gguf", "text": "è"}
+
+
 def test_fields_and_tables_line_up_and_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
     ui.print_fields("model", [("name", "x" * 300), ("\x1b", "1\x07")])
     ui.print_table("kinds", ["type", ">bytes"], [["Q4_K", "1"], ["F32", "1024"]])

@@ -33,6 +33,10 @@ class ChatTemplate:
             raise TemplateError(
                 f"the chat template ({origin}) is wrong in line {error.lineno}: {error.message}"
             ) from error
+        except Exception as error:  # jinja2's parser and Python's compiler have limits of their own
+            raise TemplateError(
+                f"the chat template ({origin}) cannot be compiled: {error or type(error).__name__}"
+            ) from error
 
     @classmethod
     def from_source(cls, text: str, *, bos_token: str = "", eos_token: str = "") -> Self:

@@ -14,6 +14,7 @@ import click
 
 from moestream.cli.command import Option
 from moestream.cli.options import Body, apply
+from moestream.errors import TemplateError
 
 if TYPE_CHECKING:
     from moestream.gguf import GGUFFile
@@ -35,7 +36,7 @@ class Prompt:
         """Turn the prompt into tokens, through the chat template unless it is raw.
 
         Raises:
-            TemplateError: no template, or it does not render.
+            TemplateError: no template, or it does not render, or to nothing.
         """
         if self.raw:
             return tokenizer.encode(self.text)
@@ -45,7 +46,13 @@ class Prompt:
         messages = [{"role": "user", "content": self.text}]
         if self.system is not None:
             messages.insert(0, {"role": "system", "content": self.system})
-        return tokenizer.encode_chat(template.render(messages))
+        text = template.render(messages)
+        if not text:
+            raise TemplateError(
+                f"the chat template ({template.origin}) writes no text for the prompt; pass "
+                "another with --chat-template, or --raw"
+            )
+        return tokenizer.encode_chat(text)
 
 
 def prompt_options(body: Body) -> Body:

@@ -47,7 +47,7 @@ def build_demo(
     """Build the demo model in `directory` and return its path; one that is there is kept.
 
     Two builds at once do not clash: the second waits for the first. One that was killed leaves
-    a temporary file, which the next overwrites.
+    a temporary file, which the next deletes.
 
     Raises:
         DownloadError: the source cannot be had.
@@ -59,6 +59,8 @@ def build_demo(
     with exclusive(target.with_suffix(".lock")):
         if target.exists():
             return target
+        # Before the room is counted: what a killed build left may be what fills the disk.
+        _temporary(target).unlink(missing_ok=True)
         _require_room(directory, BUILT_BYTES + SOURCE_ROOM_BYTES)
         report("downloading the source", 0, 1)
         source_path = fetch_source(cache_dir() / "sources")
@@ -69,8 +71,7 @@ def build_demo(
 
 
 def _write(source: GGUFFile, target: Path, report: Progress, threads: int) -> None:
-    temporary = target.with_suffix(".gguf.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = _temporary(target)
     with ThreadPoolExecutor(threads) as pool:
         layers = plan(source, load_recipe(), pool)
         try:
@@ -79,6 +80,10 @@ def _write(source: GGUFFile, target: Path, report: Progress, threads: int) -> No
             raise DemoBuildError(f"could not write {temporary}: {error.strerror}") from error
     temporary.replace(target)
     _sync(target.parent)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_suffix(".gguf.tmp")
 
 
 def _require_room(folder: Path, needed_bytes: int) -> None:

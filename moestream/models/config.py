@@ -98,8 +98,8 @@ class _Keys:
             raise ModelFormatError(f"{self.file.path}: {name} is {value}, expected a count")
         return value
 
-    def positive(self, key: str) -> int:
-        value = self.count(key)
+    def positive(self, key: str, default: int | None = None) -> int:
+        value = self.count(key, default)
         if value == 0:
             raise ModelFormatError(f"{self.file.path}: {self.name(key)} is 0, expected at least 1")
         return value
@@ -118,9 +118,24 @@ class _Keys:
     def text(self, key: str, default: str) -> str:
         return self.file.get(self.name(key), str, default)
 
+    def above(self, limit: int, key: str, default: float) -> float:
+        value = self.number(key, default)
+        if value <= limit:
+            raise ModelFormatError(
+                f"{self.file.path}: {self.name(key)} is {value}, expected more than {limit}"
+            )
+        return value
+
     def vocab_size(self) -> int:
-        """Rows of the embedding: the tensor knows best; metadata may pad or omit it."""
-        return self.file.tensor("token_embd.weight").shape[0]
+        """Rows of the embedding, one a token where the file has a vocabulary at all."""
+        rows = self.file.tensor("token_embd.weight").shape[0]
+        tokens = len(self.file.get("tokenizer.ggml.tokens", list, ()))
+        if tokens not in (0, rows):
+            raise ModelFormatError(
+                f"{self.file.path}: tensor 'token_embd.weight' has {rows} rows, but the "
+                f"vocabulary has {tokens} tokens"
+            )
+        return rows
 
 
 def _rope(keys: _Keys, head_dim: int) -> RopeConfig:
@@ -140,16 +155,16 @@ def _rope(keys: _Keys, head_dim: int) -> RopeConfig:
         )
     return RopeConfig(
         dimensions=dimensions,
-        base=keys.number("rope.freq_base", 10000.0),
+        base=keys.above(1, "rope.freq_base", 10000.0),
         scaling=cast(Literal["none", "linear", "yarn"], scaling),
         factor=factor or 1.0,
-        original_context=keys.count(
+        original_context=keys.positive(
             "rope.scaling.original_context_length", keys.count("context_length")
         ),
         extrapolation=keys.number("rope.scaling.yarn_ext_factor", 1.0),
         attention_factor=keys.number("rope.scaling.attn_factor", 1.0),
-        beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
-        beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
+        beta_fast=keys.above(0, "rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=keys.above(0, "rope.scaling.yarn_beta_slow", 1.0),
     )
 
 

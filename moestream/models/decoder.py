@@ -36,6 +36,7 @@ class Decoder(ABC):
     rope_style: ClassVar[RopeStyle]
     qk_norm: ClassVar[QKNorm] = "none"
     norm_topk_prob: ClassVar[bool]
+    shared_gate: ClassVar[bool] = False
 
     def __init__(self, file: GGUFFile, config: ModelConfig, backend: Backend) -> None:
         self.config = config
@@ -93,6 +94,7 @@ class Decoder(ABC):
             eps=config.rms_norm_eps,
             weights_scale=config.expert_weights_scale,
             shared_width=self.shared_width,
+            shared_gate=self.shared_gate,
         )
 
     @property

@@ -11,6 +11,7 @@ class Qwen2MoE(Decoder):
 
     rope_style = "half"
     norm_topk_prob = False
+    shared_gate = True
 
     @property
     def expert_width(self) -> int:
