@@ -1,9 +1,14 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
 from alphabet_model import write_alphabet_model
+
+# Processes that tests start run the installed package, which is compiled, not the checkout they
+# happen to be started in.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 
 @pytest.fixture(scope="session")

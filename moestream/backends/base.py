@@ -7,6 +7,7 @@ come in as mapped GGUF tensors, and what a backend makes of them is its own affa
 Shapes use the legend of ``moestream.layers``.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -20,6 +21,14 @@ Array: TypeAlias = Any
 
 Matrix: TypeAlias = Any
 """A backend's own form of a resident weight matrix, rows as in GGUF (one row an output)."""
+
+Experts: TypeAlias = Any
+"""A backend's own form of a layer's routed experts: what ``moe_ffn`` takes."""
+
+Bytes = NDArray[np.uint8]
+
+Arrivals = Iterable[Sequence[int]]
+"""Expert ids in batches, as they come into memory."""
 
 RopeStyle = Literal["interleaved", "half"]
 """Which coordinates turn together: ``2i, 2i+1`` (GGUF "norm") or ``i, i + D/2`` ("neox")."""
@@ -37,6 +46,49 @@ class ExpertTensors:
     up: Tensor
     down: Tensor
 
+    def matrices(self, expert: int) -> tuple[Bytes, Bytes, Bytes]:
+        """Gate, up and down of one expert: (rows, row_bytes) each."""
+        return self.gate.data[expert], self.up.data[expert], self.down.data[expert]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedExperts:
+    """One layer's routed experts that come into memory as they are asked for, and go again.
+
+    ``mapped`` has their types and shapes; its data are not to be touched. ``addresses`` (N, 3)
+    says where gate, up and down of each expert begin, rows without gaps: true while the expert is
+    in memory, which ``moe_ffn`` is told by ``arrivals``. ``read`` makes views of such bytes.
+    """
+
+    mapped: ExpertTensors
+    addresses: NDArray[np.uint64]
+    read: Callable[[int, int], Bytes]
+
+    @property
+    def gate(self) -> Tensor:
+        """Type and shape of the gates."""
+        return self.mapped.gate
+
+    @property
+    def up(self) -> Tensor:
+        """Type and shape of the up projections."""
+        return self.mapped.up
+
+    @property
+    def down(self) -> Tensor:
+        """Type and shape of the down projections."""
+        return self.mapped.down
+
+    def matrices(self, expert: int) -> tuple[Bytes, Bytes, Bytes]:
+        """Gate, up and down of an expert that is in memory: (rows, row_bytes) each."""
+        gate, up, down = (
+            self.read(int(address), part.data[0].size).reshape(part.data.shape[1:])
+            for address, part in zip(
+                self.addresses[expert], (self.gate, self.up, self.down), strict=True
+            )
+        )
+        return gate, up, down
+
 
 class Backend(Protocol):
     """About a dozen operations over float32 activations and GGUF weights."""
@@ -49,11 +101,17 @@ class Backend(Protocol):
     def vector(self, tensor: Tensor) -> Array:
         """Load a norm weight, bias or other small tensor as float32."""
 
+    def experts(self, tensors: ExpertTensors | StreamedExperts) -> Experts:
+        """Make a layer's experts ready for ``moe_ffn``; their blocks stay where they lie."""
+
     def embed(self, table: Matrix, tokens: NDArray[np.int32]) -> Array:
         """Rows of the embedding table: (T,) -> (T, E)."""
 
     def linear(self, x: Array, weight: Matrix, bias: Array | None = None) -> Array:
         """``x @ weight.T + bias``: (T, columns) -> (T, rows)."""
+
+    def linears(self, x: Array, weights: list[Matrix], biases: list[Array | None]) -> list[Array]:
+        """``linear`` of one input with each of several weights."""
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """Scale to unit root mean square over the last axis, then by ``weight``."""
@@ -91,9 +149,17 @@ class Backend(Protocol):
         """
 
     def moe_ffn(
-        self, x: Array, experts: ExpertTensors, ids: NDArray[np.int32], weights: Array
+        self,
+        x: Array,
+        experts: Experts,
+        ids: NDArray[np.int32],
+        weights: Array,
+        arrivals: Arrivals | None = None,
     ) -> Array:
         """Weighted sum of the chosen experts' SwiGLU networks: (T, E) -> (T, E).
+
+        ``arrivals`` gives the chosen experts in batches, each of them once; those of a batch are
+        in memory until the next is asked for. Without it, all are.
 
         Each (token, slot) has its own output; they are summed in slot order, so the order in
         which experts are computed cannot change a bit.

@@ -5,12 +5,10 @@ file and are dequantised as they are used: a slab of rows or one expert at a tim
 Slow on purpose: every operation is the plain formula.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.base import ExpertTensors, RopeStyle
+from moestream.backends.base import Arrivals, ExpertTensors, RopeStyle, StreamedExperts
 from moestream.gguf import Tensor
 from moestream.quants import dequantize
 
@@ -36,6 +34,10 @@ class ReferenceBackend:
         """Dequantise a small tensor."""
         return dequantize(tensor.data, tensor.type)
 
+    def experts(self, tensors: ExpertTensors | StreamedExperts) -> ExpertTensors | StreamedExperts:
+        """Keep the tensors as they are."""
+        return tensors
+
     def embed(self, table: Tensor, tokens: NDArray[np.int32]) -> Floats:
         """Dequantise only the rows asked for."""
         return dequantize(table.data[tokens], table.type)  # (T, E)
@@ -50,10 +52,17 @@ class ReferenceBackend:
             np.matmul(x, slab.T, out=out[:, start : start + step])
         return out if bias is None else out + bias  # (T, rows)
 
+    def linears(
+        self, x: Floats, weights: list[Tensor], biases: list[Floats | None]
+    ) -> list[Floats]:
+        """One after the other."""
+        return [self.linear(x, *pair) for pair in zip(weights, biases, strict=True)]
+
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)
-        return x / np.sqrt(mean_square + np.float32(eps)) * weight
+        scale: Floats = np.sqrt(mean_square + np.float32(eps))
+        return x / scale * weight
 
     def rope(self, x: Floats, cos: Floats, sin: Floats, style: RopeStyle) -> Floats:
         """Turn pairs of coordinates; what lies beyond the rotary dimensions passes through."""
@@ -121,16 +130,23 @@ class ReferenceBackend:
         return ids.astype(np.int32), weights * np.float32(scale)
 
     def moe_ffn(
-        self, x: Floats, experts: ExpertTensors, ids: NDArray[np.int32], weights: Floats
+        self,
+        x: Floats,
+        experts: ExpertTensors | StreamedExperts,
+        ids: NDArray[np.int32],
+        weights: Floats,
+        arrivals: Arrivals | None = None,
     ) -> Floats:
         """Expert by expert: dequantise it, run all tokens routed to it, forget it."""
         out = np.empty((*ids.shape, x.shape[1]), np.float32)  # (T, k, E)
-        for expert, tokens, slots in _by_expert(ids):
-            gate = dequantize(experts.gate.data[expert], experts.gate.type)
-            up = dequantize(experts.up.data[expert], experts.up.type)
-            inner = self.swiglu(x[tokens] @ gate.T, x[tokens] @ up.T)  # (tokens, F)
-            down = dequantize(experts.down.data[expert], experts.down.type)
-            out[tokens, slots] = inner @ down.T
+        for batch in [np.unique(ids).tolist()] if arrivals is None else arrivals:
+            for expert in batch:
+                gates, ups, downs = experts.matrices(expert)
+                tokens, slots = np.nonzero(ids == expert)
+                gate = dequantize(gates, experts.gate.type)
+                up = dequantize(ups, experts.up.type)
+                inner = self.swiglu(x[tokens] @ gate.T, x[tokens] @ up.T)  # (tokens, F)
+                out[tokens, slots] = inner @ dequantize(downs, experts.down.type).T
         total = out[:, 0] * weights[:, :1]
         for slot in range(1, ids.shape[1]):
             total += out[:, slot] * weights[:, slot : slot + 1]
@@ -148,20 +164,13 @@ def _rope_pairs(style: RopeStyle, half: int) -> tuple[slice, slice]:
 
 
 def _softmax(scores: Floats) -> Floats:
-    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    exponentials: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    total: Floats = exponentials.sum(axis=-1, keepdims=True)
+    return exponentials / total
 
 
 def _sigmoid(x: Floats) -> Floats:
     # exp(-|x|) cannot overflow; each half of the formula is exact in its own sign.
-    decay = np.exp(-np.abs(x))
-    return np.where(x >= 0, np.float32(1), decay) / (np.float32(1) + decay)
-
-
-def _by_expert(
-    ids: NDArray[np.int32],
-) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
-    """Each expert once, in id order, with the (token, slot) pairs routed to it."""
-    for expert in np.unique(ids):
-        tokens, slots = np.nonzero(ids == expert)
-        yield int(expert), tokens, slots
+    decay: Floats = np.exp(-np.abs(x))
+    upper: Floats = np.reciprocal(np.float32(1) + decay)
+    return np.where(x >= 0, upper, decay * upper)

@@ -55,9 +55,9 @@ class Attention:
         """Attend from the chunk at positions ``start``...; writes its keys and values to cache."""
         ops = self.backend
         x = self.norm(x)
-        q = ops.linear(x, self.attn_q, self.q_bias)  # (T, H * D)
-        k = ops.linear(x, self.attn_k, self.k_bias)  # (T, K * D)
-        v = ops.linear(x, self.attn_v, self.v_bias)
+        q, k, v = ops.linears(  # (T, H * D), (T, K * D) twice
+            x, [self.attn_q, self.attn_k, self.attn_v], [self.q_bias, self.k_bias, self.v_bias]
+        )
         if self.qk_norm == "whole":
             q, k = self.q_norm(q), self.k_norm(k)
         q = q.reshape(-1, self.num_heads, self.head_dim)

@@ -23,8 +23,9 @@ class SwiGLU:
     def __call__(self, x: Array) -> Array:
         """Run the network on normed input."""
         ops = self.backend
-        gate = ops.linear(x, self.gate, self.gate_bias)  # (T, F)
-        up = ops.linear(x, self.up, self.up_bias)
+        gate, up = ops.linears(  # (T, F) each
+            x, [self.gate, self.up], [self.gate_bias, self.up_bias]
+        )
         return ops.linear(ops.swiglu(gate, up), self.down, self.down_bias)
 
 

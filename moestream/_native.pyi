@@ -1,0 +1,134 @@
+"""Types of the compiled kernels (moestream/native); arguments are checked when called.
+
+Arrays are C-contiguous, of exactly the type written here; results go into the arrays called
+``out``, ``ids`` and ``weights``.
+
+Raises:
+    TypeError: an array of another type or layout.
+    ValueError: a shape, value or layout that does not fit.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+def physical_cores() -> int: ...
+def available_isas() -> list[str]: ...
+def supports(type: int) -> bool: ...
+
+class Matrix:
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+
+class Experts:
+    def __init__(
+        self,
+        gate: NDArray[np.uint8],
+        gate_type: int,
+        up: NDArray[np.uint8],
+        up_type: int,
+        down: NDArray[np.uint8],
+        down_type: int,
+    ) -> None: ...
+    def streamed(self, addresses: NDArray[np.uint64]) -> Experts: ...
+
+class Context:
+    def __init__(self, threads: int, isa: str | None = None) -> None: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
+    def matrix(self, data: NDArray[np.uint8], type: int) -> Matrix: ...
+    def linear(
+        self,
+        x: NDArray[np.float32],
+        weights: list[Matrix],
+        outs: list[NDArray[np.float32]],
+        biases: list[NDArray[np.float32] | None],
+    ) -> None: ...
+    def moe_ffn(
+        self,
+        x: NDArray[np.float32],
+        experts: Experts,
+        ids: NDArray[np.int32],
+        weights: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def run_experts(
+        self,
+        x: NDArray[np.float32],
+        experts: Experts,
+        ids: NDArray[np.int32],
+        batch: list[int],
+        outputs: NDArray[np.float32],
+    ) -> None: ...
+    def sum_slots(
+        self,
+        outputs: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def attention(
+        self,
+        q: NDArray[np.float32],
+        k: NDArray[np.float32],
+        v: NDArray[np.float32],
+        keys: NDArray[np.generic],
+        values: NDArray[np.generic],
+        start: int,
+        scale: float,
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def embed(self, table: Matrix, tokens: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
+    def rms_norm(
+        self,
+        x: NDArray[np.float32],
+        weight: NDArray[np.float32],
+        eps: float,
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def rope(
+        self,
+        x: NDArray[np.float32],
+        cos: NDArray[np.float32],
+        sin: NDArray[np.float32],
+        interleaved: bool,
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def add(
+        self, a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]
+    ) -> None: ...
+    def swiglu(
+        self, gate: NDArray[np.float32], up: NDArray[np.float32], out: NDArray[np.float32]
+    ) -> None: ...
+    def route(
+        self,
+        logits: NDArray[np.float32],
+        normalise: bool,
+        scale: float,
+        ids: NDArray[np.int32],
+        weights: NDArray[np.float32],
+    ) -> None: ...
+    def read_bandwidth(self, bytes: int, repeats: int = 5) -> float: ...
+
+class Reader:
+    """Background reads; see ``moestream.experts.reads``, which is all that uses it."""
+
+    def __init__(
+        self, ranges: NDArray[np.int64], threads: int, piece_bytes: int, mapped: bool
+    ) -> None: ...
+    @property
+    def states(self) -> NDArray[np.uint8]: ...
+    def submit(self, key: int, destination: int, speculative: bool, generation: int) -> None: ...
+    def cancel_before(self, generation: int) -> list[int]: ...
+    def forget(self, key: int) -> None: ...
+    def wait_any(self, keys: Sequence[int]) -> list[int]: ...
+    def error(self, key: int) -> int: ...
+    def resident(self, key: int) -> bool: ...
+    def lock(self, key: int, on: bool) -> int: ...
+    def counters(self) -> dict[str, int]: ...
+    def inject(self, error: int = 0, delay_s: float = 0.0) -> None: ...
+    def close(self) -> None: ...

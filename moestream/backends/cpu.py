@@ -1,0 +1,226 @@
+"""The native backend: GGUF blocks multiplied where they lie, by the kernels of ``_native``.
+
+Owns the arrays that results go into and the choice of instruction set. The arithmetic, threads and
+checks are in ``moestream/native``; what a layer does with the operations is not known here.
+
+A tensor type without a native kernel is decoded to float32: a dense matrix once, as it is loaded,
+experts one at a time, each time they are used. A warning says so once for each type.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends.base import Arrivals, ExpertTensors, RopeStyle, StreamedExperts
+from moestream.errors import UnsupportedModelError
+from moestream.gguf import Tensor
+from moestream.quants import GGMLQuantizationType, dequantize
+
+try:
+    from moestream import _native
+except ImportError as error:
+    raise UnsupportedModelError(
+        "the native kernels are not compiled; install moestream with pip, or choose the backend "
+        f"'reference' ({error})"
+    ) from None
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedExperts:
+    """Experts of which at least one matrix has no native kernel."""
+
+    tensors: ExpertTensors | StreamedExperts
+
+
+class CpuBackend:
+    """Every operation in native code, on ``threads`` threads (one a physical core by default).
+
+    The environment variable ``MOESTREAM_ISA`` forces an instruction set.
+
+    Raises:
+        UnsupportedModelError: an instruction set or number of threads that cannot be.
+    """
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        isa = os.environ.get("MOESTREAM_ISA") or None
+        try:
+            self._run = _native.Context(
+                _native.physical_cores() if threads is None else threads, isa
+            )
+        except ValueError as error:
+            raise UnsupportedModelError(str(error)) from None
+        self.threads = self._run.threads
+        self.isa = self._run.isa
+        self._warned: set[GGMLQuantizationType] = set()
+
+    def matrix(self, tensor: Tensor) -> _native.Matrix:
+        """Copy the blocks into memory that the page cache cannot lose, in the kernels' order."""
+        if self._has_kernel(tensor.type):
+            return self._run.matrix(tensor.data, int(tensor.type))
+        return self._run.matrix(_decoded(tensor.data, tensor.type), GGMLQuantizationType.F32)
+
+    def vector(self, tensor: Tensor) -> Floats:
+        """Decode a small tensor."""
+        return dequantize(tensor.data, tensor.type)
+
+    def experts(self, tensors: ExpertTensors | StreamedExperts) -> _native.Experts | DecodedExperts:
+        """Check the experts' layout; their blocks stay where they lie."""
+        parts = (tensors.gate, tensors.up, tensors.down)
+        known = [self._has_kernel(part.type) for part in parts]  # all are asked, so all warn
+        if not all(known):
+            return DecodedExperts(tensors)
+        gate, up, down = parts
+        mapped = _native.Experts(
+            gate.data, int(gate.type), up.data, int(up.type), down.data, int(down.type)
+        )
+        if isinstance(tensors, StreamedExperts):
+            return mapped.streamed(tensors.addresses)
+        return mapped
+
+    def embed(self, table: _native.Matrix, tokens: NDArray[np.int32]) -> Floats:
+        """Decode the rows asked for."""
+        out = np.empty((len(tokens), table.columns), np.float32)
+        self._run.embed(table, tokens, out)
+        return out  # (T, E)
+
+    def linear(self, x: Floats, weight: _native.Matrix, bias: Floats | None = None) -> Floats:
+        """Multiply int8 input with blocks, or float input with float weights."""
+        out = np.empty((len(x), weight.rows), np.float32)
+        self._run.linear(x, [weight], [out], [bias])
+        return out  # (T, rows)
+
+    def linears(
+        self, x: Floats, weights: list[_native.Matrix], biases: list[Floats | None]
+    ) -> list[Floats]:
+        """Quantise the input once, and share all rows out among the threads at once."""
+        outs = [np.empty((len(x), weight.rows), np.float32) for weight in weights]
+        self._run.linear(x, weights, outs, biases)
+        return outs
+
+    def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
+        """``x / sqrt(mean(x^2) + eps) * weight``."""
+        out = np.empty_like(x)
+        self._run.rms_norm(x, weight, eps, out)
+        return out
+
+    def rope(self, x: Floats, cos: Floats, sin: Floats, style: RopeStyle) -> Floats:
+        """Turn pairs of coordinates; what lies beyond the rotary dimensions passes through."""
+        out = np.empty_like(x)
+        self._run.rope(x, cos, sin, style == "interleaved", out)
+        return out  # (T, H, D)
+
+    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: str) -> NDArray[np.generic]:
+        """Zeros, which the system hands out page by page as they are written."""
+        return np.zeros((heads, positions, dim), {"f16": np.float16, "f32": np.float32}[kv_type])
+
+    def attention(
+        self,
+        q: Floats,
+        k: Floats,
+        v: Floats,
+        keys: NDArray[np.generic],
+        values: NDArray[np.generic],
+        start: int,
+        scale: float,
+    ) -> Floats:
+        """One pass over the cache with a running softmax, in fixed splits of positions."""
+        tokens, heads, dim = q.shape
+        out = np.empty((tokens, heads * dim), np.float32)
+        self._run.attention(q, k, v, keys, values, start, scale, out)
+        return out  # (T, H * D)
+
+    def add(self, a: Floats, b: Floats) -> Floats:
+        """Element by element."""
+        out = np.empty_like(a)
+        self._run.add(a, b, out)
+        return out
+
+    def swiglu(self, gate: Floats, up: Floats) -> Floats:
+        """``gate * sigmoid(gate) * up``."""
+        out = np.empty_like(gate)
+        self._run.swiglu(gate, up, out)
+        return out
+
+    def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
+        """``x * sigmoid(logits)``: one number a token, not worth a kernel."""
+        decay = np.exp(-np.abs(logits))
+        sigmoid: Floats = np.where(logits >= 0, np.ones_like(decay), decay) / (1 + decay)
+        return x * sigmoid
+
+    def route(
+        self, logits: Floats, k: int, *, normalise: bool, scale: float
+    ) -> tuple[NDArray[np.int32], Floats]:
+        """Softmax over all, then the k largest one by one."""
+        ids = np.empty((len(logits), k), np.int32)
+        weights = np.empty((len(logits), k), np.float32)
+        self._run.route(logits, normalise, scale, ids, weights)
+        return ids, weights
+
+    def moe_ffn(
+        self,
+        x: Floats,
+        experts: _native.Experts | DecodedExperts,
+        ids: NDArray[np.int32],
+        weights: Floats,
+        arrivals: Arrivals | None = None,
+    ) -> Floats:
+        """Expert by expert, each one's blocks read once for all its tokens."""
+        out = np.empty_like(x)
+        if arrivals is None and not isinstance(experts, DecodedExperts):
+            self._run.moe_ffn(x, experts, ids, weights, out)
+            return out  # (T, E)
+        outputs = np.empty((*ids.shape, x.shape[1]), np.float32)  # (T, k, E)
+        for batch in [np.unique(ids).tolist()] if arrivals is None else arrivals:
+            if isinstance(experts, DecodedExperts):
+                self._run_decoded(x, experts.tensors, ids, batch, outputs)
+            else:
+                self._run.run_experts(x, experts, ids, list(batch), outputs)
+        self._run.sum_slots(outputs, weights, out)
+        return out
+
+    def to_numpy(self, x: Floats) -> Floats:
+        """Nothing is lazy here."""
+        return x
+
+    def _has_kernel(self, type: GGMLQuantizationType) -> bool:
+        known = _native.supports(int(type))
+        if not known and type not in self._warned:
+            self._warned.add(type)
+            warnings.warn(
+                f"weights of type {type.name} have no native kernel and are decoded to float32, "
+                "which is slow; a file in another type runs faster",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return known
+
+    def _run_decoded(
+        self,
+        x: Floats,
+        experts: ExpertTensors | StreamedExperts,
+        ids: NDArray[np.int32],
+        batch: Sequence[int],
+        outputs: Floats,
+    ) -> None:
+        types = [part.type for part in (experts.gate, experts.up, experts.down)]
+        for expert in batch:
+            gate, up, down = (
+                self._run.matrix(_decoded(data, type), GGMLQuantizationType.F32)
+                for data, type in zip(experts.matrices(expert), types, strict=True)
+            )
+            tokens, slots = np.nonzero(ids == expert)
+            inner = self.swiglu(self.linear(x[tokens], gate), self.linear(x[tokens], up))
+            outputs[tokens, slots] = self.linear(inner, down)
+
+
+def _decoded(data: NDArray[np.uint8], type: GGMLQuantizationType) -> NDArray[np.uint8]:
+    """Rows of any type as the bytes of float32."""
+    return dequantize(data, type).view(np.uint8)

@@ -1,0 +1,188 @@
+// Attention: writes the new keys and values, shares out tiles, merges splits in order.
+#include "attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "context.h"
+
+namespace moestream {
+namespace {
+
+// Running result of one tile's queries.
+struct Partial {
+    float* maximum;   // (kTileQueries,)
+    float* sum;       // (kTileQueries,)
+    float* weighted;  // (kTileQueries, dim)
+
+    static size_t floats(int dim) { return static_cast<size_t>(kTileQueries) * (dim + 2); }
+    static Partial at(float* base) {
+        return {base, base + kTileQueries, base + 2 * kTileQueries};
+    }
+};
+
+// Add one split's result to that of the splits before it.
+void merge(const Kernels& kernels, const Partial& into, const Partial& from, int query, int dim) {
+    if (from.maximum[query] == -std::numeric_limits<float>::infinity() &&
+        from.sum[query] == 0.0f) {
+        return;  // it sees nothing there
+    }
+    const float largest = std::max(into.maximum[query], from.maximum[query]);
+    const float both[2] = {into.maximum[query], from.maximum[query]};
+    float shrink[2];
+    kernels.exponentials(both, 2, largest, shrink);
+    into.maximum[query] = largest;
+    into.sum[query] = into.sum[query] * shrink[0] + from.sum[query] * shrink[1];
+    float* a = into.weighted + static_cast<size_t>(query) * dim;
+    const float* b = from.weighted + static_cast<size_t>(query) * dim;
+    for (int i = 0; i < dim; ++i) a[i] = a[i] * shrink[0] + b[i] * shrink[1];
+}
+
+class Attention {
+  public:
+    Attention(Context& context, const AttentionShape& shape, const float* q, const void* keys,
+              const void* values, float* out)
+        : context_(context), shape_(shape), q_(q), keys_(keys), values_(values), out_(out) {
+        group_ = shape.heads / shape.kv_heads;
+        // Heads of a group beyond a tile's size share it out among several tiles.
+        tile_heads_ = std::min(group_, kTileQueries);
+        head_tiles_ = (group_ + tile_heads_ - 1) / tile_heads_;
+        tile_tokens_ = std::min(kTileQueries / tile_heads_, shape.tokens);
+        token_tiles_ = (shape.tokens + tile_tokens_ - 1) / tile_tokens_;
+    }
+
+    void run() {
+        const int tiles = shape_.kv_heads * head_tiles_ * token_tiles_;
+        const int last = shape_.start + shape_.tokens;
+        const int splits = (last + kSplitPositions - 1) / kSplitPositions;
+        const size_t one = Partial::floats(shape_.dim);
+        context_.reserve_scratch(
+            (attention_scratch_floats(shape_.dim) + 2 * one) * sizeof(float));
+        if (tiles >= 4 * context_.pool.threads() || splits == 1) {
+            context_.pool.parallel_for(tiles, [&](int tile, int thread) {
+                float* scratch = context_.scratch[thread].get<float>(0);
+                const Partial total = Partial::at(scratch);
+                const Partial part = Partial::at(scratch + one);
+                for (int s = 0; s < splits; ++s) {
+                    attend(tile, s, s == 0 ? total : part, scratch + 2 * one);
+                    if (s > 0) merge_all(tile, total, part);
+                }
+                finish(tile, total);
+            });
+            return;
+        }
+        // One query at a time over a long context: the splits are what there is to share out.
+        float* partials = context_.partials.get<float>(one * tiles * splits);
+        context_.pool.parallel_for(tiles * splits, [&](int task, int thread) {
+            const Partial part = Partial::at(partials + one * task);
+            attend(task / splits, task % splits, part, context_.scratch[thread].get<float>(0));
+        });
+        context_.pool.parallel_for(tiles, [&](int tile, int) {
+            float* base = partials + one * tile * splits;
+            const Partial total = Partial::at(base);
+            for (int s = 1; s < splits; ++s) {
+                merge_all(tile, total, Partial::at(base + one * s));
+            }
+            finish(tile, total);
+        });
+    }
+
+  private:
+    struct Query {
+        int token, head;
+    };
+
+    int queries(int tile) const { return heads_of(tile) * tokens_of(tile); }
+    int token_tile(int tile) const { return token_tiles_ - 1 - tile % token_tiles_; }
+    int head_tile(int tile) const { return tile / token_tiles_ % head_tiles_; }
+    int kv_head(int tile) const { return tile / token_tiles_ / head_tiles_; }
+    int heads_of(int tile) const {
+        return std::min(tile_heads_, group_ - head_tile(tile) * tile_heads_);
+    }
+    int tokens_of(int tile) const {
+        return std::min(tile_tokens_, shape_.tokens - token_tile(tile) * tile_tokens_);
+    }
+    Query query(int tile, int i) const {
+        const int heads = heads_of(tile);
+        return {token_tile(tile) * tile_tokens_ + i / heads,
+                kv_head(tile) * group_ + head_tile(tile) * tile_heads_ + i % heads};
+    }
+    size_t place(const Query& q) const {
+        return (static_cast<size_t>(q.token) * shape_.heads + q.head) * shape_.dim;
+    }
+
+    void attend(int tile, int split, const Partial& part, float* scratch) const {
+        AttentionTile work{};
+        work.queries = queries(tile);
+        for (int i = 0; i < work.queries; ++i) {
+            const Query at = query(tile, i);
+            work.q[i] = q_ + place(at);
+            work.visible[i] = shape_.start + at.token + 1;
+        }
+        const size_t element = shape_.half ? 2 : 4;
+        const size_t head_bytes = element * shape_.positions * shape_.dim;
+        const size_t offset = kv_head(tile) * head_bytes;
+        work.dim = shape_.dim;
+        work.scale = shape_.scale;
+        work.half = shape_.half;
+        work.keys = static_cast<const uint8_t*>(keys_) + offset;
+        work.values = static_cast<const uint8_t*>(values_) + offset;
+        work.begin = split * kSplitPositions;
+        work.end = std::min(work.begin + kSplitPositions, shape_.start + shape_.tokens);
+        work.maximum = part.maximum;
+        work.sum = part.sum;
+        work.weighted = part.weighted;
+        work.scratch = scratch;
+        context_.kernels.attend(work);
+    }
+
+    void merge_all(int tile, const Partial& total, const Partial& part) const {
+        for (int i = 0; i < queries(tile); ++i) {
+            merge(context_.kernels, total, part, i, shape_.dim);
+        }
+    }
+
+    void finish(int tile, const Partial& total) const {
+        for (int i = 0; i < queries(tile); ++i) {
+            float* out = out_ + place(query(tile, i));
+            const float* weighted = total.weighted + static_cast<size_t>(i) * shape_.dim;
+            for (int j = 0; j < shape_.dim; ++j) out[j] = weighted[j] / total.sum[i];
+        }
+    }
+
+    Context& context_;
+    const AttentionShape& shape_;
+    const float* q_;
+    const void* keys_;
+    const void* values_;
+    float* out_;
+    int group_, tile_heads_, head_tiles_, tile_tokens_, token_tiles_;
+};
+
+// New rows (tokens, kv_heads, dim) into the buffer (kv_heads, positions, dim).
+void append(const Kernels& kernels, const AttentionShape& shape, const float* rows, void* buffer,
+            int token) {
+    for (int head = 0; head < shape.kv_heads; ++head) {
+        const float* from = rows + (static_cast<size_t>(token) * shape.kv_heads + head) * shape.dim;
+        const size_t to =
+            (static_cast<size_t>(head) * shape.positions + shape.start + token) * shape.dim;
+        if (shape.half) {
+            kernels.to_half(from, shape.dim, static_cast<uint16_t*>(buffer) + to);
+        } else {
+            std::copy_n(from, shape.dim, static_cast<float*>(buffer) + to);
+        }
+    }
+}
+
+}  // namespace
+
+void attention(Context& context, const AttentionShape& shape, const float* q, const float* k,
+               const float* v, void* keys, void* values, float* out) {
+    context.pool.parallel_for(shape.tokens, [&](int token, int) {
+        append(context.kernels, shape, k, keys, token);
+        append(context.kernels, shape, v, values, token);
+    });
+    Attention(context, shape, q, keys, values, out).run();
+}
+
+}  // namespace moestream

@@ -1,0 +1,61 @@
+// Checks of what Python passes in: each throws nb::value_error that says what was expected.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstdint>
+#include <string>
+
+#include "context.h"
+
+namespace nb = nanobind;
+
+namespace moestream {
+
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using FloatsOut = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+using IntsOut = nb::ndarray<int32_t, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::device::cpu>;
+using Addresses = nb::ndarray<const uint64_t, nb::c_contig, nb::device::cpu>;
+using AnyOut = nb::ndarray<nb::c_contig, nb::device::cpu>;
+
+[[noreturn]] inline void fail(const std::string& message) { throw nb::value_error(message.c_str()); }
+
+template <class Array>
+std::string shape_text(const Array& array) {
+    std::string text = "(";
+    for (size_t i = 0; i < array.ndim(); ++i) {
+        text += (i ? ", " : "") + std::to_string(array.shape(i));
+    }
+    return text + ")";
+}
+
+// An array of exactly this shape whose data lie aligned; -1 stands for any length.
+template <class Array>
+void check_shape(const char* name, const Array& array, std::initializer_list<int64_t> shape) {
+    bool fits = array.ndim() == shape.size();
+    size_t axis = 0;
+    std::string expected;
+    for (const int64_t length : shape) {
+        fits = fits && (length < 0 || array.shape(axis) == static_cast<size_t>(length));
+        expected += (axis ? ", " : "") + (length < 0 ? std::string("any") : std::to_string(length));
+        ++axis;
+    }
+    if (!fits) {
+        fail(std::string(name) + " has shape " + shape_text(array) + ", expected (" + expected +
+             ")");
+    }
+    if (reinterpret_cast<uintptr_t>(array.data()) % array.itemsize() != 0) {
+        fail(std::string(name) + " is not aligned to its items");
+    }
+}
+
+// A dimension as int, refused where products of two could overflow.
+inline int checked_int(const char* name, size_t value) {
+    if (value > size_t{1} << 28) fail(std::string(name) + " is too large: " + std::to_string(value));
+    return static_cast<int>(value);
+}
+
+}  // namespace moestream

@@ -1,0 +1,44 @@
+// Which instruction sets this build has and this machine runs. Adding one is a row here.
+#include <cstring>
+
+#include "context.h"
+
+namespace moestream {
+namespace {
+
+struct Entry {
+    const Kernels* kernels;
+    bool (*runs_here)();
+};
+
+bool always() { return true; }
+
+#if defined(MOESTREAM_AVX2)
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+#endif
+
+// The best first.
+constexpr Entry kEntries[] = {
+#if defined(MOESTREAM_AVX2)
+    {&kAvx2Kernels, has_avx2},
+#endif
+    {&kScalarKernels, always},
+};
+
+}  // namespace
+
+const Kernels* choose_kernels(const char* name, std::vector<const char*>* available) {
+    const Kernels* chosen = nullptr;
+    for (const Entry& entry : kEntries) {
+        if (!entry.runs_here()) continue;
+        available->push_back(entry.kernels->name);
+        const bool wanted = name == nullptr || std::strcmp(name, entry.kernels->name) == 0;
+        if (chosen == nullptr && wanted) chosen = entry.kernels;
+    }
+    return chosen;
+}
+
+}  // namespace moestream

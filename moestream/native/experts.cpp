@@ -1,0 +1,208 @@
+// The routed experts of a layer: grouped by expert, so that each one's weights are read once.
+#include <algorithm>
+
+#include "context.h"
+
+namespace moestream {
+namespace {
+
+// The (token, slot) pairs of the experts to run, expert after expert.
+struct Groups {
+    std::vector<int32_t> experts;    // one a group
+    std::vector<int32_t> starts;     // of each group's pairs, and the end
+    std::vector<int32_t> pairs;      // token * slots + slot
+    std::vector<int32_t> rows;       // of each pair: its token's place in `tokens`
+    std::vector<int32_t> positions;  // 0, 1, 2, ...
+    std::vector<int32_t> tokens;     // that any pair has
+};
+
+Groups group_by_expert(const Routing& routing, const std::vector<int32_t>* batch) {
+    const int count = routing.tokens * routing.slots;
+    Groups groups;
+    if (batch != nullptr) {
+        groups.experts = *batch;
+    } else {
+        groups.experts.assign(routing.ids, routing.ids + count);
+        std::sort(groups.experts.begin(), groups.experts.end());
+        groups.experts.erase(std::unique(groups.experts.begin(), groups.experts.end()),
+                             groups.experts.end());
+    }
+    const int largest = *std::max_element(routing.ids, routing.ids + count);
+    std::vector<int32_t> group_of(static_cast<size_t>(largest) + 1, -1);
+    for (size_t g = 0; g < groups.experts.size(); ++g) {
+        if (groups.experts[g] <= largest) group_of[groups.experts[g]] = static_cast<int32_t>(g);
+    }
+    groups.starts.assign(groups.experts.size() + 1, 0);
+    for (int i = 0; i < count; ++i) {
+        if (const int g = group_of[routing.ids[i]]; g >= 0) ++groups.starts[g + 1];
+    }
+    for (size_t g = 1; g < groups.starts.size(); ++g) groups.starts[g] += groups.starts[g - 1];
+    groups.pairs.resize(groups.starts.back());
+    groups.rows.resize(groups.starts.back());
+    groups.positions.resize(groups.starts.back());
+    std::vector<int32_t> next(groups.starts.begin(), groups.starts.end() - 1);
+    for (int i = 0; i < count; ++i) {
+        const int g = group_of[routing.ids[i]];
+        if (g < 0) continue;
+        const int32_t token = i / routing.slots;
+        if (groups.tokens.empty() || groups.tokens.back() != token) groups.tokens.push_back(token);
+        groups.pairs[next[g]] = i;
+        groups.rows[next[g]++] = static_cast<int32_t>(groups.tokens.size()) - 1;
+    }
+    for (size_t i = 0; i < groups.positions.size(); ++i) {
+        groups.positions[i] = static_cast<int32_t>(i);
+    }
+    return groups;
+}
+
+struct Scratch {
+    uint8_t* panel;
+    float* gate;  // (tokens, kPanelRows)
+    float* up;
+};
+
+class ExpertRun {
+  public:
+    ExpertRun(Context& context, const ExpertSet& experts, const Groups& groups)
+        : context_(context), experts_(experts), groups_(groups) {
+        const int widest = std::max(experts.gate.first.columns, experts.down.first.columns);
+        panel_bytes_ = panel_scratch_bytes(widest);
+        for (size_t g = 0; g + 1 < groups.starts.size(); ++g) {
+            most_ = std::max(most_, groups.starts[g + 1] - groups.starts[g]);
+        }
+        context.reserve_scratch(panel_bytes_ + 2 * sizeof(float) * most_ * kPanelRows);
+    }
+
+    // hidden (pairs in group order, F) = silu(gate(x)) * up(x).
+    void gate_and_up(const InputRows& gate_in, const InputRows& up_in, float* hidden) {
+        const int width = experts_.gate.first.rows;
+        each_panel(width, [&](int group, int row, int thread) {
+            const Scratch scratch = scratch_of(thread);
+            const int begin = groups_.starts[group], tokens = groups_.starts[group + 1] - begin;
+            const int rows = std::min(kPanelRows, width - row);
+            multiply(experts_.gate, group, row, gate_in, scratch.panel, scratch.gate);
+            multiply(experts_.up, group, row, up_in, scratch.panel, scratch.up);
+            for (int t = 0; t < tokens; ++t) {
+                context_.kernels.swiglu(scratch.gate + t * kPanelRows, scratch.up + t * kPanelRows,
+                                        rows,
+                                        hidden + static_cast<size_t>(begin + t) * width + row);
+            }
+        });
+    }
+
+    // outputs (tokens, slots, E) = down(hidden).
+    void down(const InputRows& in, float* outputs) {
+        const int width = experts_.down.first.rows;
+        each_panel(width, [&](int group, int row, int thread) {
+            Panel panel = make_panel(experts_.down, group, row, in, scratch_of(thread).panel);
+            panel.in_rows = groups_.positions.data() + groups_.starts[group];
+            panel.out_rows = groups_.pairs.data() + groups_.starts[group];
+            panel.out = outputs + row;
+            panel.out_stride = width;
+            context_.kernels.matmul[experts_.down.first.type](panel);
+        });
+    }
+
+  private:
+    template <class Body>
+    void each_panel(int rows, const Body& body) {
+        const int groups = static_cast<int>(groups_.experts.size());
+        const int panels = (rows + kPanelRows - 1) / kPanelRows;
+        // Long runs of rows: each starts with a wait for memory that nothing hides.
+        const int step = std::clamp(groups * panels / (2 * context_.pool.threads()), 1, 32);
+        const int tasks = (panels + step - 1) / step;
+        context_.pool.parallel_for(groups * tasks, [&](int task, int thread) {
+            const int group = task / tasks, first = task % tasks * step;
+            for (int p = first; p < std::min(first + step, panels); ++p) {
+                body(group, p * kPanelRows, thread);
+            }
+        });
+    }
+
+    void multiply(const ExpertMatrices& matrices, int group, int row, const InputRows& in,
+                  uint8_t* scratch, float* out) {
+        Panel panel = make_panel(matrices, group, row, in, scratch);
+        panel.in_rows = groups_.rows.data() + groups_.starts[group];
+        panel.out = out;
+        panel.out_stride = kPanelRows;
+        context_.kernels.matmul[matrices.first.type](panel);
+    }
+
+    Panel make_panel(const ExpertMatrices& matrices, int group, int row, const InputRows& in,
+                     uint8_t* scratch) {
+        const Matrix matrix = matrices.expert(groups_.experts[group]);
+        Panel panel{};
+        panel.weights = matrix.row(row);
+        panel.row_bytes = matrix.row_bytes;
+        panel.rows = std::min(kPanelRows, matrix.rows - row);
+        panel.input = &in;
+        panel.tokens = groups_.starts[group + 1] - groups_.starts[group];
+        panel.scratch = scratch;
+        return panel;
+    }
+
+    Scratch scratch_of(int thread) {
+        auto* base = context_.scratch[thread].get<uint8_t>(0);
+        auto* gate = reinterpret_cast<float*>(base + panel_bytes_);
+        return {base, gate, gate + static_cast<size_t>(most_) * kPanelRows};
+    }
+
+    Context& context_;
+    const ExpertSet& experts_;
+    const Groups& groups_;
+    size_t panel_bytes_ = 0;
+    int most_ = 0;
+};
+
+// The rows of x that any of the groups' pairs needs, one after another.
+const float* gather(Context& context, const float* x, const Groups& groups, int tokens,
+                    int columns) {
+    if (static_cast<int>(groups.tokens.size()) == tokens) return x;
+    auto* rows = context.gathered.get<float>(groups.tokens.size() * columns);
+    for (size_t i = 0; i < groups.tokens.size(); ++i) {
+        std::copy_n(x + static_cast<size_t>(groups.tokens[i]) * columns, columns,
+                    rows + i * columns);
+    }
+    return rows;
+}
+
+}  // namespace
+
+void run_experts(Context& context, const float* x, const ExpertSet& experts,
+                 const Routing& routing, const std::vector<int32_t>* batch, float* outputs) {
+    const Groups groups = group_by_expert(routing, batch);
+    const int pairs = static_cast<int>(groups.pairs.size());
+    if (pairs == 0) return;
+    const int columns = experts.gate.first.columns, width = experts.gate.first.rows;
+    float* hidden = context.hidden.get<float>(static_cast<size_t>(pairs) * width);
+    ExpertRun run(context, experts, groups);
+    context.input.set(gather(context, x, groups, routing.tokens, columns),
+                      static_cast<int>(groups.tokens.size()), columns);
+    const auto form = [&](InputForms& forms, const ExpertMatrices& matrices) -> const InputRows& {
+        return forms.form(matrices.first.input(), context.pool, context.kernels);
+    };
+    const InputRows& gate_in = form(context.input, experts.gate);
+    run.gate_and_up(gate_in, form(context.input, experts.up), hidden);
+    context.inner.set(hidden, pairs, width);
+    run.down(form(context.inner, experts.down), outputs);
+}
+
+void sum_slots(Context& context, const float* outputs, const float* weights, int tokens, int slots,
+               int columns, float* out) {
+    constexpr int kTokens = 8;  // a task's; one token is not worth another thread
+    context.pool.parallel_for((tokens + kTokens - 1) / kTokens, [&](int task, int) {
+        for (int t = task * kTokens; t < std::min(tokens, (task + 1) * kTokens); ++t) {
+            float* sum = out + static_cast<size_t>(t) * columns;
+            for (int slot = 0; slot < slots; ++slot) {
+                const size_t pair = static_cast<size_t>(t) * slots + slot;
+                const float* value = outputs + pair * columns;
+                const float weight = weights[pair];
+                for (int i = 0; i < columns; ++i) {
+                    sum[i] = slot == 0 ? value[i] * weight : sum[i] + value[i] * weight;
+                }
+            }
+        }
+    });
+}
+
+}  // namespace moestream

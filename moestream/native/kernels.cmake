@@ -1,0 +1,27 @@
+# The sources apart from the Python face, and each instruction set's flags for its own unit alone:
+# one binary runs on every machine of its architecture, so there is no -march=native here.
+set(MOESTREAM_SOURCES
+    attention.cpp
+    dispatch.cpp
+    elementwise.cpp
+    experts.cpp
+    kernels_scalar.cpp
+    linear.cpp
+    packing.cpp
+    threads.cpp)
+set(MOESTREAM_DEFINITIONS)
+# No fused multiply-adds but those that are written: all instruction sets give the same bits.
+# No errno and no trapping: square roots and rounding become instructions.
+set(MOESTREAM_OPTIONS -O3 -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-trapping-math)
+
+if(CMAKE_OSX_ARCHITECTURES)
+  set(MOESTREAM_PROCESSOR "${CMAKE_OSX_ARCHITECTURES}")
+else()
+  set(MOESTREAM_PROCESSOR "${CMAKE_SYSTEM_PROCESSOR}")
+endif()
+
+if(MOESTREAM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  list(APPEND MOESTREAM_SOURCES kernels_avx2.cpp)
+  list(APPEND MOESTREAM_DEFINITIONS MOESTREAM_AVX2)
+  set_source_files_properties(kernels_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+endif()

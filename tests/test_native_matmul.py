@@ -1,0 +1,202 @@
+"""Native products of every type and instruction set, against gguf's decoder and each other."""
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as QType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from native_blocks import (
+    ISAS,
+    TYPES,
+    columns_of,
+    experts_of,
+    linear,
+    product,
+    random_blocks,
+    rounding_bound,
+)
+
+from moestream import _native
+from moestream.quants import dequantize, row_bytes
+
+each_type = pytest.mark.parametrize("type", TYPES, ids=lambda type: type.name)
+each_isa = pytest.mark.parametrize("isa", ISAS)
+QUANTISED = [type for type in TYPES if type not in (QType.F32, QType.F16, QType.BF16)]
+SCALAR = _native.Context(1, "scalar")
+
+
+def test_all_types_of_the_design_have_kernels():
+    names = "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4"
+    assert {type.name for type in TYPES} == set(names.split())
+
+
+@each_type
+@each_isa
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 6, 7, 8, 13, 70])
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 37])
+def test_product_is_within_the_rounding_of_inputs(type, isa, tokens, rows):
+    rng = np.random.default_rng(tokens * 100 + rows)
+    blocks = random_blocks(rng, type, rows, columns_of(type))
+    x = rng.standard_normal((tokens, columns_of(type)), np.float32)
+    got = linear(_native.Context(2, isa), x, blocks, type)
+    assert (np.abs(got - product(x, blocks, type)) <= rounding_bound(x, blocks, type)).all()
+
+
+@each_type
+@pytest.mark.parametrize("tokens", [1, 3, 4, 11])
+def test_instruction_sets_agree_bit_for_bit(type, tokens):
+    rng = np.random.default_rng(tokens)
+    blocks = random_blocks(rng, type, 21, columns_of(type, 4))
+    x = (rng.standard_normal((tokens, columns_of(type, 4))) * 3).astype(np.float32)
+    expected = linear(SCALAR, x, blocks, type)
+    for isa in ISAS:
+        np.testing.assert_array_equal(linear(_native.Context(1, isa), x, blocks, type), expected)
+
+
+@each_type
+@each_isa
+def test_a_token_does_not_depend_on_the_others_nor_on_threads(type, isa):
+    rng = np.random.default_rng(5)
+    blocks = random_blocks(rng, type, 150, columns_of(type))
+    x = rng.standard_normal((9, columns_of(type)), np.float32)
+    together = linear(_native.Context(1, isa), x, blocks, type)
+    for threads in (2, 3, 8):
+        context = _native.Context(threads, isa)
+        np.testing.assert_array_equal(linear(context, x, blocks, type), together)
+        alone = [linear(context, x[t : t + 1], blocks, type)[0] for t in range(len(x))]
+        np.testing.assert_array_equal(alone, together)
+
+
+@each_type
+@each_isa
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 6))
+def test_any_bytes_give_what_the_scalar_kernel_gives(type, isa, seed, tokens):
+    rng = np.random.default_rng(seed)
+    columns = columns_of(type, 2)
+    blocks = rng.integers(0, 256, (11, row_bytes(type, columns)), dtype=np.uint8)
+    x = rng.standard_normal((tokens, columns), np.float32)
+    got = linear(_native.Context(1, isa), x, blocks, type)
+    np.testing.assert_array_equal(got, linear(SCALAR, x, blocks, type))
+    with np.errstate(all="ignore"):
+        exact, bound = product(x, blocks, type), rounding_bound(x, blocks, type)
+        largest = np.abs(x).astype(np.float64) @ np.abs(dequantize(blocks, type)).T
+    # Scales may be infinite or NaN, and sums of large ones overflow float32.
+    sound = largest < 1e30
+    assert (np.abs(got[sound] - exact[sound]) <= bound[sound]).all()
+
+
+@each_type
+@each_isa
+@pytest.mark.parametrize("scale", [0.0, 1e-42, 1e-20, 1e15])
+def test_inputs_of_any_size(type, isa, scale):
+    rng = np.random.default_rng(3)
+    blocks = random_blocks(rng, type, 9, columns_of(type))
+    x = (rng.standard_normal((5, columns_of(type))) * scale).astype(np.float32)
+    got = linear(_native.Context(1, isa), x, blocks, type)
+    # Blocks below 1e-30 are taken for zeros.
+    floor = 1e-25
+    assert (np.abs(got - product(x, blocks, type)) <= rounding_bound(x, blocks, type) + floor).all()
+
+
+@each_type
+@each_isa
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_bad_input_spoils_its_own_token_alone(type, isa, bad, tokens):
+    rng = np.random.default_rng(4)
+    blocks = random_blocks(rng, type, 9, columns_of(type))
+    x = rng.standard_normal((tokens, columns_of(type)), np.float32)
+    clean = linear(_native.Context(1, isa), x, blocks, type)
+    x[0, 5] = bad
+    got = linear(_native.Context(1, isa), x, blocks, type)
+    assert not np.isfinite(got[0]).any()
+    np.testing.assert_array_equal(got[1:], clean[1:])
+
+
+@each_type
+@each_isa
+def test_embedding_rows_are_those_of_gguf(type, isa):
+    rng = np.random.default_rng(6)
+    blocks = random_blocks(rng, type, 19, columns_of(type))
+    context = _native.Context(2, isa)
+    rows = np.array([18, 0, 7, 8, 18], np.int32)
+    out = np.empty((len(rows), columns_of(type)), np.float32)
+    context.embed(context.matrix(blocks, int(type)), rows, out)
+    np.testing.assert_array_equal(out, dequantize(blocks, type)[rows])
+
+
+@each_isa
+def test_several_products_and_biases_at_once(isa):
+    rng = np.random.default_rng(7)
+    context = _native.Context(3, isa)
+    types = [QType.Q4_K, QType.F32, QType.Q8_0]
+    blocks = [
+        random_blocks(rng, type, rows, 256) for type, rows in zip(types, (40, 3, 8), strict=True)
+    ]
+    x = rng.standard_normal((5, 256), np.float32)
+    bias = rng.standard_normal(3).astype(np.float32)
+    outs = [np.empty((5, len(b)), np.float32) for b in blocks]
+    matrices = [context.matrix(b, int(t)) for b, t in zip(blocks, types, strict=True)]
+    context.linear(x, matrices, outs, [None, bias, None])
+    for out, b, type, extra in zip(outs, blocks, types, (0, bias, 0), strict=True):
+        np.testing.assert_array_equal(out, linear(context, x, b, type) + np.float32(extra))
+
+
+def moe(context, x, parts, types, ids, weights):
+    gate, up, down = parts
+    experts = _native.Experts(gate, types[0], up, types[0], down, types[1])
+    out = np.empty_like(x)
+    context.moe_ffn(x, experts, ids, weights, out)
+    return out
+
+
+@each_isa
+@pytest.mark.parametrize("type", QUANTISED, ids=lambda type: type.name)
+@pytest.mark.parametrize("tokens", [1, 3, 40])
+def test_experts_are_products_in_slot_order(type, isa, tokens):
+    rng = np.random.default_rng(tokens)
+    width, hidden, count, k = 256, 256, 5, 3
+    parts = experts_of(rng, type, QType.Q4_K, count, width, hidden)
+    x = rng.standard_normal((tokens, hidden), np.float32)
+    ids = np.array([rng.permutation(count)[:k] for _ in range(tokens)], np.int32)
+    weights = rng.random((tokens, k), np.float32)
+    context = _native.Context(2, isa)
+    got = moe(context, x, parts, (int(type), int(QType.Q4_K)), ids, weights)
+    expected = np.zeros_like(x)
+    for token, slot in np.ndindex(tokens, k):
+        expert, row = ids[token, slot], x[token : token + 1]
+        gate, up = (linear(context, row, parts[i][expert], type) for i in range(2))
+        inner = np.empty_like(gate)
+        context.swiglu(gate, up, inner)
+        expected[token] += (
+            linear(context, inner, parts[2][expert], QType.Q4_K)[0] * weights[token, slot]
+        )
+    np.testing.assert_array_equal(got, expected)
+
+
+@each_isa
+@pytest.mark.parametrize("tokens", [1, 29])
+def test_experts_in_any_order_from_any_address_by_any_threads(isa, tokens):
+    rng = np.random.default_rng(8)
+    types = (QType.Q4_1, QType.Q8_0)
+    parts = experts_of(rng, *types, 6, 48 + 16, 64)
+    x = rng.standard_normal((tokens, 64), np.float32)
+    ids = np.array([rng.permutation(6)[:4] for _ in range(tokens)], np.int32)
+    weights = rng.random((tokens, 4), np.float32)
+    whole = moe(_native.Context(1, isa), x, parts, types, ids, weights)
+    # Each matrix copied to an odd address of its own.
+    copies = [
+        [np.frombuffer(b"x" + part[e].tobytes(), np.uint8)[1:] for part in parts] for e in range(6)
+    ]
+    addresses = np.array([[copy.ctypes.data for copy in row] for row in copies], np.uint64)
+    mapped = _native.Experts(parts[0], types[0], parts[1], types[0], parts[2], types[1])
+    for threads in (1, 2, 3, 8):
+        context = _native.Context(threads, isa)
+        np.testing.assert_array_equal(moe(context, x, parts, types, ids, weights), whole)
+        outputs = np.full((tokens, 4, 64), np.nan, np.float32)
+        for batch in ([5, 0], [3], [1, 2, 4]):
+            context.run_experts(x, mapped.streamed(addresses), ids, batch, outputs)
+        out = np.empty_like(x)
+        context.sum_slots(outputs, weights, out)
+        np.testing.assert_array_equal(out, whole)

@@ -1,0 +1,206 @@
+"""Native attention, norms, rotation and routing against the reference, and against themselves."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as QType
+from native_blocks import ISAS
+
+from moestream import _native
+from moestream.backends.cpu import CpuBackend
+from moestream.backends.reference import ReferenceBackend
+from moestream.errors import UnsupportedModelError
+from moestream.gguf import Tensor
+
+REFERENCE = ReferenceBackend()
+each_isa = pytest.mark.parametrize("isa", ISAS)
+
+
+def backend(monkeypatch: pytest.MonkeyPatch, isa: str, threads: int = 2) -> CpuBackend:
+    monkeypatch.setenv("MOESTREAM_ISA", isa)
+    return CpuBackend(threads)
+
+
+def filled_cache(ops, rng, kv_heads, positions, dim, kv_type):
+    keys = ops.kv_buffer(kv_heads, positions, dim, kv_type)
+    values = ops.kv_buffer(kv_heads, positions, dim, kv_type)
+    keys[:], values[:] = rng.standard_normal((2, kv_heads, positions, dim))
+    return keys, values
+
+
+@each_isa
+@pytest.mark.parametrize("kv_type", ["f16", "f32"])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (8, 1), (4, 4), (40, 1)])
+@pytest.mark.parametrize("dim", [64, 128, 20, 8])
+@pytest.mark.parametrize(("start", "tokens"), [(0, 1), (0, 37), (300, 1), (255, 2), (700, 5)])
+def test_attention_is_the_references(
+    monkeypatch, isa, kv_type, heads, kv_heads, dim, start, tokens
+):
+    rng = np.random.default_rng(start + tokens)
+    ops = backend(monkeypatch, isa)
+    keys, values = filled_cache(ops, rng, kv_heads, start + tokens + 3, dim, kv_type)
+    theirs = keys.copy(), values.copy()
+    q = rng.standard_normal((tokens, heads, dim), np.float32) * 2
+    k, v = rng.standard_normal((2, tokens, kv_heads, dim), np.float32)
+    scale = dim**-0.5
+    got = ops.attention(q, k, v, keys, values, start, scale)
+    expected = REFERENCE.attention(q, k, v, *theirs, start, scale)
+    # Float32 scores of up to 20, off by some units in the last place, and their exponentials.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(keys, theirs[0])
+    np.testing.assert_array_equal(values, theirs[1])
+
+
+@pytest.mark.parametrize("dim", [64, 24, 20])
+def test_attention_has_the_same_bits_in_every_way(monkeypatch, dim):
+    rng = np.random.default_rng(1)
+    q = rng.standard_normal((90, 6, dim), np.float32)
+    k, v = rng.standard_normal((2, 90, 2, dim), np.float32)
+    results = []
+    for isa in ISAS:
+        for threads in (1, 2, 3, 8):
+            for chunk in (1, 7, 90):
+                ops = backend(monkeypatch, isa, threads)
+                keys, values = filled_cache(ops, np.random.default_rng(2), 2, 700, dim, "f16")
+                parts = [
+                    ops.attention(
+                        q[i : i + chunk],
+                        k[i : i + chunk],
+                        v[i : i + chunk],
+                        keys,
+                        values,
+                        600 + i,
+                        0.125,
+                    )
+                    for i in range(0, 90, chunk)
+                ]
+                results.append(np.concatenate(parts))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+@each_isa
+def test_attention_never_reads_what_is_not_yet_visible(monkeypatch, isa):
+    ops = backend(monkeypatch, isa)
+    rng = np.random.default_rng(3)
+    keys, values = filled_cache(ops, rng, 1, 64, 16, "f16")
+    keys[:, 10:], values[:, 10:] = np.nan, np.nan
+    q = rng.standard_normal((3, 2, 16), np.float32)
+    k, v = rng.standard_normal((2, 3, 1, 16), np.float32)
+    k[2], v[2] = np.nan, np.inf
+    got = ops.attention(q, k, v, keys, values, 10, 0.25)
+    assert np.isfinite(got[:2]).all()
+    assert not np.isfinite(got[2]).any()
+
+
+@each_isa
+def test_elementwise_operations_are_the_references(monkeypatch, isa):
+    ops = backend(monkeypatch, isa)
+    rng = np.random.default_rng(4)
+    for shape in ((1, 576), (7, 33), (300, 129)):
+        a, b = (rng.standard_normal(shape, np.float32) * 5 for _ in range(2))
+        weight = rng.standard_normal(shape[1]).astype(np.float32)
+        np.testing.assert_array_equal(ops.add(a, b), a + b)
+        np.testing.assert_allclose(ops.swiglu(a, b), REFERENCE.swiglu(a, b), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            ops.rms_norm(a, weight, 1e-5), REFERENCE.rms_norm(a, weight, 1e-5), rtol=2e-6
+        )
+        gate = a[:, :1].copy()
+        np.testing.assert_allclose(
+            ops.sigmoid_scale(b, gate), REFERENCE.sigmoid_scale(b, gate), rtol=1e-6
+        )
+
+
+@each_isa
+def test_swiglu_at_the_ends(monkeypatch, isa):
+    ops = backend(monkeypatch, isa)
+    gate = np.array([[-1e4, -90, 0, 90, 1e4, np.nan, np.inf]], np.float32)
+    got = ops.swiglu(gate, np.ones_like(gate))
+    np.testing.assert_allclose(got[0, :5], [0, 0, 0, 90, 1e4], atol=1e-30)
+    assert np.isnan(got[0, 5])
+    assert got[0, 6] == np.inf
+
+
+@each_isa
+@pytest.mark.parametrize("style", ["interleaved", "half"])
+@pytest.mark.parametrize("turned", [32, 20])
+def test_rope_is_the_references(monkeypatch, isa, style, turned):
+    ops = backend(monkeypatch, isa)
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((70, 3, 32), np.float32)
+    angles = rng.uniform(-3, 3, (70, turned // 2)).astype(np.float32)
+    cos, sin = np.cos(angles), np.sin(angles)
+    np.testing.assert_allclose(
+        ops.rope(x, cos, sin, style), REFERENCE.rope(x, cos, sin, style), rtol=0, atol=1e-6
+    )
+
+
+@each_isa
+@pytest.mark.parametrize("normalise", [True, False])
+def test_route_is_the_references(monkeypatch, isa, normalise):
+    ops = backend(monkeypatch, isa)
+    rng = np.random.default_rng(6)
+    logits = rng.standard_normal((50, 60), np.float32)
+    logits[3, 7:20] = logits[3, 40]  # equals: the lower id first
+    ids, weights = ops.route(logits, 8, normalise=normalise, scale=1.5)
+    theirs = REFERENCE.route(logits, 8, normalise=normalise, scale=1.5)
+    np.testing.assert_array_equal(ids, theirs[0])
+    np.testing.assert_allclose(weights, theirs[1], rtol=2e-6)
+
+
+@each_isa
+def test_route_of_nan_chooses_different_experts(monkeypatch, isa):
+    ops = backend(monkeypatch, isa)
+    for logits in (np.full((1, 6), np.nan), [[0, np.nan, 1, 2, 3, 4]], [[np.inf] * 6]):
+        ids, weights = ops.route(np.array(logits, np.float32), 3, normalise=True, scale=1.0)
+        assert len(set(ids[0])) == 3
+        assert not np.isfinite(weights).any()
+
+
+def test_a_type_without_kernel_is_decoded_and_said_once():
+    ops = CpuBackend(1)
+    data = np.random.default_rng(7).integers(0, 128, (3, 66), dtype=np.uint8)
+    data[:, :2] = np.array([0.01], np.float16).view(np.uint8)
+    tensor = Tensor("t", QType.IQ2_XXS, (3, 256), data)
+    with pytest.warns(RuntimeWarning, match="IQ2_XXS have no native kernel"):
+        weight = ops.matrix(tensor)
+    ops.matrix(tensor)  # a second warning would be an error
+    x = np.random.default_rng(8).standard_normal((2, 256), np.float32)
+    np.testing.assert_allclose(
+        ops.linear(x, weight), REFERENCE.linear(x, tensor), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_unknown_instruction_set_names_those_that_run(monkeypatch):
+    with pytest.raises(UnsupportedModelError, match=r"'sse9'.*available are: .*scalar"):
+        backend(monkeypatch, "sse9")
+
+
+@pytest.mark.parametrize("threads", [-1, 100_000])
+def test_impossible_threads(threads):
+    with pytest.raises(UnsupportedModelError, match="threads"):
+        CpuBackend(threads)
+
+
+def test_idle_threads_use_no_time():
+    context = _native.Context(4)
+    a = np.ones((200, 4096), np.float32)
+    context.add(a, a, np.empty_like(a))
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.05
+
+
+def test_a_forked_child_can_compute():
+    code = (
+        "import os, numpy as np; from moestream import _native\n"
+        "c = _native.Context(4); a = np.ones((100, 4096), np.float32); c.add(a, a, a.copy())\n"
+        "out = np.empty_like(a); pid = os.fork()\n"
+        "if pid == 0: c.add(a, a, out); os._exit(0 if (out == 2).all() else 1)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
