@@ -6,9 +6,10 @@ The public API; everything else may change.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moestream.engine import Engine, Session, Stats
+    from moestream.engine import Engine
     from moestream.errors import MoestreamError
     from moestream.sampling import SamplingParams
+    from moestream.session import Session, Stats
     from moestream.tokenizer import Tokenizer
 
 __all__ = ["Engine", "MoestreamError", "SamplingParams", "Session", "Stats", "Tokenizer"]
@@ -18,8 +19,8 @@ _HOMES = {
     "Engine": "moestream.engine",
     "MoestreamError": "moestream.errors",
     "SamplingParams": "moestream.sampling",
-    "Session": "moestream.engine",
-    "Stats": "moestream.engine",
+    "Session": "moestream.session",
+    "Stats": "moestream.session",
     "Tokenizer": "moestream.tokenizer",
 }
 

@@ -1,53 +1,26 @@
-"""A loaded model and the token timelines that run on it.
+"""A loaded model: a file, a backend, and the memory that its experts may take.
 
-Knows nothing of text: token ids go in, token ids and statistics come out.
+Decides whether experts are streamed. Knows nothing of tokens: those are a ``Session``'s.
 """
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
+from typing import get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moestream.backends import Array, Backend, open_backend
-from moestream.errors import ContextLengthError
+from moestream.backends import Backend, open_backend
+from moestream.experts.memory import MemoryPlan, process_memory
+from moestream.experts.streaming import StreamingOptions
 from moestream.gguf import GGUFFile
-from moestream.layers.kv_cache import KVCache, KVType
-from moestream.layers.moe import RouteObserver
+from moestream.layers.kv_cache import KVType
+from moestream.layers.moe import MoE
+from moestream.layers.streaming import ExpertStreaming, plan_model
 from moestream.models import Decoder, ModelConfig, load_model
-from moestream.sampling import Sampler, SamplingParams
-
-StopReason = Literal["end", "length", "context"]
+from moestream.session import Session
 
 _DEFAULT_CONTEXT = 8192
-_CHUNK_TOKENS = 512
-"""Tokens prefilled at once: long enough to use an expert's weights many times."""
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counts and times of one session; speeds are derived."""
-
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    prompt_s: float = 0.0
-    generation_s: float = 0.0
-    ttft_s: float = 0.0
-
-    @property
-    def prompt_tps(self) -> float:
-        """Prompt tokens a second."""
-        return self.prompt_tokens / self.prompt_s if self.prompt_s else 0.0
-
-    @property
-    def generation_tps(self) -> float:
-        """Generated tokens a second, the first (which prefill made) not counted."""
-        steps = self.generated_tokens - 1
-        return steps / self.generation_s if steps > 0 and self.generation_s else 0.0
+_PLANNED_TOKENS = 1024
+"""Tokens whose keys and values a budget leaves room for; experts give way to more."""
 
 
 class Engine:
@@ -62,6 +35,11 @@ class Engine:
         self.context_length = context_length
         self.kv_type: KVType = kv_type
         self.load_s = 0.0
+        self.plan: MemoryPlan | None = None
+        """How the budget is divided; None without one."""
+        self.streaming: ExpertStreaming | None = None
+        """Reads the experts within the budget; None while they are plainly mapped."""
+        self._process_bytes = 0
 
     @classmethod
     def open(
@@ -69,22 +47,34 @@ class Engine:
         path: str | os.PathLike[str],
         *,
         backend: str = "auto",
+        threads: int | None = None,
         context_length: int | None = None,
         kv_type: KVType = "f16",
+        budget: str | None = None,
+        streaming: StreamingOptions | None = None,
     ) -> "Engine":
         """Map a GGUF file and make its dense weights ready.
 
         Args:
             path: the file, or the first of its shards.
             backend: ``auto``, or one of ``moestream.backends.BACKENDS``.
+            threads: of the ``cpu`` backend; by default one a physical core.
             context_length: tokens a session can hold; by default the model's own, at most 8192.
             kv_type: how keys and values are stored, ``f16`` or ``f32``.
+            budget: memory for the process, ``6G``, ``640M``, ``50%`` or ``auto``: experts that
+                do not all fit into it are streamed. Those that do, and all without a budget, are
+                mapped, and the system's page cache decides.
+            streaming: how they are streamed; if given, they are even where all fit.
 
         Raises:
-            ModelFormatError, UnsupportedModelError, UnsupportedQuantError: see ``errors``.
+            ModelFormatError, UnsupportedModelError, UnsupportedQuantError, BudgetError,
+            StorageError: see ``errors``.
+            ValueError: a ``context_length`` or ``kv_type`` that cannot be.
         """
+        _check_cache(context_length, kv_type)
         started = time.perf_counter()
-        maths = open_backend(backend)
+        before = process_memory()
+        maths = open_backend(backend, threads=threads)
         file = GGUFFile.open(path)
         try:
             model = load_model(file, maths)
@@ -93,6 +83,13 @@ class Engine:
             raise
         context = context_length or min(model.config.context_length, _DEFAULT_CONTEXT)
         engine = cls(file, model, maths, context, kv_type)
+        engine._process_bytes = before
+        if budget is not None:
+            try:
+                engine._use_budget(budget, streaming)
+            except BaseException:
+                engine.close()
+                raise
         engine.load_s = time.perf_counter() - started
         return engine
 
@@ -101,12 +98,51 @@ class Engine:
         """The model's dimensions."""
         return self.model.config
 
-    def session(self) -> "Session":
+    def session(self) -> Session:
         """Start an empty token timeline."""
         return Session(self)
 
+    def stream(self, plan: MemoryPlan, options: StreamingOptions) -> None:
+        """Stream the experts from now on; a model without experts is left as it is.
+
+        Raises:
+            BudgetError, StorageError, ModelFormatError: see ``ExpertStreaming``.
+        """
+        layers = enumerate(self.model.layers)
+        moes = {index: layer.ffn for index, layer in layers if isinstance(layer.ffn, MoE)}
+        if moes:
+            self.streaming = ExpertStreaming(self.file, moes, options, plan)
+
+    def _use_budget(self, budget: str, options: StreamingOptions | None) -> None:
+        self.plan = self.plan_memory(budget)
+        if options is not None or not self.plan.fits:
+            self.stream(self.plan, options or StreamingOptions())
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Bytes of keys and values of so many tokens."""
+        config = self.config
+        values = 2 * config.num_layers * config.num_kv_heads * config.head_dim
+        return tokens * values * {"f16": 2, "f32": 4}[self.kv_type]
+
+    def plan_memory(self, budget: str) -> MemoryPlan:
+        """Divide a budget, ``6G``, ``640M``, ``50%`` or ``auto``, for this model.
+
+        Raises:
+            BudgetError: it is no amount of memory, or more than there is.
+        """
+        return plan_model(
+            budget,
+            self.file,
+            num_experts_per_tok=self.config.num_experts_per_tok,
+            kv_bytes=self.kv_bytes(min(self.context_length, _PLANNED_TOKENS)),
+            process_bytes=self._process_bytes,
+        )
+
     def close(self) -> None:
         """Unmap the file; the engine's sessions are of no more use."""
+        if self.streaming is not None:
+            self.streaming.close()
+            self.streaming = None
         self.file.close()
 
     def __enter__(self) -> "Engine":
@@ -121,112 +157,8 @@ class Engine:
         self.close()
 
 
-class Session:
-    """One token timeline: its KV cache, the tokens in it, and what it cost."""
-
-    def __init__(self, engine: Engine) -> None:
-        config = engine.config
-        self.engine = engine
-        self.tokens: list[int] = []
-        self.stats = Stats()
-        self.stop_reason: StopReason | None = None
-        self._cache = KVCache(
-            engine.backend,
-            num_layers=config.num_layers,
-            num_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-            capacity=engine.context_length,
-            kv_type=engine.kv_type,
-        )
-
-    def forward(
-        self,
-        tokens: Sequence[int],
-        *,
-        chunk_tokens: int = _CHUNK_TOKENS,
-        on_route: RouteObserver | None = None,
-    ) -> NDArray[np.float32]:
-        """Append tokens and return the logits at every one of them: (T,) -> (T, V).
-
-        Raises:
-            ContextLengthError: they do not fit; nothing was appended.
-            ValueError: no tokens, or an id outside the vocabulary.
-        """
-        model = self.engine.model
-        chunks = self._hidden(tokens, chunk_tokens, on_route)
-        return np.concatenate([model.logits(hidden) for hidden in chunks])
-
-    def generate(
-        self,
-        tokens: Sequence[int],
-        params: SamplingParams | None = None,
-        *,
-        max_tokens: int | None = None,
-        end_ids: frozenset[int] = frozenset(),
-    ) -> Iterator[int]:
-        """Append ``tokens``, then yield new ones until an end id, a limit, or the caller stops.
-
-        An end id is not yielded. ``stop_reason`` tells why it ended, ``stats`` what it took.
-
-        Raises:
-            ContextLengthError: the prompt does not fit; nothing was appended.
-            ValueError: an empty prompt, or an id outside the vocabulary.
-        """
-        self.stop_reason = None
-        sampler = Sampler(params or SamplingParams())
-        started = time.perf_counter()
-        logits = self._prefill(tokens)
-        prefilled = time.perf_counter()
-        self.stats.prompt_tokens += len(tokens)
-        self.stats.prompt_s += prefilled - started
-        produced = 0
-        while True:
-            if max_tokens is not None and produced >= max_tokens:
-                self.stop_reason = "length"
-                return
-            token = sampler.sample(logits, self.tokens)
-            if produced == 0:
-                self.stats.ttft_s = time.perf_counter() - started
-            if token in end_ids:
-                self.stop_reason = "end"
-                return
-            produced += 1
-            self.stats.generated_tokens += 1
-            yield token
-            if len(self.tokens) >= self._cache.capacity:
-                self.stop_reason = "context"
-                return
-            stepped = time.perf_counter()
-            logits = self._prefill([token])
-            self.stats.generation_s += time.perf_counter() - stepped
-
-    def truncate(self, length: int) -> None:
-        """Forget all tokens from position ``length`` on."""
-        self._cache.truncate(length)
-        del self.tokens[length:]
-
-    def _prefill(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Append tokens and return the logits of the last alone: (V,)."""
-        *_, hidden = self._hidden(tokens, _CHUNK_TOKENS, None)
-        logits: NDArray[np.float32] = self.engine.model.logits(hidden[-1:])[0]
-        return logits
-
-    def _hidden(
-        self, tokens: Sequence[int], chunk_tokens: int, on_route: RouteObserver | None
-    ) -> Iterator[Array]:
-        """Hidden states chunk by chunk, once it is sure that all tokens are good and fit."""
-        ids = np.asarray(tokens, np.int32)
-        vocab_size = self.engine.config.vocab_size
-        if ids.size == 0:
-            raise ValueError("no tokens to run; at least one is needed")
-        if ids.min() < 0 or ids.max() >= vocab_size:
-            raise ValueError(f"token ids must lie in 0 to {vocab_size - 1}")
-        if len(self.tokens) + len(ids) > self._cache.capacity:
-            raise ContextLengthError(
-                f"{len(ids)} tokens on top of {len(self.tokens)} do not fit in a context of "
-                f"{self._cache.capacity}; shorten the input or ask for a larger context"
-            )
-        for start in range(0, len(ids), chunk_tokens):
-            chunk = ids[start : start + chunk_tokens]
-            yield self.engine.model.hidden(chunk, self._cache, on_route)
-            self.tokens.extend(chunk.tolist())
+def _check_cache(context_length: int | None, kv_type: str) -> None:
+    if context_length is not None and context_length < 1:
+        raise ValueError(f"context_length is {context_length}, expected 1 or more")
+    if kv_type not in get_args(KVType):
+        raise ValueError(f"kv_type is {kv_type!r}, expected one of {', '.join(get_args(KVType))}")

@@ -1,11 +1,14 @@
 """Engine and session on a golden model: timelines, limits, statistics, routing events."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from moestream import Engine, SamplingParams
+from moestream.backends import Array
 from moestream.errors import ContextLengthError, ModelNotFoundError, UnsupportedModelError
 from moestream.layers.moe import MoE, RoutingEvent
 
@@ -78,6 +81,44 @@ def test_statistics(engine: Engine) -> None:
     assert 0 < stats.prompt_s <= stats.ttft_s
     assert stats.generation_tps == pytest.approx(3 / stats.generation_s)
     assert stats.prompt_tps == pytest.approx(5 / stats.prompt_s)
+
+
+def test_a_token_that_nothing_follows_is_not_run(engine: Engine) -> None:
+    session = engine.session()
+    made = list(session.generate(PROMPT, GREEDY, max_tokens=3))
+    assert session.tokens == PROMPT + made[:-1]
+
+
+def test_the_step_that_made_the_end_counts(engine: Engine) -> None:
+    made = list(engine.session().generate(PROMPT, GREEDY, max_tokens=4))
+    session = engine.session()
+    yielded = list(session.generate(PROMPT, GREEDY, end_ids=frozenset({made[2]})))
+    stats = session.stats
+    assert stats.generation_tps == pytest.approx(len(yielded) / stats.generation_s)
+
+
+def test_the_timeline_is_true_though_the_output_layer_fails(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(hidden: Array) -> NDArray[np.float32]:
+        raise MemoryError
+
+    session = engine.session()
+    monkeypatch.setattr(engine.model, "logits", fail)
+    with pytest.raises(MemoryError):
+        session.forward(PROMPT)
+    monkeypatch.undo()
+    fresh = engine.session()
+    fresh.forward(session.tokens)
+    np.testing.assert_allclose(session.forward([7]), fresh.forward([7]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"context_length": 0}, {"context_length": -1}, {"kv_type": "q8_0"}]
+)
+def test_arguments_that_make_no_sense_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Engine.open(GOLDEN / "qwen2moe.gguf", backend="reference", **wrong)
 
 
 @pytest.mark.parametrize("start", [lambda s, t: s.forward(t), lambda s, t: list(s.generate(t))])

@@ -43,6 +43,17 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     assert trace.header.token_bytes == 2 * 300
 
 
+def test_an_expert_that_several_tokens_miss_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "run.route.csv"
+    with TraceWriter(path, HEADER) as writer:
+        ids, resident = [[1, 2], [3, 1]], [[False, True], [True, False]]
+        writer.record(0, PREFILL, 0, 0, ids, np.ones((2, 2)), resident)
+        writer.record(0, DECODE, 2, 0, [1, 3], [1, 1], [False, True])
+    rows = read_trace(path).rows
+    assert rows["residency"].tolist() == [0, 1, 1, 0, 0, 1]
+    assert rows["expert_bytes"].tolist() == [100, 0, 0, 0, 100, 0]
+
+
 def test_published_trace_is_read() -> None:
     trace = read_trace(SHARED / "qwen3-30b-a3b.route.csv.gz")
     header = trace.header

@@ -40,7 +40,8 @@ class TraceWriter:
         """Write what one layer routed for consecutive tokens, the first at position ``step``.
 
         ``expert_ids``, ``weights`` and ``resident`` are (T, k), or (k,) for one token. Without
-        ``resident`` every expert was in memory, as in a run that holds the whole model.
+        ``resident`` every expert was in memory, as in a run that holds the whole model. One that
+        several tokens miss is read once, and its bytes are written once.
         """
         ids: NDArray[np.int64] = np.atleast_2d(np.asarray(expert_ids, np.int64))
         rows = zip(
@@ -49,10 +50,10 @@ class TraceWriter:
             np.broadcast_to(True if resident is None else resident, ids.shape).tolist(),
             strict=True,
         )
-        n_bytes = self._sizes[layer]
+        unread = dict.fromkeys(ids.ravel().tolist(), self._sizes[layer])
         self._file.writelines(
             f"{turn},{phase},{token},{layer},{slot},{expert},{weight:.6g},"
-            f"{int(in_memory)},{0 if in_memory else n_bytes}\n"
+            f"{int(in_memory)},{0 if in_memory else unread.pop(expert, 0)}\n"
             for token, row in enumerate(rows, step)
             for slot, (expert, weight, in_memory) in enumerate(zip(*row, strict=True))
         )

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array
+from moestream.backends import Array, StreamedExperts
+from moestream.experts.arena import bytes_at
+from moestream.experts.prefetch import Prefetcher
+from moestream.experts.residency import Residency
 from moestream.layers.ffn import SwiGLU
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
@@ -20,13 +23,15 @@ class RoutingEvent:
     """What one layer's router decided for one chunk.
 
     ``x`` (T, E) is the residual stream before ``ffn_norm``: what the next layer's gate sees when
-    it predicts. ``expert_ids`` and ``expert_weights`` are (T, k).
+    it predicts. ``expert_ids`` and ``expert_weights`` are (T, k), and so is ``resident``: whether
+    each was in memory when the layer asked; None where experts are mapped and nobody looks.
     """
 
     layer: int
     x: Array
     expert_ids: NDArray[np.int32]
     expert_weights: Array
+    resident: NDArray[np.bool_] | None = None
 
 
 RouteObserver = Callable[[RoutingEvent], None]
@@ -47,6 +52,7 @@ class MoE:
         eps: float,
         weights_scale: float = 1.0,
         shared_width: int = 0,
+        shared_gate: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.num_experts_per_tok = num_experts_per_tok
@@ -54,11 +60,13 @@ class MoE:
         self.weights_scale = weights_scale
         self.norm = RMSNorm(weights, "ffn_norm.weight", hidden_size, eps)
         self.router = weights.matrix("ffn_gate_inp.weight", num_experts, hidden_size)
-        self.experts = weights.experts(num_experts, width, hidden_size)
+        self._tensors = weights.experts(num_experts, width, hidden_size)
+        self._experts = self.backend.experts(self._tensors)
+        self._residency: Residency | None = None
+        self._prefetcher: Prefetcher | None = None
         self.shared = SwiGLU(weights, hidden_size, shared_width, "_shexp") if shared_width else None
-        has_gate = self.shared is not None and weights.has("ffn_gate_inp_shexp.weight")
         self.shared_gate = (
-            weights.row("ffn_gate_inp_shexp.weight", hidden_size) if has_gate else None
+            weights.row("ffn_gate_inp_shexp.weight", hidden_size) if shared_gate else None
         )
 
     def norm_and_route(self, x: Array) -> tuple[NDArray[np.int32], Array]:
@@ -73,15 +81,37 @@ class MoE:
         ops = self.backend
         normed = self.norm(x)
         expert_ids, expert_weights = self._route(normed)
-        if on_route is not None:
-            on_route(RoutingEvent(layer, x, expert_ids, expert_weights))
-        out = ops.moe_ffn(normed, self.experts, expert_ids, expert_weights)
-        if self.shared is None:
+        arrivals = resident = None
+        if self._residency is not None:
+            arrivals = self._residency.fetch(layer, expert_ids)
+            if self._prefetcher is not None:
+                self._prefetcher.after_fetch(layer, x, expert_ids)
+            if on_route is not None:
+                resident = self._residency.was_resident(layer, expert_ids)
+        if on_route is not None:  # after the reads are begun, which go on meanwhile
+            on_route(RoutingEvent(layer, x, expert_ids, expert_weights, resident))
+        # Before the routed experts: those that are missing are being read meanwhile.
+        shared = None if self.shared is None else self._run_shared(self.shared, normed)
+        out = ops.moe_ffn(normed, self._experts, expert_ids, expert_weights, arrivals)
+        return out if shared is None else ops.add(out, shared)
+
+    def stream(self, residency: Residency, layer: int, prefetcher: Prefetcher | None) -> None:
+        """From now on, ask ``residency`` for the experts of this layer."""
+        n = residency.num_experts
+        addresses = residency.addresses[layer * n : (layer + 1) * n]
+        self._experts = self.backend.experts(StreamedExperts(self._tensors, addresses, bytes_at))
+        self._residency, self._prefetcher = residency, prefetcher
+
+    def stop_streaming(self) -> None:
+        """Let go of what ``stream`` was given, and go back to the mapped file."""
+        self._experts = self.backend.experts(self._tensors)
+        self._residency = self._prefetcher = None
+
+    def _run_shared(self, shared: SwiGLU, normed: Array) -> Array:
+        out = shared(normed)
+        if self.shared_gate is None:
             return out
-        shared = self.shared(normed)
-        if self.shared_gate is not None:
-            shared = ops.sigmoid_scale(shared, ops.linear(normed, self.shared_gate))
-        return ops.add(out, shared)
+        return self.backend.sigmoid_scale(out, self.backend.linear(normed, self.shared_gate))
 
     def _route(self, normed: Array) -> tuple[NDArray[np.int32], Array]:
         logits = self.backend.linear(normed, self.router)  # (T, N)

@@ -1,0 +1,52 @@
+"""Anonymous memory for experts, in slots of one size.
+
+Owns the memory and which slots are free. Knows nothing of what is in a slot or why. Slots are
+reused, not handed back: giving pages to the system and faulting them in again costs more than the
+read that follows.
+"""
+
+import ctypes
+import mmap
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HUGE_PAGE = 2 << 20
+
+
+class Arena:
+    """``num_slots`` slots of ``slot_bytes`` each, page-aligned. Pages come as they are written."""
+
+    def __init__(self, slot_bytes: int, num_slots: int) -> None:
+        self.slot_bytes = slot_bytes
+        self.num_slots = num_slots
+        size = -(-slot_bytes * num_slots // _HUGE_PAGE) * _HUGE_PAGE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        self._memory = mmap.mmap(-1, size, flags=flags)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without huge pages; only speed is lost
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self.address: int = np.frombuffer(self._memory, np.uint8).ctypes.data
+        # Taken from the end: the first slots first, so that a small use stays in few pages.
+        self.free = list(range(num_slots - 1, -1, -1))
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all slots."""
+        return self.slot_bytes * self.num_slots
+
+    def slot_address(self, slot: int) -> int:
+        """Where a slot begins."""
+        return self.address + slot * self.slot_bytes
+
+    def trim(self, slot: int) -> None:
+        """Hand a slot's pages back to the system; it stays usable, and is zero."""
+        start = slot * self.slot_bytes
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._memory.madvise(mmap.MADV_DONTNEED, start, self.slot_bytes)
+
+
+def bytes_at(address: int, n_bytes: int) -> NDArray[np.uint8]:
+    """View memory by address. The caller must know that it is there, and for how long."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * n_bytes).from_address(address))

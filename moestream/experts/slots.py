@@ -1,0 +1,183 @@
+"""Residency in anonymous memory: experts are read into slots, and the policy says who stays.
+
+Owns what happens in a turn when memory is short: what is handed out first, what waits for a slot,
+what gives its slot up. Nothing here can deadlock: whatever holds a slot is kept by the policy,
+which leaves at least two, or is done with, or is being read and will be.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.experts.pool import NONE, Pool
+from moestream.experts.reads import READY, ExpertReader
+from moestream.experts.residency import Arrivals, Residency
+from moestream.experts.statistics import Counts, ResidencyStats
+
+_FOREVER = 2**63
+
+
+class SlotResidency(Residency):
+    """Experts in anonymous memory: pinned, because nothing but the policy evicts them."""
+
+    pin = "copy"
+
+    def __init__(
+        self,
+        reader: ExpertReader,
+        addresses: NDArray[np.uint64],
+        pools: Mapping[int, Pool],
+        expert_bytes: Mapping[int, int],
+        num_experts: int,
+    ) -> None:
+        super().__init__(reader, addresses, num_experts)
+        self._pools = pools  # by layer
+        self._all_pools = list({id(pool): pool for pool in pools.values()}.values())
+        self._bytes = expert_bytes
+        self._open: tuple[Pool, list[int]] | None = None
+        """The turn that is going on, and what it holds slots for."""
+        self.counts.budget_bytes = sum(pool.arena.n_bytes for pool in self._all_pools)
+
+    def _fetch(
+        self, layer: int, keys: list[int], uses: Sequence[list[int]], counts: Counts
+    ) -> Arrivals | None:
+        if self._open is not None:  # the last turn was broken off, by an error or Ctrl-C
+            self._end_turn(*self._open)
+        pool, states = self._pools[layer], self.reader.states
+        counts.turns += 1
+        guessed = pool.claim(keys)
+        slots = pool.slots
+        missing = [key for key in keys if states[key] != READY or slots[key] == NONE]
+        self._missing = missing
+        in_use = keys if len(keys) <= 16 else set(keys)
+        for used in uses:
+            pool.admit(used, self.token, in_use)
+        late = 0
+        if guessed:
+            self.counts.useful_bytes += guessed * self._bytes[layer]
+            late = sum(slots[key] != NONE for key in missing)
+            counts.late += late
+        counts.misses += len(missing)
+        counts.hits += len(keys) - len(missing)
+        base = layer * self.num_experts
+        if not missing and len(uses) == 1 and pool.num_kept >= len(keys):
+            return None
+        counts.demand_bytes += (len(missing) - late) * self._bytes[layer]
+        absent = set(missing)
+        there = [key for key in keys if key not in absent]
+        later = self._demand(pool, missing)
+        waiting = missing[: len(missing) - len(later)]
+        self._open = (pool, [*there, *waiting])
+        self._drop_late_guesses()
+        return self._arrive(pool, base, there, waiting, later, counts)
+
+    def _demand(self, pool: Pool, missing: list[int]) -> list[int]:
+        """Start reading as many as there are slots for; return the others."""
+        for place, key in enumerate(missing):
+            if pool.slots[key] == NONE:
+                address = pool.take(key)
+                if address is None:
+                    return missing[place:]
+            else:
+                address = pool.arena.slot_address(pool.slots[key])
+            self.reader.submit(key, address, False, self.turn)
+        return []
+
+    def _arrive(
+        self,
+        pool: Pool,
+        base: int,
+        done: list[int],
+        waiting: list[int],
+        later: list[int],
+        counts: Counts,
+    ) -> Arrivals:
+        held = [*done, *waiting]
+        self._open = (pool, held)
+        while done or waiting or later:
+            if done:
+                yield [key - base for key in done]
+                pool.release(key for key in done if not pool.kept[key])
+            if later:
+                begun, later = later, self._demand(pool, later)
+                del begun[len(begun) - len(later) :]
+                waiting += begun
+                held += begun
+            if later and not waiting:
+                self._make_room(pool)
+            done = self._wait(waiting, counts) if waiting else []
+        self._open = None
+
+    def _end_turn(self, pool: Pool, held: list[int]) -> None:
+        pool.release(key for key in held if not pool.kept[key])
+        self._open = None
+
+    def _make_room(self, pool: Pool) -> None:
+        """All slots are taken by guesses under way: wait until one can be had."""
+        self._cancel(_FOREVER)
+        while not pool.make_room():
+            under_way = pool.under_way()
+            if not under_way:
+                raise RuntimeError("no slot can be had, though none is in use: this is a bug")
+            self.reader.wait_done(under_way)
+
+    def _drop_late_guesses(self) -> None:
+        """Take back guesses for turns that have come; those that were right are demand by now."""
+        if any(pool.staged for pool in self._all_pools):
+            self._cancel(self.turn + 1)
+
+    def _cancel(self, turn: int) -> None:
+        for key in self.reader.cancel_before(turn):
+            layer = key // self.num_experts
+            self._pools[layer].staged.pop(key, None)
+            self._pools[layer].release((key,))
+            self.counts.speculative_bytes -= self._bytes[layer]
+
+    def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
+        """See ``Residency.speculate``."""
+        pool, turn = self._pools[layer], self.turn + ahead
+        begun = 0
+        for expert in expert_ids:
+            key = layer * self.num_experts + expert
+            if pool.slots[key] != NONE:
+                continue
+            address = pool.take_spare(key, self.turn, turn)
+            if address is None:
+                break
+            self.reader.submit(key, address, True, turn)
+            begun += 1
+        self.counts.speculative_bytes += begun * self._bytes[layer]
+        return begun
+
+    def give_back(self, n_bytes: int) -> int:
+        """See ``Residency.give_back``."""
+        total = sum(pool.arena.n_bytes for pool in self._all_pools)
+        before = [pool.num_kept for pool in self._all_pools]
+        for pool in self._all_pools:
+            slots = -(-n_bytes * pool.arena.n_bytes // total // pool.arena.slot_bytes)
+            pool.shrink(pool.num_kept - slots)
+        return sum(
+            (kept - pool.num_kept) * pool.arena.slot_bytes
+            for kept, pool in zip(before, self._all_pools, strict=True)
+        )
+
+    def stats(self) -> ResidencyStats:
+        """See ``Residency.stats``."""
+        counts = super().stats()
+        used = sum(
+            pool.arena.slot_bytes * (len(pool.slots) - pool.slots.count(NONE))
+            for pool in self._all_pools
+        )
+        counts.resident_bytes = counts.pinned_bytes = used
+        unused = counts.speculative_bytes - counts.useful_bytes
+        waiting = sum(
+            self._bytes[key // self.num_experts] for pool in self._all_pools for key in pool.staged
+        )
+        counts.wasted_bytes = max(unused - waiting, 0)
+        return counts
+
+    def close(self) -> None:
+        """See ``Residency.close``."""
+        super().close()
+        self._pools, self._all_pools = {}, []

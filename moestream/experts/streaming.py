@@ -1,0 +1,164 @@
+"""Puts streaming together: from a file, options and a budget to a ``Residency``.
+
+Owns the defaults and the choice of read and pin method. What was chosen can be asked of the
+``Residency``. Knows no arithmetic.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.errors import BudgetError, StorageError
+from moestream.experts.choose import choose_method
+from moestream.experts.mapped import MappedResidency
+from moestream.experts.policies import HALF_LIFE, POLICIES, PolicyFactory
+from moestream.experts.pool import Pool
+from moestream.experts.reads import READ_METHODS, ExpertReader, ReadMethod
+from moestream.experts.residency import Residency
+from moestream.experts.slots import SlotResidency
+from moestream.experts.store import ExpertStore
+
+PinMethod = Literal["copy", "mlock", "none"]
+
+POLICY_SETTINGS = {"decay": ("half_life", "window"), "blend": ("half_life",)}
+"""Which of the options each policy takes, if any."""
+_LOCKED = 0.5
+"""Share of the experts' memory that may be locked. With all of it, a capped run thrashed."""
+_SAME_CLASS = 0.03
+"""Experts whose sizes differ by less than this share slots of one size."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingOptions:
+    """What a user may choose. ``auto`` is decided when the file is opened."""
+
+    io: ReadMethod | Literal["auto"] = "auto"
+    policy: str = "decay"
+    pin: PinMethod | Literal["auto"] = "auto"
+    prefetch: bool = True
+    prefetch_layers: int = 1
+    half_life: float = HALF_LIFE
+    window: int | None = None
+
+    def factory(self) -> PolicyFactory:
+        """Make the policy by name.
+
+        Raises:
+            BudgetError: no policy is called so.
+        """
+        if self.policy not in POLICIES:
+            known = ", ".join(["none", *POLICIES])
+            raise BudgetError(f"no policy is called {self.policy!r}; there are: {known}")
+        settings = {name: getattr(self, name) for name in POLICY_SETTINGS.get(self.policy, ())}
+        return partial(POLICIES[self.policy], **settings)
+
+
+def open_residency(
+    store: ExpertStore,
+    options: StreamingOptions,
+    *,
+    experts_bytes: int,
+    num_experts_per_tok: int,
+) -> Residency:
+    """Start streaming within ``experts_bytes``.
+
+    Raises:
+        BudgetError: an unknown policy.
+        StorageError: the file cannot be read by the method asked for.
+    """
+    factory = options.factory()
+    reader = ExpertReader(store, _method(store, options, experts_bytes))
+    try:
+        if reader.method == "madvise":
+            return _mapped(store, reader, options, factory, experts_bytes)
+        spare = 2 + 2 * num_experts_per_tok * max(options.prefetch_layers, 1)
+        return _slots(store, reader, factory, experts_bytes, spare)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _method(store: ExpertStore, options: StreamingOptions, experts_bytes: int) -> ReadMethod:
+    if options.io != "auto":
+        if options.io not in READ_METHODS:
+            known = ", ".join(["auto", *READ_METHODS])
+            raise StorageError(f"no read method is called {options.io!r}; there are: {known}")
+        return options.io
+    if options.pin == "copy" and experts_bytes >= store.total_bytes:
+        return "pread"
+    return "madvise" if options.pin in ("mlock", "none") else choose_method(store, experts_bytes)
+
+
+def _mapped(
+    store: ExpertStore,
+    reader: ExpertReader,
+    options: StreamingOptions,
+    factory: PolicyFactory,
+    experts_bytes: int,
+) -> Residency:
+    sizes = [0] * store.num_keys
+    for layer, experts in store.layers.items():
+        first = store.key(layer, 0)
+        sizes[first : first + store.num_experts] = [experts.expert_bytes] * store.num_experts
+    addresses = reader.layout.parts.astype(np.uint64)
+    fits = experts_bytes >= store.total_bytes
+    wanted = options.pin == "mlock" or (options.pin == "auto" and not fits)
+    # Locked pages cannot be given up for those that are paged in: both need room.
+    room = min(int(experts_bytes * _LOCKED), store.total_bytes)
+    policy = factory(sizes, room) if wanted and room and can_lock(reader, store) else None
+    return MappedResidency(
+        reader, addresses, policy, _expert_bytes(store), store.num_experts, fits=fits
+    )
+
+
+def can_lock(reader: ExpertReader, store: ExpertStore) -> bool:
+    """Whether this process may lock more than a few pages: tried on one expert."""
+    first = store.key(next(iter(store.layers)), 0)
+    worked = reader.lock(first, True)
+    reader.lock(first, False)
+    return worked
+
+
+def _slots(
+    store: ExpertStore,
+    reader: ExpertReader,
+    factory: PolicyFactory,
+    experts_bytes: int,
+    spare: int,
+) -> Residency:
+    addresses: NDArray[np.uint64] = np.zeros((store.num_keys, 3), np.uint64)
+    classes = size_classes(reader.layout.slot_bytes)
+    total = sum(slot_bytes * len(layers) for slot_bytes, layers in classes.items())
+    pools: dict[int, Pool] = {}
+    for slot_bytes, layers in classes.items():
+        # Each class gets the same share of what it would need to be wholly in memory.
+        share = experts_bytes * slot_bytes * len(layers) // total
+        pool = Pool(
+            reader,
+            addresses,
+            slot_bytes=slot_bytes,
+            num_slots=share // slot_bytes,
+            num_experts=store.num_experts * len(layers),
+            spare=spare,
+            make_policy=factory,
+        )
+        pools |= dict.fromkeys(layers, pool)
+    return SlotResidency(reader, addresses, pools, _expert_bytes(store), store.num_experts)
+
+
+def size_classes(slot_bytes: Mapping[int, int]) -> dict[int, list[int]]:
+    """Group layers by the size of their experts: bytes of a slot to the layers that share it."""
+    classes: dict[int, list[int]] = {}
+    for layer in sorted(slot_bytes, key=lambda layer: -slot_bytes[layer]):
+        size = slot_bytes[layer]
+        fitting = [slot for slot in classes if size >= slot * (1 - _SAME_CLASS)]
+        classes.setdefault(min(fitting, default=size), []).append(layer)
+    return classes
+
+
+def _expert_bytes(store: ExpertStore) -> dict[int, int]:
+    return {layer: experts.expert_bytes for layer, experts in store.layers.items()}

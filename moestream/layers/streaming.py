@@ -1,0 +1,144 @@
+"""Streams the experts of a loaded model: joins its MoE layers to a residency.
+
+Owns what is opened for streaming and its closing. What is read when is decided in ``experts``;
+what is computed, in ``moe``.
+"""
+
+import resource
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends import Array
+from moestream.experts.memory import MemoryPlan, plan_memory
+from moestream.experts.prefetch import Predict, Prefetcher
+from moestream.experts.pressure import PressureValve
+from moestream.experts.statistics import ResidencyStats
+from moestream.experts.store import ExpertStore
+from moestream.experts.streaming import StreamingOptions, open_residency
+from moestream.gguf import GGUFFile
+from moestream.layers.moe import MoE
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What ``auto`` came to, for the user to be told."""
+
+    io: str
+    pin: str
+    policy: str
+    prefetch_layers: int
+
+
+class ExpertStreaming:
+    """The experts of ``moes``, by layer, read as they are routed to. ``close`` ends it."""
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        moes: Mapping[int, MoE],
+        options: StreamingOptions,
+        plan: MemoryPlan,
+    ) -> None:
+        """Open the experts' files, start the reads' threads and attach the layers.
+
+        Raises:
+            BudgetError, StorageError, ModelFormatError: see ``open_residency``, ``ExpertStore``.
+        """
+        self.plan = plan
+        self._moes = dict(moes)
+        # Dense weights were copied from the mapping; their pages there are not needed again.
+        file.forget_pages()
+        self._store = ExpertStore(file)
+        try:
+            self.residency = open_residency(
+                self._store,
+                options,
+                experts_bytes=plan.experts_bytes,
+                num_experts_per_tok=max(moe.num_experts_per_tok for moe in moes.values()),
+            )
+        except BaseException:
+            self._store.close()
+            raise
+        ahead = options.prefetch_layers if options.prefetch else 0
+        pin = self.residency.pin
+        policy = "none" if pin == "none" else options.policy  # the page cache's own
+        self.choices = Choices(self.residency.reader.method, pin, policy, ahead)
+        self.prefetcher = self._make_prefetcher(ahead) if ahead else None
+        self._valve = PressureValve(self.residency.give_back)
+        self._kv_bytes = plan.kv_bytes
+        self._faults = _major_faults()
+        for layer, moe in self._moes.items():
+            moe.stream(self.residency, layer, self.prefetcher)
+
+    def before_pass(self, kv_bytes: int) -> None:
+        """Make sure of the file, and make room: for a grown KV cache, for a system short of memory.
+
+        Raises:
+            ModelFormatError: the file was changed since it was opened.
+        """
+        self._store.check()
+        if kv_bytes > self._kv_bytes:
+            self.residency.give_back(kv_bytes - self._kv_bytes)
+            self._kv_bytes = kv_bytes
+        self._valve.check()
+
+    @property
+    def num_layers(self) -> int:
+        """Layers whose experts are streamed."""
+        return len(self._store.layers)
+
+    def stats(self) -> ResidencyStats:
+        """What streaming took until now: a copy, which stays as it is."""
+        stats = deepcopy(self.residency.stats())
+        stats.major_faults = _major_faults() - self._faults
+        stats.given_back_bytes = self._valve.given_bytes
+        return stats
+
+    def close(self) -> None:
+        """Stop reading and let go of files and memory; the layers cannot be run any more."""
+        for moe in self._moes.values():
+            moe.stop_streaming()
+        self._moes = {}
+        self.residency.close()
+        self._store.close()
+
+    def _make_prefetcher(self, ahead: int) -> Prefetcher:
+        sizes = {layer: experts.expert_bytes for layer, experts in self._store.layers.items()}
+        predictors = {layer: _predictor(moe) for layer, moe in self._moes.items()}
+        return Prefetcher(self.residency, predictors, sizes, layers_ahead=ahead)
+
+
+def plan_model(
+    budget: str,
+    file: GGUFFile,
+    *,
+    num_experts_per_tok: int,
+    kv_bytes: int,
+    process_bytes: int,
+) -> MemoryPlan:
+    """Divide a budget for the model in ``file``; see ``plan_memory``."""
+    experts = [info for name, info in file.tensors.items() if "_exps." in name]
+    expert_bytes = sum(info.n_bytes for info in experts)
+    return plan_memory(
+        budget,
+        dense_bytes=sum(info.n_bytes for info in file.tensors.values()) - expert_bytes,
+        kv_bytes=kv_bytes,
+        floor_bytes=num_experts_per_tok * sum(info.n_bytes // info.shape[0] for info in experts),
+        total_expert_bytes=expert_bytes,
+        process_bytes=process_bytes,
+    )
+
+
+def _predictor(moe: MoE) -> Predict:
+    def predict(x: Array) -> NDArray[np.int32]:
+        return moe.norm_and_route(x)[0]
+
+    return predict
+
+
+def _major_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt

@@ -1,0 +1,181 @@
+"""One token timeline on a loaded model: prefill, generation, and what they took.
+
+Knows nothing of text: token ids go in, token ids and statistics come out.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends import Array
+from moestream.errors import ContextLengthError
+from moestream.experts.statistics import ResidencyStats
+from moestream.layers.kv_cache import KVCache
+from moestream.layers.moe import RouteObserver
+from moestream.sampling import Sampler, SamplingParams
+
+if TYPE_CHECKING:
+    from moestream.engine import Engine
+
+StopReason = Literal["end", "length", "context"]
+
+_CHUNK_TOKENS = 512
+"""Tokens prefilled at once: long enough to use an expert's weights many times."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts and times of one session; speeds are derived."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prompt_s: float = 0.0
+    generation_steps: int = 0
+    generation_s: float = 0.0
+    ttft_s: float = 0.0
+
+    @property
+    def prompt_tps(self) -> float:
+        """Prompt tokens a second."""
+        return self.prompt_tokens / self.prompt_s if self.prompt_s else 0.0
+
+    @property
+    def generation_tps(self) -> float:
+        """Tokens decoded a second: an end token counts, the first, which prefill made, does not."""
+        return self.generation_steps / self.generation_s if self.generation_s else 0.0
+
+
+class Session:
+    """One token timeline: its KV cache, the tokens in it, and what it cost."""
+
+    def __init__(self, engine: "Engine") -> None:
+        config = engine.config
+        self.engine = engine
+        self.tokens: list[int] = []
+        self.stats = Stats()
+        self.stop_reason: StopReason | None = None
+        self.decoding = False
+        """Whether the pass that runs, or ran last, is of a token that ``generate`` made."""
+        self._cache = KVCache(
+            engine.backend,
+            num_layers=config.num_layers,
+            num_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            capacity=engine.context_length,
+            kv_type=engine.kv_type,
+        )
+
+    def forward(
+        self,
+        tokens: Sequence[int],
+        *,
+        chunk_tokens: int = _CHUNK_TOKENS,
+        on_route: RouteObserver | None = None,
+    ) -> NDArray[np.float32]:
+        """Append tokens and return the logits at every one of them: (T,) -> (T, V).
+
+        Raises:
+            ContextLengthError: they do not fit; nothing was appended.
+            ValueError: no tokens, or an id outside the vocabulary.
+        """
+        self.decoding = False
+        model = self.engine.model
+        chunks = self._hidden(tokens, chunk_tokens, on_route)
+        return np.concatenate([model.logits(hidden) for hidden in chunks])
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        max_tokens: int | None = None,
+        end_ids: frozenset[int] = frozenset(),
+        on_route: RouteObserver | None = None,
+    ) -> Iterator[int]:
+        """Append ``tokens``, then yield new ones until an end id, a limit, or the caller stops.
+
+        An end id is not yielded. ``stop_reason`` tells why it ended, ``stats`` what it took. A
+        last token that nothing had to follow is not in ``tokens``: it was never run.
+
+        Raises:
+            ContextLengthError: the prompt does not fit; nothing was appended.
+            ValueError: an empty prompt, or an id outside the vocabulary.
+        """
+        self.stop_reason = None
+        self.decoding = False
+        sampler = Sampler(params or SamplingParams())
+        started = time.perf_counter()
+        logits = self._prefill(tokens, on_route)
+        prefilled = time.perf_counter()
+        self.stats.prompt_tokens += len(tokens)
+        self.stats.prompt_s += prefilled - started
+        produced = 0
+        while max_tokens is None or produced < max_tokens:
+            token = sampler.sample(logits, self.tokens)
+            if produced == 0:
+                self.stats.ttft_s = time.perf_counter() - started
+            if token in end_ids:
+                self.stop_reason = "end"
+                return
+            produced += 1
+            self.stats.generated_tokens += 1
+            yield token
+            if produced == max_tokens:
+                break
+            if len(self.tokens) >= self._cache.capacity:
+                self.stop_reason = "context"
+                return
+            stepped = time.perf_counter()
+            self.decoding = True
+            logits = self._prefill([token], on_route)
+            self.stats.generation_s += time.perf_counter() - stepped
+            self.stats.generation_steps += 1
+        self.stop_reason = "length"
+
+    @property
+    def residency(self) -> ResidencyStats | None:
+        """What streaming the experts took, in all sessions of the engine; None if all is mapped."""
+        streaming = self.engine.streaming
+        return None if streaming is None else streaming.stats()
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from position ``length`` on."""
+        self._cache.truncate(length)
+        del self.tokens[length:]
+
+    def _prefill(
+        self, tokens: Sequence[int], on_route: RouteObserver | None
+    ) -> NDArray[np.float32]:
+        """Append tokens and return the logits of the last alone: (V,)."""
+        *_, hidden = self._hidden(tokens, _CHUNK_TOKENS, on_route)
+        logits: NDArray[np.float32] = self.engine.model.logits(hidden[-1:])[0]
+        return logits
+
+    def _hidden(
+        self, tokens: Sequence[int], chunk_tokens: int, on_route: RouteObserver | None
+    ) -> Iterator[Array]:
+        """Hidden states chunk by chunk, once it is sure that all tokens are good and fit."""
+        ids = np.asarray(tokens, np.int32)
+        vocab_size = self.engine.config.vocab_size
+        if ids.size == 0:
+            raise ValueError("no tokens to run; at least one is needed")
+        if ids.min() < 0 or ids.max() >= vocab_size:
+            raise ValueError(f"token ids must lie in 0 to {vocab_size - 1}")
+        if len(self.tokens) + len(ids) > self._cache.capacity:
+            raise ContextLengthError(
+                f"{len(ids)} tokens on top of {len(self.tokens)} do not fit in a context of "
+                f"{self._cache.capacity}; shorten the input or ask for a larger context"
+            )
+        for start in range(0, len(ids), chunk_tokens):
+            chunk = ids[start : start + chunk_tokens]
+            if self.engine.streaming is not None:
+                length = len(self.tokens) + len(chunk)
+                self.engine.streaming.before_pass(self.engine.kv_bytes(length))
+            hidden = self.engine.model.hidden(chunk, self._cache, on_route)
+            # Before the caller does anything with it: the cache has them, whatever happens there.
+            self.tokens.extend(chunk.tolist())
+            yield hidden

@@ -1,0 +1,37 @@
+"""Small files of experts with bytes that tell where they are from, for the streaming tests."""
+
+from pathlib import Path
+
+import numpy as np
+from gguf import GGUFWriter
+
+LAYERS = (1, 2)  # layer 0 is dense
+EXPERTS = 6
+
+
+def write_experts(
+    path: Path, *, fused: bool = False, shards: int = 1, width: int = 48, hidden: int = 96
+) -> Path:
+    """Write random F32 experts; returns the path of the (first) file."""
+    most = -(-5 * len(LAYERS) // shards) if shards > 1 else 0
+    writer = GGUFWriter(path, "llama", split_max_tensors=most)
+    random = np.random.default_rng(1)
+
+    def add(name: str, *shape: int) -> None:
+        writer.add_tensor(name, random.random(shape, np.float32))
+
+    for layer in LAYERS:
+        add(f"blk.{layer}.attn_norm.weight", 13)  # so that nothing is aligned to pages
+        add(f"blk.{layer}.ffn_down_exps.weight", EXPERTS, hidden, width)
+        if fused:
+            add(f"blk.{layer}.ffn_gate_up_exps.weight", EXPERTS, 2 * width, hidden)
+        else:
+            add(f"blk.{layer}.ffn_gate_exps.weight", EXPERTS, width, hidden)
+            add(f"blk.{layer}.ffn_up_exps.weight", EXPERTS, width, hidden)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    if path.exists():
+        return path
+    return next(iter(sorted(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))))

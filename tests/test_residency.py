@@ -1,0 +1,312 @@
+"""Residency with a fake reader: no disk, no threads, no sleeping; any order of arrival."""
+
+import random
+
+import numpy as np
+import pytest
+
+from moestream.experts.policies import POLICIES, Decay
+from moestream.experts.pool import NONE, Pool
+from moestream.experts.reads import ABSENT, FAILED, QUEUED, READING, READY
+from moestream.experts.slots import SlotResidency
+
+LAYERS, EXPERTS, K = 4, 8, 2
+SLOT = 4096
+
+
+class FakeReader:
+    """Reads a key by writing its number into a dictionary of memory, whenever it likes."""
+
+    method = "fake"
+
+    def __init__(self, num_keys: int, seed: int = 0) -> None:
+        self.states = bytearray(num_keys)
+        self.memory: dict[int, int] = {}
+        self.jobs: dict[int, tuple[int, bool, int]] = {}  # key: address, speculative, generation
+        self.demanded: list[int] = []
+        self.speculated: list[int] = []
+        self.fail: set[int] = set()
+        self.random = random.Random(seed)
+
+    def hold(self, memory: object) -> None:
+        pass
+
+    def part_addresses(self, key: int, slot_address: int) -> np.ndarray:
+        return np.full(3, slot_address)
+
+    def submit(self, key: int, address: int, speculative: bool, generation: int) -> None:
+        (self.speculated if speculative else self.demanded).append(key)
+        if self.states[key] in (ABSENT, FAILED):
+            self.states[key] = QUEUED
+            self.jobs[key] = (address, speculative, generation)
+        elif self.states[key] != READY and not speculative:
+            self.jobs[key] = (*self.jobs[key][:1], False, generation)
+
+    def cancel_before(self, generation: int) -> list[int]:
+        gone = [
+            key
+            for key, (_, speculative, turn) in self.jobs.items()
+            if speculative and turn < generation and self.states[key] == QUEUED
+        ]
+        for key in gone:
+            del self.jobs[key]
+            self.states[key] = ABSENT
+        return gone
+
+    def forget(self, key: int) -> None:
+        assert self.states[key] not in (QUEUED, READING)
+        self.states[key] = ABSENT
+
+    def finish(self, key: int) -> None:
+        address, _, _ = self.jobs.pop(key)
+        if key in self.fail:
+            self.states[key] = FAILED
+            return
+        self.memory[address] = key
+        self.states[key] = READY
+
+    def begin_some(self) -> None:
+        """Let the disk make a start on, or finish, some of what is queued."""
+        for key in list(self.jobs):
+            fate = self.random.random()
+            if fate < 0.3:
+                self.finish(key)
+            elif fate < 0.6:
+                self.states[key] = READING
+
+    def wait_any(self, keys: list[int]) -> list[int]:
+        self.wait_done(keys)
+        if self.fail & {key for key in keys if self.states[key] == FAILED}:
+            raise OSError("injected")
+        return [key for key in keys if self.states[key] == READY]
+
+    def wait_done(self, keys: list[int]) -> None:
+        assert keys, "waited for nothing"
+        assert all(self.states[key] != ABSENT for key in keys), "waited for what is not read"
+        if not any(self.states[key] in (READY, FAILED) for key in keys):
+            self.finish(self.random.choice([key for key in keys if key in self.jobs]))
+
+    def counters(self) -> dict[str, int]:
+        names = ("demand_bytes", "speculative_bytes", "busy_ns", "deepest", "cancelled")
+        return dict.fromkeys(names, 0)
+
+
+def make(slots: int, *, policy=Decay, spare: int = 2, seed: int = 0):
+    num_keys = LAYERS * EXPERTS
+    reader = FakeReader(num_keys, seed)
+    addresses = np.zeros((num_keys, 3), np.uint64)
+    pool = Pool(
+        reader,
+        addresses,
+        slot_bytes=SLOT,
+        num_slots=slots,
+        num_experts=num_keys,
+        spare=spare,
+        make_policy=policy,
+    )
+    layers = range(LAYERS)
+    residency = SlotResidency(
+        reader, addresses, dict.fromkeys(layers, pool), dict.fromkeys(layers, SLOT), EXPERTS
+    )
+    return residency, pool, reader
+
+
+def ids(*rows) -> np.ndarray:
+    return np.array(rows, np.int32)
+
+
+def use(residency, layer: int, expert_ids: np.ndarray, *, busy: bool = False) -> list[int]:
+    """Run one turn as a backend would, and look whether each expert is where it should be.
+
+    A ``busy`` disk reads on while nobody looks.
+    """
+    seen: list[int] = []
+    arrivals = residency.fetch(layer, expert_ids)
+    if busy:
+        residency.reader.begin_some()
+    for batch in [np.unique(expert_ids).tolist()] if arrivals is None else arrivals:
+        for expert in batch:
+            key = layer * EXPERTS + expert
+            address = int(residency.addresses[key, 0])
+            assert residency.reader.memory[address] == key, "another expert's bytes"
+            seen.append(expert)
+        if busy:
+            residency.reader.begin_some()
+    return seen
+
+
+def check_slots(pool: Pool) -> None:
+    held = [slot for slot in pool.slots if slot != NONE]
+    assert len(held) == len(set(held)), "two experts in one slot"
+    assert sorted(held + pool.arena.free) == list(range(pool.arena.num_slots)), "a slot leaked"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("slots", [0, 2, 3, 5, 11, 20, 31, 32, 99])
+def test_every_expert_is_handed_out_once_and_is_what_it_should_be(name: str, slots: int) -> None:
+    residency, pool, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
+    chance = random.Random(slots)
+    for step in range(60):
+        for layer in range(LAYERS):
+            tokens = 1 if step % 10 else chance.choice([2, 7, 40])
+            rows = ids(*(chance.sample(range(EXPERTS), K) for _ in range(tokens)))
+            if chance.random() < 0.5:
+                guess = chance.sample(range(EXPERTS), K)
+                residency.speculate((layer + 1) % LAYERS, guess, 1)
+            reader.begin_some()
+            used = use(residency, layer, rows, busy=True)
+            assert sorted(used) == sorted(set(rows.ravel().tolist()))
+            check_slots(pool)
+    counts = residency.stats()
+    assert counts.decode.hits + counts.decode.misses == 54 * LAYERS * K
+
+
+@pytest.mark.parametrize("slots", [2, 5, 12])
+def test_a_turn_that_is_broken_off_leaks_no_slot(slots: int) -> None:
+    residency, pool, reader = make(slots, seed=slots)
+    chance = random.Random(slots)
+    for _ in range(80):
+        layer = chance.randrange(LAYERS)
+        rows = ids(*(chance.sample(range(EXPERTS), K) for _ in range(chance.choice([1, 1, 6]))))
+        reader.fail = {chance.randrange(LAYERS * EXPERTS)} if chance.random() < 0.3 else set()
+        arrivals = residency.fetch(layer, rows) or iter(())
+        try:
+            for _ in range(chance.randrange(3)):
+                next(arrivals, None)
+        except OSError:
+            pass
+        del arrivals
+        reader.begin_some()
+        check_slots(pool)
+    reader.fail = set()
+    assert sorted(use(residency, 0, ids([1, 2]))) == [1, 2]
+
+
+def test_what_is_there_is_handed_out_before_what_is_missing() -> None:
+    residency, _, reader = make(20)
+    use(residency, 0, ids([3, 4]))
+    arrivals = residency.fetch(0, ids([5, 4]))
+    assert reader.demanded[-1] == 5, "the read did not begin with the turn"
+    assert list(next(arrivals)) == [4]
+    assert [list(batch) for batch in arrivals] == [[5]]
+
+
+def test_hits_are_counted_in_decode_alone() -> None:
+    residency, _, _ = make(99)
+    use(residency, 0, ids([0, 1], [2, 3]))
+    use(residency, 0, ids([0, 5]))
+    decode, prefill = residency.stats().decode, residency.stats().prefill
+    assert (decode.hits, decode.misses) == (1, 1)
+    assert (prefill.hits, prefill.misses, prefill.demand_bytes) == (0, 4, 4 * SLOT)
+
+
+def test_only_the_tail_of_a_prompt_counts() -> None:
+    residency, pool, _ = make(6, spare=2)
+    early = [[0, 1]] * 200
+    late = [[2, 3]] * 30
+    use(residency, 0, ids(*early, *late))
+    kept = [key for key in range(EXPERTS) if pool.kept[key]]
+    assert kept == [2, 3]
+
+
+def test_the_hot_stay_through_a_prefill_of_everything() -> None:
+    residency, _, reader = make(8, spare=2)
+    for _ in range(30):
+        use(residency, 0, ids([0, 1]))
+    everything = ids(*([i % EXPERTS, (i + 1) % EXPERTS] for i in range(8)))
+    for layer in range(LAYERS):
+        use(residency, layer, everything)
+    reader.demanded.clear()
+    use(residency, 0, ids([0, 1]))
+    assert reader.demanded == []
+
+
+def test_a_right_guess_is_a_hit_and_is_useful() -> None:
+    residency, _, reader = make(20, spare=4)
+    use(residency, 0, ids([0, 1]))
+    assert residency.speculate(1, [2, 3], 1) == 2
+    for key in list(reader.jobs):
+        reader.finish(key)
+    reader.demanded.clear()
+    assert use(residency, 1, ids([2, 3])) == [2, 3]
+    stats = residency.stats()
+    assert reader.demanded == []
+    assert stats.decode.hits == 2
+    assert (stats.useful_bytes, stats.wasted_bytes) == (2 * SLOT, 0)
+
+
+def test_a_guess_under_way_is_promoted_not_read_twice() -> None:
+    residency, _, reader = make(20, spare=4)
+    use(residency, 0, ids([0, 1]))
+    residency.speculate(1, [2], 1)
+    assert use(residency, 1, ids([2, 3])) in ([2, 3], [3, 2])
+    assert residency.stats().decode.late == 1
+    assert reader.demanded.count(EXPERTS + 2) == 1
+
+
+def test_guesses_for_a_turn_that_has_come_are_taken_back() -> None:
+    residency, pool, reader = make(20, spare=4)
+    use(residency, 0, ids([0, 1]))
+    residency.speculate(1, [2, 3], 1)
+    use(residency, 1, ids([4, 5]))
+    assert not reader.jobs
+    assert residency.stats().speculative_bytes == 0
+    check_slots(pool)
+
+
+def test_guesses_for_later_turns_are_left() -> None:
+    residency, _, reader = make(20, spare=4)
+    use(residency, 0, ids([0, 1]))
+    residency.speculate(2, [2, 3], 2)
+    use(residency, 1, ids([4, 5]))
+    assert sorted(reader.jobs) == [2 * EXPERTS + 2, 2 * EXPERTS + 3]
+
+
+def test_wrong_guesses_that_were_read_are_wasted() -> None:
+    residency, _, reader = make(12, spare=4)
+    use(residency, 0, ids([0, 1]))
+    residency.speculate(1, [2, 3], 1)
+    for key in list(reader.jobs):
+        reader.finish(key)
+    use(residency, 1, ids([4, 5]))
+    for turn in range(6):  # others need their slots
+        residency.speculate(2, [turn, turn + 1], 1)
+        for key in list(reader.jobs):
+            reader.finish(key)
+        use(residency, 1, ids([4, 5]))
+    assert residency.stats().wasted_bytes >= 2 * SLOT
+
+
+def test_what_is_resident_is_not_guessed_again() -> None:
+    residency, _, reader = make(20, spare=4)
+    use(residency, 1, ids([2, 3]))
+    use(residency, 0, ids([0, 1]))
+    assert residency.speculate(1, [2, 3], 1) == 0
+    assert reader.speculated == []
+
+
+def test_giving_back_memory_drops_the_coldest_and_stays_within() -> None:
+    residency, pool, _ = make(20, spare=2)
+    for _ in range(3):
+        for layer in range(LAYERS):
+            use(residency, layer, ids([0, 1], [2, 3]))
+    given = residency.give_back(10 * SLOT)
+    assert given == 10 * SLOT
+    for layer in range(LAYERS):
+        assert sorted(use(residency, layer, ids([4, 5]))) == [4, 5]
+    use(residency, 0, ids([4, 5]))
+    held = sum(slot != NONE for slot in pool.slots)
+    assert held <= 10
+    assert len(pool.arena.free) + held == 10
+
+
+def test_a_workload_that_shifts_is_followed() -> None:
+    residency, _, _ = make(LAYERS * K + 4, spare=2)
+    for hot in ([0, 1], [6, 7]):
+        for _ in range(40):
+            for layer in range(LAYERS):
+                use(residency, layer, ids(hot))
+        before = residency.stats().decode.misses
+        for layer in range(LAYERS):
+            use(residency, layer, ids(hot))
+        assert residency.stats().decode.misses == before

@@ -1,0 +1,366 @@
+"""Streaming changes where experts are read from and never what is computed."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("moestream._native", reason="needs the compiled part")
+
+from moestream.engine import Engine
+from moestream.errors import BudgetError, ModelFormatError, StorageError
+from moestream.experts.memory import MemoryPlan
+from moestream.experts.policies import HALF_LIFE, POLICIES
+from moestream.experts.reads import READ_METHODS
+from moestream.experts.streaming import StreamingOptions, size_classes
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+NAMES = ("qwen3moe", "mixtral-q8_0", "qwen2moe", "olmoe-q4_1")
+EXPERTS_BYTES = (0, 1 << 14, 1 << 16, 1 << 17, 1 << 30)
+"""From less than one token's experts to more than all."""
+
+
+def plan(experts_bytes: int) -> MemoryPlan:
+    return MemoryPlan(1 << 30, 0, 1 << 20, 0, experts_bytes, 1, 1)
+
+
+def open_engine(name: str, backend: str = "reference") -> Engine:
+    return Engine.open(GOLDEN / f"{name}.gguf", backend=backend, context_length=128)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> list[int]:
+    with np.load(GOLDEN / "logits.npz") as arrays:
+        return arrays["tokens"].tolist()
+
+
+def logits(engine: Engine, tokens: list[int]) -> np.ndarray:
+    """A prompt in two chunks, then token by token."""
+    session = engine.session()
+    out = [session.forward(tokens[:40], chunk_tokens=25)]
+    out += [session.forward([token]) for token in tokens[40:60]]
+    return np.concatenate(out)
+
+
+@pytest.fixture(scope="module")
+def resident(tokens) -> dict[tuple[str, str], np.ndarray]:
+    found = {}
+    for backend in ("reference", "cpu"):
+        for name in NAMES:
+            with open_engine(name, backend) as engine:
+                found[name, backend] = logits(engine, tokens)
+    return found
+
+
+def options_of(**changes) -> StreamingOptions:
+    return StreamingOptions(**changes)
+
+
+EVERY = [
+    options_of(),
+    *(options_of(io=io, pin=pin) for io in READ_METHODS for pin in ("auto", "none")),
+    *(options_of(io="direct", policy=policy) for policy in POLICIES),
+    options_of(io="direct", prefetch=False),
+    options_of(io="pread", prefetch_layers=3),
+    options_of(io="madvise", prefetch_layers=3, window=4),
+]
+
+
+@pytest.mark.parametrize("experts_bytes", EXPERTS_BYTES)
+@pytest.mark.parametrize("number", range(len(EVERY)), ids=lambda number: str(EVERY[number]))
+def test_same_logits_bit_for_bit(number, experts_bytes, tokens, resident):
+    # Each backend on every second model: all pairs, over the budgets.
+    turn = number + EXPERTS_BYTES.index(experts_bytes)
+    for name, backend in zip(NAMES[turn % 2 :: 2], ("cpu", "reference"), strict=True):
+        with open_engine(name, backend) as engine:
+            engine.stream(plan(experts_bytes), EVERY[number])
+            np.testing.assert_array_equal(logits(engine, tokens), resident[name, backend])
+
+
+@pytest.mark.parametrize("io", READ_METHODS)
+def test_statistics_add_up(io, tokens):
+    with open_engine("qwen3moe") as engine:
+        engine.stream(plan(1 << 16), options_of(io=io))
+        logits(engine, tokens)
+        stats = engine.streaming.stats()
+        layers, k = engine.config.num_layers, engine.config.num_experts_per_tok
+        assert stats.decode.hits + stats.decode.misses == 20 * layers * k
+        assert stats.prefill.turns == 2 * layers
+        assert stats.useful_bytes + stats.wasted_bytes <= stats.speculative_bytes
+        assert 0 <= stats.decode.late <= stats.decode.misses
+        assert stats.pinned_bytes <= max(stats.budget_bytes, 1 << 16)
+        assert list(stats.recall) == list(range(1, layers))
+        assert stats.to_dict()["decode"]["hit_rate"] == stats.decode.hit_rate
+
+
+def test_statistics_stay_as_they_were_when_taken(tokens):
+    with open_engine("qwen3moe") as engine:
+        engine.stream(plan(1 << 16), options_of(io="pread"))
+        session = engine.session()
+        session.forward(tokens[:5])
+        stats = engine.streaming.stats()
+        before = stats.to_dict()
+        session.forward(tokens[5:10])
+        assert engine.streaming.stats().to_dict() != before
+    assert stats.to_dict() == before
+
+
+def test_all_resident_once_everything_fits(tokens):
+    with open_engine("qwen3moe") as engine:
+        engine.stream(plan(1 << 30), options_of())
+        logits(engine, tokens)
+        misses = engine.streaming.stats().decode.misses
+        logits(engine, tokens)
+        assert engine.streaming.stats().decode.misses == misses
+
+
+def test_choices_are_told():
+    with open_engine("qwen3moe") as engine:
+        engine.stream(plan(1 << 16), options_of(io="pread", prefetch=False))
+        choices = engine.streaming.choices
+        assert (choices.io, choices.pin, choices.prefetch_layers) == ("pread", "copy", 0)
+
+
+@pytest.mark.parametrize(
+    ("pin", "experts_bytes", "io"),
+    [("auto", 1 << 30, "madvise"), ("copy", 1 << 30, "pread"), ("mlock", 1 << 14, "madvise")],
+)
+def test_auto_reads_into_the_page_cache_what_fits_there(pin, experts_bytes, io):
+    with open_engine("qwen3moe") as engine:
+        engine.stream(plan(experts_bytes), options_of(pin=pin))
+        assert engine.streaming.choices.io == io
+
+
+def test_auto_reads_around_the_page_cache_or_through_it_what_does_not_fit():
+    with open_engine("qwen3moe") as engine:
+        engine.stream(plan(1 << 14), options_of())
+        assert engine.streaming.choices.io in ("direct", "pread")
+        assert engine.streaming.choices.pin == "copy"
+
+
+def test_sessions_tell_of_residency(tokens):
+    with open_engine("qwen3moe") as engine:
+        session = engine.session()
+        assert session.residency is None
+        engine.stream(plan(1 << 14), options_of())
+        session.forward(tokens[:2])
+        assert session.residency.prefill.turns == engine.config.num_layers
+
+
+def test_a_dense_model_is_left_as_it_is():
+    with open_engine("llama") as engine:
+        engine.stream(plan(0), options_of())
+        assert engine.streaming is None
+
+
+def test_budget_is_taken_by_open(tokens, resident):
+    path = GOLDEN / "qwen3moe.gguf"
+    with Engine.open(path, backend="reference", context_length=128, budget="1M") as engine:
+        np.testing.assert_array_equal(logits(engine, tokens), resident["qwen3moe", "reference"])
+        assert engine.streaming.plan is engine.plan
+        assert engine.plan.budget_bytes == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("budget", "options", "streams"),
+    [
+        (None, None, False),
+        (None, options_of(), False),
+        ("auto", None, False),
+        ("100%", None, False),
+        ("100%", options_of(), True),
+        ("1M", None, True),
+    ],
+)
+def test_what_fits_is_streamed_only_if_asked_for(budget, options, streams):
+    path = GOLDEN / "qwen3moe.gguf"
+    with Engine.open(path, backend="reference", budget=budget, streaming=options) as engine:
+        assert (engine.streaming is not None) == streams
+        assert (engine.plan is not None) == (budget is not None)
+
+
+@pytest.mark.parametrize("policy", ["decay", "blend"])
+def test_a_half_life_reaches_the_policies_that_have_one(policy):
+    def doubling(options: StreamingOptions) -> float:
+        return options.factory()([1, 1], 2)._doubling
+
+    assert doubling(options_of(policy=policy, half_life=7.0)) == 7
+    assert doubling(options_of(policy=policy)) == HALF_LIFE
+
+
+@pytest.mark.parametrize("io", READ_METHODS)
+def test_events_tell_what_was_in_memory_when_the_layer_asked(io, tokens):
+    with open_engine("qwen3moe") as engine:
+        engine.stream(plan(1 << 16), options_of(io=io))
+        session = engine.session()
+        events = []
+        for token in tokens[:20]:
+            session.forward([token], on_route=events.append)
+        counts = engine.streaming.stats().decode
+        resident = np.concatenate([event.resident for event in events])
+        assert (resident.sum(), (~resident).sum()) == (counts.hits, counts.misses)
+        assert io == "madvise" or counts.misses > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [(options_of(policy="best"), BudgetError), (options_of(io="telepathy"), StorageError)],
+)
+def test_unknown_choices_name_the_known(options, error):
+    with open_engine("qwen3moe") as engine, pytest.raises(error, match="there are: "):
+        engine.stream(plan(0), options)
+
+
+def test_experts_of_two_sizes_do_not_share_slots():
+    assert size_classes({0: 1530, 1: 1340, 2: 1339, 3: 1530, 4: 1500}) == {
+        1530: [0, 3, 4],
+        1340: [1, 2],
+    }
+
+
+def count(folder: str) -> int:
+    return sum(1 for _ in Path(folder).iterdir())
+
+
+@pytest.fixture
+def copied(tmp_path) -> Path:
+    path = tmp_path / "model.gguf"
+    path.write_bytes((GOLDEN / "qwen3moe.gguf").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("io", READ_METHODS)
+def test_a_file_cut_short_while_it_runs_is_an_error(copied, io, tokens):
+    with Engine.open(copied, backend="reference", context_length=128) as engine:
+        engine.stream(plan(1 << 14), options_of(io=io))
+        session = engine.session()
+        session.forward(tokens[:10])
+        os.truncate(copied, copied.stat().st_size // 2)
+        with pytest.raises(ModelFormatError, match="open it again"):
+            session.forward(tokens[10:11])
+
+
+def test_a_file_replaced_while_it_runs_does_no_harm(copied, tokens, resident, tmp_path):
+    with Engine.open(copied, backend="reference", context_length=128) as engine:
+        engine.stream(plan(1 << 14), options_of())
+        other = tmp_path / "other"
+        other.write_bytes(b"no model")
+        other.replace(copied)
+        np.testing.assert_array_equal(logits(engine, tokens), resident["qwen3moe", "reference"])
+
+
+@pytest.mark.parametrize("io", ["pread", "direct"])
+def test_a_disk_error_is_an_error_and_the_next_try_works(io, tokens):
+    with open_engine("qwen3moe") as engine:
+        engine.stream(plan(1 << 14), options_of(io=io))
+        session = engine.session()
+        session.forward(tokens[:10])
+        expected = session.forward(tokens[10:20])
+        session.truncate(10)
+        engine.streaming.residency.reader.inject(error=errno.EIO)
+        with pytest.raises(StorageError, match="Input/output error"):
+            session.forward(tokens[10:20])
+        engine.streaming.residency.reader.inject()
+        np.testing.assert_array_equal(session.forward(tokens[10:20]), expected)
+
+
+def test_opening_and_closing_leaves_nothing_behind(tokens):
+    def held() -> tuple[int, int, str]:
+        status = Path("/proc/self/status")
+        locked = "".join(
+            line for line in status.read_text().splitlines() if line.startswith("VmLck")
+        )
+        return count("/dev/fd"), count("/proc/self/task"), locked
+
+    if sys.platform != "linux":
+        pytest.skip("counts by /proc")
+    with open_engine("qwen3moe") as engine:  # what is opened once for all
+        engine.stream(plan(1 << 16), options_of())
+        logits(engine, tokens)
+    before = held()
+    for turn in range(200):
+        with open_engine("qwen3moe") as engine:
+            engine.stream(plan(1 << 16), options_of(io=READ_METHODS[turn % 3]))
+            engine.session().forward(tokens[:3])
+    deadline = time.monotonic() + 5
+    while held() != before and time.monotonic() < deadline:
+        time.sleep(0.01)  # the system may list a thread for a moment after it was joined
+    assert held() == before
+
+
+_LIMITED = """
+import ctypes, resource, sys
+from moestream.engine import Engine
+from moestream.experts.memory import MemoryPlan
+from moestream.experts.streaming import StreamingOptions
+def drop_right_to_lock():
+    # Root may lock what it likes, by CAP_IPC_LOCK (14); capget(2) of version 3.
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~(1 << 14)
+    assert libc.capset(header, sets) == 0
+limit = int(sys.argv[2])
+with Engine.open(sys.argv[1], backend="reference", context_length=128) as engine:
+    session = engine.session()
+    resident = session.forward([1, 2, 3])
+    session.truncate(0)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+    drop_right_to_lock()
+    plan = MemoryPlan(1 << 30, 0, 1 << 20, 0, 1 << 30, 1, 1)
+    engine.stream(plan, StreamingOptions(io="madvise", pin="mlock"))
+    streamed = session.forward([1, 2, 3])
+    print(engine.streaming.choices.pin, (streamed == resident).all())
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "pin"),
+    [(0, "none"), (40 << 10, "mlock"), (8 << 20, "mlock"), (resource.RLIM_INFINITY, "mlock")],
+)
+def test_a_pin_limit_is_lived_with(limit, pin):
+    path = GOLDEN / "qwen3moe.gguf"
+    command = [sys.executable, "-c", _LIMITED, str(path), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "not allowed to raise maximum limit" in done.stderr:
+        pytest.skip(f"this process may not raise its limit of locked memory to {limit}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [pin, "True"]
+
+
+_STALLED = """
+import sys
+from moestream.engine import Engine
+from moestream.experts.memory import MemoryPlan
+from moestream.experts.streaming import StreamingOptions
+with Engine.open(sys.argv[1], backend="reference", context_length=128) as engine:
+    engine.stream(MemoryPlan(1 << 30, 0, 0, 0, 1 << 14, 1, 1), StreamingOptions(io="pread"))
+    engine.streaming.residency.reader.inject(delay_s=60)
+    print("waiting", flush=True)
+    try:
+        engine.session().forward([1, 2, 3])
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_ends_a_stall():
+    with subprocess.Popen(
+        [sys.executable, "-c", _STALLED, str(GOLDEN / "qwen3moe.gguf")],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+        assert out == "interrupted\n"
+        assert process.returncode == 0
