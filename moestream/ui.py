@@ -58,17 +58,27 @@ def write_text(text: str) -> None:
 def print_json(value: Mapping[str, Any]) -> None:
     """Write one JSON object in one line; JSON is UTF-8 whatever the locale says."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
+        # A path of bytes that are not UTF-8 has lone surrogates: written ``\udcff``, as JSON may.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     _write(sys.stdout, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def print_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
     """Write a heading and, under it, labels with their values in a second column."""
+    _write_fields(sys.stdout, title, fields)
+
+
+def note_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
+    """Write the same about the run, where notes go."""
+    _write_fields(sys.stderr, title, fields)
+
+
+def _write_fields(stream: TextIO | None, title: str, fields: Sequence[tuple[str, str]]) -> None:
     cells = [(printable(label), printable(value)) for label, value in fields]
     width = max((len(label) for label, _ in cells), default=0)
-    _heading(title)
+    _heading(title, stream)
     for label, value in cells:
-        _write(sys.stdout, f"  {label:{width}}  {value}\n")
+        _write(stream, f"  {label:{width}}  {value}\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -77,7 +87,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     cells = [names, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     signs = [">" if name.startswith(">") else "<" for name in columns]
-    _heading(title)
+    _heading(title, sys.stdout)
     for index, row in enumerate(cells):
         padded = [f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)]
         line = ("  " + "  ".join(padded)).rstrip()
@@ -148,6 +158,16 @@ def format_bytes(n_bytes: int) -> str:
     return _scaled(n_bytes, (" bytes", " kB", " MB", " GB", " TB"))
 
 
+def format_memory(n_bytes: float) -> str:
+    """Bytes in the binary units in which budgets are given, to three digits: ``1.23G``."""
+    value, units = float(n_bytes), ["", "K", "M", "G", "T"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1024
+        del units[0]
+    whole = units[0] == "" or value >= 99.95
+    return f"{value:.{0 if whole else 2 if value < 9.995 else 1}f}{units[0] or ' bytes'}"
+
+
 def format_count(count: int) -> str:
     """A count as model names have it: ``135M``, ``30.5B``."""
     return _scaled(count, ("", "K", "M", "B", "T"))
@@ -166,8 +186,8 @@ def _message(label: str, style: str, message: str) -> None:
     _write(sys.stderr, f"{_styled(label + ':', style, sys.stderr)} {printable(message)}\n")
 
 
-def _heading(title: str) -> None:
-    _write(sys.stdout, _styled(title, "bold", sys.stdout) + "\n")
+def _heading(title: str, stream: TextIO | None) -> None:
+    _write(stream, _styled(title, "bold", stream) + "\n")
 
 
 def _styled(text: str, style: str, stream: TextIO | None) -> str:

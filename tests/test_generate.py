@@ -35,7 +35,8 @@ def test_text_is_on_stdout_and_the_rest_on_stderr(alphabet: Path) -> None:
     assert done.returncode == 0
     assert done.stdout == f"{ALPHABET}\n"
     choices, timings = done.stderr.splitlines()
-    assert choices == f"backend {BACKEND}, context 8192, seed 7"
+    told = f"backend {BACKEND}, context 8192, seed 7, experts mapped: all fit in "
+    assert re.fullmatch(rf"{told}[\d.]+[MGT]", choices)
     assert re.fullmatch(
         r"prompt \d+ tokens, [\d.]+ tok/s; generated 28 tokens, [\d.]+ tok/s; "
         r"first token after [\d.]+ s, load [\d.]+ s; ended by: end",
@@ -47,6 +48,7 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
     value = generate_json(alphabet, "-p", "hello", "--seed", "7")
     prompt = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     timings = value.pop("timings")
+    assert value.pop("budget_bytes") > 1 << 20
     assert value == {
         "text": ALPHABET,
         "prompt_tokens": len(prompt) - 2 * len("<|im_start|>") - len("<|im_end|>") + 3,
@@ -55,6 +57,7 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
         "model": str(alphabet),
         "backend": BACKEND,
         "seed": 7,
+        "residency": None,
     }
     assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}
     assert all(timing > 0 for timing in timings.values())
@@ -114,6 +117,14 @@ def test_chat_template_by_file_and_by_name(alphabet: Path, tmp_path: Path) -> No
     assert (by_file["text"], by_file["prompt_tokens"]) == ("45", 6)
     by_name = generate_json(alphabet, "-p", "hello", "--chat-template", "chatml", "-n", "2")
     assert by_name["text"] == "ab"
+
+
+def test_a_template_that_writes_nothing_is_one_clear_line(alphabet: Path, tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{# nothing #}", encoding="utf-8")
+    done = run("generate", alphabet, "-p", "hello", "--chat-template", template, "-q", *USE_BACKEND)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*template\.jinja.* no text.*\n", done.stderr)
 
 
 def test_unknown_chat_template_is_one_clear_line(alphabet: Path) -> None:

@@ -5,7 +5,10 @@ tokens (``prompt``, ``text``) or tokens become tokens (``engine``).
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,15 +17,20 @@ from moestream import ui
 from moestream.cli.command import EXIT_INTERRUPTED, Command, Option
 from moestream.cli.options import engine_options, model_argument, sampling_options
 from moestream.cli.prompt import Prompt, prompt_options, require_text
+from moestream.cli.residency import Outcome, choice_fields, choices_told, plan_fields, warnings
+from moestream.cli.streaming import streaming_options
 
 if TYPE_CHECKING:
-    from moestream.engine import Engine, Stats
+    from moestream.engine import Engine
+    from moestream.layers.moe import RouteObserver
     from moestream.sampling import SamplingParams
+    from moestream.session import Session, Stats
     from moestream.text import TextStream
 
 EXAMPLES = """
 moestream generate -p "What is the capital of Italy?"
 moestream generate demo -p "Once upon a time" --raw -n 100 --temp 0
+moestream generate demo -p "Why is the sky blue?" --budget 500M -v
 cat notes.txt | moestream generate model.gguf -sys "Summarise this." --json
 """
 
@@ -35,8 +43,12 @@ class Run:
     seed: int | None
     as_json: bool
     quiet: bool
+    verbose: bool = False
+    trace: Path | None = None
     parts: list[str] = field(default_factory=list)
     backend: str | None = None
+    budget_bytes: int | None = None
+    outcome: Outcome | None = None
     load_s: float = 0.0
     stats: "Stats | None" = None
     stream: "TextStream | None" = None
@@ -83,8 +95,17 @@ class Run:
 @click.option(
     "-q", "--quiet", is_flag=True, cls=Option, section="Output", help="Print the text alone."
 )
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    cls=Option,
+    section="Output",
+    help="Tell how memory is divided, and what streaming did.",
+)
 @sampling_options
 @engine_options
+@streaming_options
 @click.pass_context
 def generate(
     ctx: click.Context,
@@ -96,6 +117,8 @@ def generate(
     stop: tuple[str, ...],
     as_json: bool,
     quiet: bool,
+    verbose: bool,
+    trace: Path | None,
     sampling: "SamplingParams",
     **engine_options: Any,
 ) -> None:
@@ -106,11 +129,16 @@ def generate(
     """
     for text in stop:
         require_text(text, "--stop")
-    run = Run(model, sampling.seed, as_json, quiet)
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
+    run = Run(model, sampling.seed, as_json, quiet, verbose, trace)
     try:
         with _open(run, engine_options) as engine:
             max_tokens = None if predict < 0 else predict
-            _generate(run, engine, prompt, sampling, max_tokens, stop)
+            try:
+                _generate(run, engine, prompt, sampling, max_tokens, stop)
+            finally:
+                run.outcome = Outcome.of(engine)
     except KeyboardInterrupt:
         run.stop_reason = "interrupted"
     if run.stream is not None:
@@ -129,6 +157,9 @@ def _open(run: Run, options: dict[str, Any]) -> "Engine":
     with ui.working(f"loading {run.model}", quiet=run.quiet):
         engine = Engine.open(path, **options)
     run.backend = engine.backend.name
+    run.budget_bytes = None if engine.plan is None else engine.plan.budget_bytes
+    for warning in () if run.quiet else warnings(engine, options["streaming"]):
+        ui.warning(warning)
     trained = engine.config.context_length
     if engine.context_length > trained and not run.quiet:
         ui.warning(f"a context of {engine.context_length} is more than the model's own {trained}")
@@ -151,18 +182,40 @@ def _generate(
     tokens = prompt.encode(tokenizer, engine.file)
     session = engine.session()
     run.load_s = engine.load_s + time.perf_counter() - started
-    if not run.quiet:
-        ui.note(f"backend {run.backend}, context {engine.context_length}, seed {run.seed}")
+    _tell_choices(run, engine)
     run.stats = session.stats
     run.stream = stream = TextStream(tokenizer, stop)
-    for token in session.generate(
-        tokens, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids
-    ):
-        run.emit(stream.add(token))
-        if stream.stopped is not None:
-            run.stop_reason = "stop"
-            return
+    with _traced(run.trace, session) as observer:
+        for token in session.generate(
+            tokens, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
+        ):
+            run.emit(stream.add(token))
+            if stream.stopped is not None:
+                run.stop_reason = "stop"
+                return
     run.stop_reason = session.stop_reason
+
+
+@contextmanager
+def _traced(path: Path | None, session: "Session") -> Iterator["RouteObserver | None"]:
+    if path is None:
+        yield None
+        return
+    from moestream.recording import TraceRecorder
+
+    with TraceRecorder(path, session.engine) as recorder:
+        yield recorder.observer(session)
+
+
+def _tell_choices(run: Run, engine: "Engine") -> None:
+    if run.quiet:
+        return
+    told = [f"backend {run.backend}", f"context {engine.context_length}", f"seed {run.seed}"]
+    ui.note(", ".join([*told, *filter(None, [choices_told(engine)])]))
+    if run.verbose and engine.plan is not None:
+        ui.note_fields("memory", plan_fields(engine.plan))
+    if run.verbose and engine.streaming is not None:
+        ui.note_fields("streaming", choice_fields(engine.streaming.choices))
 
 
 def _report(run: Run) -> None:
@@ -183,10 +236,12 @@ def _report(run: Run) -> None:
             f"first token after {stats.ttft_s:.2f} s, load {run.load_s:.2f} s; "
             f"ended by: {run.stop_reason}"
         )
+    if run.verbose and run.outcome is not None:
+        ui.note_fields("experts", run.outcome.fields())
 
 
 def _as_json(run: Run) -> dict[str, Any]:
-    from moestream.engine import Stats
+    from moestream.session import Stats
 
     stats = run.stats or Stats()
     return {
@@ -203,4 +258,6 @@ def _as_json(run: Run) -> dict[str, Any]:
         "model": run.model,
         "backend": run.backend,
         "seed": run.seed,
+        "budget_bytes": run.budget_bytes,
+        "residency": None if run.outcome is None else run.outcome.to_dict(),
     }

@@ -56,13 +56,13 @@ def model_argument(**kwargs: Any) -> Callable[[Body], Body]:
 
 
 def _sampling_option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
-    kwargs = {"metavar": "N", "callback": _require_finite} | kwargs
+    kwargs = {"metavar": "N", "callback": require_finite} | kwargs
     return click.option(*names, cls=Option, section="Sampling", show_default=True, **kwargs)
 
 
-def _require_finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+def require_finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Reject NaN, which click lets through any range, and infinities."""
-    if not math.isfinite(value):
+    if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number.", ctx, param)
     return value
 

@@ -1,0 +1,285 @@
+"""The streaming options of ``moestream generate``, as a process."""
+
+import json
+import re
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from alphabet_model import ALPHABET
+from command_line import Argument, run, start, wait_for_output
+
+pytest.importorskip("moestream._native", reason="needs the compiled part")
+
+from moestream.cli import streaming as options
+from moestream.cli.generate import generate
+from moestream.cli.residency import warnings
+from moestream.engine import Engine
+from moestream.errors import TraceError
+from moestream.experts.policies import POLICIES
+from moestream.experts.reads import READ_METHODS
+from moestream.experts.streaming import StreamingOptions
+from moestream.experts.trace import DECODE, PREFILL, Trace, read_trace
+from moestream.recording import TraceRecorder
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+EXPERT_BYTES = 4 * 3 * 32 * 264  # of the alphabet's one layer, with four of them
+ASK = ("-p", "hello", "-s", "7")
+
+
+def ask(model: Path, *arguments: Argument) -> dict[str, Any]:
+    done = run("generate", model, *ASK, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def unwrapped(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_defaults_and_names_in_help_are_those_of_the_library() -> None:
+    assert set(options.POLICIES) == set(POLICIES)
+    shown = {param.name: getattr(param, "show_default", None) for param in generate.params}
+    defaults = asdict(StreamingOptions())
+    assert defaults.pop("prefetch") is True
+    assert shown["prefetch"] == "prefetch"
+    expected = {
+        name: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in defaults.items()
+    }
+    assert {name: shown[name] for name in expected} == expected
+
+
+WAYS: list[list[str]] = [
+    [],
+    *(["--io", io] for io in READ_METHODS),
+    *(["--policy", policy] for policy in POLICIES),
+    ["--no-prefetch"],
+    ["--pin", "mlock", "--prefetch-layers", "2"],
+    ["--pin", "none"],
+    ["--policy", "blend", "--half-life", "8"],
+    ["--window", "16", "--pin", "copy"],
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+def test_every_way_to_stream_gives_the_same_text(way: list[str], alphabet: Path) -> None:
+    value = ask(alphabet, "--budget", "1M", *way)
+    assert value["text"] == ALPHABET
+    assert value["budget_bytes"] == 1 << 20
+    choices = value["residency"]["choices"]
+    for flag, chosen in zip(way[::2], way[1::2], strict=False):
+        if flag in ("--io", "--policy"):
+            assert choices[flag[2:]] == chosen
+        if flag == "--prefetch-layers":
+            assert choices["prefetch_layers"] == int(chosen)
+    if "--no-prefetch" in way:
+        assert choices["prefetch_layers"] == 0
+
+
+def test_json_tells_of_residency(alphabet: Path) -> None:
+    residency = ask(alphabet, "--budget", "1M", "--io", "pread")["residency"]
+    decode, plan = residency["decode"], residency["plan"]
+    assert decode["hits"] + decode["misses"] == len(ALPHABET.encode()) * 2
+    assert decode["hit_rate"] == decode["hits"] / (decode["hits"] + decode["misses"])
+    assert residency["per_token"]["hits"] + residency["per_token"]["misses"] == pytest.approx(2)
+    assert plan["total_expert_bytes"] == 4 * EXPERT_BYTES
+    assert plan["experts_bytes"] == 0
+    assert "1M" in plan["warning"]
+    assert residency["choices"] == {
+        "io": "pread",
+        "pin": "copy",
+        "policy": "decay",
+        "prefetch_layers": 1,
+    }
+
+
+def test_verbose_says_in_words_what_was_done(alphabet: Path) -> None:
+    done = run("generate", alphabet, *ASK, "--budget", "1M", "--io", "pread", "-v")
+    assert done.stdout == f"{ALPHABET}\n"
+    told = unwrapped(done.stderr)
+    assert "experts streamed within 1.00M: io pread, pin copy, policy decay" in told
+    for words in (
+        "budget 1.00M dense weights",
+        "left for experts 0 bytes, 0% of all",
+        "all experts 396K",
+        "io pread: into own memory, through the page cache",
+        "found in memory",
+        "of 56 experts asked for in decode",
+        "major page faults",
+    ):
+        assert words in told, words
+
+
+def test_without_verbose_the_choice_and_the_warning_are_told(alphabet: Path) -> None:
+    done = run("generate", alphabet, *ASK, "--budget", "1M")
+    warning, choices, timings = done.stderr.splitlines()
+    assert warning.startswith("warning: a budget of 1M leaves 0M for experts")
+    assert "experts streamed within 1.00M: io " in choices
+    assert timings.startswith("prompt ")
+    assert run("generate", alphabet, *ASK, "--budget", "1M", "-q").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--policy", "none"], "experts mapped"),
+        (["--budget", "none"], "experts mapped"),
+        (["--policy", "none", "--budget", "none"], "experts mapped"),
+        (["--budget", "100%"], "experts mapped: all fit in "),
+        (["--budget", "100%", "--io", "direct"], "experts streamed within "),
+    ],
+)
+def test_what_fits_is_mapped_unless_streaming_is_asked_for(
+    flags: list[str], told: str, alphabet: Path
+) -> None:
+    done = run("generate", alphabet, *ASK, *flags, "-v")
+    choices = done.stderr.splitlines()[0]
+    assert f"seed 7, {told}" in choices
+    assert choices.endswith("mapped") == (told == "experts mapped")
+
+
+def test_a_limit_on_locking_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moestream.experts.streaming.can_lock", lambda *_: False)
+    asked = StreamingOptions(pin="mlock")
+    path = GOLDEN / "qwen3moe.gguf"
+    with Engine.open(path, backend="reference", budget="100%", streaming=asked) as engine:
+        assert engine.streaming is not None
+        assert engine.streaming.choices.policy == "none"
+        (warning,) = warnings(engine, asked)
+        assert "no expert is pinned" in warning
+        assert warnings(engine, StreamingOptions()) == []
+
+
+def test_options_that_a_dense_model_has_no_use_for_are_told() -> None:
+    with Engine.open(GOLDEN / "llama.gguf", backend="reference", budget="auto") as engine:
+        assert warnings(engine, None) == []
+        assert warnings(engine, StreamingOptions()) == [
+            "the model has no experts: there is nothing to stream"
+        ]
+
+
+def test_ctrl_c_leaves_a_whole_trace_and_the_statistics(alphabet: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.route.csv.gz"
+    endless = ("--raw", "-p", "0", "-c", "1000", "--budget", "1M", "--json", "--trace", path)
+    process = start("generate", alphabet, *endless)
+    wait_for_output(process.stderr)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    value = json.loads(out)
+    assert value["stop_reason"] == "interrupted"
+    if value["generated_tokens"] > 1:  # else the signal came before anything was routed
+        assert value["residency"]["decode"]["turns"] > 0
+        assert len(read_trace(path).rows) >= 2 * value["generated_tokens"]
+
+
+def test_a_model_without_experts_has_nothing_to_trace(tmp_path: Path) -> None:
+    with (
+        Engine.open(GOLDEN / "llama.gguf", backend="reference") as engine,
+        pytest.raises(TraceError, match="has no experts"),
+    ):
+        TraceRecorder(tmp_path / "t.csv", engine)
+    assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--pin copy --io madvise", "so --pin copy does nothing"),
+        ("--pin mlock --io pread", "--pin mlock goes with --io madvise"),
+        ("--pin none --io direct", "--pin none goes with --io madvise"),
+        ("--pin none --policy lru", "--pin none keeps no expert, so --policy cannot be given"),
+        ("--pin none --half-life 8", "--pin none keeps no expert, so --half-life cannot"),
+        ("--policy none --budget 1G", "--policy none maps the file and streams nothing, so --budg"),
+        ("--policy none --io pread --window 3", "so --io and --window cannot be given with it"),
+        ("--budget none --no-prefetch", "--budget none maps the file and streams nothing, so --no"),
+        ("--budget none --policy lru", "so --policy cannot be given with it"),
+        ("--no-prefetch --prefetch-layers 2", "--no-prefetch reads nothing ahead"),
+        ("--policy lru --half-life 8", "--policy lru has no use for it, so --half-life cannot"),
+        ("--policy blend --window 8", "--policy blend has no use for it, so --window cannot"),
+        ("--budget many", "'many' is no budget; expected 640M, 1.5G or 25%, auto or none"),
+        ("--budget 0", "a budget of 0 holds nothing"),
+        ("--half-life nan", "nan is not a finite number"),
+        ("--half-life 0", "0.0 is not in the range"),
+        ("--window 0", "0 is not in the range x>=1"),
+        ("--prefetch-layers 0", "0 is not in the range 1<=x<=16"),
+        ("--policy best", "'best' is not one of"),
+        ("-q -v", "--quiet and --verbose exclude each other"),
+    ],
+)
+def test_what_means_nothing_is_a_usage_error(flags: str, complaint: str) -> None:
+    done = run("generate", "-p", "hello", *flags.split())
+    assert done.returncode == 2
+    assert complaint in unwrapped(done.stderr)
+    assert done.stdout == ""
+
+
+def test_more_than_there_is_is_one_clear_line(alphabet: Path) -> None:
+    done = run("generate", alphabet, *ASK, "--budget", "9000T")
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: a budget of \d+M is more than the \d+M of .*\n", done.stderr)
+
+
+def check_shape(trace: Trace, value: dict[str, Any]) -> None:
+    """Every token that was run, with two experts of four each."""
+    rows = trace.rows
+    prompt, decoded = value["prompt_tokens"], len(ALPHABET.encode())
+    assert rows["step"].tolist() == np.repeat(np.arange(prompt + decoded), 2).tolist()
+    assert rows["phase"].tolist() == [PREFILL] * 2 * prompt + [DECODE] * 2 * decoded
+    assert rows["slot"].tolist() == [0, 1] * (prompt + decoded)
+    np.testing.assert_allclose(rows["weight"], 0.5)
+    assert trace.header.expert_bytes == {0: EXPERT_BYTES}
+    assert (trace.header.num_experts, trace.header.num_experts_per_tok) == (4, 2)
+
+
+@pytest.mark.parametrize("name", ["run.route.csv", "run.route.csv.gz"])
+def test_a_trace_of_a_mapped_run(name: str, alphabet: Path, tmp_path: Path) -> None:
+    value = ask(alphabet, "--trace", tmp_path / name)
+    trace = read_trace(tmp_path / name)
+    check_shape(trace, value)
+    assert trace.header.model == alphabet.name
+    assert trace.header.arch == "llama"
+    assert trace.rows["residency"].all()
+    assert not trace.rows["expert_bytes"].any()
+
+
+@pytest.mark.parametrize("io", ["pread", "direct"])
+def test_a_trace_of_a_streamed_run_agrees_with_its_statistics(
+    io: str, alphabet: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.route.csv"
+    value = ask(alphabet, "--budget", "1M", "--io", io, "--trace", path)
+    trace = read_trace(path)
+    check_shape(trace, value)
+    counts = value["residency"]
+    for phase, name in ((DECODE, "decode"), (PREFILL, "prefill")):
+        rows = trace.rows[trace.rows["phase"] == phase]
+        assert rows["expert_bytes"].sum() == counts[name]["demand_bytes"]
+        assert counts[name]["misses"] == (rows["expert_bytes"] > 0).sum() > 0
+    decode = trace.rows[trace.rows["phase"] == DECODE]
+    assert decode["residency"].sum() == counts["decode"]["hits"]
+
+
+def test_simulate_reads_the_trace(alphabet: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.route.csv.gz"
+    ask(alphabet, "--budget", "1M", "--trace", path)
+    done = run("simulate", path, "--policy", "lru", "--budget", "100%", "--json")
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert value["results"][0]["hit_rate"] == 1  # after prefill, which had asked for the same
+
+
+@pytest.mark.parametrize("flags", [[], ["--budget", "1M"]])
+def test_a_trace_that_cannot_be_written_is_one_clear_line(
+    flags: list[str], alphabet: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "nowhere" / "t.csv"
+    done = run("generate", alphabet, *ASK, "--trace", path, *flags)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"error: {path}: No such file or directory"
