@@ -215,7 +215,9 @@ def test_states_outlive_the_reader(one):
 
 
 _STALLED = """
-import sys
+import signal, sys
+# A job in the background of a shell starts with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from moestream.experts.arena import Arena
 from moestream.experts.reads import ExpertReader

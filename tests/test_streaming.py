@@ -336,7 +336,9 @@ def test_a_pin_limit_is_lived_with(limit, pin):
 
 
 _STALLED = """
-import sys
+import signal, sys
+# A job in the background of a shell starts with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from moestream.engine import Engine
 from moestream.experts.memory import MemoryPlan
 from moestream.experts.streaming import StreamingOptions
