@@ -36,14 +36,21 @@ inline void store_codes(__m256i* v, uint8_t* to) {
     }
 }
 
+// Where half of the panel after this one begins: asked for while this one is taken apart.
+inline uintptr_t next_panel(const Panel& panel, int half) {
+    return reinterpret_cast<uintptr_t>(panel.weights) + (kPanelRows + half * 8) * panel.row_bytes;
+}
+
 template <class T>
 inline void unpack_block32(const Panel& panel, const Unpacked& to) {
     const int blocks = panel.input->columns / 32;
     for (int half = 0; half < 2; ++half) {
         const uint8_t* rows[8];
         row_pointers(panel, half * 8, rows);
+        const uintptr_t ahead = next_panel(panel, half);
         for (int b = 0; b < blocks; ++b) {
             const size_t at = static_cast<size_t>(b) * kBytes<T>;
+            prefetch<8 * kBytes<T>>(ahead + 8 * at);
             __m256i v[8];
             for (int r = 0; r < 8; ++r) v[r] = T::codes(rows[r] + at);
             store_codes(v, to.codes + b * 512 + half * 32);
@@ -60,23 +67,53 @@ inline void unpack_group(const uint8_t* const* rows, size_t at, uint8_t* to) {
     store_codes(v, to + J * 512);
 }
 
+// Columns of eight rows of 16 int16: column c in the low half of v[c], c + 8 in the high half.
+inline void transpose16(__m256i* v) {
+    __m256i a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_epi16(v[i], v[i + 1]);
+        a[i + 1] = _mm256_unpackhi_epi16(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        b[i] = _mm256_unpacklo_epi32(a[i], a[i + 2]);
+        b[i + 1] = _mm256_unpackhi_epi32(a[i], a[i + 2]);
+        b[i + 2] = _mm256_unpacklo_epi32(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm256_unpackhi_epi32(a[i + 1], a[i + 3]);
+    }
+    for (int i = 0; i < 4; ++i) {
+        v[2 * i] = _mm256_unpacklo_epi64(b[i], b[i + 4]);
+        v[2 * i + 1] = _mm256_unpackhi_epi64(b[i], b[i + 4]);
+    }
+}
+
+// Columns x and y as pairs: of groups x and y to `to`, of those eight further on to `to_later`.
+inline void store_pairs(__m256i x, __m256i y, int16_t* to, int16_t* to_later) {
+    const __m256i low = _mm256_unpacklo_epi16(x, y), high = _mm256_unpackhi_epi16(x, y);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm256_permute2x128_si256(low, high, 0x20));
+    if (to_later == nullptr) return;
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to_later),
+                       _mm256_permute2x128_si256(low, high, 0x31));
+}
+
 template <class T>
 inline void unpack_scales(const uint8_t* const* rows, size_t at, int half, int block,
                           const Unpacked& to) {
     constexpr int kGroups = 256 / T::kGroup;
-    for (int r = 0; r < 8; ++r) {
-        alignas(32) int16_t scale[16], pair[16];
-        const __m256i s = T::scales(rows[r] + at);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(scale), s);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(pair), T::kHasMin ? T::mins(rows[r] + at) : s);
-        const int row = half * 8 + r;
-        for (int g = 0; g < kGroups; ++g) {
-            int16_t* both = to.scales + ((block * kGroups + g) * 16 + row) * 2;
-            both[0] = both[1] = scale[g];
-        }
-        for (int g = 0; g < kGroups / 2; ++g) {
-            std::memcpy(to.pairs + ((block * kGroups / 2 + g) * 16 + row) * 2, pair + 2 * g, 4);
-        }
+    constexpr bool kLater = kGroups == 16;
+    __m256i v[8];
+    for (int r = 0; r < 8; ++r) v[r] = T::scales(rows[r] + at);
+    transpose16(v);
+    int16_t* scales = to.scales + block * kGroups * 32 + half * 16;
+    for (int g = 0; g < 8; ++g) {
+        store_pairs(v[g], v[g], scales + g * 32, kLater ? scales + (g + 8) * 32 : nullptr);
+    }
+    if constexpr (T::kHasMin) {
+        for (int r = 0; r < 8; ++r) v[r] = T::mins(rows[r] + at);
+        transpose16(v);
+    }
+    int16_t* pairs = to.pairs + block * kGroups * 16 + half * 16;
+    for (int g = 0; g < 8; g += 2) {
+        store_pairs(v[g], v[g + 1], pairs + g * 16, kLater ? pairs + (g + 8) * 16 : nullptr);
     }
 }
 
@@ -86,8 +123,10 @@ inline void unpack_block256(const Panel& panel, const Unpacked& to) {
     for (int half = 0; half < 2; ++half) {
         const uint8_t* rows[8];
         row_pointers(panel, half * 8, rows);
+        const uintptr_t ahead = next_panel(panel, half);
         for (int b = 0; b < blocks; ++b) {
             const size_t at = static_cast<size_t>(b) * kBytes<T>;
+            prefetch<8 * kBytes<T>>(ahead + 8 * at);
             uint8_t* codes = to.codes + static_cast<size_t>(b) * 4096 + half * 32;
             unpack_group<T, 0>(rows, at, codes), unpack_group<T, 1>(rows, at, codes);
             unpack_group<T, 2>(rows, at, codes), unpack_group<T, 3>(rows, at, codes);
@@ -110,11 +149,29 @@ inline void quad_pairs(const uint8_t* codes, const int8_t* input, __m256i* pairs
     pairs[1] = pair_sums<T>(load256(codes + 32), x);
 }
 
-// sum += products of `Quads` times four columns, each int16 total times `scale` (two registers,
-// for eight rows each).
+// sum += products of `Quads` times four columns, each total times `scale` (two registers, for
+// eight rows each, a row's scale twice).
 template <class T, int NT, int Quads>
 inline void multiply_quads(const uint8_t* codes, const int8_t* const* input, const __m256i* scale,
                            __m256i (*sum)[2]) {
+    if constexpr (kVnni) {
+        __m256i part[NT][2] = {};
+        for (int quad = 0; quad < Quads; ++quad) {
+            for (int t = 0; t < NT; ++t) {
+                const __m256i x = broadcast32(input[t] + quad * 4);
+                for (int h = 0; h < 2; ++h) {
+                    part[t][h] = quad_sums<T>(part[t][h], load256(codes + quad * 64 + h * 32), x);
+                }
+            }
+        }
+        for (int t = 0; t < NT; ++t) {
+            for (int h = 0; h < 2; ++h) {
+                const __m256i once = _mm256_srai_epi32(scale[h], 16);
+                sum[t][h] = _mm256_add_epi32(sum[t][h], _mm256_mullo_epi32(part[t][h], once));
+            }
+        }
+        return;
+    }
     constexpr int kRun = T::kSteps < Quads ? T::kSteps : Quads;
     for (int first = 0; first < Quads; first += kRun) {
         __m256i part[NT][2];

@@ -16,7 +16,7 @@ namespace {
 template <int Bytes>
 inline void prefetch(uintptr_t ahead) {
     for (int i = 0; i < Bytes; i += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(ahead + i), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + i), _MM_HINT_T0);
     }
 }
 
@@ -28,15 +28,14 @@ inline __m256 dot8_block32(const uint8_t* const* rows, uintptr_t ahead, const In
     const float* d = in.d + static_cast<size_t>(token) * blocks;
     const float* s = in.s + static_cast<size_t>(token) * blocks;
     const int16_t* sums = in.sums32 + static_cast<size_t>(token) * blocks;
-    const __m256i ones = _mm256_set1_epi16(1);
     __m256 acc = _mm256_setzero_ps();
     size_t at = 0;
     for (int b = 0; b < blocks; ++b, at += kBytes<T>) {
-        const __m256i input = load256(q + b * 32);
+        const __m256i input = load256(q + b * 32), zero = _mm256_setzero_si256();
         __m256i v[8];
         for (int r = 0; r < 8; ++r) {
             if (r % 2 == 0) prefetch<2 * kBytes<T>>(ahead + 8 * at + r * kBytes<T>);
-            v[r] = _mm256_madd_epi16(pair_sums<T>(T::codes(rows[r] + at), input), ones);
+            v[r] = quad_sums<T>(zero, T::codes(rows[r] + at), input);
         }
         __m256i sum = T::kSmall ? fold8_small(v, 1) : fold8(v, 1);
         if (T::kOffset) sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(T::kOffset * sums[b]));

@@ -1,7 +1,7 @@
 // Products with packed matrices (packing.h): a lane is a row from the first load to the last sum.
 //
-// No prefetching here: memory is read as one stream, and asking for it in software made it slower
-// (28 instead of 40 to 47 GB/s).
+// Memory is read as one stream. Processors with VNNI read it faster when it is asked for ahead (49
+// instead of 41 GB/s on two cores of a Zen 5); older ones read it slower (28 instead of 40).
 #pragma once
 
 #include "avx2_gemm.h"
@@ -9,6 +9,13 @@
 
 namespace moestream {
 namespace {
+
+// Ask for a block that is a few blocks on.
+template <int Bytes>
+inline void prefetch_stream(const uint8_t* p) {
+    constexpr int kAhead = 2048;
+    if constexpr (kVnni) prefetch<Bytes>(reinterpret_cast<uintptr_t>(p) + kAhead);
+}
 
 // Codes of quad Q of 32 columns.
 template <class T, int Q>
@@ -32,7 +39,20 @@ inline __m256i packed_pairs(const uint8_t* group, const int8_t* q) {
     return pair_sums<T>(packed_codes<T, Q>(group), broadcast32(q + Q * 4));
 }
 
-// Sum over quads First to First + 3, times a scale a row; int16 totals as long as they fit.
+// Sum over quads First to First + 3.
+template <class T, int First>
+inline __m256i packed_quads(__m256i sum, const uint8_t* group, const int8_t* q) {
+    const auto add = [&]<int Q>(__m256i to) {
+        return quad_sums<T>(to, packed_codes<T, Q>(group), broadcast32(q + Q * 4));
+    };
+    sum = add.template operator()<First>(sum);
+    sum = add.template operator()<First + 1>(sum);
+    sum = add.template operator()<First + 2>(sum);
+    return add.template operator()<First + 3>(sum);
+}
+
+// Sum over quads First to First + 3, int16 totals as long as they fit, times a scale a row that is
+// there twice.
 template <class T, int First>
 inline __m256i packed_half(const uint8_t* group, const int8_t* q, __m256i scale) {
     const __m256i a = packed_pairs<T, First>(group, q), b = packed_pairs<T, First + 1>(group, q);
@@ -50,6 +70,30 @@ inline __m256i packed_half(const uint8_t* group, const int8_t* q, __m256i scale)
     }
 }
 
+// sum + the sums over quads First to Last.
+template <class T, int First, int Last>
+inline __m256i packed_quads(__m256i sum, const uint8_t* group, const int8_t* q) {
+    sum = quad_sums<T>(sum, packed_codes<T, First>(group), broadcast32(q + First * 4));
+    if constexpr (First == Last) {
+        return sum;
+    } else {
+        return packed_quads<T, First + 1, Last>(sum, group, q);
+    }
+}
+
+// sum + the sum over a group of columns, 32 or (from quad First) 16, times its scale.
+template <class T, int First = 0>
+inline __m256i packed_group(__m256i sum, const uint8_t* group, const int8_t* q, __m256i scale) {
+    constexpr int kLast = First + T::kGroup / 4 - 1;
+    if constexpr (kVnni) {
+        const __m256i part = packed_quads<T, First, kLast>(_mm256_setzero_si256(), group, q);
+        return _mm256_add_epi32(sum, _mm256_mullo_epi32(part, _mm256_srai_epi32(scale, 16)));
+    }
+    sum = _mm256_add_epi32(sum, packed_half<T, First>(group, q, scale));
+    if constexpr (T::kGroup == 16) return sum;
+    return _mm256_add_epi32(sum, packed_half<T, 4>(group, q, scale));
+}
+
 template <class T>
 inline __m256 packed_dot_block32(const uint8_t* p, const InputRows& in, int token) {
     constexpr Packing kPacking = packing_of(T::kType);
@@ -59,9 +103,11 @@ inline __m256 packed_dot_block32(const uint8_t* p, const InputRows& in, int toke
     const __m256i ones = _mm256_set1_epi16(1);
     __m256 acc = _mm256_setzero_ps();
     for (int b = 0; b < blocks; ++b, p += kPacking.block_bytes, q += 32) {
+        prefetch_stream<kPacking.block_bytes>(p);
         const uint8_t* codes = p + kPacking.codes_at();
-        __m256i sum = _mm256_add_epi32(packed_half<T, 0>(codes, q, ones),
-                                       packed_half<T, 4>(codes, q, ones));
+        __m256i sum = kVnni ? packed_quads<T, 0, 7>(_mm256_setzero_si256(), codes, q)
+                            : _mm256_add_epi32(packed_half<T, 0>(codes, q, ones),
+                                               packed_half<T, 4>(codes, q, ones));
         if (T::kOffset) {
             sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(T::kOffset * in.sums32[at + b]));
         }
@@ -104,6 +150,7 @@ inline __m256 packed_dot_block256(const uint8_t* p, const InputRows& in, int tok
                                           : in.sums32 + row * (in.columns / 32);
     __m256 acc = _mm256_setzero_ps();
     for (int b = 0; b < blocks; ++b, p += kPacking.block_bytes, sums += kGroups) {
+        prefetch_stream<kPacking.block_bytes>(p);
         __m256i sum = _mm256_setzero_si256(), pair = sum;
         for (int n = 0; n < kPacking.pairs; ++n) {
             const __m256i scales = packed_scales<T>(p + kPacking.scales_at() + n * 16);
@@ -114,16 +161,14 @@ inline __m256 packed_dot_block256(const uint8_t* p, const InputRows& in, int tok
             const uint8_t* codes = p + kPacking.codes_at();
             if constexpr (T::kGroup == 16) {
                 codes += n * kPacking.group_bytes();
-                sum = _mm256_add_epi32(sum, packed_half<T, 0>(codes, q, first));
-                sum = _mm256_add_epi32(sum, packed_half<T, 4>(codes, q, second));
+                sum = packed_group<T>(sum, codes, q, first);
+                sum = packed_group<T, 4>(sum, codes, q, second);
                 q += 32;
             } else {
                 codes += 2 * n * kPacking.group_bytes();
-                sum = _mm256_add_epi32(sum, packed_half<T, 0>(codes, q, first));
-                sum = _mm256_add_epi32(sum, packed_half<T, 4>(codes, q, first));
+                sum = packed_group<T>(sum, codes, q, first);
                 codes += kPacking.group_bytes();
-                sum = _mm256_add_epi32(sum, packed_half<T, 0>(codes, q + 32, second));
-                sum = _mm256_add_epi32(sum, packed_half<T, 4>(codes, q + 32, second));
+                sum = packed_group<T>(sum, codes, q + 32, second);
                 q += 64;
             }
         }

@@ -88,13 +88,22 @@ struct MXFP4 : Block32Type {
     static __m256i codes(const uint8_t* p) { return look_up(kMxfp4Values, nibbles(p + 1)); }
 };
 
+// e8m0_half_to_float of eight exponents.
+inline __m256 e8m0_halves8(__m256i exponents) {
+    const __m256i normal =
+        _mm256_slli_epi32(_mm256_sub_epi32(exponents, _mm256_set1_epi32(1)), 23);
+    const __m256i tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), exponents);
+    const __m256i is_tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), exponents);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, is_tiny));
+}
+
 // Scales of a block in eight rows.
 template <class T>
 inline __m256 load_scales8(const uint8_t* const* rows, size_t offset) {
     if constexpr (T::kType == Type::MXFP4) {
-        float d[8];
-        for (int r = 0; r < 8; ++r) d[r] = e8m0_half_to_float(rows[r][offset]);
-        return _mm256_loadu_ps(d);
+        const auto at = [&](int r) { return static_cast<int>(rows[r][offset]); };
+        return e8m0_halves8(
+            _mm256_setr_epi32(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)));
     } else {
         return load_halves8(rows, offset);
     }
@@ -253,6 +262,16 @@ inline __m256i pair_sums(__m256i codes, __m256i input) {
         return _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(input, codes));
     } else {
         return _mm256_maddubs_epi16(codes, input);
+    }
+}
+
+// sum + the sums of four neighbouring products, int32.
+template <class T>
+inline __m256i quad_sums(__m256i sum, __m256i codes, __m256i input) {
+    if constexpr (T::kSigned) {
+        return add_quads(sum, _mm256_abs_epi8(codes), _mm256_sign_epi8(input, codes));
+    } else {
+        return add_quads(sum, codes, input);
     }
 }
 

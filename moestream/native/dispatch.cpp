@@ -13,16 +13,26 @@ struct Entry {
 
 bool always() { return true; }
 
-#if defined(MOESTREAM_AVX2)
+#if defined(MOESTREAM_X86)
 bool has_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __builtin_cpu_supports("f16c");
+}
+
+bool has_avxvnni() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
+
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
 // The best first.
 constexpr Entry kEntries[] = {
-#if defined(MOESTREAM_AVX2)
+#if defined(MOESTREAM_X86)
+    {&kAvx512Kernels, has_avx512},
+    {&kAvxVnniKernels, has_avxvnni},
     {&kAvx2Kernels, has_avx2},
 #endif
     {&kScalarKernels, always},

@@ -109,7 +109,7 @@ class ExpertRun {
         const int groups = static_cast<int>(groups_.experts.size());
         const int panels = (rows + kPanelRows - 1) / kPanelRows;
         // Long runs of rows: each starts with a wait for memory that nothing hides.
-        const int step = std::clamp(groups * panels / (2 * context_.pool.threads()), 1, 32);
+        const int step = std::clamp(groups * panels / (2 * context_.pool.threads()), 1, 64);
         const int tasks = (panels + step - 1) / step;
         context_.pool.parallel_for(groups * tasks, [&](int task, int thread) {
             const int group = task / tasks, first = task % tasks * step;

@@ -21,7 +21,12 @@ else()
 endif()
 
 if(MOESTREAM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  list(APPEND MOESTREAM_SOURCES kernels_avx2.cpp)
-  list(APPEND MOESTREAM_DEFINITIONS MOESTREAM_AVX2)
-  set_source_files_properties(kernels_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  list(APPEND MOESTREAM_SOURCES kernels_avx2.cpp kernels_avxvnni.cpp kernels_avx512.cpp)
+  list(APPEND MOESTREAM_DEFINITIONS MOESTREAM_X86)
+  set(avx2 -mavx2 -mfma -mf16c)
+  set_source_files_properties(kernels_avx2.cpp PROPERTIES COMPILE_OPTIONS "${avx2}")
+  set_source_files_properties(kernels_avxvnni.cpp PROPERTIES COMPILE_OPTIONS "${avx2};-mavxvnni")
+  # GCC 12's own header uses registers that it leaves undefined, and warns of it.
+  set_source_files_properties(kernels_avx512.cpp PROPERTIES COMPILE_OPTIONS
+    "${avx2};-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-Wno-maybe-uninitialized;-Wno-uninitialized")
 endif()

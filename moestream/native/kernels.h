@@ -81,8 +81,10 @@ struct Kernels {
 };
 
 extern const Kernels kScalarKernels;
-#if defined(MOESTREAM_AVX2)
+#if defined(MOESTREAM_X86)
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvxVnniKernels;
+extern const Kernels kAvx512Kernels;
 #endif
 
 }  // namespace moestream
