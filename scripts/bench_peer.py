@@ -5,8 +5,11 @@ else the machine does falls on both; figures are medians. llama.cpp runs with it
 off, and the better median counts. The memory's read bandwidth is measured by the extension in the
 same run. The last line is JSON.
 
-llama-bench comes with llama.cpp: build it with
-    cmake -B build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON && cmake --build build -t llama-bench
+With llama-completion, the time from a process's start to its first token is measured as well.
+
+llama-bench and llama-completion come with llama.cpp: build them with
+    cmake -B build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON
+    cmake --build build -t llama-bench llama-completion
 and run
     python scripts/bench_peer.py model.gguf --llama-bench build/bin/llama-bench
 """
@@ -33,6 +36,8 @@ from moestream.sampling import SamplingParams
 from moestream.session import Session
 
 FLAGS = {"repack": ["--repack", "1"], "no repack": ["--repack", "0"]}
+COMPLETION_FLAGS = {"repack": ["--repack"], "no repack": ["--no-repack"]}
+PROMPT = "The capital of Italy is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,42 @@ def measure_theirs(
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
     return float(json.loads(done.stdout)[0]["avg_ts"])
+
+
+def seconds_to_first_byte(command: list[str]) -> float:
+    """From the start of a process to its first output."""
+    started = time.perf_counter()
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.read(1)
+        took = time.perf_counter() - started
+        process.stdout.read()
+    if process.returncode or not first:
+        sys.exit(f"{' '.join(command)} failed with status {process.returncode}")
+    return took
+
+
+def compare_first_token(args: argparse.Namespace) -> dict[str, object]:
+    """Alternate both programs, from a process's start to the first token of a short prompt."""
+    shared = ["-m", str(args.model), "-p", PROMPT, "-n", "2", "--temp", "0", "-t", str(args.threads)]
+    ours = [sys.executable, "-m", "moestream", "generate", str(args.model), "--raw", *shared[2:]]
+    peer = [str(args.llama_completion), *shared, "-no-cnv", "--no-display-prompt"]
+    mine: list[float] = []
+    theirs: dict[str, list[float]] = {name: [] for name in COMPLETION_FLAGS}
+    for _ in range(args.repeats):
+        mine.append(seconds_to_first_byte(ours))
+        for name, flags in COMPLETION_FLAGS.items():
+            theirs[name].append(seconds_to_first_byte([*peer, *flags]))
+    best = min(theirs, key=lambda name: statistics.median(theirs[name]))
+    our_time, their_time = statistics.median(mine), statistics.median(theirs[best])
+    return {
+        "moestream_s": round(our_time, 3),
+        "llama_cpp_s": round(their_time, 3),
+        "llama_cpp_flags": best,
+        "ratio": round(our_time / their_time, 3),
+    }
 
 
 @contextmanager
@@ -154,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--llama-bench", type=Path, required=True)
+    parser.add_argument("--llama-completion", type=Path, help="measure the first token's time too")
     parser.add_argument("--threads", type=int, default=_native.physical_cores())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--prompt", type=int, default=512, help="tokens of prefill, 0 for none")
@@ -165,6 +207,9 @@ def main() -> None:
     with real_time(args.real_time):
         bandwidth = context.read_bandwidth(1 << 29)
     results = compare(args)
+    if args.llama_completion:
+        results["first token"] = compare_first_token(args)
+        print(f"{'first token':14s} {json.dumps(results['first token'])}", flush=True)
     print(
         json.dumps(
             {
