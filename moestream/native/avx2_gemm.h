@@ -36,18 +36,13 @@ inline void store_codes(__m256i* v, uint8_t* to) {
     }
 }
 
-// Where half of the panel after this one begins: asked for while this one is taken apart.
-inline uintptr_t next_panel(const Panel& panel, int half) {
-    return reinterpret_cast<uintptr_t>(panel.weights) + (kPanelRows + half * 8) * panel.row_bytes;
-}
-
 template <class T>
 inline void unpack_block32(const Panel& panel, const Unpacked& to) {
     const int blocks = panel.input->columns / 32;
     for (int half = 0; half < 2; ++half) {
         const uint8_t* rows[8];
         row_pointers(panel, half * 8, rows);
-        const uintptr_t ahead = next_panel(panel, half);
+        const uintptr_t ahead = panel.next + half * 8 * panel.row_bytes;
         for (int b = 0; b < blocks; ++b) {
             const size_t at = static_cast<size_t>(b) * kBytes<T>;
             prefetch<8 * kBytes<T>>(ahead + 8 * at);
@@ -123,7 +118,7 @@ inline void unpack_block256(const Panel& panel, const Unpacked& to) {
     for (int half = 0; half < 2; ++half) {
         const uint8_t* rows[8];
         row_pointers(panel, half * 8, rows);
-        const uintptr_t ahead = next_panel(panel, half);
+        const uintptr_t ahead = panel.next + half * 8 * panel.row_bytes;
         for (int b = 0; b < blocks; ++b) {
             const size_t at = static_cast<size_t>(b) * kBytes<T>;
             prefetch<8 * kBytes<T>>(ahead + 8 * at);

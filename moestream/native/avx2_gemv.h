@@ -148,7 +148,9 @@ inline void gemv(const Panel& panel) {
     for (int first = 0; first < panel.rows; first += 8) {
         const uint8_t* rows[8];
         row_pointers(panel, first, rows);
-        const uintptr_t ahead = reinterpret_cast<uintptr_t>(rows[0]) + 8 * panel.row_bytes;
+        const uintptr_t ahead = first + 8 < panel.rows
+                                    ? reinterpret_cast<uintptr_t>(rows[0]) + 8 * panel.row_bytes
+                                    : panel.next;
         for (int t = 0; t < panel.tokens; ++t) {
             const int from = panel.in_rows ? panel.in_rows[t] : t;
             const int to = panel.out_rows ? panel.out_rows[t] : t;

@@ -55,6 +55,12 @@ Groups group_by_expert(const Routing& routing, const std::vector<int32_t>* batch
     return groups;
 }
 
+// Rows of the matrices of one group's expert.
+struct Place {
+    int group;
+    int row;
+};
+
 struct Scratch {
     uint8_t* panel;
     float* gate;  // (tokens, kPanelRows)
@@ -76,16 +82,17 @@ class ExpertRun {
     // hidden (pairs in group order, F) = silu(gate(x)) * up(x).
     void gate_and_up(const InputRows& gate_in, const InputRows& up_in, float* hidden) {
         const int width = experts_.gate.first.rows;
-        each_panel(width, [&](int group, int row, int thread) {
+        each_panel(width, [&](Place at, Place next, int thread) {
             const Scratch scratch = scratch_of(thread);
-            const int begin = groups_.starts[group], tokens = groups_.starts[group + 1] - begin;
-            const int rows = std::min(kPanelRows, width - row);
-            multiply(experts_.gate, group, row, gate_in, scratch.panel, scratch.gate);
-            multiply(experts_.up, group, row, up_in, scratch.panel, scratch.up);
+            const int begin = groups_.starts[at.group];
+            const int tokens = groups_.starts[at.group + 1] - begin;
+            const int rows = std::min(kPanelRows, width - at.row);
+            multiply(experts_.gate, at, next, gate_in, scratch.panel, scratch.gate);
+            multiply(experts_.up, at, next, up_in, scratch.panel, scratch.up);
             for (int t = 0; t < tokens; ++t) {
                 context_.kernels.swiglu(scratch.gate + t * kPanelRows, scratch.up + t * kPanelRows,
                                         rows,
-                                        hidden + static_cast<size_t>(begin + t) * width + row);
+                                        hidden + static_cast<size_t>(begin + t) * width + at.row);
             }
         });
     }
@@ -93,11 +100,11 @@ class ExpertRun {
     // outputs (tokens, slots, E) = down(hidden).
     void down(const InputRows& in, float* outputs) {
         const int width = experts_.down.first.rows;
-        each_panel(width, [&](int group, int row, int thread) {
-            Panel panel = make_panel(experts_.down, group, row, in, scratch_of(thread).panel);
-            panel.in_rows = groups_.positions.data() + groups_.starts[group];
-            panel.out_rows = groups_.pairs.data() + groups_.starts[group];
-            panel.out = outputs + row;
+        each_panel(width, [&](Place at, Place next, int thread) {
+            Panel panel = make_panel(experts_.down, at, next, in, scratch_of(thread).panel);
+            panel.in_rows = groups_.positions.data() + groups_.starts[at.group];
+            panel.out_rows = groups_.pairs.data() + groups_.starts[at.group];
+            panel.out = outputs + at.row;
             panel.out_stride = width;
             context_.kernels.matmul[experts_.down.first.type](panel);
         });
@@ -108,35 +115,45 @@ class ExpertRun {
     void each_panel(int rows, const Body& body) {
         const int groups = static_cast<int>(groups_.experts.size());
         const int panels = (rows + kPanelRows - 1) / kPanelRows;
-        // Long runs of rows: each starts with a wait for memory that nothing hides.
-        const int step = std::clamp(groups * panels / (2 * context_.pool.threads()), 1, 64);
+        // Long runs of rows: where the next one starts is a guess (see below).
+        const int step = std::clamp(groups * panels / (2 * context_.pool.threads()), 1, 32);
         const int tasks = (panels + step - 1) / step;
         context_.pool.parallel_for(groups * tasks, [&](int task, int thread) {
-            const int group = task / tasks, first = task % tasks * step;
-            for (int p = first; p < std::min(first + step, panels); ++p) {
-                body(group, p * kPanelRows, thread);
+            // Threads take tasks in turn, so this one will probably be given that one next.
+            const int later = task + context_.pool.threads();
+            Place at{task / tasks, task % tasks * step};
+            const int end = std::min(at.row + step, panels);
+            while (at.row < end) {
+                Place next{at.group, at.row + 1};
+                if (next.row == end && later < groups * tasks) {
+                    next = {later / tasks, later % tasks * step};
+                }
+                body({at.group, at.row * kPanelRows}, {next.group, next.row * kPanelRows}, thread);
+                ++at.row;
             }
         });
     }
 
-    void multiply(const ExpertMatrices& matrices, int group, int row, const InputRows& in,
+    void multiply(const ExpertMatrices& matrices, Place at, Place next, const InputRows& in,
                   uint8_t* scratch, float* out) {
-        Panel panel = make_panel(matrices, group, row, in, scratch);
-        panel.in_rows = groups_.rows.data() + groups_.starts[group];
+        Panel panel = make_panel(matrices, at, next, in, scratch);
+        panel.in_rows = groups_.rows.data() + groups_.starts[at.group];
         panel.out = out;
         panel.out_stride = kPanelRows;
         context_.kernels.matmul[matrices.first.type](panel);
     }
 
-    Panel make_panel(const ExpertMatrices& matrices, int group, int row, const InputRows& in,
+    Panel make_panel(const ExpertMatrices& matrices, Place at, Place next, const InputRows& in,
                      uint8_t* scratch) {
-        const Matrix matrix = matrices.expert(groups_.experts[group]);
+        const Matrix matrix = matrices.expert(groups_.experts[at.group]);
         Panel panel{};
-        panel.weights = matrix.row(row);
+        panel.weights = matrix.row(at.row);
         panel.row_bytes = matrix.row_bytes;
-        panel.rows = std::min(kPanelRows, matrix.rows - row);
+        panel.rows = std::min(kPanelRows, matrix.rows - at.row);
+        panel.next = reinterpret_cast<uintptr_t>(
+            matrices.expert(groups_.experts[next.group]).row(next.row));
         panel.input = &in;
-        panel.tokens = groups_.starts[group + 1] - groups_.starts[group];
+        panel.tokens = groups_.starts[at.group + 1] - groups_.starts[at.group];
         panel.scratch = scratch;
         return panel;
     }

@@ -38,6 +38,7 @@ struct Panel {
     int tokens;
     float* out;
     size_t out_stride;  // floats from one output row to the next
+    uintptr_t next;  // address that this thread will probably read from next; 0: not known
     uint8_t* scratch;   // panel_scratch_bytes(columns), 64-byte aligned, this thread's own
 };
 

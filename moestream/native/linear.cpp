@@ -62,6 +62,7 @@ void multiply_rows(Context& context, const Product& product, const InputRows& in
         Panel panel{};
         panel.weights = weight.row(row);
         panel.row_bytes = weight.row_bytes;
+        panel.next = reinterpret_cast<uintptr_t>(weight.row(row + kPanelRows));
         panel.rows = std::min(kPanelRows, last - row);
         panel.input = &input;
         panel.tokens = input.tokens;
