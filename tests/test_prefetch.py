@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from moestream.experts.prefetch import _PAUSE, _WINDOW, Prefetcher
+from moestream.experts.prefetch import _KEPT, _TRIALS, _WINDOW, Prefetcher
 from moestream.experts.statistics import ResidencyStats
 
-LAYERS, SIZE = (0, 1, 2), 1000
+LAYERS = (0, 1, 2)
 
 
 class FakeResidency:
@@ -24,13 +24,11 @@ class FakeResidency:
         return self.counts
 
 
-def make(layers_ahead: int = 1, **options):
+def make(layers_ahead: int = 1):
     residency = FakeResidency()
     # A layer's router gives its own number and what the stream says.
     predictors = {n: lambda x, n=n: np.array([[n, int(x[0, 0])]], np.int32) for n in LAYERS}
-    sizes = dict.fromkeys(LAYERS, SIZE)
-    prefetcher = Prefetcher(residency, predictors, sizes, layers_ahead=layers_ahead, **options)
-    return prefetcher, residency
+    return Prefetcher(residency, predictors, layers_ahead=layers_ahead), residency
 
 
 def stream(value: int = 7, tokens: int = 1) -> np.ndarray:
@@ -76,47 +74,51 @@ def test_recall_is_that_of_the_nearest_guess():
     assert {layer: record.recall for layer, record in prefetcher.recall.items()} == {1: 0.5, 2: 1}
 
 
-def test_it_goes_on_while_it_saves_reads():
-    prefetcher, residency = make()
-    for _ in range(3):
-        residency.counts.useful_bytes += 10**9
-        run_tokens(prefetcher, _WINDOW)
-        assert prefetcher.is_on
+def stall(prefetcher: Prefetcher, residency: FakeResidency, *, on: float, off: float, tokens: int):
+    """Run tokens that stall for ``on`` seconds with guesses and ``off`` without: were they on?"""
+    were_on = []
+    for _ in range(tokens):
+        residency.counts.decode.stall_s += on if prefetcher.is_on else off
+        run_tokens(prefetcher, 1)
+        were_on.append(prefetcher.is_on)
+    return were_on
 
 
-def test_it_stops_while_nothing_comes_of_it_and_tries_again():
+def test_both_are_tried_twice_before_one_is_chosen():
     prefetcher, residency = make()
-    residency.counts.wasted_bytes += 10**8
-    residency.counts.decode.stall_s += 1.0
-    run_tokens(prefetcher, _WINDOW)
-    assert not prefetcher.is_on
+    on = stall(prefetcher, residency, on=1, off=2, tokens=_TRIALS * _WINDOW - 1)
+    windows = [on[first] for first in range(0, len(on), _WINDOW)]
+    assert windows == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("on", "off"), [(0.1, 0.2), (0.2, 0.1)])
+def test_what_stalls_less_is_kept_to(on, off):
+    prefetcher, residency = make()
+    stall(prefetcher, residency, on=on, off=off, tokens=_TRIALS * _WINDOW)
+    kept = stall(prefetcher, residency, on=on, off=off, tokens=_KEPT - 1)
+    assert set(kept) == {on < off}
+
+
+def test_no_guess_is_made_while_they_are_off():
+    prefetcher, residency = make()
+    stall(prefetcher, residency, on=2, off=1, tokens=_TRIALS * _WINDOW)
     made = len(residency.guesses)
-    run_tokens(prefetcher, _PAUSE - 1)
+    stall(prefetcher, residency, on=2, off=1, tokens=_KEPT - 1)
     assert len(residency.guesses) == made
-    run_tokens(prefetcher, 1)
-    assert prefetcher.is_on
-    assert len(residency.guesses) > made
 
 
-def test_waste_on_an_idle_disk_costs_nothing():
+def test_the_other_is_tried_again_and_taken_up_once_it_is_better():
     prefetcher, residency = make()
-    residency.counts.wasted_bytes += 15 * 10**8
-    residency.counts.useful_bytes += 10**9
-    run_tokens(prefetcher, _WINDOW)
-    assert prefetcher.is_on
+    stall(prefetcher, residency, on=2, off=1, tokens=_TRIALS * _WINDOW + _KEPT)
+    assert prefetcher.is_on  # a trial
+    stall(prefetcher, residency, on=0.1, off=1, tokens=_WINDOW + 2 * (_KEPT + _WINDOW))
+    kept = stall(prefetcher, residency, on=0.1, off=1, tokens=_KEPT)
+    assert sum(kept) > _KEPT / 2
 
 
-def test_mostly_wrong_guesses_stop_even_on_an_idle_disk():
+def test_making_guesses_is_a_cost_too(monkeypatch):
+    seconds = iter(range(10**6))  # a second passes whenever the time is asked for
+    monkeypatch.setattr("moestream.experts.prefetch.time.perf_counter", lambda: next(seconds))
     prefetcher, residency = make()
-    residency.counts.wasted_bytes += 3 * 10**9
-    residency.counts.useful_bytes += 10**9
-    run_tokens(prefetcher, _WINDOW)
-    assert not prefetcher.is_on
-
-
-def test_always_means_always():
-    prefetcher, residency = make(always=True)
-    residency.counts.wasted_bytes += 10**9
-    residency.counts.decode.stall_s += 9.0
-    run_tokens(prefetcher, 2 * _WINDOW)
-    assert prefetcher.is_on
+    stall(prefetcher, residency, on=1, off=2, tokens=_TRIALS * _WINDOW)
+    assert not prefetcher.is_on  # it saves one second a token and takes three

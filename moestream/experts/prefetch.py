@@ -21,10 +21,13 @@ Predict = Callable[[Any], NDArray[np.int32]]
 """Expert ids (T, k) that a layer's router gives for the residual stream (T, E)."""
 
 _WINDOW = 16
-_PAUSE = 112
-"""Tokens over which worth and cost are compared, and for which a loss switches guessing off."""
-_LEAST_USEFUL = 1 / 3
-"""Share of the bytes guessed that must be used: below it, guesses keep the disk from demand."""
+"""Tokens of a trial, with guesses or without."""
+_KEPT = 112
+"""Tokens for which the better of the two is kept to, before the other is tried again."""
+_TRIALS = 4
+"""Windows before the first choice: each kind twice, since the first few tokens start cold."""
+_NEWS = 0.5
+"""Weight of the latest window in the running cost of its kind."""
 
 
 class Prefetcher:
@@ -34,10 +37,8 @@ class Prefetcher:
         self,
         residency: Residency,
         predictors: Mapping[int, Predict],
-        expert_bytes: Mapping[int, int],
         *,
         layers_ahead: int = 1,
-        always: bool = False,
     ) -> None:
         order = sorted(predictors)
         self._residency = residency
@@ -49,15 +50,14 @@ class Prefetcher:
             for place, layer in enumerate(order)
         }
         self._first = order[0] if order else -1
-        self._worth = Worth(residency, sum(expert_bytes.values()) / max(len(expert_bytes), 1))
-        self._always = always
+        self._trial = Trial(residency)
         self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
         self.recall: dict[int, LayerRecall] = residency.counts.recall
 
     @property
     def is_on(self) -> bool:
-        """Whether guesses are being made, not counted as a loss lately."""
-        return self._always or self._worth.pays
+        """Whether guesses are being made, and not found to cost more than they save."""
+        return self._trial.guessing
 
     def after_fetch(self, layer: int, x: Any, expert_ids: NDArray[np.int32]) -> None:
         """Guess from the residual stream ``x`` (T, E) of ``layer``, once its own reads are begun.
@@ -68,7 +68,7 @@ class Prefetcher:
             return
         self._score(layer, expert_ids)
         if layer == self._first:
-            self._worth.next_token()
+            self._trial.next_token()
         if not self.is_on:
             return
         started = time.perf_counter()
@@ -77,7 +77,7 @@ class Prefetcher:
             if distance == 1:
                 self._guessed[later] = set(guess)
             self._residency.speculate(later, guess, distance)
-        self._worth.cost_s += time.perf_counter() - started
+        self._trial.spent_s += time.perf_counter() - started
 
     def _score(self, layer: int, expert_ids: NDArray[np.int32]) -> None:
         guess = self._guessed.pop(layer, None)
@@ -89,51 +89,37 @@ class Prefetcher:
         record.predicted += sum(expert in guess for expert in routed)
 
 
-class Worth:
-    """A running estimate of what guessing saves against what it costs.
+class Trial:
+    """Guesses for a window of tokens, does without for another, and keeps to what costs less.
 
-    A useful guess saves at most the time to read an expert; a wrong one costs that time when the
-    disk has demand to serve, which is the more often the more time is spent stalled. Mostly wrong
-    ones are a loss whatever the times say: they are noisy, and the disk may be another's too.
+    A token costs the time that it stalls and the time that its guesses take to make. Both are
+    measured rather than inferred: what a guess saves depends on what else the disk has to do,
+    and wrong ones are not free while it is busy.
     """
 
-    def __init__(self, residency: Residency, expert_bytes: float) -> None:
-        self.cost_s = 0.0
-        self.saved_s = 0.0
-        """What the last window brought, less what it cost."""
-        self.pays = True
+    def __init__(self, residency: Residency) -> None:
+        self.guessing = True
+        self.spent_s = 0.0
+        """Time that guesses took in this window."""
         self._residency = residency
-        self._expert_bytes = expert_bytes
-        self._tokens = 0
-        self._since = (0, 0, 0.0)
+        self._cost_s: dict[bool, float] = {}  # of a token, with guesses and without
+        self._windows = self._tokens = 0
+        self._length = _WINDOW
+        self._stalled_s = 0.0
 
     def next_token(self) -> None:
-        """Note that a pass begins; at the end of a window, decide."""
+        """Note that a pass begins; at the end of a window, decide what the next one does."""
         self._tokens += 1
-        if self._tokens < (_WINDOW if self.pays else _PAUSE):
+        if self._tokens < self._length:
             return
-        self._tokens = 0
-        if not self.pays:
-            self.pays = True  # try again: the workload may have moved on
-            self._start_window()
-            return
-        stats = self._residency.stats()
-        useful, wasted, stall_s = (
-            now - then
-            for now, then in zip(
-                (stats.useful_bytes, stats.wasted_bytes, stats.decode.stall_s),
-                self._since,
-                strict=True,
-            )
-        )
-        speed = stats.bandwidth or 1e9
-        # Where nothing stalls, a wasted read disturbs nobody.
-        loss_s = min(wasted / speed, stall_s)
-        self.saved_s = useful / speed - loss_s - self.cost_s
-        self.pays = self.saved_s > 0 and useful >= _LEAST_USEFUL * (useful + wasted)
-        self._start_window()
-
-    def _start_window(self) -> None:
-        stats = self._residency.stats()
-        self._since = (stats.useful_bytes, stats.wasted_bytes, stats.decode.stall_s)
-        self.cost_s = 0.0
+        stalled_s = self._residency.stats().decode.stall_s
+        cost_s = (stalled_s - self._stalled_s + self.spent_s) / self._tokens
+        before = self._cost_s.get(self.guessing, cost_s)
+        self._cost_s[self.guessing] = before + (cost_s - before) * _NEWS
+        self._windows += 1
+        self._stalled_s, self.spent_s, self._tokens = stalled_s, 0.0, 0
+        if self._windows < _TRIALS or self._length == _KEPT:
+            self.guessing, self._length = not self.guessing, _WINDOW
+        else:
+            self.guessing = self._cost_s[True] < self._cost_s[False]
+            self._length = _KEPT

@@ -107,9 +107,8 @@ class ExpertStreaming:
         self._store.close()
 
     def _make_prefetcher(self, ahead: int) -> Prefetcher:
-        sizes = {layer: experts.expert_bytes for layer, experts in self._store.layers.items()}
         predictors = {layer: _predictor(moe) for layer, moe in self._moes.items()}
-        return Prefetcher(self.residency, predictors, sizes, layers_ahead=ahead)
+        return Prefetcher(self.residency, predictors, layers_ahead=ahead)
 
 
 def plan_model(
