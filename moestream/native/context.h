@@ -1,6 +1,6 @@
 // What the operations share: threads, kernels, scratch memory. And the operations themselves.
 //
-// Arguments have been checked by bindings.cpp; nothing here throws but std::bad_alloc, and that
+// Arguments have been checked by bind_*.cpp; nothing here throws but std::bad_alloc, and that
 // only before any task runs. Shapes as in moestream/layers/__init__.py.
 #pragma once
 
