@@ -236,7 +236,7 @@ def test_elementwise_arguments():
     with pytest.raises(ValueError, match="turns"):
         CONTEXT.rope(floats(1, 2, 8), floats(1, 5), floats(1, 5), True, floats(1, 2, 8))
     with pytest.raises(ValueError, match="cannot choose"):
-        CONTEXT.route(floats(1, 3), True, 1.0, np.zeros((1, 4), np.int32), floats(1, 4))
+        CONTEXT.route(floats(1, 3), True, np.zeros((1, 4), np.int32), floats(1, 4))
 
 
 @pytest.mark.parametrize(("threads", "isa"), [(0, None), (2000, None), (1, "none")])

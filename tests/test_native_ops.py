@@ -145,8 +145,8 @@ def test_route_is_the_references(monkeypatch, isa, normalise):
     rng = np.random.default_rng(6)
     logits = rng.standard_normal((50, 60), np.float32)
     logits[3, 7:20] = logits[3, 40]  # equals: the lower id first
-    ids, weights = ops.route(logits, 8, normalise=normalise, scale=1.5)
-    theirs = REFERENCE.route(logits, 8, normalise=normalise, scale=1.5)
+    ids, weights = ops.route(logits, 8, normalise=normalise)
+    theirs = REFERENCE.route(logits, 8, normalise=normalise)
     np.testing.assert_array_equal(ids, theirs[0])
     np.testing.assert_allclose(weights, theirs[1], rtol=2e-6)
 
@@ -155,7 +155,7 @@ def test_route_is_the_references(monkeypatch, isa, normalise):
 def test_route_of_nan_chooses_different_experts(monkeypatch, isa):
     ops = backend(monkeypatch, isa)
     for logits in (np.full((1, 6), np.nan), [[0, np.nan, 1, 2, 3, 4]], [[np.inf] * 6]):
-        ids, weights = ops.route(np.array(logits, np.float32), 3, normalise=True, scale=1.0)
+        ids, weights = ops.route(np.array(logits, np.float32), 3, normalise=True)
         assert len(set(ids[0])) == 3
         assert not np.isfinite(weights).any()
 

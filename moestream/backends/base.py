@@ -139,13 +139,11 @@ class Backend(Protocol):
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
         """``x * sigmoid(logits)``: (T, E) scaled by (T, 1)."""
 
-    def route(
-        self, logits: Array, k: int, *, normalise: bool, scale: float
-    ) -> tuple[NDArray[np.int32], Array]:
+    def route(self, logits: Array, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Array]:
         """Softmax over all experts, the k largest: ids (T, k) and weights (T, k).
 
         Ids are in order of falling weight, the lower id first among equals. ``normalise`` divides
-        the k weights by their sum (``norm_topk_prob``); ``scale`` multiplies them.
+        the k weights by their sum (``norm_topk_prob``).
         """
 
     def moe_ffn(

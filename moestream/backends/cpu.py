@@ -155,13 +155,11 @@ class CpuBackend:
         sigmoid: Floats = np.where(logits >= 0, np.ones_like(decay), decay) / (1 + decay)
         return x * sigmoid
 
-    def route(
-        self, logits: Floats, k: int, *, normalise: bool, scale: float
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def route(self, logits: Floats, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Floats]:
         """Softmax over all, then the k largest one by one."""
         ids = np.empty((len(logits), k), np.int32)
         weights = np.empty((len(logits), k), np.float32)
-        self._run.route(logits, normalise, scale, ids, weights)
+        self._run.route(logits, normalise, ids, weights)
         return ids, weights
 
     def moe_ffn(

@@ -117,9 +117,7 @@ class ReferenceBackend:
         """``x * sigmoid(logits)``."""
         return x * _sigmoid(logits)
 
-    def route(
-        self, logits: Floats, k: int, *, normalise: bool, scale: float
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def route(self, logits: Floats, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Floats]:
         """Softmax over all, then the k largest by a stable sort."""
         probabilities = _softmax(logits)  # (T, N)
         ids = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
@@ -127,7 +125,7 @@ class ReferenceBackend:
         if normalise:
             total = np.sum(weights, axis=-1, keepdims=True)
             weights = weights / np.maximum(total, np.float32(_MIN_WEIGHT_SUM))
-        return ids.astype(np.int32), weights * np.float32(scale)
+        return ids.astype(np.int32), weights
 
     def moe_ffn(
         self,

@@ -55,7 +55,7 @@ void call_swiglu(Context& context, const Floats& gate, const Floats& up, const F
     swiglu(context, gate.data(), up.data(), gate.size(), out.data());
 }
 
-void call_route(Context& context, const Floats& logits, bool normalise, float scale,
+void call_route(Context& context, const Floats& logits, bool normalise,
                 const IntsOut& ids, const FloatsOut& weights) {
     check_shape("logits", logits, {-1, -1});
     const auto tokens = static_cast<int64_t>(logits.shape(0));
@@ -69,8 +69,7 @@ void call_route(Context& context, const Floats& logits, bool normalise, float sc
               experts = checked_int("experts", logits.shape(1)),
               k = checked_int("experts a token", ids.shape(1));
     Running running(context);
-    route(context, logits.data(), count, experts, k, normalise, scale, ids.data(),
-          weights.data());
+    route(context, logits.data(), count, experts, k, normalise, ids.data(), weights.data());
 }
 
 }  // namespace
@@ -86,7 +85,7 @@ void bind_elementwise(nb::class_<Context>& context) {
              arg("out").noconvert())
         .def("swiglu", &call_swiglu, arg("gate").noconvert(), arg("up").noconvert(),
              arg("out").noconvert())
-        .def("route", &call_route, arg("logits").noconvert(), arg("normalise"), arg("scale"),
+        .def("route", &call_route, arg("logits").noconvert(), arg("normalise"),
              arg("ids").noconvert(), arg("weights").noconvert());
 }
 

@@ -132,7 +132,7 @@ void rope(Context&, const float* x, int tokens, int heads, int dim, const float*
 void add(Context&, const float* a, const float* b, size_t count, float* out);
 void swiglu(Context&, const float* gate, const float* up, size_t count, float* out);
 void route(Context&, const float* logits, int tokens, int experts, int k, bool normalise,
-           float scale, int32_t* ids, float* weights);
+           int32_t* ids, float* weights);
 
 // Bytes a second that all threads together read from memory.
 double read_bandwidth(Context&, size_t bytes, int repeats);
