@@ -1,29 +1,44 @@
 // The Python face of attention over the KV cache.
 #include "bind.h"
+#include "cache_rows.h"
 #include "checks.h"
 
 namespace moestream {
 namespace {
 
-bool checked_half(const char* name, const AnyOut& buffer) {
-    if (buffer.dtype() == nb::dtype<float>()) return false;
-    const auto type = buffer.dtype();
-    if (type.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) && type.bits == 16) {
-        return true;
+// The type of a cache buffer (kv_heads, positions, row): float16, float32, or bytes of Q8_0.
+Type checked_cache(const char* name, const AnyOut& buffer, int64_t kv_heads, int64_t positions,
+                   int64_t dim) {
+    const auto number = buffer.dtype();
+    const bool is_float = number.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float);
+    Type type = Type::Q8_0;
+    if (number == nb::dtype<float>()) {
+        type = Type::F32;
+    } else if (is_float && number.bits == 16) {
+        type = Type::F16;
+    } else if (number != nb::dtype<uint8_t>()) {
+        throw nb::type_error(
+            (std::string(name) + " must hold float16, float32, or Q8_0 as uint8").c_str());
     }
-    throw nb::type_error((std::string(name) + " must hold float16 or float32").c_str());
+    if (type == Type::Q8_0 && dim % 32 != 0) {
+        fail("heads of " + std::to_string(dim) + " are not whole Q8_0 blocks of 32");
+    }
+    const auto row = static_cast<int64_t>(cache_row_bytes(type, checked_int("head size", dim)));
+    check_shape(name, buffer, {kv_heads, positions, row / static_cast<int64_t>(buffer.itemsize())});
+    return type;
 }
 
 void call_attention(Context& context, const Floats& q, const Floats& k, const Floats& v,
                     const AnyOut& keys, const AnyOut& values, int64_t start, float scale,
                     const FloatsOut& out) {
     check_shape("q", q, {-1, -1, -1});
-    check_shape("keys", keys, {-1, -1, static_cast<int64_t>(q.shape(2))});
+    check_shape("keys", keys, {-1, -1, -1});
     const auto tokens = static_cast<int64_t>(q.shape(0)), heads = static_cast<int64_t>(q.shape(1)),
                dim = static_cast<int64_t>(q.shape(2)),
                kv_heads = static_cast<int64_t>(keys.shape(0)),
                positions = static_cast<int64_t>(keys.shape(1));
-    check_shape("values", values, {kv_heads, positions, dim});
+    const Type key_type = checked_cache("keys", keys, kv_heads, positions, dim),
+               value_type = checked_cache("values", values, kv_heads, positions, dim);
     check_shape("k", k, {tokens, kv_heads, dim});
     check_shape("v", v, {tokens, kv_heads, dim});
     check_shape("out", out, {tokens, heads * dim});
@@ -35,8 +50,6 @@ void call_attention(Context& context, const Floats& q, const Floats& k, const Fl
         fail("positions " + std::to_string(start) + " to " + std::to_string(start + tokens) +
              " do not fit in a cache of " + std::to_string(positions));
     }
-    const bool half = checked_half("keys", keys);
-    if (checked_half("values", values) != half) fail("keys and values differ in type");
     if (tokens == 0 || heads == 0) return;
     const AttentionShape shape{checked_int("tokens", tokens),
                                checked_int("heads", heads),
@@ -45,10 +58,11 @@ void call_attention(Context& context, const Floats& q, const Floats& k, const Fl
                                checked_int("positions", positions),
                                static_cast<int>(start),
                                scale,
-                               half};
+                               key_type,
+                               value_type};
     Running running(context);
-    attention(context, shape, q.data(), k.data(), v.data(), keys.data(), values.data(),
-              out.data());
+    attention(context, shape, q.data(), k.data(), v.data(), static_cast<uint8_t*>(keys.data()),
+              static_cast<uint8_t*>(values.data()), out.data());
 }
 
 }  // namespace

@@ -114,11 +114,11 @@ struct AttentionShape {
     int positions;  // of the cache buffers
     int start;
     float scale;
-    bool half;
+    Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
 };
 
 void attention(Context&, const AttentionShape&, const float* q, const float* k, const float* v,
-               void* keys, void* values, float* out);
+               uint8_t* keys, uint8_t* values, float* out);
 
 // Bytes of a resident copy of `matrix`, in the order that the kernels want, and the copy.
 size_t resident_bytes(const Context&, const Matrix& matrix);
