@@ -108,7 +108,6 @@ class Context:
         self,
         logits: NDArray[np.float32],
         normalise: bool,
-        scale: float,
         ids: NDArray[np.int32],
         weights: NDArray[np.float32],
     ) -> None: ...

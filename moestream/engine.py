@@ -8,11 +8,10 @@ import time
 from types import TracebackType
 from typing import get_args
 
-from moestream.backends import Backend, open_backend
+from moestream.backends import Backend, KVType, kv_row_bytes, open_backend
 from moestream.experts.memory import MemoryPlan, process_memory
 from moestream.experts.streaming import StreamingOptions
 from moestream.gguf import GGUFFile
-from moestream.layers.kv_cache import KVType
 from moestream.layers.moe import MoE
 from moestream.layers.streaming import ExpertStreaming, plan_model
 from moestream.models import Decoder, ModelConfig, load_model
@@ -27,13 +26,18 @@ class Engine:
     """A model file opened on a backend. A context manager; ``close`` unmaps the file."""
 
     def __init__(
-        self, file: GGUFFile, model: Decoder, backend: Backend, context_length: int, kv_type: KVType
+        self,
+        file: GGUFFile,
+        model: Decoder,
+        backend: Backend,
+        context_length: int,
+        kv_types: tuple[KVType, KVType],
     ) -> None:
         self.file = file
         self.model = model
         self.backend = backend
         self.context_length = context_length
-        self.kv_type: KVType = kv_type
+        self.kv_types = kv_types
         self.load_s = 0.0
         self.plan: MemoryPlan | None = None
         """How the budget is divided; None without one."""
@@ -49,7 +53,8 @@ class Engine:
         backend: str = "auto",
         threads: int | None = None,
         context_length: int | None = None,
-        kv_type: KVType = "f16",
+        cache_type_k: KVType = "f16",
+        cache_type_v: KVType = "f16",
         budget: str | None = None,
         streaming: StreamingOptions | None = None,
     ) -> "Engine":
@@ -60,7 +65,9 @@ class Engine:
             backend: ``auto``, or one of ``moestream.backends.BACKENDS``.
             threads: of the ``cpu`` backend; by default one a physical core.
             context_length: tokens a session can hold; by default the model's own, at most 8192.
-            kv_type: how keys and values are stored, ``f16`` or ``f32``.
+            cache_type_k: how keys are stored, ``f16``, ``q8_0`` (blocks of 32 in half the memory)
+                or ``f32``.
+            cache_type_v: the same of values.
             budget: memory for the process, ``6G``, ``640M``, ``50%`` or ``auto``: experts that
                 do not all fit into it are streamed. Those that do, and all without a budget, are
                 mapped, and the system's page cache decides.
@@ -69,20 +76,22 @@ class Engine:
         Raises:
             ModelFormatError, UnsupportedModelError, UnsupportedQuantError, BudgetError,
             StorageError: see ``errors``.
-            ValueError: a ``context_length`` or ``kv_type`` that cannot be.
+            ValueError: a ``context_length`` or cache type that cannot be.
         """
-        _check_cache(context_length, kv_type)
+        _check_cache(context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v)
         started = time.perf_counter()
         before = process_memory()
         maths = open_backend(backend, threads=threads)
         file = GGUFFile.open(path)
         try:
             model = load_model(file, maths)
+            for kv_type in (cache_type_k, cache_type_v):
+                kv_row_bytes(model.config.head_dim, kv_type)
         except BaseException:
             file.close()
             raise
         context = context_length or min(model.config.context_length, _DEFAULT_CONTEXT)
-        engine = cls(file, model, maths, context, kv_type)
+        engine = cls(file, model, maths, context, (cache_type_k, cache_type_v))
         engine._process_bytes = before
         if budget is not None:
             try:
@@ -121,8 +130,8 @@ class Engine:
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of keys and values of so many tokens."""
         config = self.config
-        values = 2 * config.num_layers * config.num_kv_heads * config.head_dim
-        return tokens * values * {"f16": 2, "f32": 4}[self.kv_type]
+        rows = tokens * config.num_layers * config.num_kv_heads
+        return rows * sum(kv_row_bytes(config.head_dim, kv_type) for kv_type in self.kv_types)
 
     def plan_memory(self, budget: str) -> MemoryPlan:
         """Divide a budget, ``6G``, ``640M``, ``50%`` or ``auto``, for this model.
@@ -157,8 +166,11 @@ class Engine:
         self.close()
 
 
-def _check_cache(context_length: int | None, kv_type: str) -> None:
+def _check_cache(context_length: int | None, **types: str) -> None:
     if context_length is not None and context_length < 1:
         raise ValueError(f"context_length is {context_length}, expected 1 or more")
-    if kv_type not in get_args(KVType):
-        raise ValueError(f"kv_type is {kv_type!r}, expected one of {', '.join(get_args(KVType))}")
+    for name, kv_type in types.items():
+        if kv_type not in get_args(KVType):
+            raise ValueError(
+                f"{name} is {kv_type!r}, expected one of {', '.join(get_args(KVType))}"
+            )

@@ -66,7 +66,7 @@ class Session:
             num_heads=config.num_kv_heads,
             head_dim=config.head_dim,
             capacity=engine.context_length,
-            kv_type=engine.kv_type,
+            kv_types=engine.kv_types,
         )
 
     def forward(

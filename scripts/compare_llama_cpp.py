@@ -118,7 +118,13 @@ def _engines(stack: ExitStack, model: Path, args: argparse.Namespace) -> dict[st
     runs: dict[str, Run] = {}
     for backend in args.backend or ["auto"]:
         engine = stack.enter_context(
-            Engine.open(model, backend=backend, kv_type=args.kv_type, context_length=args.window)
+            Engine.open(
+                model,
+                backend=backend,
+                cache_type_k=args.kv_type,
+                cache_type_v=args.kv_type,
+                context_length=args.window,
+            )
         )
         runs[f"moestream, {engine.backend.name}"] = partial(_forward, engine)
     return runs

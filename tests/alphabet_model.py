@@ -40,7 +40,12 @@ def successors() -> dict[int, int]:
 
 
 def write_alphabet_model(
-    path: Path, *, architecture: str = "llama", chat: bool = True, context: int = CONTEXT
+    path: Path,
+    *,
+    architecture: str = "llama",
+    chat: bool = True,
+    context: int = CONTEXT,
+    head_dim: int = EMBEDDING // HEADS,
 ) -> Path:
     """Write the model; without ``chat`` it has neither a template nor ChatML's tokens."""
     specials = SPECIALS if chat else ["<s>", "<x>", "</s>"]
@@ -53,6 +58,8 @@ def write_alphabet_model(
     writer.add_feed_forward_length(FFN)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(1)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_expert_count(EXPERTS)
     writer.add_expert_used_count(2)
@@ -66,7 +73,7 @@ def write_alphabet_model(
     writer.add_add_bos_token(False)
     if chat:
         writer.add_chat_template(TEMPLATE)
-    _add_tensors(writer, len(tokens))
+    _add_tensors(writer, len(tokens), head_dim)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -74,23 +81,22 @@ def write_alphabet_model(
     return path
 
 
-def _add_tensors(writer: GGUFWriter, vocab_size: int) -> None:
+def _add_tensors(writer: GGUFWriter, vocab_size: int, head_dim: int) -> None:
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.float32)
 
     output = zeros(vocab_size, EMBEDDING)
     for token in range(vocab_size):
         output[successors().get(token, END), token] = 1
-    key_size = EMBEDDING // HEADS
     tensors = {
         "token_embd": np.eye(vocab_size, EMBEDDING, dtype=np.float32),
         "output": output,
         "output_norm": np.ones(EMBEDDING, np.float32),
         "blk.0.attn_norm": np.ones(EMBEDDING, np.float32),
-        "blk.0.attn_q": zeros(EMBEDDING, EMBEDDING),
-        "blk.0.attn_k": zeros(key_size, EMBEDDING),
-        "blk.0.attn_v": zeros(key_size, EMBEDDING),
-        "blk.0.attn_output": zeros(EMBEDDING, EMBEDDING),
+        "blk.0.attn_q": zeros(HEADS * head_dim, EMBEDDING),
+        "blk.0.attn_k": zeros(head_dim, EMBEDDING),
+        "blk.0.attn_v": zeros(head_dim, EMBEDDING),
+        "blk.0.attn_output": zeros(EMBEDDING, HEADS * head_dim),
         "blk.0.ffn_norm": np.ones(EMBEDDING, np.float32),
         "blk.0.ffn_gate_inp": zeros(EXPERTS, EMBEDDING),
         "blk.0.ffn_gate_exps": zeros(EXPERTS, FFN, EMBEDDING),

@@ -4,15 +4,19 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from alphabet_model import write_alphabet_model
 from command_line import run
 
 import moestream
-from moestream import SamplingParams
+from moestream import Engine, SamplingParams
+from moestream.backends import KVType
 from moestream.cli.generate import generate
+from moestream.cli.options import CACHE_TYPES
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "-h"]])
@@ -39,6 +43,14 @@ def test_sampling_defaults_are_those_of_the_library() -> None:
     defaults = {param.name: param.default for param in generate.params}
     expected = asdict(SamplingParams()) | {"seed": -1}
     assert {name: defaults[name] for name in expected} == expected
+
+
+def test_cache_types_are_those_of_the_library() -> None:
+    assert get_args(KVType) == CACHE_TYPES
+    defaults = {param.name: param.default for param in generate.params}
+    opening = signature(Engine.open).parameters
+    for name in ("cache_type_k", "cache_type_v"):
+        assert defaults[name] == opening[name].default
 
 
 def test_version() -> None:

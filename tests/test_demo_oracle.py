@@ -33,7 +33,9 @@ def run(oracle: Oracle, backend: str) -> tuple[float, float]:
     """Mean KL divergence from the oracle, and perplexity."""
     kl, following = [], []
     length = oracle.tokens.shape[1]
-    with Engine.open(demo_path(), backend=backend, kv_type="f32", context_length=length) as engine:
+    with Engine.open(
+        demo_path(), backend=backend, cache_type_k="f32", cache_type_v="f32", context_length=length
+    ) as engine:
         for window, tokens in enumerate(oracle.tokens):
             logits = engine.session().forward(tokens)
             kl.append(oracle.kl(window, logits))

@@ -114,7 +114,13 @@ def test_the_timeline_is_true_though_the_output_layer_fails(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"context_length": 0}, {"context_length": -1}, {"kv_type": "q8_0"}]
+    "wrong",
+    [
+        {"context_length": 0},
+        {"context_length": -1},
+        {"cache_type_k": "q4_0"},
+        {"cache_type_v": "f8"},
+    ],
 )
 def test_arguments_that_make_no_sense_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -57,10 +57,44 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
         "model": str(alphabet),
         "backend": BACKEND,
         "seed": 7,
+        "cache_type_k": "f16",
+        "cache_type_v": "f16",
         "residency": None,
     }
     assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}
     assert all(timing > 0 for timing in timings.values())
+
+
+@pytest.mark.parametrize(
+    ("flags", "types", "told"),
+    [
+        (["-ctk", "q8_0", "-ctv", "q8_0"], ("q8_0", "q8_0"), "context 99 in q8_0, seed"),
+        (["--cache-type-k", "q8_0"], ("q8_0", "f16"), "99 with keys in q8_0 and values in f16,"),
+        (["-ctv", "f32"], ("f16", "f32"), "99 with keys in f16 and values in f32,"),
+    ],
+)
+def test_types_of_the_cache(
+    tmp_path: Path, flags: list[str], types: tuple[str, str], told: str
+) -> None:
+    model = write_alphabet_model(tmp_path / "blocks.gguf", head_dim=32)
+    arguments = ("generate", model, "-p", "hello", "-c", "99", *flags, *USE_BACKEND)
+    done = run(*arguments, "--json", "--policy", "decay")
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert (value["text"], value["cache_type_k"], value["cache_type_v"]) == (ALPHABET, *types)
+    sizes = {"f16": 64, "f32": 128, "q8_0": 34}  # of a head's 32 values
+    assert value["residency"]["plan"]["kv_bytes"] == 99 * sum(sizes[kind] for kind in types)
+    assert told in done.stderr.splitlines()[0]
+
+
+def test_a_type_of_cache_that_does_not_fit_the_model(alphabet: Path) -> None:
+    done = run("generate", alphabet, "-p", "hello", "-ctv", "q8_0", *USE_BACKEND)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "heads of 132 values do not divide into q8_0's blocks of 32" in done.stderr
+    assert "as f16 (--cache-type-k, --cache-type-v)" in done.stderr
+    done = run("generate", alphabet, "-p", "hello", "-ctk", "q4_0")
+    assert done.returncode == 2
+    assert "'q4_0' is not one of 'f16', 'f32', 'q8_0'" in done.stderr
 
 
 def test_the_demo_is_the_default(alphabet: Path, tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def open_engine(path: Path, backend: str) -> Engine:
     name = backend.partition(" ")[0]
-    return Engine.open(path, backend=name, kv_type="f32", context_length=CONTEXT)
+    return Engine.open(
+        path, backend=name, cache_type_k="f32", cache_type_v="f32", context_length=CONTEXT
+    )
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ def cache_of(capacity: int) -> KVCache:
         num_heads=1,
         head_dim=2,
         capacity=capacity,
-        kv_type="f32",
+        kv_types=("f32", "f32"),
     )
 
 
@@ -28,6 +28,27 @@ def test_grows_and_keeps_what_it_holds() -> None:
     grown, _ = cache.layer(1)
     assert grown.shape[1] >= 1200
     np.testing.assert_array_equal(grown[0, :200, 0], np.arange(200))
+
+
+def test_grows_by_whole_rows_of_either_type() -> None:
+    cache = KVCache(
+        ReferenceBackend(),
+        num_layers=1,
+        num_heads=2,
+        head_dim=64,
+        capacity=1000,
+        kv_types=("q8_0", "f32"),
+    )
+    held = []
+    for buffer in cache.layer(0):
+        buffer[:, :300] = np.arange(256 * buffer.shape[2]).reshape(1, 256, -1)[:, :300] % 200
+        held.append(buffer.copy())
+    cache.length = 256
+    cache.reserve(1)
+    for buffer, before in zip(cache.layer(0), held, strict=True):
+        assert buffer.dtype == before.dtype
+        assert buffer.shape == (2, 512, before.shape[2])
+        np.testing.assert_array_equal(buffer[:, :256], before)
 
 
 def test_never_grows_beyond_its_capacity() -> None:

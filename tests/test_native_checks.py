@@ -211,8 +211,10 @@ def test_attention_arguments():
         (1, floats(3, 1, 16)),
         (2, floats(2, 2, 16)),
         (4, np.zeros((2, 7, 16), np.float16)),
-        (4, np.zeros((2, 8, 16), np.float32)),
+        (4, np.zeros((2, 8, 15), np.float32)),
         (3, np.zeros((2, 8, 16), np.int32)),
+        (3, np.zeros((2, 8, 16), np.int8)),
+        (3, np.zeros((2, 8, 17), np.uint8)),
         (5, 6),
         (5, -1),
         (5, 2**62),
@@ -222,6 +224,20 @@ def test_attention_arguments():
         arguments[index] = bad
         with pytest.raises((ValueError, TypeError)):
             CONTEXT.attention(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("dim", "shape", "said"),
+    [
+        (48, (1, 8, 51), "heads of 48 are not whole Q8_0 blocks of 32"),
+        (64, (1, 8, 64), r"values has shape \(1, 8, 64\), expected \(1, 8, 68\)"),
+        (64, (2, 8, 68), r"values has shape \(2, 8, 68\), expected \(1, 8, 68\)"),
+    ],
+)
+def test_attention_over_blocks(dim: int, shape: tuple[int, ...], said: str):
+    q, keys = floats(1, 1, dim), np.zeros((1, 8, dim), np.float16)
+    with pytest.raises(ValueError, match=said):
+        CONTEXT.attention(q, q, q, keys, np.zeros(shape, np.uint8), 0, 1.0, floats(1, dim))
 
 
 def test_elementwise_arguments():
@@ -236,7 +252,7 @@ def test_elementwise_arguments():
     with pytest.raises(ValueError, match="turns"):
         CONTEXT.rope(floats(1, 2, 8), floats(1, 5), floats(1, 5), True, floats(1, 2, 8))
     with pytest.raises(ValueError, match="cannot choose"):
-        CONTEXT.route(floats(1, 3), True, 1.0, np.zeros((1, 4), np.int32), floats(1, 4))
+        CONTEXT.route(floats(1, 3), True, np.zeros((1, 4), np.int32), floats(1, 4))
 
 
 @pytest.mark.parametrize(("threads", "isa"), [(0, None), (2000, None), (1, "none")])

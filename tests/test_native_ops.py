@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from native_blocks import ISAS
 
 from moestream import _native
 from moestream.backends.cpu import CpuBackend
+from moestream.backends.kv_rows import write_rows
 from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
@@ -24,24 +26,30 @@ def backend(monkeypatch: pytest.MonkeyPatch, isa: str, threads: int = 2) -> CpuB
     return CpuBackend(threads)
 
 
-def filled_cache(ops, rng, kv_heads, positions, dim, kv_type):
-    keys = ops.kv_buffer(kv_heads, positions, dim, kv_type)
-    values = ops.kv_buffer(kv_heads, positions, dim, kv_type)
-    keys[:], values[:] = rng.standard_normal((2, kv_heads, positions, dim))
-    return keys, values
+def filled_cache(ops, rng, kv_heads, positions, dim, *kv_types):
+    rows = rng.standard_normal((2, kv_heads, positions, dim), np.float32)
+    buffers = [ops.kv_buffer(kv_heads, positions, dim, kv_type) for kv_type in kv_types]
+    for buffer, filling in zip(buffers, rows, strict=True):
+        write_rows(buffer, filling)
+    return buffers
 
 
 @each_isa
-@pytest.mark.parametrize("kv_type", ["f16", "f32"])
+@pytest.mark.parametrize(
+    ("kv_types", "dim"),
+    [
+        *product([("f16", "f16"), ("f32", "f32")], [64, 128, 20, 8]),
+        *product([("q8_0", "q8_0"), ("q8_0", "f16"), ("f32", "q8_0")], [64, 96]),
+    ],
+)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (8, 1), (4, 4), (40, 1)])
-@pytest.mark.parametrize("dim", [64, 128, 20, 8])
 @pytest.mark.parametrize(("start", "tokens"), [(0, 1), (0, 37), (300, 1), (255, 2), (700, 5)])
 def test_attention_is_the_references(
-    monkeypatch, isa, kv_type, heads, kv_heads, dim, start, tokens
+    monkeypatch, isa, kv_types, dim, heads, kv_heads, start, tokens
 ):
     rng = np.random.default_rng(start + tokens)
     ops = backend(monkeypatch, isa)
-    keys, values = filled_cache(ops, rng, kv_heads, start + tokens + 3, dim, kv_type)
+    keys, values = filled_cache(ops, rng, kv_heads, start + tokens + 3, dim, *kv_types)
     theirs = keys.copy(), values.copy()
     q = rng.standard_normal((tokens, heads, dim), np.float32) * 2
     k, v = rng.standard_normal((2, tokens, kv_heads, dim), np.float32)
@@ -54,8 +62,11 @@ def test_attention_is_the_references(
     np.testing.assert_array_equal(values, theirs[1])
 
 
-@pytest.mark.parametrize("dim", [64, 24, 20])
-def test_attention_has_the_same_bits_in_every_way(monkeypatch, dim):
+@pytest.mark.parametrize(
+    ("kv_types", "dim"),
+    [*product([("f16", "f16")], [64, 24, 20]), (("q8_0", "q8_0"), 64), (("f16", "q8_0"), 32)],
+)
+def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim):
     rng = np.random.default_rng(1)
     q = rng.standard_normal((90, 6, dim), np.float32)
     k, v = rng.standard_normal((2, 90, 2, dim), np.float32)
@@ -64,7 +75,7 @@ def test_attention_has_the_same_bits_in_every_way(monkeypatch, dim):
         for threads in (1, 2, 3, 8):
             for chunk in (1, 7, 90):
                 ops = backend(monkeypatch, isa, threads)
-                keys, values = filled_cache(ops, np.random.default_rng(2), 2, 700, dim, "f16")
+                keys, values = filled_cache(ops, np.random.default_rng(2), 2, 700, dim, *kv_types)
                 parts = [
                     ops.attention(
                         q[i : i + chunk],
@@ -86,7 +97,7 @@ def test_attention_has_the_same_bits_in_every_way(monkeypatch, dim):
 def test_attention_never_reads_what_is_not_yet_visible(monkeypatch, isa):
     ops = backend(monkeypatch, isa)
     rng = np.random.default_rng(3)
-    keys, values = filled_cache(ops, rng, 1, 64, 16, "f16")
+    keys, values = filled_cache(ops, rng, 1, 64, 16, "f16", "f16")
     keys[:, 10:], values[:, 10:] = np.nan, np.nan
     q = rng.standard_normal((3, 2, 16), np.float32)
     k, v = rng.standard_normal((2, 3, 1, 16), np.float32)
@@ -145,8 +156,8 @@ def test_route_is_the_references(monkeypatch, isa, normalise):
     rng = np.random.default_rng(6)
     logits = rng.standard_normal((50, 60), np.float32)
     logits[3, 7:20] = logits[3, 40]  # equals: the lower id first
-    ids, weights = ops.route(logits, 8, normalise=normalise, scale=1.5)
-    theirs = REFERENCE.route(logits, 8, normalise=normalise, scale=1.5)
+    ids, weights = ops.route(logits, 8, normalise=normalise)
+    theirs = REFERENCE.route(logits, 8, normalise=normalise)
     np.testing.assert_array_equal(ids, theirs[0])
     np.testing.assert_allclose(weights, theirs[1], rtol=2e-6)
 
@@ -155,7 +166,7 @@ def test_route_is_the_references(monkeypatch, isa, normalise):
 def test_route_of_nan_chooses_different_experts(monkeypatch, isa):
     ops = backend(monkeypatch, isa)
     for logits in (np.full((1, 6), np.nan), [[0, np.nan, 1, 2, 3, 4]], [[np.inf] * 6]):
-        ids, weights = ops.route(np.array(logits, np.float32), 3, normalise=True, scale=1.0)
+        ids, weights = ops.route(np.array(logits, np.float32), 3, normalise=True)
         assert len(set(ids[0])) == 3
         assert not np.isfinite(weights).any()
 

@@ -37,15 +37,15 @@ def test_swiglu_survives_huge_inputs() -> None:
 
 def test_route_orders_by_weight_then_id() -> None:
     logits = np.log(np.array([[0.1, 0.4, 0.1, 0.4]], np.float32))
-    ids, weights = ops.route(logits, 3, normalise=False, scale=1.0)
+    ids, weights = ops.route(logits, 3, normalise=False)
     assert ids.tolist() == [[1, 3, 0]]
     np.testing.assert_allclose(weights, [[0.4, 0.4, 0.1]], rtol=1e-6)
 
 
-def test_route_normalises_and_scales() -> None:
+def test_route_normalises() -> None:
     logits = np.log(np.array([[0.1, 0.3, 0.6]], np.float32))
-    _, weights = ops.route(logits, 2, normalise=True, scale=3.0)
-    np.testing.assert_allclose(weights, [[2.0, 1.0]], rtol=1e-6)
+    _, weights = ops.route(logits, 2, normalise=True)
+    np.testing.assert_allclose(weights, [[2 / 3, 1 / 3]], rtol=1e-6)
 
 
 def test_moe_sums_the_chosen_experts() -> None:

@@ -35,6 +35,11 @@ def test_yarn_keeps_fast_and_stretches_slow_coordinates() -> None:
     assert Rope(config).magnitude == pytest.approx(1 + 0.1 * np.log(4))
 
 
+def test_yarn_that_shortens_the_context_leaves_the_magnitude() -> None:
+    config = RopeConfig(64, scaling="yarn", factor=0.5, original_context=2048)
+    assert Rope(config).magnitude == 1
+
+
 @pytest.mark.parametrize("style", ["interleaved", "half"])
 def test_rotation_makes_scores_depend_on_distance_alone(style: str) -> None:
     rope, ops = Rope(RopeConfig(8)), ReferenceBackend()

@@ -11,6 +11,7 @@ from moestream.backends.base import (
     RopeStyle,
     StreamedExperts,
 )
+from moestream.backends.kv_rows import KVType, kv_row_bytes
 from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 
@@ -20,9 +21,11 @@ __all__ = [
     "Backend",
     "ExpertTensors",
     "Experts",
+    "KVType",
     "Matrix",
     "RopeStyle",
     "StreamedExperts",
+    "kv_row_bytes",
     "open_backend",
 ]
 

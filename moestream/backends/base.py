@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.kv_rows import KVType
 from moestream.gguf import Tensor
 
 Array: TypeAlias = Any
@@ -119,14 +120,19 @@ class Backend(Protocol):
     def rope(self, x: Array, cos: Array, sin: Array, style: RopeStyle) -> Array:
         """Turn the first ``2 * cos.shape[1]`` coordinates of each head: (T, H, D), (T, D/2)."""
 
-    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: str) -> Array:
-        """A zeroed (K, S, D) buffer of ``kv_type`` (``f16`` or ``f32``) for keys or values."""
+    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: KVType) -> Array:
+        """A zeroed buffer (K, S, ...) for keys or values, D of them a row stored as ``kv_type``.
+
+        Raises:
+            UnsupportedModelError: D is not a whole number of the type's blocks.
+        """
 
     def attention(
         self, q: Array, k: Array, v: Array, keys: Array, values: Array, start: int, scale: float
     ) -> Array:
         """Write k, v (T, K, D) at ``start`` into the buffers, then attend causally.
 
+        What is attended to is what the buffers hold, rounded to their types, which may differ.
         q is (T, H, D); token t sees positions 0 to ``start + t``. Returns (T, H * D).
         """
 
@@ -139,13 +145,11 @@ class Backend(Protocol):
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
         """``x * sigmoid(logits)``: (T, E) scaled by (T, 1)."""
 
-    def route(
-        self, logits: Array, k: int, *, normalise: bool, scale: float
-    ) -> tuple[NDArray[np.int32], Array]:
+    def route(self, logits: Array, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Array]:
         """Softmax over all experts, the k largest: ids (T, k) and weights (T, k).
 
         Ids are in order of falling weight, the lower id first among equals. ``normalise`` divides
-        the k weights by their sum (``norm_topk_prob``); ``scale`` multiplies them.
+        the k weights by their sum (``norm_topk_prob``).
         """
 
     def moe_ffn(

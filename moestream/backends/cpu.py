@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.base import Arrivals, ExpertTensors, RopeStyle, StreamedExperts
+from moestream.backends.kv_rows import KVType, kv_zeros
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType, dequantize
@@ -117,9 +118,11 @@ class CpuBackend:
         self._run.rope(x, cos, sin, style == "interleaved", out)
         return out  # (T, H, D)
 
-    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: str) -> NDArray[np.generic]:
+    def kv_buffer(
+        self, heads: int, positions: int, dim: int, kv_type: KVType
+    ) -> NDArray[np.generic]:
         """Zeros, which the system hands out page by page as they are written."""
-        return np.zeros((heads, positions, dim), {"f16": np.float16, "f32": np.float32}[kv_type])
+        return kv_zeros(heads, positions, dim, kv_type)
 
     def attention(
         self,
@@ -155,13 +158,11 @@ class CpuBackend:
         sigmoid: Floats = np.where(logits >= 0, np.ones_like(decay), decay) / (1 + decay)
         return x * sigmoid
 
-    def route(
-        self, logits: Floats, k: int, *, normalise: bool, scale: float
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def route(self, logits: Floats, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Floats]:
         """Softmax over all, then the k largest one by one."""
         ids = np.empty((len(logits), k), np.int32)
         weights = np.empty((len(logits), k), np.float32)
-        self._run.route(logits, normalise, scale, ids, weights)
+        self._run.route(logits, normalise, ids, weights)
         return ids, weights
 
     def moe_ffn(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.base import Arrivals, ExpertTensors, RopeStyle, StreamedExperts
+from moestream.backends.kv_rows import KVType, kv_zeros, read_rows, write_rows
 from moestream.gguf import Tensor
 from moestream.quants import dequantize
 
@@ -75,9 +76,11 @@ class ReferenceBackend:
         out[..., second] = a * sin + b * cos
         return out  # (T, H, D)
 
-    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: str) -> NDArray[np.generic]:
+    def kv_buffer(
+        self, heads: int, positions: int, dim: int, kv_type: KVType
+    ) -> NDArray[np.generic]:
         """Zeros, which the system hands out page by page as they are written."""
-        return np.zeros((heads, positions, dim), {"f16": np.float16, "f32": np.float32}[kv_type])
+        return kv_zeros(heads, positions, dim, kv_type)
 
     def attention(
         self,
@@ -93,16 +96,16 @@ class ReferenceBackend:
         tokens, heads, _ = q.shape
         kv_heads = k.shape[1]
         stop = start + tokens
-        keys[:, start:stop] = k.swapaxes(0, 1)
-        values[:, start:stop] = v.swapaxes(0, 1)
+        write_rows(keys[:, start:stop], k.swapaxes(0, 1))
+        write_rows(values[:, start:stop], v.swapaxes(0, 1))
         hidden = np.arange(stop) > np.arange(start, stop)[:, None]  # (T, S)
         out = np.empty((heads, tokens, v.shape[2]), np.float32)
         group = heads // kv_heads
         for head in range(heads):
-            past_keys = keys[head // group, :stop].astype(np.float32)  # (S, D)
+            past_keys = read_rows(keys[head // group, :stop])  # (S, D)
             scores = q[:, head] @ past_keys.T * np.float32(scale)  # (T, S)
             scores[hidden] = -np.inf
-            out[head] = _softmax(scores) @ values[head // group, :stop].astype(np.float32)
+            out[head] = _softmax(scores) @ read_rows(values[head // group, :stop])
         return out.swapaxes(0, 1).reshape(tokens, -1)  # (T, H * D)
 
     def add(self, a: Floats, b: Floats) -> Floats:
@@ -117,9 +120,7 @@ class ReferenceBackend:
         """``x * sigmoid(logits)``."""
         return x * _sigmoid(logits)
 
-    def route(
-        self, logits: Floats, k: int, *, normalise: bool, scale: float
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def route(self, logits: Floats, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Floats]:
         """Softmax over all, then the k largest by a stable sort."""
         probabilities = _softmax(logits)  # (T, N)
         ids = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
@@ -127,7 +128,7 @@ class ReferenceBackend:
         if normalise:
             total = np.sum(weights, axis=-1, keepdims=True)
             weights = weights / np.maximum(total, np.float32(_MIN_WEIGHT_SUM))
-        return ids.astype(np.int32), weights * np.float32(scale)
+        return ids.astype(np.int32), weights
 
     def moe_ffn(
         self,

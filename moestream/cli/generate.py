@@ -47,6 +47,7 @@ class Run:
     trace: Path | None = None
     parts: list[str] = field(default_factory=list)
     backend: str | None = None
+    cache_types: tuple[str | None, str | None] = (None, None)
     budget_bytes: int | None = None
     outcome: Outcome | None = None
     load_s: float = 0.0
@@ -157,6 +158,7 @@ def _open(run: Run, options: dict[str, Any]) -> "Engine":
     with ui.working(f"loading {run.model}", quiet=run.quiet):
         engine = Engine.open(path, **options)
     run.backend = engine.backend.name
+    run.cache_types = engine.kv_types
     run.budget_bytes = None if engine.plan is None else engine.plan.budget_bytes
     for warning in () if run.quiet else warnings(engine, options["streaming"]):
         ui.warning(warning)
@@ -210,12 +212,20 @@ def _traced(path: Path | None, session: "Session") -> Iterator["RouteObserver | 
 def _tell_choices(run: Run, engine: "Engine") -> None:
     if run.quiet:
         return
-    told = [f"backend {run.backend}", f"context {engine.context_length}", f"seed {run.seed}"]
+    told = [f"backend {run.backend}", _context_told(engine), f"seed {run.seed}"]
     ui.note(", ".join([*told, *filter(None, [choices_told(engine)])]))
     if run.verbose and engine.plan is not None:
         ui.note_fields("memory", plan_fields(engine.plan))
     if run.verbose and engine.streaming is not None:
         ui.note_fields("streaming", choice_fields(engine.streaming.choices))
+
+
+def _context_told(engine: "Engine") -> str:
+    keys, values = engine.kv_types
+    told = f"context {engine.context_length}"
+    if keys != values:
+        return f"{told} with keys in {keys} and values in {values}"
+    return told if keys == "f16" else f"{told} in {keys}"
 
 
 def _report(run: Run) -> None:
@@ -258,6 +268,8 @@ def _as_json(run: Run) -> dict[str, Any]:
         "model": run.model,
         "backend": run.backend,
         "seed": run.seed,
+        "cache_type_k": run.cache_types[0],
+        "cache_type_v": run.cache_types[1],
         "budget_bytes": run.budget_bytes,
         "residency": None if run.outcome is None else run.outcome.to_dict(),
     }

@@ -1,7 +1,7 @@
 """What several commands take: the MODEL argument, sampling and engine options.
 
 Options have llama.cpp's names where it has them. Defaults are repeated here, for ``--help`` is not
-to import NumPy; a test holds them to those of ``SamplingParams``.
+to import NumPy; a test holds them to those of ``SamplingParams`` and ``Engine.open``.
 """
 
 import functools
@@ -17,6 +17,7 @@ from moestream.cli.command import Option
 
 Body = Callable[..., None]
 
+CACHE_TYPES = ("f16", "f32", "q8_0")
 _SAMPLING_NAMES = (
     "temperature",
     "top_k",
@@ -149,8 +150,21 @@ _SAMPLING_OPTIONS = (
 
 
 def engine_options(body: Body) -> Body:
-    """Add what ``Engine.open`` takes: ``context_length``, ``threads`` and ``backend``."""
+    """Add what ``Engine.open`` takes: ``context_length``, the cache's types, threads, backend."""
     return apply(_ENGINE_OPTIONS, body)
+
+
+def _cache_type_option(short: str, name: str, what: str) -> Callable[[Body], Body]:
+    return click.option(
+        short,
+        f"--{name}",
+        cls=Option,
+        section="Engine",
+        type=click.Choice(CACHE_TYPES),
+        default="f16",
+        show_default=True,
+        help=f"How {what} are stored in the KV cache; q8_0 takes half the memory of f16.",
+    )
 
 
 _ENGINE_OPTIONS = (
@@ -164,6 +178,8 @@ _ENGINE_OPTIONS = (
         metavar="N",
         help="Tokens of context; by default the model's own, at most 8192.",
     ),
+    _cache_type_option("-ctk", "cache-type-k", "keys"),
+    _cache_type_option("-ctv", "cache-type-v", "values"),
     click.option(
         "-t",
         "--threads",

@@ -4,18 +4,14 @@ Owns the buffers and how they grow; what is in them is written and read by the b
 ``attention``. Knows nothing of tokens: ``Session`` keeps those.
 """
 
-from typing import Literal
-
-from moestream.backends import Array, Backend
+from moestream.backends import Array, Backend, KVType
 from moestream.errors import ContextLengthError
-
-KVType = Literal["f16", "f32"]
 
 _FIRST_POSITIONS = 256
 
 
 class KVCache:
-    """One (keys, values) pair a layer, each (K, S, D), grown by doubling up to ``capacity``.
+    """One (keys, values) pair a layer, each (K, S, ...), grown by doubling up to ``capacity``.
 
     A long context costs memory only when it is used.
     """
@@ -28,15 +24,15 @@ class KVCache:
         num_heads: int,
         head_dim: int,
         capacity: int,
-        kv_type: KVType,
+        kv_types: tuple[KVType, KVType],
     ) -> None:
         self.length = 0
         self.capacity = capacity
         self._backend = backend
         self._shape = (num_heads, head_dim)
-        self._kv_type = kv_type
+        self._kv_types = kv_types
         self._positions = min(capacity, _FIRST_POSITIONS)
-        self._layers = [(self._buffer(), self._buffer()) for _ in range(num_layers)]
+        self._layers = [self._buffers() for _ in range(num_layers)]
 
     def layer(self, index: int) -> tuple[Array, Array]:
         """Keys and values of layer ``index``, with room for what ``reserve`` asked."""
@@ -56,9 +52,7 @@ class KVCache:
             )
         if needed > self._positions:
             self._positions = min(self.capacity, max(needed, 2 * self._positions))
-            self._layers = [
-                (self._grown(keys), self._grown(values)) for keys, values in self._layers
-            ]
+            self._layers = [self._grown(pair) for pair in self._layers]
 
     def truncate(self, length: int) -> None:
         """Forget all positions from ``length`` on."""
@@ -66,11 +60,16 @@ class KVCache:
             raise ValueError(f"cannot truncate {self.length} cached positions to {length}")
         self.length = length
 
-    def _buffer(self) -> Array:
+    def _buffers(self) -> tuple[Array, Array]:
         heads, dim = self._shape
-        return self._backend.kv_buffer(heads, self._positions, dim, self._kv_type)
+        keys, values = (
+            self._backend.kv_buffer(heads, self._positions, dim, kv_type)
+            for kv_type in self._kv_types
+        )
+        return keys, values
 
-    def _grown(self, old: Array) -> Array:
-        buffer = self._buffer()
-        buffer[:, : self.length] = old[:, : self.length]
-        return buffer
+    def _grown(self, old: tuple[Array, Array]) -> tuple[Array, Array]:
+        new = self._buffers()
+        for into, rows in zip(new, old, strict=True):
+            into[:, : self.length] = rows[:, : self.length]
+        return new

@@ -50,14 +50,12 @@ class MoE:
         num_experts_per_tok: int,
         norm_topk_prob: bool,
         eps: float,
-        weights_scale: float = 1.0,
         shared_width: int = 0,
         shared_gate: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.num_experts_per_tok = num_experts_per_tok
         self.norm_topk_prob = norm_topk_prob
-        self.weights_scale = weights_scale
         self.norm = RMSNorm(weights, "ffn_norm.weight", hidden_size, eps)
         self.router = weights.matrix("ffn_gate_inp.weight", num_experts, hidden_size)
         self._tensors = weights.experts(num_experts, width, hidden_size)
@@ -115,9 +113,4 @@ class MoE:
 
     def _route(self, normed: Array) -> tuple[NDArray[np.int32], Array]:
         logits = self.backend.linear(normed, self.router)  # (T, N)
-        return self.backend.route(
-            logits,
-            self.num_experts_per_tok,
-            normalise=self.norm_topk_prob,
-            scale=self.weights_scale,
-        )
+        return self.backend.route(logits, self.num_experts_per_tok, normalise=self.norm_topk_prob)

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+_KEPT_ROTATIONS = 32.0
+_STRETCHED_ROTATIONS = 1.0
+"""Turns over the original context at which YaRN leaves a coordinate as it is, and stretches it
+wholly: beta and alpha in the paper, which llama.cpp takes from no key in our architectures."""
+
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
     """What the metadata says of rotary embedding; the defaults are llama.cpp's.
 
-    ``factor`` stretches the context (1 = not at all); the fields from ``original_context`` on
-    matter to YaRN alone.
+    ``factor`` stretches the context (1 = not at all); ``original_context`` matters to YaRN alone.
     """
 
     dimensions: int
@@ -28,10 +32,7 @@ class RopeConfig:
     scaling: Literal["none", "linear", "yarn"] = "none"
     factor: float = 1.0
     original_context: int = 0
-    extrapolation: float = 1.0
     attention_factor: float = 1.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
 
 
 class Rope:
@@ -62,11 +63,11 @@ def _scale(
     if config.scaling == "none":
         return frequencies, config.attention_factor
     interpolated = frequencies / config.factor
-    if config.scaling == "linear" or config.extrapolation == 0:
+    if config.scaling == "linear":
         return interpolated, config.attention_factor
-    keep = _yarn_ramp(config) * config.extrapolation
+    keep = _yarn_ramp(config)
     mixed = interpolated * (1 - keep) + frequencies * keep
-    return mixed, config.attention_factor * (1 + 0.1 * math.log(config.factor))
+    return mixed, config.attention_factor * (1 + 0.1 * math.log(max(config.factor, 1)))
 
 
 def _yarn_ramp(config: RopeConfig) -> NDArray[np.float64]:
@@ -77,7 +78,7 @@ def _yarn_ramp(config: RopeConfig) -> NDArray[np.float64]:
         wavelengths = config.original_context / (rotations * 2 * math.pi)
         return config.dimensions * math.log(wavelengths) / (2 * math.log(config.base))
 
-    low = max(0, math.floor(turning(config.beta_fast)))
-    high = min(config.dimensions - 1, math.ceil(turning(config.beta_slow)))
+    low = max(0, math.floor(turning(_KEPT_ROTATIONS)))
+    high = min(config.dimensions - 1, math.ceil(turning(_STRETCHED_ROTATIONS)))
     steps = (np.arange(config.dimensions // 2) - low) / max(0.001, high - low)
     return 1 - np.clip(steps, 0, 1)

@@ -1,7 +1,10 @@
 """A model's dimensions, read from GGUF metadata.
 
-A key that is missing gets the default that llama.cpp gives it; a value that we do not support is
-an error that names the key.
+A key that is missing gets the default that llama.cpp gives it. A value that llama.cpp acts upon in
+our architectures and we do not is an error that names the key; keys that it has no use for in them
+(``expert_weights_scale``, sliding windows, YaRN's constants) are not read here either.
+
+Source: llama.cpp, src/llama-model.cpp (``load_hparams``) and src/models/*.cpp.
 """
 
 import math
@@ -11,6 +14,16 @@ from typing import Literal, cast
 from moestream.errors import ModelFormatError, UnsupportedModelError
 from moestream.gguf import GGUFFile
 from moestream.layers.rope import RopeConfig
+
+_SUPPORTED: dict[str, tuple[tuple[int, ...], str]] = {
+    "attention.causal": ((True,), "True: attention to what came before"),
+    "expert_group_count": ((0, 1), "0 or 1: all experts in one group"),
+    # llama.cpp takes the softmax whatever this says. Who wrote otherwise would not get the model
+    # that was trained.
+    "expert_gating_func": ((0, 1), "0 or 1: softmax"),
+    "nextn_predict_layers": ((0,), "0: no layers that predict further tokens"),
+}
+"""Keys with the only values that we have the arithmetic for, the first being the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +43,6 @@ class ModelConfig:
     num_experts_per_tok: int
     moe_intermediate_size: int
     shared_intermediate_size: int
-    expert_weights_scale: float
     rms_norm_eps: float
     rope: RopeConfig
 
@@ -43,6 +55,8 @@ class ModelConfig:
             UnsupportedModelError: a value asks for what we lack.
         """
         keys = _Keys(file)
+        for key, (values, meaning) in _SUPPORTED.items():
+            keys.require(key, values, meaning)
         hidden_size = keys.positive("embedding_length")
         num_heads = keys.positive("attention.head_count")
         head_dim = keys.count("attention.key_length", hidden_size // num_heads)
@@ -68,7 +82,6 @@ class ModelConfig:
             num_experts_per_tok=per_token,
             moe_intermediate_size=keys.count("expert_feed_forward_length", 0),
             shared_intermediate_size=keys.count("expert_shared_feed_forward_length", 0),
-            expert_weights_scale=keys.number("expert_weights_scale", 1.0) or 1.0,
             rms_norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
             rope=_rope(keys, head_dim),
         )
@@ -115,6 +128,14 @@ class _Keys:
             )
         return value
 
+    def require(self, key: str, values: tuple[int, ...], meaning: str) -> None:
+        value = self.file.get(self.name(key), type(values[0]), values[0])
+        if value not in values:
+            raise UnsupportedModelError(
+                f"{self.file.path}: {self.name(key)} is {value}; supported is {meaning}; choose "
+                "another model, or a conversion of this one that does without"
+            )
+
     def text(self, key: str, default: str) -> str:
         return self.file.get(self.name(key), str, default)
 
@@ -140,7 +161,7 @@ class _Keys:
 
 def _rope(keys: _Keys, head_dim: int) -> RopeConfig:
     # Older files give a linear factor under ``rope.scale_linear`` and no type.
-    factor = keys.number("rope.scaling.factor", 0.0) or keys.number("rope.scale_linear", 0.0)
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 0.0))
     scaling = keys.text("rope.scaling.type", "linear" if factor else "none")
     if scaling not in ("none", "linear", "yarn"):
         raise UnsupportedModelError(
@@ -161,10 +182,7 @@ def _rope(keys: _Keys, head_dim: int) -> RopeConfig:
         original_context=keys.positive(
             "rope.scaling.original_context_length", keys.count("context_length")
         ),
-        extrapolation=keys.number("rope.scaling.yarn_ext_factor", 1.0),
         attention_factor=keys.number("rope.scaling.attn_factor", 1.0),
-        beta_fast=keys.above(0, "rope.scaling.yarn_beta_fast", 32.0),
-        beta_slow=keys.above(0, "rope.scaling.yarn_beta_slow", 1.0),
     )
 
 

@@ -37,6 +37,8 @@ class Decoder(ABC):
     qk_norm: ClassVar[QKNorm] = "none"
     norm_topk_prob: ClassVar[bool]
     shared_gate: ClassVar[bool] = False
+    own_expert_width: ClassVar[bool] = False
+    """Whether routed experts have a width key of their own, or that of dense networks."""
 
     def __init__(self, file: GGUFFile, config: ModelConfig, backend: Backend) -> None:
         self.config = config
@@ -92,15 +94,19 @@ class Decoder(ABC):
             num_experts_per_tok=config.num_experts_per_tok,
             norm_topk_prob=self.norm_topk_prob,
             eps=config.rms_norm_eps,
-            weights_scale=config.expert_weights_scale,
             shared_width=self.shared_width,
             shared_gate=self.shared_gate,
         )
 
     @property
     def expert_width(self) -> int:
-        """F of the routed experts."""
-        return self.config.intermediate_size
+        """F of the routed experts; without its key, the dense width shared among the chosen."""
+        config = self.config
+        if not self.own_expert_width:
+            return config.intermediate_size
+        return config.moe_intermediate_size or (
+            config.intermediate_size // config.num_experts_per_tok
+        )
 
     @property
     def shared_width(self) -> int:

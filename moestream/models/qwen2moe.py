@@ -12,14 +12,7 @@ class Qwen2MoE(Decoder):
     rope_style = "half"
     norm_topk_prob = False
     shared_gate = True
-
-    @property
-    def expert_width(self) -> int:
-        """Files without it divide the dense width among the chosen experts."""
-        config = self.config
-        return config.moe_intermediate_size or (
-            config.intermediate_size // config.num_experts_per_tok
-        )
+    own_expert_width = True
 
     @property
     def shared_width(self) -> int:

@@ -12,11 +12,4 @@ class Qwen3MoE(Decoder):
     rope_style = "half"
     qk_norm = "head"
     norm_topk_prob = True
-
-    @property
-    def expert_width(self) -> int:
-        """Files without it divide the dense width among the chosen experts."""
-        config = self.config
-        return config.moe_intermediate_size or (
-            config.intermediate_size // config.num_experts_per_tok
-        )
+    own_expert_width = True

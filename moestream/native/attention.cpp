@@ -2,6 +2,7 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "context.h"
@@ -40,8 +41,8 @@ void merge(const Kernels& kernels, const Partial& into, const Partial& from, int
 
 class Attention {
   public:
-    Attention(Context& context, const AttentionShape& shape, const float* q, const void* keys,
-              const void* values, float* out)
+    Attention(Context& context, const AttentionShape& shape, const float* q, const uint8_t* keys,
+              const uint8_t* values, float* out)
         : context_(context), shape_(shape), q_(q), keys_(keys), values_(values), out_(out) {
         group_ = shape.heads / shape.kv_heads;
         // Heads of a group beyond a tile's size share it out among several tiles.
@@ -119,14 +120,10 @@ class Attention {
             work.q[i] = q_ + place(at);
             work.visible[i] = shape_.start + at.token + 1;
         }
-        const size_t element = shape_.half ? 2 : 4;
-        const size_t head_bytes = element * shape_.positions * shape_.dim;
-        const size_t offset = kv_head(tile) * head_bytes;
         work.dim = shape_.dim;
         work.scale = shape_.scale;
-        work.half = shape_.half;
-        work.keys = static_cast<const uint8_t*>(keys_) + offset;
-        work.values = static_cast<const uint8_t*>(values_) + offset;
+        work.keys = rows(shape_.key_type, keys_, tile);
+        work.values = rows(shape_.value_type, values_, tile);
         work.begin = split * kSplitPositions;
         work.end = std::min(work.begin + kSplitPositions, shape_.start + shape_.tokens);
         work.maximum = part.maximum;
@@ -134,6 +131,11 @@ class Attention {
         work.weighted = part.weighted;
         work.scratch = scratch;
         context_.kernels.attend(work);
+    }
+
+    CacheRows rows(Type type, const uint8_t* buffer, int tile) const {
+        const size_t head_bytes = cache_row_bytes(type, shape_.dim) * shape_.positions;
+        return {type, buffer + kv_head(tile) * head_bytes};
     }
 
     void merge_all(int tile, const Partial& total, const Partial& part) const {
@@ -153,23 +155,39 @@ class Attention {
     Context& context_;
     const AttentionShape& shape_;
     const float* q_;
-    const void* keys_;
-    const void* values_;
+    const uint8_t* keys_;
+    const uint8_t* values_;
     float* out_;
     int group_, tile_heads_, head_tiles_, tile_tokens_, token_tiles_;
 };
 
+// As in llama.cpp: the codes are rounded with the float32 scale, which is then stored as F16.
+void to_q8_0(const Kernels& kernels, const float* x, int count, uint8_t* out) {
+    for (int i = 0; i < count; i += 32, out += 34) {
+        alignas(32) int8_t q[32];
+        int16_t sums16[2], sums32[1];
+        float d, s;
+        kernels.quantize32(x + i, 32, {q, &d, &s, sums16, sums32});
+        const uint16_t half = float_to_half(d);
+        std::memcpy(out, &half, sizeof half);
+        std::memcpy(out + 2, q, sizeof q);
+    }
+}
+
 // New rows (tokens, kv_heads, dim) into the buffer (kv_heads, positions, dim).
-void append(const Kernels& kernels, const AttentionShape& shape, const float* rows, void* buffer,
-            int token) {
+void append(const Kernels& kernels, const AttentionShape& shape, const float* rows, Type type,
+            uint8_t* buffer, int token) {
+    const size_t bytes = cache_row_bytes(type, shape.dim);
     for (int head = 0; head < shape.kv_heads; ++head) {
         const float* from = rows + (static_cast<size_t>(token) * shape.kv_heads + head) * shape.dim;
-        const size_t to =
-            (static_cast<size_t>(head) * shape.positions + shape.start + token) * shape.dim;
-        if (shape.half) {
-            kernels.to_half(from, shape.dim, static_cast<uint16_t*>(buffer) + to);
+        uint8_t* to =
+            buffer + (static_cast<size_t>(head) * shape.positions + shape.start + token) * bytes;
+        if (type == Type::F32) {
+            std::memcpy(to, from, bytes);
+        } else if (type == Type::F16) {
+            kernels.to_half(from, shape.dim, reinterpret_cast<uint16_t*>(to));
         } else {
-            std::copy_n(from, shape.dim, static_cast<float*>(buffer) + to);
+            to_q8_0(kernels, from, shape.dim, to);
         }
     }
 }
@@ -177,10 +195,10 @@ void append(const Kernels& kernels, const AttentionShape& shape, const float* ro
 }  // namespace
 
 void attention(Context& context, const AttentionShape& shape, const float* q, const float* k,
-               const float* v, void* keys, void* values, float* out) {
+               const float* v, uint8_t* keys, uint8_t* values, float* out) {
     context.pool.parallel_for(shape.tokens, [&](int token, int) {
-        append(context.kernels, shape, k, keys, token);
-        append(context.kernels, shape, v, values, token);
+        append(context.kernels, shape, k, shape.key_type, keys, token);
+        append(context.kernels, shape, v, shape.value_type, values, token);
     });
     Attention(context, shape, q, keys, values, out).run();
 }

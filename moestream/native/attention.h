@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cache_rows.h"
+
 namespace moestream {
 
 inline constexpr int kTileQueries = 32;
@@ -21,9 +23,8 @@ struct AttentionTile {
     int visible[kTileQueries];     // positions that the query may see, from 0
     int dim;
     float scale;
-    bool half;           // cache of float16, else float32
-    const void* keys;    // (positions, dim), position 0
-    const void* values;  // the same
+    CacheRows keys;    // read through cache_floats, a block of kKeyBlock positions at a time
+    CacheRows values;  // the same; their types may differ
     int begin;
     int end;
     // Results of each query: maximum, sum of exponentials, and weighted values (queries, dim).

@@ -9,16 +9,28 @@
 namespace moestream {
 namespace {
 
-// A block of cache rows as float32: in place, or converted into `scratch`.
-inline const float* block_floats(const void* base, bool half, int start, int count, int dim,
-                                 float* scratch) {
-    const size_t at = static_cast<size_t>(start) * dim;
-    if (!half) return static_cast<const float*>(base) + at;
-    const uint16_t* from = static_cast<const uint16_t*>(base) + at;
-    for (int i = 0; i < count * dim; i += 8) {
-        _mm256_storeu_ps(scratch + i, _mm256_cvtph_ps(load128(from + i)));
+// Of a multiple of eight values.
+inline void half_to_floats(const uint16_t* from, int values, float* out) {
+    for (int i = 0; i < values; i += 8) {
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(load128(from + i)));
     }
-    return scratch;
+}
+
+inline void q8_0_to_floats(const uint8_t* from, int blocks, float* out) {
+    for (int b = 0; b < blocks; ++b, from += 34, out += 32) {
+        const __m256 d = _mm256_cvtph_ps(_mm_set1_epi16(static_cast<short>(load_u16(from))));
+        for (int i = 0; i < 32; i += 8) {
+            const __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + 2 + i));
+            const __m256 codes = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+            _mm256_storeu_ps(out + i, _mm256_mul_ps(d, codes));
+        }
+    }
+}
+
+// `count` rows from position `start` on, in place or in `scratch`.
+inline const float* block_floats(const CacheRows& rows, int start, int count, int dim,
+                                 float* scratch) {
+    return cache_floats(rows, start, count, dim, scratch, half_to_floats, q8_0_to_floats);
 }
 
 // Scores of Q queries against `count` keys; a row of kKeyBlock scores a query.
@@ -160,7 +172,7 @@ class TileRun {
         float* scores = t.scratch;
         float* floats = scores + kTileQueries * kKeyBlock;
         float shrink[kTileQueries];
-        const float* keys = block_floats(t.keys, t.half, start, rows, t.dim, floats);
+        const float* keys = block_floats(t.keys, start, rows, t.dim, floats);
         each(start,
              [&](int i, int count) {
                  score<2>(t.q + i, keys, count, t.dim, t.scale, scores + i * kKeyBlock);
@@ -173,7 +185,7 @@ class TileRun {
             if (count == 0) continue;
             shrink[i] = soften(scores + i * kKeyBlock, count, &t.maximum[i], &sums_[i]);
         }
-        const float* values = block_floats(t.values, t.half, start, rows, t.dim, floats);
+        const float* values = block_floats(t.values, start, rows, t.dim, floats);
         each(start,
              [&](int i, int count) {
                  accumulate_all<2>(scores + i * kKeyBlock, values, count, t.dim, shrink + i,

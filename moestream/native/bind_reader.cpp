@@ -1,14 +1,11 @@
 // The Python face of the reader; used through moestream.experts.reads alone.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
 
-#include "bind_reader.h"
+#include "bind.h"
+#include "checks.h"
 #include "reader.h"
-
-namespace nb = nanobind;
 
 namespace moestream {
 namespace {
@@ -19,8 +16,6 @@ using States = nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>;
 constexpr size_t kRangeFields = sizeof(ReadRange) / sizeof(int64_t);
 // How long a wait goes on before it looks whether Ctrl-C was pressed.
 constexpr std::chrono::milliseconds kSlice{50};
-
-[[noreturn]] void fail(const char* message) { throw nb::value_error(message); }
 
 uint32_t checked_key(const Reader& reader, int64_t key) {
     if (key < 0 || static_cast<size_t>(key) >= reader.keys()) {

@@ -58,4 +58,33 @@ inline int checked_int(const char* name, size_t value) {
     return static_cast<int>(value);
 }
 
+template <class Array>
+void check_same_shape(const char* name, const Array& array, const Floats& like) {
+    bool same = array.ndim() == like.ndim();
+    for (size_t i = 0; same && i < like.ndim(); ++i) same = array.shape(i) == like.shape(i);
+    if (!same) {
+        fail(std::string(name) + " has shape " + shape_text(array) + ", expected " +
+             shape_text(like));
+    }
+    if (reinterpret_cast<uintptr_t>(array.data()) % sizeof(float) != 0) {
+        fail(std::string(name) + " is not aligned to its items");
+    }
+}
+
+inline int checked_type(int number) {
+    const int index = type_index(number);
+    if (index < 0) fail("GGML type " + std::to_string(number) + " has no native kernel");
+    return index;
+}
+
+// Columns that rows of `row_bytes` hold.
+inline int checked_columns(int type, size_t row_bytes) {
+    const TypeLayout& layout = kTypeLayouts[type];
+    if (row_bytes == 0 || row_bytes % layout.block_bytes != 0) {
+        fail("rows of " + std::to_string(row_bytes) + " bytes are not whole " + layout.name +
+             " blocks of " + std::to_string(layout.block_bytes));
+    }
+    return checked_int("columns", row_bytes / layout.block_bytes * layout.block_values);
+}
+
 }  // namespace moestream

@@ -1,6 +1,6 @@
 // What the operations share: threads, kernels, scratch memory. And the operations themselves.
 //
-// Arguments have been checked by bindings.cpp; nothing here throws but std::bad_alloc, and that
+// Arguments have been checked by bind_*.cpp; nothing here throws but std::bad_alloc, and that
 // only before any task runs. Shapes as in moestream/layers/__init__.py.
 #pragma once
 
@@ -114,11 +114,11 @@ struct AttentionShape {
     int positions;  // of the cache buffers
     int start;
     float scale;
-    bool half;
+    Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
 };
 
 void attention(Context&, const AttentionShape&, const float* q, const float* k, const float* v,
-               void* keys, void* values, float* out);
+               uint8_t* keys, uint8_t* values, float* out);
 
 // Bytes of a resident copy of `matrix`, in the order that the kernels want, and the copy.
 size_t resident_bytes(const Context&, const Matrix& matrix);
@@ -132,7 +132,7 @@ void rope(Context&, const float* x, int tokens, int heads, int dim, const float*
 void add(Context&, const float* a, const float* b, size_t count, float* out);
 void swiglu(Context&, const float* gate, const float* up, size_t count, float* out);
 void route(Context&, const float* logits, int tokens, int experts, int k, bool normalise,
-           float scale, int32_t* ids, float* weights);
+           int32_t* ids, float* weights);
 
 // Bytes a second that all threads together read from memory.
 double read_bandwidth(Context&, size_t bytes, int repeats);

@@ -70,7 +70,7 @@ void rotate_head(const float* x, const float* cos, const float* sin, int half, b
 }
 
 void route_token(const Kernels& kernels, const float* logits, int experts, int k, bool normalise,
-                 float scale, float* probabilities, int32_t* ids, float* weights) {
+                 float* probabilities, int32_t* ids, float* weights) {
     const float largest = *std::max_element(logits, logits + experts);
     kernels.exponentials(logits, experts, largest, probabilities);
     float total = 0.0f;
@@ -94,7 +94,7 @@ void route_token(const Kernels& kernels, const float* logits, int experts, int k
         probabilities[best] = kTaken;
     }
     const float divisor = normalise ? (sum < kMinWeightSum ? kMinWeightSum : sum) : 1.0f;
-    for (int slot = 0; slot < k; ++slot) weights[slot] = weights[slot] / divisor * scale;
+    for (int slot = 0; slot < k; ++slot) weights[slot] = weights[slot] / divisor;
 }
 
 }  // namespace
@@ -150,14 +150,14 @@ void swiglu(Context& context, const float* gate, const float* up, size_t count, 
 }
 
 void route(Context& context, const float* logits, int tokens, int experts, int k, bool normalise,
-           float scale, int32_t* ids, float* weights) {
+           int32_t* ids, float* weights) {
     context.reserve_scratch(sizeof(float) * experts);
     const int step = 16;
     context.pool.parallel_for((tokens + step - 1) / step, [&](int task, int thread) {
         for (int token = task * step; token < std::min(tokens, (task + 1) * step); ++token) {
             const size_t at = static_cast<size_t>(token) * k;
             route_token(context.kernels, logits + static_cast<size_t>(token) * experts, experts, k,
-                        normalise, scale, context.scratch[thread].get<float>(0), ids + at,
+                        normalise, context.scratch[thread].get<float>(0), ids + at,
                         weights + at);
         }
     });

@@ -139,9 +139,19 @@ void swiglu(const float* gate, const float* up, int count, float* out) {
     for (int i = 0; i < count; ++i) out[i] = gate[i] / (1.0f + exp_lane(-gate[i])) * up[i];
 }
 
-float cached(const void* base, bool half, size_t index) {
-    return half ? half_to_float(static_cast<const uint16_t*>(base)[index])
-                : static_cast<const float*>(base)[index];
+void half_to_floats(const uint16_t* from, int values, float* out) {
+    for (int i = 0; i < values; ++i) out[i] = half_to_float(from[i]);
+}
+
+void q8_0_to_floats(const uint8_t* from, int blocks, float* out) {
+    for (int i = 0; i < blocks * 32; ++i) {
+        const uint8_t* block = from + i / 32 * 34;
+        out[i] = load_half(block) * static_cast<float>(static_cast<int8_t>(block[2 + i % 32]));
+    }
+}
+
+const float* block_floats(const CacheRows& rows, int start, int count, int dim, float* scratch) {
+    return cache_floats(rows, start, count, dim, scratch, half_to_floats, q8_0_to_floats);
 }
 
 void attend_query(const AttentionTile& tile, int query) {
@@ -153,14 +163,13 @@ void attend_query(const AttentionTile& tile, int query) {
     std::fill_n(weighted, dim, 0.0f);
     for (int start = tile.begin; start < end; start += kKeyBlock) {
         const int count = std::min(kKeyBlock, end - start);
+        const float* keys = block_floats(tile.keys, start, count, dim, tile.scratch);
         float scores[kKeyBlock];
         float largest = maximum;
         for (int j = 0; j < count; ++j) {
             float lanes[8] = {};
-            const size_t row = static_cast<size_t>(start + j) * dim;
             for (int i = 0; i < dim; ++i) {
-                const float key = cached(tile.keys, tile.half, row + i);
-                lanes[i % 8] = std::fma(tile.q[query][i], key, lanes[i % 8]);
+                lanes[i % 8] = std::fma(tile.q[query][i], keys[j * dim + i], lanes[i % 8]);
             }
             scores[j] = sum_lanes(lanes) * tile.scale;
             largest = scores[j] > largest ? scores[j] : largest;
@@ -169,13 +178,12 @@ void attend_query(const AttentionTile& tile, int query) {
         maximum = largest;
         for (int j = 0; j < 8; ++j) sum_lane[j] *= shrink;
         for (int i = 0; i < dim; ++i) weighted[i] *= shrink;
+        const float* values = block_floats(tile.values, start, count, dim, tile.scratch);
         for (int j = 0; j < count; ++j) {
             const float weight = exp_lane(scores[j] - maximum);
             sum_lane[j % 8] += weight;
-            const size_t row = static_cast<size_t>(start + j) * dim;
             for (int i = 0; i < dim; ++i) {
-                const float value = cached(tile.values, tile.half, row + i);
-                weighted[i] = std::fma(weight, value, weighted[i]);
+                weighted[i] = std::fma(weight, values[j * dim + i], weighted[i]);
             }
         }
     }

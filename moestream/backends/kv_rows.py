@@ -1,0 +1,82 @@
+"""How keys and values lie in the KV cache, in the backends that keep them in NumPy arrays.
+
+Owns the types, their sizes, and the Q8_0 blocks that rows are rounded to. The native backend writes
+and reads the same bytes.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.errors import UnsupportedModelError
+from moestream.quants import GGMLQuantizationType, block_layout, dequantize, row_bytes
+
+KVType = Literal["f16", "f32", "q8_0"]
+
+_GGML_TYPES = {
+    "f16": GGMLQuantizationType.F16,
+    "f32": GGMLQuantizationType.F32,
+    "q8_0": GGMLQuantizationType.Q8_0,
+}
+_DTYPES = {"f16": np.float16, "f32": np.float32, "q8_0": np.uint8}
+_TINY = np.float32(1e-30)
+"""A block with no value as large as this is taken for zeros: its scale has no reciprocal."""
+
+
+def kv_row_bytes(dim: int, kv_type: KVType) -> int:
+    """Bytes of one head's keys, or values, at one position.
+
+    Raises:
+        UnsupportedModelError: ``dim`` is not a whole number of the type's blocks.
+    """
+    values, _ = block_layout(_GGML_TYPES[kv_type])
+    if dim % values:
+        raise UnsupportedModelError(
+            f"the model's heads of {dim} values do not divide into {kv_type}'s blocks of {values}; "
+            "store keys and values as f16 (--cache-type-k, --cache-type-v)"
+        )
+    return row_bytes(_GGML_TYPES[kv_type], dim)
+
+
+def kv_zeros(heads: int, positions: int, dim: int, kv_type: KVType) -> NDArray[np.generic]:
+    """A zeroed buffer (K, S, D), or of bytes (K, S, row_bytes) for ``q8_0``.
+
+    The system hands it out page by page as it is written.
+
+    Raises:
+        UnsupportedModelError: see ``kv_row_bytes``.
+    """
+    dtype = np.dtype(_DTYPES[kv_type])
+    return np.zeros((heads, positions, kv_row_bytes(dim, kv_type) // dtype.itemsize), dtype)
+
+
+def write_rows(into: NDArray[np.generic], rows: NDArray[np.float32]) -> None:
+    """Round rows (..., D) to the type of a part of a buffer, and put them there."""
+    into[:] = quantize_q8_0(rows) if into.dtype == np.uint8 else rows
+
+
+def read_rows(rows: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Rows of a buffer as float32: (..., D)."""
+    if rows.dtype == np.uint8:
+        return dequantize(rows.view(np.uint8), GGMLQuantizationType.Q8_0)
+    return rows.astype(np.float32)
+
+
+def quantize_q8_0(x: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Rows (..., D) as Q8_0 blocks of 32: scale ``max / 127`` as float16, then the codes.
+
+    Codes are rounded to even with the scale as it was in float32. A block with a value that is not
+    finite gets the scale NaN, so that all of it is NaN.
+
+    Source: ggml/src/ggml-cpu/arch/x86/quants.c of llama.cpp (``quantize_row_q8_0``).
+    """
+    blocks = x.reshape(*x.shape[:-1], -1, 32)
+    largest = np.max(np.abs(blocks), axis=-1, keepdims=True)
+    usable = np.isfinite(largest) & (largest >= _TINY)
+    with np.errstate(all="ignore"):
+        scaled = np.where(usable, blocks * (np.float32(127) / largest), 0)
+        scale = np.where(np.isfinite(largest), largest / np.float32(127) * usable, np.nan)
+        parts = scale.astype(np.float16), np.rint(scaled).astype(np.int8)
+    rows = np.concatenate([part.view(np.uint8) for part in parts], axis=-1)
+    return rows.reshape(*x.shape[:-1], -1)

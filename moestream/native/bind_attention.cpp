@@ -1,0 +1,78 @@
+// The Python face of attention over the KV cache.
+#include "bind.h"
+#include "cache_rows.h"
+#include "checks.h"
+
+namespace moestream {
+namespace {
+
+// The type of a cache buffer (kv_heads, positions, row): float16, float32, or bytes of Q8_0.
+Type checked_cache(const char* name, const AnyOut& buffer, int64_t kv_heads, int64_t positions,
+                   int64_t dim) {
+    const auto number = buffer.dtype();
+    const bool is_float = number.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float);
+    Type type = Type::Q8_0;
+    if (number == nb::dtype<float>()) {
+        type = Type::F32;
+    } else if (is_float && number.bits == 16) {
+        type = Type::F16;
+    } else if (number != nb::dtype<uint8_t>()) {
+        throw nb::type_error(
+            (std::string(name) + " must hold float16, float32, or Q8_0 as uint8").c_str());
+    }
+    if (type == Type::Q8_0 && dim % 32 != 0) {
+        fail("heads of " + std::to_string(dim) + " are not whole Q8_0 blocks of 32");
+    }
+    const auto row = static_cast<int64_t>(cache_row_bytes(type, checked_int("head size", dim)));
+    check_shape(name, buffer, {kv_heads, positions, row / static_cast<int64_t>(buffer.itemsize())});
+    return type;
+}
+
+void call_attention(Context& context, const Floats& q, const Floats& k, const Floats& v,
+                    const AnyOut& keys, const AnyOut& values, int64_t start, float scale,
+                    const FloatsOut& out) {
+    check_shape("q", q, {-1, -1, -1});
+    check_shape("keys", keys, {-1, -1, -1});
+    const auto tokens = static_cast<int64_t>(q.shape(0)), heads = static_cast<int64_t>(q.shape(1)),
+               dim = static_cast<int64_t>(q.shape(2)),
+               kv_heads = static_cast<int64_t>(keys.shape(0)),
+               positions = static_cast<int64_t>(keys.shape(1));
+    const Type key_type = checked_cache("keys", keys, kv_heads, positions, dim),
+               value_type = checked_cache("values", values, kv_heads, positions, dim);
+    check_shape("k", k, {tokens, kv_heads, dim});
+    check_shape("v", v, {tokens, kv_heads, dim});
+    check_shape("out", out, {tokens, heads * dim});
+    if (kv_heads == 0 || heads % kv_heads != 0 || dim == 0) {
+        fail(std::to_string(heads) + " query heads of " + std::to_string(dim) +
+             " do not divide among " + std::to_string(kv_heads) + " key/value heads");
+    }
+    if (start < 0 || start + tokens > positions) {
+        fail("positions " + std::to_string(start) + " to " + std::to_string(start + tokens) +
+             " do not fit in a cache of " + std::to_string(positions));
+    }
+    if (tokens == 0 || heads == 0) return;
+    const AttentionShape shape{checked_int("tokens", tokens),
+                               checked_int("heads", heads),
+                               checked_int("key/value heads", kv_heads),
+                               checked_int("head size", dim),
+                               checked_int("positions", positions),
+                               static_cast<int>(start),
+                               scale,
+                               key_type,
+                               value_type};
+    Running running(context);
+    attention(context, shape, q.data(), k.data(), v.data(), static_cast<uint8_t*>(keys.data()),
+              static_cast<uint8_t*>(values.data()), out.data());
+}
+
+}  // namespace
+
+void bind_attention(nb::class_<Context>& context) {
+    using nb::arg;
+    context
+        .def("attention", &call_attention, arg("q").noconvert(), arg("k").noconvert(),
+             arg("v").noconvert(), arg("keys").noconvert(), arg("values").noconvert(),
+             arg("start"), arg("scale"), arg("out").noconvert());
+}
+
+}  // namespace moestream

@@ -1,0 +1,86 @@
+"""How rows of the KV cache are rounded and sized, against gguf's quantiser and the native code."""
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize as gguf_quantize
+from native_blocks import ISAS
+
+from moestream.backends.kv_rows import kv_row_bytes, kv_zeros, quantize_q8_0, read_rows, write_rows
+from moestream.errors import UnsupportedModelError
+
+
+@pytest.mark.parametrize(("kv_type", "n_bytes"), [("f16", 256), ("f32", 512), ("q8_0", 136)])
+def test_sizes_of_rows_and_buffers(kv_type, n_bytes: int) -> None:
+    assert kv_row_bytes(128, kv_type) == n_bytes
+    buffer = kv_zeros(2, 3, 128, kv_type)
+    assert buffer.nbytes == 2 * 3 * n_bytes
+    assert not read_rows(buffer).any()
+    assert read_rows(buffer).shape == (2, 3, 128)
+
+
+def test_heads_that_are_no_whole_blocks() -> None:
+    assert kv_row_bytes(80, "f16") == 160
+    with pytest.raises(UnsupportedModelError, match=r"heads of 80 .* of 32; .* f16 \(--cache-type"):
+        kv_row_bytes(80, "q8_0")
+
+
+def test_blocks_are_those_of_ggufs_quantiser() -> None:
+    x = np.random.default_rng(0).standard_normal((3, 50, 64), np.float32) * 3
+    ours = quantize_q8_0(x)
+    theirs = gguf_quantize(x, GGMLQuantizationType.Q8_0)
+    assert ours.shape == theirs.shape == (3, 50, 68)
+    # The factor is one rounding from theirs: a code in thousands may fall on the other side.
+    apart = ours.view(np.int8).astype(int) - theirs.view(np.int8)
+    assert np.abs(apart).max() <= 1
+    assert np.mean(apart != 0) < 1e-3
+
+
+def test_what_is_read_is_close_to_what_was_written() -> None:
+    x = np.random.default_rng(1).standard_normal((5, 96), np.float32)
+    buffer = kv_zeros(1, 5, 96, "q8_0")
+    write_rows(buffer[:, 1:4], x[None, 1:4])
+    step = np.abs(x[1:4].reshape(3, 3, 32)).max(-1).repeat(32, axis=1) / 127
+    assert np.all(np.abs(read_rows(buffer)[0, 1:4] - x[1:4]) <= 0.56 * step)  # f16 scale included
+    assert not buffer[:, [0, 4]].any()
+
+
+def hard_rows() -> np.ndarray:
+    """Blocks of zeros, ties, tiny and huge numbers, and of what is no number."""
+    rows = np.random.default_rng(2).standard_normal((12, 64), np.float32)
+    rows[0] = 0
+    rows[1, :32] = np.arange(32) * 0.5 - 7.75  # with 127 as the largest, all are ties
+    rows[1, 31] = 127
+    rows[2] *= 1e-30
+    rows[3] *= 1e-38
+    rows[4] *= 1e30
+    rows[5, 3] = np.nan
+    rows[6, 40] = np.inf
+    rows[7, 40] = -np.inf
+    rows[8] *= 1e-7
+    rows[9, :32] = -5
+    rows[10, 31] = 8_323_072  # a scale beyond float16
+    return rows
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_native_rows_have_the_same_bytes(monkeypatch: pytest.MonkeyPatch, isa: str) -> None:
+    from moestream.backends.cpu import CpuBackend
+
+    monkeypatch.setenv("MOESTREAM_ISA", isa)
+    ops, rows = CpuBackend(2), hard_rows()[:, None]
+    keys, values = (ops.kv_buffer(1, 20, 64, "q8_0") for _ in range(2))
+    ops.attention(np.ones_like(rows), rows, rows[::-1].copy(), keys, values, 3, 1.0)
+    np.testing.assert_array_equal(keys[0, 3:15], quantize_q8_0(rows[:, 0]))
+    np.testing.assert_array_equal(values[0, 3:15], quantize_q8_0(rows[::-1, 0]))
+    assert not keys[:, :3].any()
+    assert not keys[:, 15:].any()
+
+
+def test_a_block_that_is_not_finite_is_nan_alone() -> None:
+    with np.errstate(over="ignore"):
+        read = read_rows(quantize_q8_0(hard_rows()))
+    for row, block in ((5, 0), (6, 1), (7, 1)):
+        found = np.isnan(read[row].reshape(2, 32)).all(axis=1).tolist()
+        assert found == [block == 0, block == 1]
+    assert np.isfinite(np.delete(read, [4, 5, 6, 7, 10], axis=0)).all()
