@@ -52,7 +52,8 @@ class KVCache:
             )
         if needed > self._positions:
             self._positions = min(self.capacity, max(needed, 2 * self._positions))
-            self._layers = [self._grown(pair) for pair in self._layers]
+            for index, pair in enumerate(self._layers):  # one by one: old and new need room
+                self._layers[index] = self._grown(pair)
 
     def truncate(self, length: int) -> None:
         """Forget all positions from ``length`` on."""
