@@ -119,7 +119,10 @@ def measure_cap(args: argparse.Namespace, cap: str, compute_s: float) -> list[Ru
                 done += [ours(args, cap_mib, lever, language) for language in LANGUAGES]
     # What the disk gives depends on what its host has seen and granted: the best of all counts.
     reached = [
-        run["residency"]["bandwidth"] for run in sum(runs.values(), []) if "residency" in run
+        run["residency"]["bandwidth"]
+        for done in runs.values()
+        for run in done
+        if "residency" in run
     ]
     disk = max([disk_speed(args.model), *reached])
     print(f"disk {disk / 1e6:.0f} MB/s")
