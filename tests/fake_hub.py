@@ -136,7 +136,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, data, headers, self.hub.drops.pop(0) if self.hub.drops else None)
 
     def _send(
-        self, status: int, body: bytes, headers: dict[str, str] | None = None, drop: int | None = None
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        drop: int | None = None,
     ) -> None:
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():

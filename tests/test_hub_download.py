@@ -97,7 +97,7 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(hub: FakeHub) -> None:
 
 def test_a_download_that_gave_up_is_resumed_by_the_next(hub: FakeHub) -> None:
     hub.drops = [30_000] + [0] * 10
-    with pytest.raises(DownloadError, match="could not be read .* what was fetched is kept"):
+    with pytest.raises(DownloadError, match=r"could not be read .* what was fetched is kept"):
         pull()
     (name, begun), *others = files_here().items()
     assert others == []
@@ -164,7 +164,9 @@ def test_a_full_disk_is_seen_before_anything_is_fetched(
 ) -> None:
     usage = shutil.disk_usage(Path.cwd())
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
-    with pytest.raises(DownloadError, match=r"needs 0\.00 GB more.* 0\.00 GB free.*MOESTREAM_CACHE"):
+    with pytest.raises(
+        DownloadError, match=r"needs 0\.00 GB more.* 0\.00 GB free.*MOESTREAM_CACHE"
+    ):
         pull()
     assert hub.of_cdn() == []
     assert files_here() == {}
@@ -177,7 +179,7 @@ def test_a_disk_that_fills_up_meanwhile_keeps_what_came(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("moestream.hub.partial.PartialFile.write", refuse)
-    with pytest.raises(DownloadError, match="could not write .* No space left on device"):
+    with pytest.raises(DownloadError, match=r"could not write .* No space left on device"):
         pull()
     assert FILE not in files_here()
 
