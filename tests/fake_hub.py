@@ -133,7 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             data, status = data[start:], 206
         self.hub.entered.set()
-        self._send(status, data, headers, self.hub.drops.pop(0) if self.hub.drops else None)
+        drop = self.hub.drops.pop(0) if self.hub.drops else None
+        self._send(status, data, headers, len(data) // 2 if self.hub.hold else drop)
 
     def _send(
         self,
@@ -148,12 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if drop is None and self.hub.hold is None:
-            self.wfile.write(body)
-            return
-        cut = len(body) // 2 if drop is None else drop
-        self.wfile.write(body[:cut])
+        self.wfile.write(body[:drop])
         self.wfile.flush()
+        if drop is None:
+            return
         if self.hub.hold is not None:
             self.hub.hold.wait(20)
         self.close_connection = True

@@ -111,8 +111,8 @@ def _is_nothing(model: str, path: Path) -> str:
         siblings = [str(path.with_name(file.name)) for file in path.parent.glob("*.gguf")]
     except OSError:
         siblings = []
-    close = difflib.get_close_matches(model.lower(), catalog(), n=3)
-    close += difflib.get_close_matches(model, siblings, n=3 - len(close)) if len(close) < 3 else []
+    names = {name.lower(): name for name in [*catalog(), *siblings]}
+    close = [names[name] for name in difflib.get_close_matches(model.lower(), names, n=3)]
     hint = (
         f"did you mean {' or '.join(close)}?"
         if close
