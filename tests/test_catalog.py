@@ -226,7 +226,7 @@ def test_a_name_that_cannot_be_leaves_the_file_alone(name: str) -> None:
 def test_a_model_of_the_hub_is_found_once_it_is_here() -> None:
     with pytest.raises(
         ModelNotFoundError,
-        match=r"1b-7b is not here yet; fetch it \(4\.2 GB\) with: moestream models pull olmoe-1b-7b",
+        match=r"is not here yet; fetch it \(4\.2 GB\) with: moestream models pull olmoe-1b-7b",
     ):
         resolve("olmoe-1b-7b")
     folder = repository_folder("allenai/OLMoE-1B-7B-0924-Instruct-GGUF")
