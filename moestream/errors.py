@@ -8,6 +8,7 @@
     ├── UnsupportedQuantError   a tensor in a quantisation type that nothing here can read
     ├── ModelNotFoundError      a model name or path that leads nowhere
     ├── CatalogError            models.toml is missing or not what it should be
+    ├── ConfigError             the user's config.toml is not what it should be
     ├── DownloadError           a source file could not be had, or is not the one expected
     ├── DemoBuildError          the demo model cannot be built here: no room on the disk
     ├── TemplateError           a chat template that is missing or does not render
@@ -44,6 +45,10 @@ class ModelNotFoundError(MoestreamError):
 
 class CatalogError(MoestreamError):
     """The catalogue of named models is missing, or a table in it is wrong."""
+
+
+class ConfigError(MoestreamError):
+    """The user's config file is not TOML, or sets something that no command has."""
 
 
 class DownloadError(MoestreamError):

@@ -13,13 +13,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    import logging
+
     from rich.console import Console
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+
+_log: "logging.Logger | None" = None
 
 
 def prepare() -> None:
@@ -34,18 +39,54 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def log_to(path: Path) -> "logging.Logger":
+    """From now on write every message, with its time, to the end of a file too.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    global _log
+    import logging
+
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _log = logging.getLogger("moestream")
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
+    return _log
+
+
+def log_end(status: int | str | None) -> None:
+    """Write to the file of ``log_to``, if there is one, how the run ended."""
+    if _log is not None:
+        _log.info("ended with status %s", status or 0)
+
+
+def log_crash() -> None:
+    """Write to the file of ``log_to``, if there is one, the exception that is being handled."""
+    if _log is not None:
+        _log.exception("not foreseen")
+
+
 def error(message: str) -> None:
     """Write ``error: message``, in one line."""
+    if _log is not None:
+        _log.error(printable(message))
     _message("error", "bold red", message)
 
 
 def warning(message: str) -> None:
     """Write ``warning: message``, in one line."""
+    if _log is not None:
+        _log.warning(printable(message))
     _message("warning", "yellow", message)
 
 
 def note(message: str) -> None:
     """Write a line about the run, dimmed on a terminal."""
+    if _log is not None:
+        _log.info(printable(message))
     _write(sys.stderr, _styled(printable(message), "dim", sys.stderr) + "\n")
 
 
@@ -63,6 +104,11 @@ def print_json(value: Mapping[str, Any]) -> None:
     _write(sys.stdout, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def print_line(text: str) -> None:
+    """Write one line of what was asked for, such as a path, as it is."""
+    _write(sys.stdout, text + "\n")
+
+
 def print_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
     """Write a heading and, under it, labels with their values in a second column."""
     _write_fields(sys.stdout, title, fields)
@@ -70,6 +116,9 @@ def print_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
 
 def note_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
     """Write the same about the run, where notes go."""
+    if _log is not None:
+        for label, value in fields:
+            _log.info("%s: %s: %s", title, printable(label), printable(value))
     _write_fields(sys.stderr, title, fields)
 
 
@@ -95,10 +144,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 @contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Progress]:
+def progress(*, quiet: bool = False, transfer: bool = False) -> Iterator[Progress]:
     """Draw a bar for every step that the yielded function reports, on a terminal alone.
 
-    Elsewhere a line tells which step has begun; nothing does when ``quiet``.
+    Elsewhere a line tells which step has begun; nothing does when ``quiet``. Bars of a
+    ``transfer`` count bytes, and have its rate.
     """
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         begun: set[str] = set()
@@ -111,19 +161,24 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
         yield name_once
         return
     from rich import progress as bars
+    from rich.text import Text
 
-    columns = (
+    columns: list[bars.ProgressColumn] = [
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
         bars.TaskProgressColumn(),
         bars.TimeRemainingColumn(),
-    )
+    ]
+    if transfer:
+        columns[3:3] = [bars.DownloadColumn(), bars.TransferSpeedColumn()]
     with bars.Progress(*columns, console=_console(sys.stderr), transient=True) as drawing:
         tasks: dict[str, bars.TaskID] = {}
 
         def report(step: str, done: int, total: int) -> None:
             if step not in tasks:
-                tasks[step] = drawing.add_task(step, total=total)
+                # What was there at the start is no part of the rate.
+                name = Text(printable(step)).markup
+                tasks[step] = drawing.add_task(name, total=total, completed=done)
             drawing.update(tasks[step], completed=done, total=total)
 
         yield report

@@ -125,8 +125,8 @@ def generate(
 ) -> None:
     """Answer a prompt, or continue a text.
 
-    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. Only the
-    generated text goes to standard output.
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. Only the generated text goes to standard output.
     """
     for text in stop:
         require_text(text, "--stop")

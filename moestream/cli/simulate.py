@@ -82,7 +82,7 @@ def _budget(text: str) -> str:
 
 
 def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
-    return click.option(*names, cls=Option, section=section, **kwargs)
+    return click.option(*names, cls=Option, section=section, shared=False, **kwargs)
 
 
 @click.command(cls=Command, examples=EXAMPLES)
