@@ -84,5 +84,9 @@ extern const Kernels kScalarKernels;
 #if defined(MOESTREAM_AVX2)
 extern const Kernels kAvx2Kernels;
 #endif
+#if defined(MOESTREAM_NEON)
+extern const Kernels kNeonKernels;
+extern const Kernels kNeonI8mmKernels;
+#endif
 
 }  // namespace moestream
