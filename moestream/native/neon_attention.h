@@ -43,7 +43,7 @@ inline void dot_keys(const float* const* q, const float* keys, int dim,
 
 // Scores of Q queries against `count` keys; a row of kKeyBlock scores a query.
 template <int Q>
-inline void score(const float* const* q, const float* keys, int count, int dim, float scale,
+[[gnu::flatten]] inline void score(const float* const* q, const float* keys, int count, int dim, float scale,
                   float* scores) {
     float32x4_t acc[Q][4][2];
     int j = 0;
@@ -82,7 +82,7 @@ inline float soften(float* scores, int count, float* maximum, float32x4_t* sum) 
 
 // weighted = weighted * shrink + scores @ values, for Q queries and N * 4 coordinates.
 template <int Q, int N>
-inline void accumulate(const float* scores, const float* values, int count, int dim,
+[[gnu::flatten]] inline void accumulate(const float* scores, const float* values, int count, int dim,
                        const float* shrink, float* weighted) {
     float32x4_t acc[Q][N];
     unroll<Q * N>([&](auto k) {

@@ -51,7 +51,7 @@ inline void add_rest(const uint8_t* row, const float* x, int count, float32x4_t*
 
 // Four rows against NT tokens.
 template <Type T, int NT>
-inline void dot4_float(const uint8_t* const* rows, const float* const* x, int columns,
+[[gnu::flatten]] inline void dot4_float(const uint8_t* const* rows, const float* const* x, int columns,
                        float32x4_t* sums) {
     float32x4_t acc[NT][4][2];
     unroll<NT * 4>([&](auto i) { acc[i / 4][i % 4][0] = acc[i / 4][i % 4][1] = vdupq_n_f32(0.0f); });
@@ -66,12 +66,13 @@ inline void dot4_float(const uint8_t* const* rows, const float* const* x, int co
             });
         });
     }
-    unroll<NT>([&](auto t) {
-        for (int r = 0; i < columns && r < 4; ++r) {
+    if (i < columns) {
+        unroll<NT * 4>([&](auto k) {
+            const int t = k / 4, r = k % 4;
             add_rest<T>(rows[r] + i * kFloatBytes<T>, x[t] + i, columns - i, acc[t][r]);
-        }
-        sums[t] = fold_float4(acc[t]);
-    });
+        });
+    }
+    unroll<NT>([&](auto t) { sums[t] = fold_float4(acc[t]); });
 }
 
 // Tokens whose 2 x 4 x 2 accumulators fit in the registers.

@@ -51,7 +51,7 @@ inline void unpack_floats(const uint8_t* const* rows, size_t at, int block, cons
 }
 
 template <class T>
-inline void unpack_block32(const uint8_t* const* rows, int blocks, const Unpacked& to) {
+[[gnu::flatten]] inline void unpack_block32(const uint8_t* const* rows, int blocks, const Unpacked& to) {
     for (int b = 0; b < blocks; ++b) {
         const size_t at = static_cast<size_t>(b) * kBytes<T>;
         Codes codes[8];
@@ -98,7 +98,7 @@ inline void unpack_scales(const uint8_t* const* rows, size_t at, int block, cons
 }
 
 template <class T>
-inline void unpack_block256(const uint8_t* const* rows, int blocks, const Unpacked& to) {
+[[gnu::flatten]] inline void unpack_block256(const uint8_t* const* rows, int blocks, const Unpacked& to) {
     for (int b = 0; b < blocks; ++b) {
         const size_t at = static_cast<size_t>(b) * kBytes<T>;
         unroll<8>([&](auto j) {
@@ -113,7 +113,7 @@ inline void unpack_block256(const uint8_t* const* rows, int blocks, const Unpack
 }
 
 template <class T, int NT>
-inline void tile_block32(const Unpacked& w, const InputRows& in, const int* tokens,
+[[gnu::flatten]] inline void tile_block32(const Unpacked& w, const InputRows& in, const int* tokens,
                          float32x4_t (*acc)[2]) {
     TokenRows<NT> x(in, tokens, 32, 32);
     const int blocks = in.columns / 32;
@@ -145,7 +145,7 @@ inline void dot_group_sums(const int16_t* weights, const int16_t* sums, int32x4_
 }
 
 template <class T, int NT>
-inline void tile_block256(const Unpacked& w, const InputRows& in, const int* tokens,
+[[gnu::flatten]] inline void tile_block256(const Unpacked& w, const InputRows& in, const int* tokens,
                           float32x4_t (*acc)[2]) {
     constexpr int kGroups = 256 / T::kGroup, kGroupBytes = T::kGroup * 8;
     TokenRows<NT> x(in, tokens, 256, T::kGroup);

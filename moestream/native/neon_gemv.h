@@ -72,7 +72,7 @@ inline float32x4_t add_block256(float32x4_t acc, int32x4_t sum, int32x4_t mins, 
 }
 
 template <class T, int NT>
-inline void dot4_block32(const uint8_t* const* rows, const InputRows& in, const int* tokens,
+[[gnu::flatten]] inline void dot4_block32(const uint8_t* const* rows, const InputRows& in, const int* tokens,
                          float32x4_t* acc) {
     const TokenRows<NT> x(in, tokens, 32, 32);
     const int blocks = in.columns / 32;
@@ -145,14 +145,15 @@ inline void dot_block256(const uint8_t* p, const TokenRows<NT>& x, int block, in
 }
 
 template <class T, int NT>
-inline void dot4_block256(const uint8_t* const* rows, const InputRows& in, const int* tokens,
+[[gnu::flatten]] inline void dot4_block256(const uint8_t* const* rows, const InputRows& in, const int* tokens,
                           float32x4_t* acc) {
     const TokenRows<NT> x(in, tokens, 256, T::kGroup);
     const int blocks = in.columns / 256;
     for (int b = 0; b < blocks; ++b) {
         const size_t at = static_cast<size_t>(b) * kBytes<T>;
         int32x4_t sums[4][NT], mins[4][NT];
-        unroll<4>([&](auto r) { dot_block256<T, NT>(rows[r] + at, x, b, sums[r], mins[r]); });
+        // Not unrolled: four rows' work at once does not fit in the registers.
+        for (int r = 0; r < 4; ++r) dot_block256<T, NT>(rows[r] + at, x, b, sums[r], mins[r]);
         float32x4_t scale, min;
         load_floats4<T>(rows, at + T::kDAt, &scale, &min);
         unroll<NT>([&](auto t) {

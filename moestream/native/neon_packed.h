@@ -57,7 +57,7 @@ inline float32x4_t packed_min(const uint8_t* p) {
 }
 
 template <class T, int NT>
-inline void packed_block32(const uint8_t* p, const InputRows& in, const int* tokens,
+[[gnu::flatten]] inline void packed_block32(const uint8_t* p, const InputRows& in, const int* tokens,
                            float32x4_t (*acc)[2]) {
     constexpr Packing kPacking = packing_of(T::kType);
     const TokenRows<NT> x(in, tokens, 32, 32);
@@ -125,7 +125,7 @@ inline void packed_group(const uint8_t* p, int n, const TokenRows<NT>& x, int bl
 }
 
 template <class T, int NT>
-inline void packed_block256(const uint8_t* p, const InputRows& in, const int* tokens,
+[[gnu::flatten]] inline void packed_block256(const uint8_t* p, const InputRows& in, const int* tokens,
                             float32x4_t (*acc)[2]) {
     constexpr Packing kPacking = packing_of(T::kType);
     const TokenRows<NT> x(in, tokens, 256, T::kGroup);
@@ -182,7 +182,7 @@ inline void unpack_packed_codes(const uint8_t* group, int8_t* to) {
 }
 
 template <class T, bool Super>
-inline void unpack_packed(const uint8_t* p, int blocks, const Unpacked& to) {
+[[gnu::flatten]] inline void unpack_packed(const uint8_t* p, int blocks, const Unpacked& to) {
     constexpr Packing kPacking = packing_of(T::kType);
     constexpr int kGroups32 = Super ? 8 : 1;
     for (int b = 0; b < blocks; ++b, p += kPacking.block_bytes) {

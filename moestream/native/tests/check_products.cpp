@@ -22,9 +22,11 @@ std::vector<int> halves_of(Type type) {
     }
 }
 
-float weight_scale(Random& random, Style style) {
+// A weight, or the scale of a block of them; such that float16 has it too.
+float styled_weight(Random& random, Style style) {
     switch (style) {
-        case Style::Tiny: return random.uniform() * 0x1p-18f;  // float16 has these below normal
+        case Style::Tiny: return random.uniform() * 0x1p-18f;  // below normal
+        case Style::Least: return -0x1p-24f;  // -0 once it is multiplied with the least input
         case Style::Huge: return random.uniform() * 65504.0f;
         default: return styled(random, style);
     }
@@ -33,10 +35,10 @@ float weight_scale(Random& random, Style style) {
 void fill_values(Random& random, Style style, Type type, uint8_t* p, size_t bytes) {
     const size_t step = type == Type::F32 ? 4 : 2;
     for (size_t i = 0; i < bytes; i += step) {
-        const float value = styled(random, style);
+        const float value = styled_weight(random, style);
         const auto bits = std::bit_cast<uint32_t>(value);
         const auto bf16 = static_cast<uint16_t>(bits >> 16);
-        const uint16_t half = float_to_half(weight_scale(random, style));
+        const uint16_t half = float_to_half(value);
         if (type == Type::F32) std::memcpy(p + i, &bits, 4);
         if (type == Type::BF16) std::memcpy(p + i, &bf16, 2);
         if (type == Type::F16) std::memcpy(p + i, &half, 2);
@@ -56,7 +58,7 @@ void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t
         if (style == Style::Zero && random.below(2) == 0) std::memset(p + at, 0, layout.block_bytes);
         if (style == Style::Any) continue;
         for (const int offset : halves_of(layout.type)) {
-            const uint16_t half = float_to_half(weight_scale(random, style));
+            const uint16_t half = float_to_half(styled_weight(random, style));
             std::memcpy(p + at + offset, &half, 2);
         }
         if (layout.type == Type::MXFP4 && style == Style::Normal) p[at] = 120 + random.below(8);

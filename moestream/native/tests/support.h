@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -69,11 +70,11 @@ class Random {
 };
 
 // Floats to be awkward with.
-enum class Style { Normal, Zero, Tiny, Huge, Extreme, Bad, Any };
-inline constexpr Style kStyles[] = {Style::Normal,  Style::Zero, Style::Tiny, Style::Huge,
-                                    Style::Extreme, Style::Bad,  Style::Any};
-inline constexpr const char* kStyleNames[] = {"normal", "zero", "tiny", "huge",
-                                              "extreme", "bad", "any"};
+enum class Style { Normal, Zero, Tiny, Least, Huge, Extreme, Bad, Any };
+inline constexpr Style kStyles[] = {Style::Normal, Style::Zero,    Style::Tiny, Style::Least,
+                                    Style::Huge,   Style::Extreme, Style::Bad,  Style::Any};
+inline constexpr const char* kStyleNames[] = {"normal", "zero",    "tiny", "least",
+                                              "huge",   "extreme", "bad",  "any"};
 
 inline float styled(Random& random, Style style) {
     switch (style) {
@@ -81,6 +82,7 @@ inline float styled(Random& random, Style style) {
         case Style::Zero: return random.below(8) == 0 ? -0.0f : 0.0f;
         // Down to where blocks are taken for zeros, and products vanish, signs and all.
         case Style::Tiny: return std::ldexp(random.uniform(), -20 - random.below(125));
+        case Style::Least: return 0x1p-149f;
         case Style::Huge: return std::ldexp(random.uniform(), 60 + random.below(68));
         case Style::Extreme: return random.below(2) == 0 ? 3.0f : -3.0f;
         case Style::Bad: {
