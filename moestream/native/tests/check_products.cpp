@@ -45,6 +45,16 @@ void fill_values(Random& random, Style style, Type type, uint8_t* p, size_t byte
     }
 }
 
+// The exponent that is a block of MXFP4's scale: 0 and 1 are not like the others.
+uint8_t styled_exponent(Random& random, Style style) {
+    switch (style) {
+        case Style::Normal: return static_cast<uint8_t>(120 + random.below(8));
+        case Style::Tiny: case Style::Least: return static_cast<uint8_t>(random.below(4));
+        case Style::Huge: return static_cast<uint8_t>(252 + random.below(4));
+        default: return static_cast<uint8_t>(random.bits());
+    }
+}
+
 // Rows of blocks, each of random codes, or all ones or zeros, with scales of the style.
 void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t* p,
                   size_t bytes) {
@@ -61,7 +71,7 @@ void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t
             const uint16_t half = float_to_half(styled_weight(random, style));
             std::memcpy(p + at + offset, &half, 2);
         }
-        if (layout.type == Type::MXFP4 && style == Style::Normal) p[at] = 120 + random.below(8);
+        if (layout.type == Type::MXFP4) p[at] = styled_exponent(random, style);
     }
 }
 

@@ -61,6 +61,30 @@ Guarded<float> exponents(Random& random, int count) {
     return x;
 }
 
+// Around the middle between two whole powers of two, where exponentials round the other way.
+Guarded<float> between_powers() {
+    constexpr int kBeside = 8;
+    Guarded<float> x(256 * 2 * kBeside);
+    for (int n = -128; n < 128; ++n) {
+        float value = (static_cast<float>(n) + 0.5f) / 1.44269504f;
+        for (int i = 0; i < kBeside; ++i) value = std::nextafter(value, -1e30f);
+        for (int i = 0; i < 2 * kBeside; ++i) {
+            x[(n + 128) * 2 * kBeside + i] = value;
+            value = std::nextafter(value, 1e30f);
+        }
+    }
+    return x;
+}
+
+void check_exponentials(const Kernels& kernels, const Guarded<float>& x, float shift) {
+    const int count = static_cast<int>(x.size());
+    const Guarded<float> got(x.size()), expected(x.size());
+    begin_case("%s: exponentials of %d, shift %g", kernels.name, count, double{shift});
+    kernels.exponentials(x.data(), count, shift, got.data());
+    kScalarKernels.exponentials(x.data(), count, shift, expected.data());
+    compare("out", got, expected);
+}
+
 void check_lengths(const Kernels& kernels, int count, Random& random) {
     const Guarded<float> a = exponents(random, count), b = floats(random, Style::Normal, count);
     const Guarded<float> got(count), expected(count);
@@ -69,10 +93,7 @@ void check_lengths(const Kernels& kernels, int count, Random& random) {
     kScalarKernels.swiglu(a.data(), b.data(), count, expected.data());
     compare("out", got, expected);
     for (const float shift : {0.0f, 17.25f, -3.0f, std::numeric_limits<float>::infinity()}) {
-        begin_case("%s: exponentials of %d, shift %g", kernels.name, count, double{shift});
-        kernels.exponentials(a.data(), count, shift, got.data());
-        kScalarKernels.exponentials(a.data(), count, shift, expected.data());
-        compare("out", got, expected);
+        check_exponentials(kernels, a, shift);
     }
     for (const Style style : kStyles) {
         begin_case("%s: rms_norm of %d, %s", kernels.name, count,
@@ -122,6 +143,7 @@ void check_elementwise(const Kernels& kernels) {
     Random random(2);
     for (int count = 1; count <= 70; ++count) check_lengths(kernels, count, random);
     for (const int count : {576, 1001, 20000}) check_lengths(kernels, count, random);
+    check_exponentials(kernels, between_powers(), 0.0f);
     for (int count = 1; count <= 40; ++count) {
         check_halves(kernels, floats(random, Style::Any, count), "any");
         check_halves(kernels, floats(random, Style::Normal, count), "normal");
