@@ -25,6 +25,7 @@ if(MOESTREAM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   list(APPEND MOESTREAM_DEFINITIONS MOESTREAM_AVX2)
   set_source_files_properties(kernels_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
 elseif(MOESTREAM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  # Float16 is converted only, which all of ARMv8 does: +fp16 is not needed.
   list(APPEND MOESTREAM_SOURCES kernels_neon.cpp kernels_neon_i8mm.cpp)
   list(APPEND MOESTREAM_DEFINITIONS MOESTREAM_NEON)
   set_source_files_properties(kernels_neon.cpp PROPERTIES

@@ -17,6 +17,8 @@ namespace {
 
 // body(0), ..., body(N - 1), each number a constant: lane numbers must be, and a loop that is left
 // standing would keep arrays of registers in memory.
+// What uses it is marked gnu::flatten: left to itself, GCC makes calls of the bodies, with the same
+// result (18 stack accesses for 8 products in the innermost loop, instead of none for 64).
 template <int N, class Body>
 inline void unroll(const Body& body) {
     [&]<int... I>(std::integer_sequence<int, I...>) {
