@@ -25,11 +25,9 @@ struct Quantised {
     }
 };
 
-void check_block(const Kernels& kernels, int block, Style style, int blocks, Random& random) {
-    begin_case("%s: quantize%d, %s, %d blocks", kernels.name, block,
-               kStyleNames[static_cast<int>(style)], blocks);
-    const int columns = blocks * block;
-    const Guarded<float> x = floats(random, style, columns);
+void check_blocks(const Kernels& kernels, int block, const Guarded<float>& x, const char* what) {
+    const int columns = static_cast<int>(x.size());
+    begin_case("%s: quantize%d of %d, %s", kernels.name, block, columns, what);
     const Quantised got(columns, block), expected(columns, block);
     const auto run = [&](const Kernels& table, const Quantised& out) {
         (block == 32 ? table.quantize32 : table.quantize256)(x.data(), columns, out.row());
@@ -41,6 +39,15 @@ void check_block(const Kernels& kernels, int block, Style style, int blocks, Ran
     compare("s", got.s, expected.s);
     compare("sums16", got.sums16, expected.sums16);
     compare("sums32", got.sums32, expected.sums32);
+}
+
+// Blocks with a scale of 1 and values halfway between integers.
+Guarded<float> halfway(Random& random, int columns) {
+    Guarded<float> x(columns);
+    for (int i = 0; i < columns; ++i) {
+        x[i] = i % 32 == 5 ? 127.0f : static_cast<float>(random.below(253) - 126) + 0.5f;
+    }
+    return x;
 }
 
 // Where exponentials turn, round and end, among values of every size.
@@ -131,10 +138,13 @@ Guarded<float> around_halves() {
 
 void check_quantisation(const Kernels& kernels) {
     Random random(1);
-    for (const Style style : kStyles) {
+    for (const int block : {32, 256}) {
         for (const int blocks : {1, 2, 3, 5, 40}) {
-            check_block(kernels, 32, style, blocks, random);
-            check_block(kernels, 256, style, blocks, random);
+            for (const Style style : kStyles) {
+                check_blocks(kernels, block, floats(random, style, blocks * block),
+                             kStyleNames[static_cast<int>(style)]);
+            }
+            check_blocks(kernels, block, halfway(random, blocks * block), "halfway");
         }
     }
 }
