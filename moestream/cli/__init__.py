@@ -10,6 +10,7 @@ from moestream import __version__, ui
 from moestream.cli.command import Group
 from moestream.cli.generate import generate
 from moestream.cli.inspect import inspect
+from moestream.cli.profile import profile
 from moestream.cli.simulate import simulate
 
 __all__ = ["main"]
@@ -31,7 +32,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (generate, inspect, simulate):
+for _command in (generate, inspect, profile, simulate):
     cli.add_command(_command)
 
 

@@ -70,7 +70,9 @@ class Group(click.Group):
         name = args[0]
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             close = difflib.get_close_matches(name, self.commands)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see moestream --help"
+            hint = (
+                f"did you mean {' or '.join(close)}?" if close else f"see {ctx.command_path} --help"
+            )
             raise click.UsageError(f"no command is called {name!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
