@@ -47,7 +47,7 @@ def diff(a: str, b: str, budgets: tuple[str, ...], as_json: bool) -> None:
     from moestream.experts.budgets import parse_budget
     from moestream.experts.profiles import mix
     from moestream.experts.profiles.analysis import overlaps, similarity
-    from moestream.profile_names import load_profile
+    from moestream.profile_names import load_profile, profile_path
 
     first, second = load_profile(a), load_profile(b)
     mix([(first, 1.0), (second, 1.0)], "both")  # raises unless they are of one model
@@ -61,7 +61,10 @@ def diff(a: str, b: str, budgets: tuple[str, ...], as_json: bool) -> None:
             for text, row in zip(budgets, found, strict=True)
         ]
         by_layer = dict(zip(map(str, first.layers), layers, strict=True))
-        parts = {"a": summary(first), "b": summary(second)}
+        parts = {
+            "a": summary(first, profile_path(a)),
+            "b": summary(second, profile_path(b)),
+        }
         ui.print_json({**parts, "similarity": alike, "by_layer": by_layer, "budgets": rows})
         return
     ui.print_fields(f"{a} and {b}", _alike(alike, dict(zip(first.layers, layers, strict=True))))
@@ -91,7 +94,7 @@ def merge(path: "Path", parts: "tuple[Part, ...]", as_json: bool) -> None:
     loaded = [(load_profile(name), weight) for name, weight in parts]
     merged = write_profile(mix(loaded, path.stem), path)
     if as_json:
-        ui.print_json({**summary(merged), "path": str(path)})
+        ui.print_json(summary(merged, path))
     else:
         ui.print_fields(str(path), fields(merged))
 

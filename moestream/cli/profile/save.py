@@ -135,7 +135,7 @@ def save(
         options = {"budget": None if budget == "none" else budget or "auto", **engine_options}
         saved = _from_run(path, model or "demo", work, half_life, options, as_json)
     if as_json:
-        ui.print_json({**summary(saved), "path": str(path)})
+        ui.print_json(summary(saved, path))
     else:
         ui.print_fields(str(path), fields(saved))
 

@@ -24,12 +24,12 @@ def list_profiles(as_json: bool) -> None:
 
     They lie in the platform's folder for data, or in profiles/ of $MOESTREAM_DATA.
     """
-    from moestream.profile_names import load_profile, profile_names, profiles_dir
+    from moestream.profile_names import load_profile, profile_names, profile_path, profiles_dir
 
     found: list[dict[str, Any]] = []
     for name in profile_names():
         try:
-            found.append({**summary(load_profile(name)), "error": None})
+            found.append({**summary(load_profile(name), profile_path(name)), "error": None})
         except ProfileError as error:
             found.append({"name": name, "error": str(error)})
     if as_json:
@@ -74,7 +74,7 @@ def show(name: str, count: int, as_json: bool, png: Path | None) -> None:
     evenly experts are used.
     """
     from moestream.experts.profiles.analysis import coverage_curve, layer_uses
-    from moestream.profile_names import load_profile
+    from moestream.profile_names import load_profile, profile_path
 
     if png:
         from moestream import plots
@@ -87,7 +87,10 @@ def show(name: str, count: int, as_json: bool, png: Path | None) -> None:
             png, profile.name, profile.shares(), profile.layers, coverage_curve(profile).tolist()
         )
     if as_json:
-        value = {**summary(profile), "coverage": coverage_curve(profile).tolist()}
+        value = {
+            **summary(profile, profile_path(name)),
+            "coverage": coverage_curve(profile).tolist(),
+        }
         uses = zip(layers, profile.uses.tolist(), profile.decayed.tolist(), strict=True)
         value["layers"] = [
             {**dataclasses.asdict(layer), "uses": plain, "decayed": decayed}
@@ -113,14 +116,12 @@ def rm(names: tuple[str, ...], as_json: bool) -> None:
         ui.note(f"deleted {path}")
 
 
-def summary(profile: "Profile") -> dict[str, Any]:
-    """What a profile is, for JSON."""
-    from moestream.profile_names import profile_path
-
+def summary(profile: "Profile", path: Path) -> dict[str, Any]:
+    """What a profile is, for JSON, and where."""
     fingerprint = profile.fingerprint
     return {
         "name": profile.name,
-        "path": str(profile_path(profile.name)),
+        "path": str(path),
         "model": profile.model,
         "architecture": fingerprint.architecture,
         "num_layers": fingerprint.num_layers,

@@ -10,8 +10,12 @@ from collections.abc import Callable, Sequence
 Decision = tuple[list[int], list[int]]
 """The keys to read because they were asked for and missing, and the keys to drop."""
 
-SEED_TOKENS = 64.0
-"""Tokens of its workload that a profile counts for at most: it is to help at the start alone."""
+SEED_TOKENS = 4.0
+"""Tokens of its workload that a profile counts for at most.
+
+Measured (docs/profiles.md): more wins a few hits where the profile is right, and loses many where
+it is wrong; with this, a wrong one costs next to nothing.
+"""
 
 PolicyFactory = Callable[[Sequence[int], int], "Policy"]
 """Makes a policy for keys of these sizes, in bytes, and a budget."""

@@ -134,7 +134,8 @@ class LFU(Scored):
         self._clock = 0.0
 
     def _seed_count(self, key: int, count: float) -> None:
-        self._scores[key] = count // 1  # the fraction is for recency
+        # The fraction is for recency: less than one tick, so that any use comes after all seeds.
+        self._scores[key] = count // 1 + count % 1 * self._TICK
 
     def _use(self, keys: Sequence[int], token: int) -> None:
         scores, clock = self._scores, self._clock
