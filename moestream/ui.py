@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def _heat(cells: Sequence[float]) -> str:
 
     console = _console(sys.stdout)
     line = Text()
-    for level in levels:
-        line.append(" ", f"on {_HEAT[level][1]}")
+    for level, run in groupby(levels):
+        line.append(" " * len(list(run)), f"on {_HEAT[level][1]}")
     with console.capture() as capture:
         console.print(line, end="", soft_wrap=True)
     return capture.get()
