@@ -119,7 +119,7 @@ def print_heat(title: str, labels: Sequence[str], rows: Sequence[Sequence[float]
 
 def _heat(cells: Sequence[float]) -> str:
     levels = [min(int(max(cell, 0.0) * len(_HEAT)), len(_HEAT) - 1) for cell in cells]
-    if sys.stdout is None or not sys.stdout.isatty() or _console(sys.stdout).color_system is None:
+    if sys.stdout is None or not sys.stdout.isatty() or _has_no_colours(sys.stdout):
         return "".join(_HEAT[level][0] for level in levels)
     from rich.text import Text
 
@@ -130,6 +130,11 @@ def _heat(cells: Sequence[float]) -> str:
     with console.capture() as capture:
         console.print(line, end="", soft_wrap=True)
     return capture.get()
+
+
+def _has_no_colours(stream: TextIO) -> bool:
+    console = _console(stream)
+    return console.no_color or console.color_system is None
 
 
 @contextmanager

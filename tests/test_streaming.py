@@ -184,6 +184,15 @@ def test_all_resident_once_everything_fits(tokens):
         assert engine.streaming.stats().decode.misses == misses
 
 
+def test_no_dense_weight_is_left_to_the_page_cache():
+    with open_engine("qwen3moe", "cpu") as engine:
+        for name in ("blk.0.attn_norm.weight", "output_norm.weight"):
+            mapped = engine.file.tensor(name)
+            held = engine.backend.vector(mapped)
+            assert not np.shares_memory(held, mapped.data)
+            np.testing.assert_array_equal(held.view(np.uint8), mapped.data)
+
+
 def test_choices_are_told():
     with open_engine("qwen3moe") as engine:
         engine.stream(plan(1 << 16), options_of(io="pread", prefetch=False))
