@@ -8,6 +8,7 @@ else may have the model open. Medians over the runs; the last line is JSON.
 
     scripts/bench_profile.py --model demo.gguf --cap 500M --cap 700M --repeat 5
 
+A long prompt reads most experts whatever was in memory: try --prompt 50, 100, 400.
 ``load_s`` is what opening takes, the reading of the profile included. ``ready_s`` is from the start
 of loading to the last of so many tokens: what a person waits.
 """
@@ -36,7 +37,6 @@ COUNTS = (16, 64)
 WAYS = ("cold", "right", "wrong")
 _PROFILED = 0.6
 """Share of a text that its profile is made of."""
-_PROMPT_CHARACTERS = 400
 _COLUMNS = (
     "load_s",
     "ttft_s",
@@ -44,13 +44,13 @@ _COLUMNS = (
 )
 
 
-def parts(language: str) -> tuple[str, list[str]]:
-    """The text to profile, and passages of the rest."""
+def parts(language: str, characters: int = 400) -> tuple[str, list[str]]:
+    """The text to profile, and passages of the rest, of so many characters."""
     text = (HELDOUT / f"{language}.txt").read_text(encoding="utf-8")
     cut = int(len(text) * _PROFILED)
     rest = text[cut:]
-    starts = range(0, len(rest) - _PROMPT_CHARACTERS, _PROMPT_CHARACTERS)
-    return text[:cut], [rest[start : start + _PROMPT_CHARACTERS] for start in starts]
+    starts = range(0, len(rest) - characters, characters)
+    return text[:cut], [rest[start : start + characters] for start in starts]
 
 
 def make_profile(model: Path, text: str, path: Path) -> None:
@@ -117,7 +117,7 @@ def one_run(args: argparse.Namespace, cap: str, prompt: str, profile: Path | Non
 
 def measure(args: argparse.Namespace, cap: str, language: str, profiles: dict[str, Path]) -> Run:
     """All ways in turn, over and over, each time on another passage."""
-    _, passages = parts(language)
+    _, passages = parts(language, args.prompt)
     chosen = {"cold": None, "right": profiles[language], "wrong": profiles[WRONG[language]]}
     runs: dict[str, list[Run]] = {way: [] for way in WAYS}
     for turn in range(args.repeat):
@@ -144,6 +144,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", help="by default the cap / 1.1")
     parser.add_argument("--language", action="append", choices=LANGUAGES, help="default: all")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--prompt", type=int, default=100, help="characters of a prompt")
     parser.add_argument("--io", default="auto")
     parser.add_argument("--policy", default="decay")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

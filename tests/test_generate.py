@@ -57,6 +57,7 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
         "model": str(alphabet),
         "backend": BACKEND,
         "seed": 7,
+        "saved_profile": None,
         "residency": None,
     }
     assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}
