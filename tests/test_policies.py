@@ -381,3 +381,11 @@ def test_uses_come_after_all_seeds_of_as_many_in_lfu() -> None:
     assert policy.seed([0.3, 0.49, 0, 0, 0, 0, 0, 0]) == [1, 0]  # 1.2 and 1.96 uses
     assert policy.access([5], 0)[1] == [0]
     assert policy.access([6], 0)[1] == [1]
+
+
+def test_a_seed_of_lcp_counts_on_with_the_next_use() -> None:
+    policy = LCP([1] * 8, 2)
+    policy.seed([1.0, 0.001, 0, 0, 0, 0, 0, 0])  # four uses of 0
+    for key in (1, 1, 1, 0):
+        policy.access([key], 64)
+    assert policy.access([2], 64)[1] == [1]

@@ -369,3 +369,29 @@ def test_a_session_moves_on_from_a_profile_of_something_else() -> None:
     for layer in range(LAYERS):
         use(residency, layer, ids([6, 7]))
     assert residency.stats().decode.misses == before
+
+
+def test_experts_of_two_sizes_are_warmed_each_in_their_slots() -> None:
+    num_keys = LAYERS * EXPERTS
+    reader, addresses = FakeReader(num_keys), np.zeros((num_keys, 3), np.uint64)
+    pools = [
+        Pool(
+            reader,
+            addresses,
+            slot_bytes=size,
+            num_slots=6,
+            num_experts=num_keys // 2,
+            spare=2,
+            make_policy=Decay,
+        )
+        for size in (SLOT, 2 * SLOT)
+    ]
+    layers = dict(zip(range(LAYERS), [pools[0], pools[1]] * 2, strict=True))
+    sizes = dict.fromkeys(range(LAYERS), SLOT)
+    residency = SlotResidency(reader, addresses, layers, sizes, EXPERTS)
+    residency.warm([0.5] * num_keys)
+    for place, pool in enumerate(pools):
+        kept = [key for key in range(num_keys) if pool.kept[key]]
+        assert len(kept) == 4
+        assert {key // EXPERTS % 2 for key in kept} == {place}
+        check_slots(pool)
