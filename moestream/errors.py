@@ -13,6 +13,7 @@
     ├── DemoBuildError          the demo model cannot be built here: no room on the disk
     ├── TemplateError           a chat template that is missing or does not render
     ├── TraceError              a routing trace that is damaged or does not make sense
+    ├── ProfileError            a profile that is missing, damaged, or of another model
     ├── BudgetError             a memory budget that cannot be read or kept
     ├── PlotError               a figure that cannot be drawn with what is installed
     ├── StorageError            a disk or file system that fails, or lacks what was asked of it
@@ -65,6 +66,10 @@ class TemplateError(MoestreamError):
 
 class TraceError(MoestreamError):
     """A routing trace is damaged, or is not one."""
+
+
+class ProfileError(MoestreamError):
+    """A profile of expert use is missing, damaged, of another model, or cannot be written."""
 
 
 class BudgetError(MoestreamError):

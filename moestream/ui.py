@@ -11,8 +11,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     import logging
 
     from rich.console import Console
+
+_HEAT = (
+    *((" ", "grey0"), (".", "grey15"), (":", "dark_blue"), ("-", "purple4"), ("=", "dark_magenta")),
+    *(("+", "red3"), ("*", "dark_orange3"), ("#", "orange1"), ("%", "yellow1"), ("@", "grey100")),
+)
+"""From cold to hot: a character, and rich's name of a colour."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -143,6 +150,42 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         _write(sys.stdout, (line if index else _styled(line, "dim", sys.stdout)) + "\n")
 
 
+def print_heat(title: str, labels: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+    """Write a map of cells from 0 to 1, a row a label: colours on a terminal, else characters.
+
+    Where a row is wider than the terminal, neighbours share a cell, which shows the hottest.
+    """
+    width = max(map(len, labels), default=0)
+    columns = max(map(len, rows), default=0)
+    merged = 1
+    if sys.stdout is not None and sys.stdout.isatty():
+        merged = -(-columns // max(_console(sys.stdout).width - width - 4, 1))
+    _heading(title + (f" ({merged} in a cell)" if merged > 1 else ""), sys.stdout)
+    for label, row in zip(labels, rows, strict=True):
+        cells = [max(row[i : i + merged]) for i in range(0, len(row), merged)]
+        _write(sys.stdout, f"  {label:>{width}}  {_heat(cells)}\n")
+
+
+def _heat(cells: Sequence[float]) -> str:
+    levels = [min(int(max(cell, 0.0) * len(_HEAT)), len(_HEAT) - 1) for cell in cells]
+    if sys.stdout is None or not sys.stdout.isatty() or _has_no_colours(sys.stdout):
+        return "".join(_HEAT[level][0] for level in levels)
+    from rich.text import Text
+
+    console = _console(sys.stdout)
+    line = Text()
+    for level, run in groupby(levels):
+        line.append(" " * len(list(run)), f"on {_HEAT[level][1]}")
+    with console.capture() as capture:
+        console.print(line, end="", soft_wrap=True)
+    return capture.get()
+
+
+def _has_no_colours(stream: TextIO) -> bool:
+    console = _console(stream)
+    return console.no_color or console.color_system is None
+
+
 @contextmanager
 def progress(*, quiet: bool = False, transfer: bool = False) -> Iterator[Progress]:
     """Draw a bar for every step that the yielded function reports, on a terminal alone.
@@ -185,15 +228,28 @@ def progress(*, quiet: bool = False, transfer: bool = False) -> Iterator[Progres
 
 
 @contextmanager
-def working(message: str, *, quiet: bool = False) -> Iterator[None]:
-    """Show that something without a length is under way, on a terminal alone."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield
-        return
-    from rich.text import Text
+def working(message: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """Show that something without a length is under way, on a terminal alone.
 
-    with _console(sys.stderr).status(Text(printable(message))):
-        yield
+    If a part of it turns out to have one, the yielded function draws it as ``progress`` does.
+    """
+    with ExitStack() as stack:
+        status = None
+        if not quiet and sys.stderr is not None and sys.stderr.isatty():
+            from rich.text import Text
+
+            status = stack.enter_context(_console(sys.stderr).status(Text(printable(message))))
+        bars: Progress | None = None
+
+        def report(step: str, done: int, total: int) -> None:
+            nonlocal bars
+            if bars is None:
+                if status is not None:
+                    status.stop()  # one drawing at a time
+                bars = stack.enter_context(progress(quiet=quiet))
+            bars(step, done, total)
+
+        yield report
 
 
 def flush() -> None:

@@ -59,6 +59,7 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
         "seed": 7,
         "cache_type_k": "f16",
         "cache_type_v": "f16",
+        "saved_profile": None,
         "residency": None,
     }
     assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}

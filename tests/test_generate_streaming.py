@@ -96,6 +96,7 @@ def test_json_tells_of_residency(alphabet: Path) -> None:
         "pin": "copy",
         "policy": "decay",
         "prefetch_layers": 1,
+        "profile": None,
     }
 
 

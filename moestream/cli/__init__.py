@@ -16,6 +16,7 @@ from moestream.cli.doctor import doctor
 from moestream.cli.generate import generate
 from moestream.cli.inspect import inspect
 from moestream.cli.models import models
+from moestream.cli.profile import profile
 from moestream.cli.simulate import simulate
 from moestream.cli.version import version_option
 
@@ -55,7 +56,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (completion, doctor, generate, inspect, models, simulate):
+for _command in (completion, doctor, generate, inspect, models, profile, simulate):
     cli.add_command(_command)
 
 

@@ -5,9 +5,8 @@ tokens (``prompt``, ``text``) or tokens become tokens (``engine``).
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,21 @@ from moestream import ui
 from moestream.cli.command import EXIT_INTERRUPTED, Command, Option
 from moestream.cli.options import engine_options, model_argument, sampling_options
 from moestream.cli.prompt import Prompt, prompt_options, require_text
-from moestream.cli.residency import Outcome, choice_fields, choices_told, plan_fields, warnings
+from moestream.cli.residency import (
+    Outcome,
+    choice_fields,
+    choices_told,
+    plan_fields,
+    saved_fields,
+    warnings,
+)
 from moestream.cli.streaming import streaming_options
 
 if TYPE_CHECKING:
     from moestream.engine import Engine
-    from moestream.layers.moe import RouteObserver
+    from moestream.recording import ProfileRecorder
     from moestream.sampling import SamplingParams
-    from moestream.session import Session, Stats
+    from moestream.session import Stats
     from moestream.text import TextStream
 
 EXAMPLES = """
@@ -45,11 +51,13 @@ class Run:
     quiet: bool
     verbose: bool = False
     trace: Path | None = None
+    save_profile: Path | None = None
     parts: list[str] = field(default_factory=list)
     backend: str | None = None
     cache_types: tuple[str | None, str | None] = (None, None)
     budget_bytes: int | None = None
     outcome: Outcome | None = None
+    profile: "ProfileRecorder | None" = None
     load_s: float = 0.0
     stats: "Stats | None" = None
     stream: "TextStream | None" = None
@@ -120,6 +128,7 @@ def generate(
     quiet: bool,
     verbose: bool,
     trace: Path | None,
+    save_profile: Path | None,
     sampling: "SamplingParams",
     **engine_options: Any,
 ) -> None:
@@ -132,7 +141,7 @@ def generate(
         require_text(text, "--stop")
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
-    run = Run(model, sampling.seed, as_json, quiet, verbose, trace)
+    run = Run(model, sampling.seed, as_json, quiet, verbose, trace, save_profile)
     try:
         with _open(run, engine_options) as engine:
             max_tokens = None if predict < 0 else predict
@@ -155,8 +164,9 @@ def _open(run: Run, options: dict[str, Any]) -> "Engine":
 
     with ui.progress(quiet=run.quiet) as progress:
         path = resolve(run.model, progress=progress)
-    with ui.working(f"loading {run.model}", quiet=run.quiet):
-        engine = Engine.open(path, **options)
+    with ui.working(f"loading {run.model}", quiet=run.quiet) as progress:
+        on_warmed = partial(progress, "reading the profile's experts")
+        engine = Engine.open(path, **options, on_warmed=on_warmed)
     run.backend = engine.backend.name
     run.cache_types = engine.kv_types
     run.budget_bytes = None if engine.plan is None else engine.plan.budget_bytes
@@ -176,6 +186,7 @@ def _generate(
     max_tokens: int | None,
     stop: tuple[str, ...],
 ) -> None:
+    from moestream.recording import Recording
     from moestream.text import TextStream
     from moestream.tokenizer import Tokenizer
 
@@ -187,7 +198,9 @@ def _generate(
     _tell_choices(run, engine)
     run.stats = session.stats
     run.stream = stream = TextStream(tokenizer, stop)
-    with _traced(run.trace, session) as observer:
+    with Recording(engine, trace=run.trace, profile=run.save_profile) as recording:
+        run.profile = recording.profile
+        observer = recording.observer(session)
         for token in session.generate(
             tokens, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
         ):
@@ -196,17 +209,6 @@ def _generate(
                 run.stop_reason = "stop"
                 return
     run.stop_reason = session.stop_reason
-
-
-@contextmanager
-def _traced(path: Path | None, session: "Session") -> Iterator["RouteObserver | None"]:
-    if path is None:
-        yield None
-        return
-    from moestream.recording import TraceRecorder
-
-    with TraceRecorder(path, session.engine) as recorder:
-        yield recorder.observer(session)
 
 
 def _tell_choices(run: Run, engine: "Engine") -> None:
@@ -248,6 +250,8 @@ def _report(run: Run) -> None:
         )
     if run.verbose and run.outcome is not None:
         ui.note_fields("experts", run.outcome.fields())
+    if run.profile is not None and run.profile.saved is not None:
+        ui.note(f"{run.profile.saved.tokens} tokens profiled in {run.profile.path}")
 
 
 def _as_json(run: Run) -> dict[str, Any]:
@@ -271,5 +275,6 @@ def _as_json(run: Run) -> dict[str, Any]:
         "cache_type_k": run.cache_types[0],
         "cache_type_v": run.cache_types[1],
         "budget_bytes": run.budget_bytes,
+        "saved_profile": None if run.profile is None else saved_fields(run.profile),
         "residency": None if run.outcome is None else run.outcome.to_dict(),
     }

@@ -16,6 +16,8 @@ from moestream.backends import Array
 from moestream.experts.memory import MemoryPlan, plan_memory
 from moestream.experts.prefetch import Predict, Prefetcher
 from moestream.experts.pressure import PressureValve
+from moestream.experts.profiles import Fingerprint
+from moestream.experts.residency import Warmed
 from moestream.experts.statistics import ResidencyStats
 from moestream.experts.store import ExpertStore
 from moestream.experts.streaming import StreamingOptions, open_residency
@@ -31,6 +33,7 @@ class Choices:
     pin: str
     policy: str
     prefetch_layers: int
+    profile: str | None = None
 
 
 class ExpertStreaming:
@@ -42,13 +45,20 @@ class ExpertStreaming:
         moes: Mapping[int, MoE],
         options: StreamingOptions,
         plan: MemoryPlan,
+        on_warmed: Warmed | None = None,
     ) -> None:
         """Open the experts' files, start the reads' threads and attach the layers.
 
+        With a profile, its hottest experts are read now, and ``on_warmed`` hears how far that is.
+
         Raises:
             BudgetError, StorageError, ModelFormatError: see ``open_residency``, ``ExpertStore``.
+            ProfileError: the profile is of another model.
         """
         self.plan = plan
+        profile = options.profile
+        if profile is not None:
+            profile.require(Fingerprint.of(file), file.path.name)
         self._moes = dict(moes)
         # Dense weights were copied from the mapping; their pages there are not needed again.
         file.forget_pages()
@@ -66,13 +76,20 @@ class ExpertStreaming:
         ahead = options.prefetch_layers if options.prefetch else 0
         pin = self.residency.pin
         policy = "none" if pin == "none" else options.policy  # the page cache's own
-        self.choices = Choices(self.residency.reader.method, pin, policy, ahead)
+        named = None if profile is None else profile.name
+        self.choices = Choices(self.residency.reader.method, pin, policy, ahead, named)
         self.prefetcher = self._make_prefetcher(ahead) if ahead else None
         self._valve = PressureValve(self.residency.give_back)
         self._kv_bytes = plan.kv_bytes
         self._faults = _major_faults()
         for layer, moe in self._moes.items():
             moe.stream(self.residency, layer, self.prefetcher)
+        if profile is not None:
+            try:
+                self.residency.warm(profile.key_rates().tolist(), on_warmed)
+            except BaseException:
+                self.close()
+                raise
 
     def before_pass(self, kv_bytes: int) -> None:
         """Make sure of the file, and make room: for a grown KV cache, for a system short of memory.
