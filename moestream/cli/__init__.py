@@ -7,6 +7,7 @@ that ``--help`` and a mistyped option answer at once.
 import click
 
 from moestream import __version__, ui
+from moestream.cli.chat import chat
 from moestream.cli.command import Group
 from moestream.cli.generate import generate
 from moestream.cli.inspect import inspect
@@ -15,6 +16,7 @@ from moestream.cli.simulate import simulate
 __all__ = ["main"]
 
 EXAMPLES = """
+moestream chat demo
 moestream generate demo -p "What is the capital of Italy?"
 moestream inspect qwen3-30b-a3b-q4_k_m.gguf
 moestream simulate run.route.csv.gz
@@ -31,7 +33,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (generate, inspect, simulate):
+for _command in (chat, generate, inspect, simulate):
     cli.add_command(_command)
 
 
