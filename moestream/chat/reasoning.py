@@ -81,7 +81,11 @@ class ReasoningSplitter:
     def finish(self) -> list[Piece]:
         """Return what was held back: no marker can come of it any more."""
         text, self._held = self._held, ""
-        return self._piece("reasoning" if self.reasoning else "answer", text)
+        return (
+            self._piece("reasoning", text.rstrip())
+            if self.reasoning
+            else self._piece("answer", text)
+        )
 
     def _start(self) -> None:
         assert self._markers is not None

@@ -41,7 +41,7 @@ class AnswerView:
         self._blocks = BlockStream()
         self._kind = ""
         self._kind_since = 0.0
-        self._any = False
+        self._any = True  # what was said stands above
         self._frame = 0
         self._new: list[tuple[str, str]] = []
         self._lock = threading.Lock()

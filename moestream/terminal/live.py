@@ -25,6 +25,7 @@ class LiveRegion:
         self._write = write
         self._size = size
         self._drawn: list[Line] = []
+        self._columns = 0
         self._hidden = False
 
     def draw(self, permanent: Sequence[Line], live: Sequence[Line]) -> None:
@@ -36,6 +37,9 @@ class LiveRegion:
         columns, rows = self._size()
         live = list(live)[-max(rows - 1, 1) :]
         parts = [_BEGIN, "" if self._hidden else _HIDE, self._to_top(columns)]
+        if columns != self._columns:  # rows that were wrapped would be joined again once wider
+            parts.append(_ERASE_BELOW)
+        self._columns = columns
         parts += [f"{line.text}{_ERASE_REST}\r\n" for line in permanent]
         parts.append(f"{_ERASE_REST}\r\n".join(line.text for line in live))
         parts += [_ERASE_BELOW, _END]

@@ -24,6 +24,11 @@ _CONTROLS: dict[int, str | None] = {
 } | {ord("\r"): None}
 
 
+def printable_lines(text: str) -> str:
+    """Take out of a text what could steer the terminal."""
+    return text.translate(_CONTROLS)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One row of text with its codes, and the cells that it takes."""
@@ -41,7 +46,7 @@ class BlockStream:
 
     def add(self, text: str) -> list[str]:
         """Return the blocks that are finished now."""
-        self.rest += text.translate(_CONTROLS)
+        self.rest += printable_lines(text)
         starts = _block_starts(self.rest)
         if len(starts) < 2:
             return []

@@ -3,6 +3,7 @@
 Owns the keys. What can be completed, and what a line means, is told and decided elsewhere.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from prompt_toolkit.styles import Style
 
 from moestream.terminal.status import Status
 
+PROMPT, CONTINUATION = "> ", "  "
 _TWICE_S = 2.0
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse dim", "prompt": "bold"})
 
@@ -44,7 +46,7 @@ Complete = Callable[[str], Candidates | None]
 
 
 class Prompt:
-    """Reads what a user says."""
+    """Reads what a user says. It leaves nothing of that on the screen."""
 
     def __init__(
         self,
@@ -56,15 +58,16 @@ class Prompt:
     ) -> None:
         self._interrupted_at = float("-inf")
         self._session: PromptSession[str] = PromptSession(
-            "> ",
+            PROMPT,
             multiline=True,
-            prompt_continuation="  ",
+            prompt_continuation=CONTINUATION,
             history=history or InMemoryHistory(),
             completer=_Completer(complete),
             complete_while_typing=Condition(_begins_with_slash),
             key_bindings=self._keys(),
             style=_STYLE,
             enable_suspend=True,
+            erase_when_done=True,  # it would leave no more than fits on the screen
             input=input,
             output=output,
         )
@@ -79,12 +82,11 @@ class Prompt:
             ascii_only = not output.encoding().lower().startswith("utf")
             return status.line(output.get_size().columns, ascii_only=ascii_only)
 
+        self._interrupted_at = float("-inf")
         try:
-            text = self._session.prompt(bottom_toolbar=toolbar)
+            return _well_formed(self._session.prompt(bottom_toolbar=toolbar)).rstrip("\n")
         except (EOFError, KeyboardInterrupt):
             return None
-        # A byte that is not UTF-8 comes as a lone surrogate, which nothing later could write.
-        return text.encode(errors="replace").decode()
 
     def _just_interrupted(self) -> bool:
         return time.monotonic() - self._interrupted_at < _TWICE_S
@@ -107,6 +109,8 @@ class Prompt:
                 event.app.exit(exception=EOFError)
             self._interrupted_at = time.monotonic()
             event.current_buffer.reset()
+            # Until then the line below says what a second Ctrl-C does.
+            asyncio.get_running_loop().call_later(_TWICE_S, event.app.invalidate)
 
         return keys
 
@@ -126,7 +130,7 @@ class _History(FileHistory):
     def store_string(self, string: str) -> None:
         # A full disk must not end the chat: the line is in memory.
         with suppress(OSError):
-            super().store_string(string.encode(errors="replace").decode())
+            super().store_string(_well_formed(string))
 
 
 class _Completer(Completer):
@@ -144,6 +148,11 @@ class _Completer(Completer):
         if candidates.files:
             name = before[len(before) - candidates.length :]
             yield from self._paths.get_completions(Document(name), event)
+
+
+def _well_formed(text: str) -> str:
+    """Read as UTF-8 the bytes that the locale knew nothing of: they come as lone surrogates."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _enter(buffer: Buffer) -> None:

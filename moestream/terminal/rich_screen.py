@@ -7,12 +7,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from moestream import ui
 from moestream.terminal.answer import AnswerView
 from moestream.terminal.live import LiveRegion, Size
-from moestream.terminal.prompt import Complete, Prompt, open_history
+from moestream.terminal.markdown import printable_lines
+from moestream.terminal.prompt import CONTINUATION, PROMPT, Complete, Prompt, open_history
 from moestream.terminal.status import Status
 
 _SMALLEST = (20, 5)
@@ -43,23 +45,28 @@ class RichScreen:
         self._prompt = Prompt(complete, kept)
 
     def read(self, status: Status) -> str | None:
-        """Return what was entered; None when the user leaves."""
-        return self._prompt.read(status)
+        """Return what was entered, which stays on the screen; None when the user leaves."""
+        text = self._prompt.read(status)
+        if text is not None and text.strip():
+            lines = printable_lines(text).replace("\n", f"\n{CONTINUATION}")
+            # Wrapped by the terminal, so that it can be copied as it was.
+            self._console.print(Text.assemble((PROMPT, "bold"), lines), soft_wrap=True)
+        return text
 
     def note(self, text: str) -> None:
         """Write a line, dimmed."""
-        self._print(Text(ui.printable(text), "dim"))
+        self._console.print(Text(ui.printable(text), "dim"))
 
     def error(self, text: str) -> None:
         """Write ``error: ...``."""
-        self._print(Text.assemble(("error: ", "bold red"), ui.printable(text)))
+        self._console.print(Text.assemble(("error:", "bold red"), " ", ui.printable(text)))
 
     def fields(self, title: str, fields: Sequence[tuple[str, str]]) -> None:
         """Write a heading and two columns."""
-        self._print(Text(title, "bold"))
-        width = max((len(label) for label, _ in fields), default=0)
+        table = Table.grid(padding=(0, 0, 0, 2))
         for label, value in fields:
-            self._print(Text(f"  {ui.printable(label):{width}}  {ui.printable(value)}"))
+            table.add_row(Text(ui.printable(label)), Text(ui.printable(value)))
+        self._console.print(Text(title, "bold"), table)
 
     @contextmanager
     def answering(self, reasoning: str) -> Iterator[AnswerView]:
@@ -67,9 +74,6 @@ class RichScreen:
         region = LiveRegion(self._write, terminal_size)
         with _silent_keys(), AnswerView(self._console, region, terminal_size, reasoning) as view:
             yield view
-
-    def _print(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=True)
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
