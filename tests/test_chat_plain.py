@@ -125,22 +125,22 @@ def test_a_file_that_is_no_conversation_is_not_overwritten(alphabet: Path, tmp_p
 
 def test_a_full_context_says_what_can_be_done(alphabet: Path) -> None:
     lines = "one\ntwo\nthree\n/drop 1\nthree\n"
-    code, out, err = chat(alphabet, lines, "-q", "-c", "140")
+    code, out, err = chat(alphabet, lines, "-q", "-c", "120")
     assert (code, out) == (1, f"{ALPHABET}\n" * 3)
     (told,) = err.splitlines()
-    assert "with this message the conversation takes 140 tokens, and the context holds 140" in told
+    assert "with this message the conversation takes 128 tokens, and the context holds 120" in told
     assert "/drop forgets the oldest turns" in told
-    code, out, err = chat(alphabet, "one\ntwo\nthree\n", "-c", "140", "--context-shift")
+    code, out, err = chat(alphabet, "one\ntwo\nthree\n", "-c", "120", "--context-shift")
     assert (code, out) == (0, f"{ALPHABET}\n" * 3)
     assert "dropped the 1 oldest turn to make room" in err
-    code, out, err = chat(alphabet, "x" * 200, "-q", "-c", "140")
+    code, out, err = chat(alphabet, "x" * 200, "-q", "-c", "120")
     assert (code, out) == (1, "")
     assert "shorten it, or start with a larger --ctx-size" in err
 
 
 def test_reasoning_is_shown_aside_or_not_at_all(alphabet: Path, tmp_path: Path) -> None:
     template = tmp_path / "thinks.jinja"
-    template.write_text("{{ messages[-1].content }}<think>\n", encoding="utf-8")
+    template.write_text("{{ messages[-1].content }}<think>{{ '\\n' }}", encoding="utf-8")
     thinks = ("--chat-template", template, "-q")
     assert chat(alphabet, "hello\n", *thinks) == (0, "", f"{ALPHABET}\n")
     assert chat(alphabet, "hello\n", *thinks, "--reasoning", "hide") == (0, "", "")

@@ -39,7 +39,9 @@ class Piece:
 def find_markers(template: str, tokenizer: Tokenizer) -> Markers | None:
     """Return the markers that a model has tokens for or its chat template speaks of, if any."""
     for markers in MARKERS:
-        if tokenizer.token_id(markers.open) is not None or markers.close in template:
+        if tokenizer.token_id(markers.open) is not None or any(
+            marker in template for marker in (markers.open, markers.close)
+        ):
             return markers
     return None
 

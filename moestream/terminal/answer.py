@@ -22,6 +22,7 @@ _REST = 5
 """A frame is followed by so many times its own length of rest."""
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_SPINNER = "|/-\\"
+_LEAST_COLUMNS = 8
 _BLANK = Line("", 0)
 
 
@@ -149,5 +150,5 @@ class AnswerView:
 
     @property
     def _width(self) -> int:
-        # One less than there is: a row that is full would wrap.
-        return max(self._size()[0] - 1, 1)
+        # One less than there is: a row that is full would wrap. With fewer, rich draws nothing.
+        return max(self._size()[0] - 1, _LEAST_COLUMNS)
