@@ -1,10 +1,12 @@
 """``moestream chat`` on a pseudo-terminal, keys and all."""
 
+import fcntl
 import os
 import pty
 import re
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -24,6 +26,7 @@ class Terminal:
 
     def __init__(self, *arguments: str | Path, **environment: str) -> None:
         self.parent, child = pty.openpty()
+        termios.tcsetwinsize(child, (24, 80))
         clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
         self.process = subprocess.Popen(
             [*COMMAND, "chat", *arguments, "--backend", BACKEND],
@@ -32,9 +35,7 @@ class Terminal:
             stderr=child,
             start_new_session=True,
             preexec_fn=_take_terminal,
-            env=clean
-            | {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", "PYTHONUTF8": "1"}
-            | environment,
+            env=clean | {"TERM": "xterm-256color", "PYTHONUTF8": "1"} | environment,
         )
         os.close(child)
         self.seen = ""
@@ -44,11 +45,14 @@ class Terminal:
 
     def wait_for(self, text: str) -> str:
         """Read until this text has come, and return all up to it, without codes."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 20
         while text not in _CODES.sub("", self.seen):
             assert time.monotonic() < deadline, self.seen
             if select.select([self.parent], [], [], 1)[0]:
-                self.seen += os.read(self.parent, 1 << 16).decode(errors="replace")
+                new = os.read(self.parent, 1 << 16).decode(errors="replace")
+                self.seen += new
+                if "\x1b[6n" in new:  # where is the cursor?
+                    self.press("\x1b[5;1R")
         before, _, _ = _CODES.sub("", self.seen).partition(text)
         self.raw, self.seen = self.seen, ""
         return before
@@ -64,9 +68,6 @@ class Terminal:
 
 
 def _take_terminal() -> None:
-    import fcntl
-    import termios
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal to it
 
 
@@ -91,7 +92,7 @@ def test_a_chat_from_the_first_word_to_the_last(alphabet: Path, tmp_path: Path) 
     terminal.press(CTRL_D)
     assert terminal.leave() == 0
     assert (tmp_path / "talk.json").exists()
-    history = [path for path in tmp_path.rglob("chat_history")]
+    history = list(tmp_path.rglob("chat_history"))
     assert len(history) == 1
     assert "+hello" in history[0].read_text(encoding="utf-8")
 

@@ -255,4 +255,3 @@ def test_bytes_that_are_not_of_the_locale_are_read_as_utf8() -> None:
     from moestream.terminal.prompt import _well_formed
 
     assert _well_formed("perch\udcc3\udca9 \udcff") == "perché \ufffd"
-

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moestream import __version__, ui
+from moestream import __version__
 from moestream.cli.command import EXIT_ERROR, Command, Option
 from moestream.cli.options import Body, engine_options, model_argument, sampling_options
 from moestream.cli.prompt import require_text
@@ -183,6 +183,6 @@ def _screen(program: "Program", *, plain: bool, quiet: bool) -> "Screen":
     history = platformdirs.user_state_path("moestream") / "chat_history"
     screen = RichScreen(lambda before: complete(program, before), history)
     if not quiet:
-        name = ui.printable(program.model)
+        name = Path(program.model).name
         screen.note(f"moestream {__version__}, {name}; /help lists commands, Ctrl-D leaves")
     return screen
