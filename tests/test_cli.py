@@ -15,13 +15,23 @@ from moestream import SamplingParams
 from moestream.cli.generate import generate
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["generate", "--help"], ["chat", "--help"], ["inspect", "-h"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "moestream", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
     assert "click" in imported
-    assert not imported & {"numpy", "gguf", "tokenizers", "jinja2", "rich", "psutil"}
+    assert not imported & {
+        "numpy",
+        "gguf",
+        "tokenizers",
+        "jinja2",
+        "rich",
+        "psutil",
+        "prompt_toolkit",
+    }
 
 
 def test_help_shows_commands_sections_and_examples() -> None:
@@ -32,6 +42,8 @@ def test_help_shows_commands_sections_and_examples() -> None:
     assert headings == [
         *("Prompt", "Output", "Sampling", "Engine", "Streaming", "Other", "Examples"),
     ]
+    chat_headings = re.findall(r"^(\w+):$", run("chat", "--help").stdout, re.MULTILINE)
+    assert chat_headings == ["Chat", *headings[1:]]
     assert all(len(line) <= 100 for line in command.splitlines())
 
 
