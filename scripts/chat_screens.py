@@ -139,7 +139,7 @@ def save_and_load(terminal: Terminal, keep: "Keeper", path: Path) -> None:
     terminal.keys("C-l")
     terminal.tmux("resize-window", "-x", "40", "-y", "24")
     terminal.enter("/hlep")
-    terminal.wait_for("did you mean")
+    terminal.wait_for("no command is called")
     keep("8-narrow")
     terminal.keys("C-d")
     terminal.wait_for("left with 0")

@@ -8,7 +8,6 @@ import select
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,10 +71,10 @@ def _take_terminal() -> None:
 
 
 @pytest.fixture
-def endless(tmp_path: Path) -> Iterator[Path]:
+def endless(tmp_path: Path) -> Path:
     template = tmp_path / "endless.jinja"
     template.write_text("{{ messages[-1].content }}0", encoding="utf-8")
-    yield template
+    return template
 
 
 def test_a_chat_from_the_first_word_to_the_last(alphabet: Path, tmp_path: Path) -> None:

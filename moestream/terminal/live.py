@@ -13,6 +13,8 @@ from moestream.terminal.markdown import Line
 Size = tuple[int, int]
 """Columns and rows."""
 
+_SHARE = 0.75
+"""Of the rows, at most: what a narrower terminal wraps beyond its top is out of reach."""
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"  # shown at once by terminals that know it
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _ERASE_REST, _ERASE_BELOW = "\x1b[K", "\x1b[J"
@@ -31,11 +33,11 @@ class LiveRegion:
     def draw(self, permanent: Sequence[Line], live: Sequence[Line]) -> None:
         """Write ``permanent`` lines in place of the region, and the region below them.
 
-        The last of the live lines are kept where there are more than rows. All must be narrower
-        than the terminal: a full row would wrap.
+        The last of the live lines are kept where there are too many. All must be narrower than
+        the terminal: a full row would wrap.
         """
         columns, rows = self._size()
-        live = list(live)[-max(rows - 1, 1) :]
+        live = list(live)[-max(int(rows * _SHARE), 1) :]
         parts = [_BEGIN, "" if self._hidden else _HIDE, self._to_top(columns)]
         if columns != self._columns:  # rows that were wrapped would be joined again once wider
             parts.append(_ERASE_BELOW)
