@@ -95,7 +95,7 @@ def drive(terminal: Terminal, keep: "Keeper") -> float:
 
     terminal.enter("Write a short story about a fox and a hen.")
     terminal.wait_for("answering")
-    time.sleep(0.8)
+    time.sleep(1.2)
     terminal.tmux("resize-window", "-x", "50", "-y", "24")
     time.sleep(0.8)
     keep("3-resized")
