@@ -112,7 +112,10 @@ class Program:
         try:
             self.dialogue = self._start(model, old.conversation, old.settings, None)
         except (MoestreamError, OSError):
+            self.leaving = True  # unless this one can be opened again
             self.dialogue = self._start(self.model, old.conversation, old.settings, None)
+            self.dialogue.edited()
+            self.leaving = False
             raise
         self.model = model
         self.dialogue.edited()
