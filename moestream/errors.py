@@ -12,6 +12,7 @@
     ├── DownloadError           a source file could not be had, or is not the one expected
     ├── DemoBuildError          the demo model cannot be built here: no room on the disk
     ├── TemplateError           a chat template that is missing or does not render
+    ├── ConversationError       a saved conversation that is damaged or is not one
     ├── TraceError              a routing trace that is damaged or does not make sense
     ├── ProfileError            a profile that is missing, damaged, or of another model
     ├── BudgetError             a memory budget that cannot be read or kept
@@ -62,6 +63,10 @@ class DemoBuildError(MoestreamError):
 
 class TemplateError(MoestreamError):
     """The chat template is missing or fails to render."""
+
+
+class ConversationError(MoestreamError):
+    """A saved conversation is damaged, or is not one."""
 
 
 class TraceError(MoestreamError):

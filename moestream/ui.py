@@ -103,6 +103,13 @@ def write_text(text: str) -> None:
     flush()
 
 
+def write_note(text: str) -> None:
+    """Write a piece of text about the run at once, as it is, dimmed on a terminal."""
+    _write(sys.stderr, _styled(text, "dim", sys.stderr))
+    if sys.stderr is not None:
+        sys.stderr.flush()
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Write one JSON object in one line; JSON is UTF-8 whatever the locale says."""
     if isinstance(sys.stdout, TextIOWrapper):

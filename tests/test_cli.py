@@ -22,11 +22,28 @@ from moestream.cli import options
 from moestream.cli.generate import generate
 from moestream.cli.options import CACHE_TYPES
 
-HEAVY = {"numpy", "gguf", "tokenizers", "jinja2", "rich", "psutil", "huggingface_hub", "logging"}
+HEAVY = {
+    "numpy",
+    "gguf",
+    "tokenizers",
+    "jinja2",
+    "rich",
+    "psutil",
+    "huggingface_hub",
+    "logging",
+    "prompt_toolkit",
+}
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["generate", "--help"], ["inspect", "-h"], ["models", "pull", "-h"]]
+    "arguments",
+    [
+        ["--help"],
+        ["generate", "--help"],
+        ["chat", "--help"],
+        ["inspect", "-h"],
+        ["models", "pull", "-h"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "moestream", *arguments]
@@ -44,6 +61,8 @@ def test_help_shows_commands_sections_and_examples() -> None:
     assert headings == [
         *("Prompt", "Output", "Sampling", "Engine", "Streaming", "Other", "Examples"),
     ]
+    chat_headings = re.findall(r"^(\w+):$", run("chat", "--help").stdout, re.MULTILINE)
+    assert chat_headings == ["Chat", *headings[1:]]
     assert all(len(line) <= 100 for line in command.splitlines())
 
 

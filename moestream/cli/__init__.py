@@ -9,6 +9,7 @@ import gc
 import click
 
 from moestream import ui
+from moestream.cli.chat import chat
 from moestream.cli.command import Group
 from moestream.cli.completion import completion
 from moestream.cli.config import load_defaults
@@ -23,6 +24,7 @@ from moestream.cli.version import version_option
 __all__ = ["main"]
 
 EXAMPLES = """
+moestream chat demo
 moestream generate demo -p "What is the capital of Italy?"
 moestream models list
 moestream inspect qwen3-30b-a3b-q4_k_m.gguf
@@ -56,7 +58,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (completion, doctor, generate, inspect, models, profile, simulate):
+for _command in (chat, completion, doctor, generate, inspect, models, profile, simulate):
     cli.add_command(_command)
 
 

@@ -6,7 +6,6 @@ tokens (``prompt``, ``text``) or tokens become tokens (``engine``).
 
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,10 @@ import click
 
 from moestream import ui
 from moestream.cli.command import EXIT_INTERRUPTED, Command, Option
+from moestream.cli.opening import open_engine, tell_choices
 from moestream.cli.options import engine_options, model_argument, sampling_options
 from moestream.cli.prompt import Prompt, prompt_options, require_text
-from moestream.cli.residency import (
-    Outcome,
-    choice_fields,
-    choices_told,
-    plan_fields,
-    saved_fields,
-    warnings,
-)
+from moestream.cli.residency import Outcome, saved_fields
 from moestream.cli.streaming import streaming_options
 
 if TYPE_CHECKING:
@@ -159,22 +152,10 @@ def generate(
 
 
 def _open(run: Run, options: dict[str, Any]) -> "Engine":
-    from moestream.catalog import resolve
-    from moestream.engine import Engine
-
-    with ui.progress(quiet=run.quiet) as progress:
-        path = resolve(run.model, progress=progress)
-    with ui.working(f"loading {run.model}", quiet=run.quiet) as progress:
-        on_warmed = partial(progress, "reading the profile's experts")
-        engine = Engine.open(path, **options, on_warmed=on_warmed)
+    engine = open_engine(run.model, options, quiet=run.quiet)
     run.backend = engine.backend.name
     run.cache_types = engine.kv_types
     run.budget_bytes = None if engine.plan is None else engine.plan.budget_bytes
-    for warning in () if run.quiet else warnings(engine, options["streaming"]):
-        ui.warning(warning)
-    trained = engine.config.context_length
-    if engine.context_length > trained and not run.quiet:
-        ui.warning(f"a context of {engine.context_length} is more than the model's own {trained}")
     return engine
 
 
@@ -195,7 +176,8 @@ def _generate(
     tokens = prompt.encode(tokenizer, engine.file)
     session = engine.session()
     run.load_s = engine.load_s + time.perf_counter() - started
-    _tell_choices(run, engine)
+    if not run.quiet:
+        tell_choices(engine, run.seed, verbose=run.verbose)
     run.stats = session.stats
     run.stream = stream = TextStream(tokenizer, stop)
     with Recording(engine, trace=run.trace, profile=run.save_profile) as recording:
@@ -209,25 +191,6 @@ def _generate(
                 run.stop_reason = "stop"
                 return
     run.stop_reason = session.stop_reason
-
-
-def _tell_choices(run: Run, engine: "Engine") -> None:
-    if run.quiet:
-        return
-    told = [f"backend {run.backend}", _context_told(engine), f"seed {run.seed}"]
-    ui.note(", ".join([*told, *filter(None, [choices_told(engine)])]))
-    if run.verbose and engine.plan is not None:
-        ui.note_fields("memory", plan_fields(engine.plan))
-    if run.verbose and engine.streaming is not None:
-        ui.note_fields("streaming", choice_fields(engine.streaming.choices))
-
-
-def _context_told(engine: "Engine") -> str:
-    keys, values = engine.kv_types
-    told = f"context {engine.context_length}"
-    if keys != values:
-        return f"{told} with keys in {keys} and values in {values}"
-    return told if keys == "f16" else f"{told} in {keys}"
 
 
 def _report(run: Run) -> None:
