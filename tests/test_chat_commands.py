@@ -35,7 +35,7 @@ def texts(before: str) -> list[str] | None:
         ("/set reasoning ", ["/set reasoning show", "/set reasoning dim", "/set reasoning hide"]),
         ("/set context-shift o", ["/set context-shift on", "/set context-shift off"]),
         ("/set temp ", []),
-        ("/model de", ["/model demo"]),
+        ("/model dem", ["/model demo"]),
         ("/system n", ["/system none"]),
     ],
 )

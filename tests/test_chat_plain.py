@@ -164,7 +164,7 @@ def test_a_trace_is_of_all_turns_and_one_model(alphabet: Path, tmp_path: Path) -
     path = tmp_path / "run.route.csv"
     code, _, err = chat(alphabet, f"hello\nagain\n/model {alphabet}\n", "--trace", path)
     assert code == 1
-    assert "--trace FILE is of one model" in err
+    assert "are of one model" in err
     assert set(read_trace(path).rows["turn"].tolist()) == {0, 1}
 
 

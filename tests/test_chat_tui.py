@@ -8,6 +8,7 @@ import select
 import subprocess
 import termios
 import time
+from bisect import bisect_left
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,18 +53,24 @@ class Terminal:
                 self.seen += new
                 if "\x1b[6n" in new:  # where is the cursor?
                     self.press("\x1b[5;1R")
-        before, _, _ = _CODES.sub("", self.seen).partition(text)
-        self.raw, self.seen = self.seen, ""
-        return before
+        ends = range(len(self.seen) + 1)
+        end = bisect_left(ends, True, key=lambda end: text in _CODES.sub("", self.seen[:end]))
+        self.raw, self.seen = self.seen[:end], self.seen[end:]
+        return _CODES.sub("", self.raw).removesuffix(text)
 
-    def leave(self) -> int:
-        """Read to the end, as a terminal does."""
-        try:
-            while os.read(self.parent, 1 << 16):
-                pass
-        except OSError:  # how Linux says that the other end is closed
-            pass
-        return self.process.wait(timeout=60)
+    def leave(self, keys: str) -> int:
+        """Press keys until the chat ends, as a person would: one pressed too early is lost."""
+        deadline = time.monotonic() + 60
+        self.press(keys)
+        while time.monotonic() < deadline:
+            try:
+                if not select.select([self.parent], [], [], 1)[0]:
+                    self.press(keys)
+                elif not os.read(self.parent, 1 << 16):
+                    break
+            except OSError:  # how Linux says that the other end is closed
+                break
+        return self.process.wait(timeout=10)
 
 
 def _take_terminal() -> None:
@@ -88,8 +95,7 @@ def test_a_chat_from_the_first_word_to_the_last(alphabet: Path, tmp_path: Path) 
     terminal.wait_for("saved 1 turn to ")
     terminal.press("/hlep\r")
     terminal.wait_for("did you mean /help?")
-    terminal.press(CTRL_D)
-    assert terminal.leave() == 0
+    assert terminal.leave(CTRL_D) == 0
     assert (tmp_path / "talk.json").exists()
     history = list(tmp_path.rglob("chat_history"))
     assert len(history) == 1
@@ -113,8 +119,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(
     assert "\x1b[?25h" in terminal.raw  # the cursor is back
     terminal.press("/undo\r")
     terminal.wait_for("took back: hello")
-    terminal.press("/quit\r")
-    assert terminal.leave() == 0
+    assert terminal.leave("/quit\r") == 0
 
 
 def test_without_colour_or_a_home_it_still_works(alphabet: Path, tmp_path: Path) -> None:
@@ -122,20 +127,21 @@ def test_without_colour_or_a_home_it_still_works(alphabet: Path, tmp_path: Path)
     nowhere = str(tmp_path / "file" / "state")
     terminal = Terminal(alphabet, NO_COLOR="1", XDG_STATE_HOME=nowhere, HOME=nowhere)
     terminal.wait_for("what you enter is not kept for next time")
+    terminal.wait_for("/help lists commands")
+    terminal.wait_for(">")  # before it, keys are lost
     terminal.press("hello\r")
     terminal.wait_for(ALPHABET)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", terminal.raw)
+    terminal.wait_for(">")
     terminal.press(CTRL_C)
     terminal.wait_for("Ctrl-C once more")
-    terminal.press(CTRL_C)
-    assert terminal.leave() == 0
+    assert terminal.leave(CTRL_C) == 0
 
 
 @pytest.mark.parametrize("how", [{"TERM": "dumb"}, {}])
 def test_plain_lines_where_a_terminal_can_do_no_more(how: dict[str, str], alphabet: Path) -> None:
     terminal = Terminal(alphabet, *([] if how else ["--no-tui"]), **how)
-    terminal.wait_for("> ")
+    terminal.wait_for(">")  # before it, keys are lost
     terminal.press("hello\n")
     terminal.wait_for(f"{ALPHABET}\n")
-    terminal.press(CTRL_D)
-    assert terminal.leave() == 0
+    assert terminal.leave(CTRL_D) == 0

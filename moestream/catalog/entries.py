@@ -92,7 +92,7 @@ def remove_entry(name: str) -> None:
 def _user_text() -> str:
     try:
         return user_file().read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     except UnicodeDecodeError:
         raise CatalogError(f"{user_file()} is not UTF-8 text") from None

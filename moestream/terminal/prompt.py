@@ -83,10 +83,15 @@ class Prompt:
             return status.line(output.get_size().columns, ascii_only=ascii_only)
 
         self._interrupted_at = float("-inf")
-        try:
-            return _well_formed(self._session.prompt(bottom_toolbar=toolbar)).rstrip("\n")
-        except (EOFError, KeyboardInterrupt):
-            return None
+        while True:
+            try:
+                return _well_formed(self._session.prompt(bottom_toolbar=toolbar)).rstrip("\n")
+            except EOFError:
+                return None
+            except KeyboardInterrupt:  # before keys are read as keys: meant for an answer, late
+                if self._just_interrupted():
+                    return None
+                self._interrupted_at = time.monotonic()
 
     def _just_interrupted(self) -> bool:
         return time.monotonic() - self._interrupted_at < _TWICE_S
