@@ -20,12 +20,14 @@ from moestream.experts.statistics import LayerRecall
 Predict = Callable[[Any], NDArray[np.int32]]
 """Expert ids (T, k) that a layer's router gives for the residual stream (T, E)."""
 
-_WINDOW = 16
+_WINDOW = 8
 """Tokens of a trial, with guesses or without."""
-_KEPT = 112
+_KEPT = 120
 """Tokens for which the better of the two is kept to, before the other is tried again."""
 _TRIALS = 4
 """Windows before the first choice: each kind twice, since the first few tokens start cold."""
+_LEAST_GAIN = 0.1
+"""Share of the cost without guesses that they must save: their reads take processor time too."""
 _NEWS = 0.5
 """Weight of the latest window in the running cost of its kind."""
 
@@ -121,5 +123,5 @@ class Trial:
         if self._windows < _TRIALS or self._length == _KEPT:
             self.guessing, self._length = not self.guessing, _WINDOW
         else:
-            self.guessing = self._cost_s[True] < self._cost_s[False]
+            self.guessing = self._cost_s[True] < (1 - _LEAST_GAIN) * self._cost_s[False]
             self._length = _KEPT
