@@ -30,7 +30,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from memory_cap import cgroup, drop_pages
+from memory_cap import cgroup
+
+from moestream.experts.page_cache import drop_pages
 
 Run = dict[str, Any]
 
@@ -73,7 +75,7 @@ def mebibytes(text: str) -> int:
 
 def run_capped(command: list[str], cap_mib: int | None, model: Path, limit_s: float) -> Run:
     """Run a command from a cold cache, capped or not: what it printed, and what it took."""
-    drop_pages(model)
+    drop_pages([model])
     if cap_mib is None:
         return _run(command, limit_s)
     with cgroup("memory") as group:

@@ -9,6 +9,7 @@ import gc
 import click
 
 from moestream import __version__, ui
+from moestream.cli.bench import bench
 from moestream.cli.command import Group
 from moestream.cli.generate import generate
 from moestream.cli.inspect import inspect
@@ -20,6 +21,7 @@ EXAMPLES = """
 moestream generate demo -p "What is the capital of Italy?"
 moestream inspect qwen3-30b-a3b-q4_k_m.gguf
 moestream simulate run.route.csv.gz
+moestream bench demo --budget 500M,700M
 """
 
 
@@ -33,7 +35,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (generate, inspect, simulate):
+for _command in (bench, generate, inspect, simulate):
     cli.add_command(_command)
 
 
