@@ -13,6 +13,7 @@ from moestream.cli.bench import bench
 from moestream.cli.command import Group
 from moestream.cli.generate import generate
 from moestream.cli.inspect import inspect
+from moestream.cli.plan import plan
 from moestream.cli.simulate import simulate
 
 __all__ = ["main"]
@@ -21,6 +22,7 @@ EXAMPLES = """
 moestream generate demo -p "What is the capital of Italy?"
 moestream inspect qwen3-30b-a3b-q4_k_m.gguf
 moestream simulate run.route.csv.gz
+moestream plan demo --memory 1G
 moestream bench demo --budget 500M,700M
 """
 
@@ -35,7 +37,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (bench, generate, inspect, simulate):
+for _command in (bench, generate, inspect, plan, simulate):
     cli.add_command(_command)
 
 
