@@ -4,7 +4,6 @@ Owns the lists of settings, their order, and what a cold start is. What a repeti
 knows; how rows are shown, ``bench_report``.
 """
 
-import gc
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -252,9 +251,10 @@ def _opened(
 ) -> Iterator["Engine"]:
     """Open the model, its file's pages dropped first where that is wanted; tell what is chosen."""
     from moestream.engine import Engine
+    from moestream.experts.memory import return_freed_memory
 
+    return_freed_memory()  # so that every setting begins with the same
     if cold:
-        gc.collect()  # a mapping that is still there would hold its pages
         _tell(told, ui.warning, _drop(path))
     with ui.working("loading the model"):
         engine = Engine.open(path, **options)

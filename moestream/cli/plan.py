@@ -231,10 +231,15 @@ def _cells(point: "Point", chosen: bool) -> tuple[str, ...]:
         f"{point.share:.0%}",
         "" if speed.hit_rate is None else f"{speed.hit_rate:.0%}",
         "" if speed.hit_rate is None else ui.format_memory(speed.read_bytes),
-        f"{speed.tps:.1f}",
-        f"{speed.low_tps:.1f} to {speed.high_tps:.1f}",
+        _speed(speed.tps),
+        f"{_speed(speed.low_tps)} to {_speed(speed.high_tps)}",
         "what auto comes to" if chosen else "",
     )
+
+
+def _speed(tps: float) -> str:
+    """Two digits or more, as many as a forecast is good for."""
+    return f"{tps:.0f}" if tps >= 9.95 else f"{tps:.1f}" if tps >= 0.95 else f"{tps:.2f}"
 
 
 def verdict(outlook: "Outlook") -> str:
@@ -242,7 +247,8 @@ def verdict(outlook: "Outlook") -> str:
     point, divided = outlook.chosen, outlook.chosen.plan
     speed = point.forecast
     budget, floor = map(ui.format_memory, (divided.budget_bytes, outlook.floor_budget_bytes))
-    told = f"about {speed.tps:.3g} tok/s ({speed.low_tps:.2g} to {speed.high_tps:.2g})"
+    tps, low, high = map(_speed, (speed.tps, speed.low_tps, speed.high_tps))
+    told = f"about {tps} tok/s ({low} to {high})"
     if outlook.case == "fits":
         return f"it fits in {budget}: {told}"
     if outlook.case == "streams":

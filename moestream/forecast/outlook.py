@@ -46,9 +46,11 @@ class Outlook:
     def case(self) -> Case:
         """What to expect."""
         plan = self.chosen.plan
-        if plan.budget_bytes < plan.budget_bytes - plan.experts_bytes + plan.floor_bytes:
-            return "too little" if not plan.experts_bytes else "below the floor"
-        return "fits" if plan.fits else "streams"
+        if other_bytes(plan) > plan.budget_bytes:
+            return "too little"
+        if plan.fits:
+            return "fits"
+        return "streams" if plan.experts_bytes >= plan.floor_bytes else "below the floor"
 
 
 def other_bytes(plan: MemoryPlan) -> int:
