@@ -59,7 +59,7 @@ def _kernel_speed(backend: CpuBackend, name: str, noise: NDArray[np.uint8]) -> f
     type = GGMLQuantizationType[name]
     size = row_bytes(type, _COLUMNS)
     if not _native.supports(int(type)):
-        data = noise[: _DECODED_BYTES // size * size].reshape(-1, size)
+        data = noise[: min(len(noise), _DECODED_BYTES) // size * size].reshape(-1, size)
         return data.nbytes / _median_s(lambda: dequantize(data, type))
     data = noise[: len(noise) // size * size].reshape(-1, size)
     matrix = backend.matrix(Tensor(name, type, (len(data), _COLUMNS), data))
