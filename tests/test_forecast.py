@@ -45,9 +45,9 @@ DISK = Disk(latency_s=1.0, bytes_per_s=5.0)
 
 
 def test_arithmetic_is_weights_keys_and_values_and_calls() -> None:
-    # 100 / 50 + 40 / 20 of weights, 5 tokens * 10 / 100 of keys and values, 2 layers * 0.5.
-    assert compute_s(DEMAND, MACHINE, 5, streamed=False) == pytest.approx(5.5)
-    assert compute_s(DEMAND, MACHINE, 5, streamed=True) == pytest.approx(6.0)
+    # 100 / 50 + 40 / 20 of weights, 5 tokens * 10 at half of 100, 2 layers * 0.5.
+    assert compute_s(DEMAND, MACHINE, 5, streamed=False) == pytest.approx(6.0)
+    assert compute_s(DEMAND, MACHINE, 5, streamed=True) == pytest.approx(6.5)
 
 
 def test_reading_is_waits_and_bytes() -> None:
@@ -65,10 +65,10 @@ def test_a_token_takes_between_the_longer_and_the_sum() -> None:
 
 def test_a_forecast_puts_both_together() -> None:
     resident = forecast(DEMAND, MACHINE, DISK, 5, None)
-    assert resident.tps == pytest.approx(1 / 5.5)
+    assert resident.tps == pytest.approx(1 / 6)
     assert (resident.read_s, resident.hit_rate, resident.read_bytes) == (0, None, 0)
     streamed = forecast(DEMAND, MACHINE, DISK, 5, Range(0.4, 0.5, 0.7))
-    assert streamed.tps == pytest.approx(1 / (6 + 5.5 - 0.25 * 5.5))
+    assert streamed.tps == pytest.approx(1 / (6.5 + 5.5 - 0.25 * 5.5))
     assert streamed.read_bytes == 20
     for found in (resident, streamed):
         assert found.low_tps < found.tps < found.high_tps

@@ -230,19 +230,27 @@ def _warm(engine: "Engine", plan: Plan, test: "Test") -> Row:
 
 
 def _cold(path: Path, plan: Plan, test: "Test", options: dict[str, Any], told: set[str]) -> Row:
+    samples: list[Sample] = []
+    for number in range(plan.repetitions):
+        with ui.working(f"{test.name} from a cold start, {number + 1} of {plan.repetitions}"):
+            row = _repeat_cold(path, plan, test, options, told, samples)
+    return row
+
+
+def _repeat_cold(
+    path: Path,
+    plan: Plan,
+    test: "Test",
+    options: dict[str, Any],
+    told: set[str],
+    samples: "list[Sample]",
+) -> Row:
+    """Add one repetition. The engine ends with this call: its mapping would hold pages."""
     from moestream.bench import Tokens, run
 
-    samples: list[Sample] = []
-    row = None
-    for number in range(plan.repetitions):
-        with (
-            ui.working(f"{test.name} from a cold start, {number + 1} of {plan.repetitions}"),
-            _opened(path, options, told, cold=True) as engine,
-        ):
-            samples.append(run(engine, test, Tokens(engine, plan.source), number))
-            row = Row.of(engine, test, samples, plan.cold, plan.source)
-    assert row is not None
-    return row
+    with _opened(path, options, told, cold=True) as engine:
+        samples.append(run(engine, test, Tokens(engine, plan.source), len(samples)))
+        return Row.of(engine, test, samples, plan.cold, plan.source)
 
 
 @contextmanager
@@ -275,8 +283,8 @@ def _drop(path: Path) -> str | None:
     if left <= _IN_USE * n_bytes:
         return None
     return (
-        f"{ui.format_memory(left)} of {path.name} stay in the page cache, for another process has "
-        "them in use: this is no cold start; end that process first"
+        f"{path.name} stays in the page cache in part, for another process has it in use: this is "
+        "no cold start; end that process first"
     )
 
 

@@ -1,7 +1,8 @@
 """The time of a token, from what it asks for and what a machine gives.
 
-Resident, a token takes ``compute``: every byte that it reads at the speed of the kernel for its
-type, the keys and values at that of memory, and for each layer what it costs to call the kernels.
+Resident, a token takes ``compute``: every weight that it reads at the speed of the kernel for its
+type, keys and values at a part of the memory's, and for each layer what it costs to call the
+kernels.
 
 Streamed, a layer finds each of its k experts with the hit rate h. It waits for a read with
 probability 1 - h**k, which costs the disk's latency, and reads k * (1 - h) experts at the disk's
@@ -21,6 +22,8 @@ from moestream.forecast.machine import Disk, Machine
 
 OVERLAP = 0.25
 """Measured with the demo model at budgets of 250M to 700M, on two cores: 0 to 0.3."""
+ATTENTION = 0.5
+"""Of the memory's speed. Measured with the demo model after 4,000 and 8,000 tokens: 0.45 to 0.6."""
 _MOST_OVERLAP = 0.6
 _COMPUTE_VARIES = 0.15
 """Part by which the speed of the same arithmetic differed from run to run."""
@@ -56,7 +59,7 @@ def compute_s(demand: Demand, machine: Machine, context: int, *, streamed: bool)
     """Seconds of arithmetic for a token after ``context`` others."""
     weights = [*demand.dense_bytes.items(), *demand.expert_bytes.items()]
     seconds = sum(n_bytes / machine.kernel_bytes_per_s[name] for name, n_bytes in weights)
-    seconds += demand.kv_bytes * context / machine.memory_bytes_per_s
+    seconds += demand.kv_bytes * context / (ATTENTION * machine.memory_bytes_per_s)
     seconds += demand.num_layers * machine.layer_s
     return seconds + (demand.num_moe_layers * machine.streamed_layer_s if streamed else 0)
 
