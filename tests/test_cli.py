@@ -19,7 +19,10 @@ from moestream.cli.generate import generate
 from moestream.cli.options import CACHE_TYPES
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "-h"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["generate", "--help"], ["inspect", "-h"], ["bench", "-h"], ["plan", "-h"]],
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "moestream", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

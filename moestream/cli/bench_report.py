@@ -135,6 +135,7 @@ class Writer:
         else:
             ui.write_text(",\n" if self._written else "[\n")
             ui.print_json(row)
+        ui.flush()
         self._written += 1
 
     def _write_markdown(self, cells: Sequence[str]) -> None:
