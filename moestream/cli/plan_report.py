@@ -97,7 +97,7 @@ def verdict(outlook: "Outlook") -> str:
             f"{budget} is less than the {floor} that are of use, so nearly every expert is read "
             f"from disk: {told}"
         )
-    return f"{budget} is too little: all but the experts needs more; it takes {floor} or more"
+    return f"{budget} is too little for what is not experts alone; it takes {floor} or more"
 
 
 def as_json(

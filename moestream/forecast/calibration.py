@@ -35,7 +35,7 @@ _COLUMNS = 2048
 _REPEATS = 5
 _LAYERS, _HIDDEN, _WIDTH, _EXPERTS = 8, 256, 32, 16
 _TOKENS = 48
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 32 << 20
 """Read at once at most, to see a disk's speed with many reads under way."""
 
 
@@ -105,14 +105,15 @@ def disk_costs(file: GGUFFile) -> tuple[float, float]:
             reader = ExpertReader(store, "pread")
         with reader:
             slot = max(reader.layout.slot_bytes.values())
-            batch = min(max(_BATCH_BYTES // slot, 1), 16)
+            batch = min(max(_BATCH_BYTES // slot, 1), 8)
             arena = Arena(slot, batch)
             reader.hold(arena)
             keys = [store.key(layer, n) for layer in store.layers for n in range(store.num_experts)]
             random.Random(time.time_ns()).shuffle(keys)  # a disk may have kept what was read before
             reads = _Reads(store, reader, arena, keys)
-            one = statistics.median(reads.seconds_per_byte(1) for _ in range(3 * _REPEATS))
-            many = statistics.median(reads.seconds_per_byte(batch) for _ in range(_REPEATS))
+            # Means, for a run has to wait for the slow ones too.
+            one = statistics.fmean(reads.seconds_per_byte(1) for _ in range(8 * _REPEATS))
+            many = statistics.fmean(reads.seconds_per_byte(batch) for _ in range(2 * _REPEATS))
     size = statistics.fmean(experts.expert_bytes for experts in store.layers.values())
     return max(one - many, 0.0) * size, 1 / many
 

@@ -40,7 +40,7 @@ class Outlook:
     floor_budget_bytes: int
     """The least of use: beside all else, it holds one token's experts."""
     flags: tuple[str, ...]
-    """What to give ``generate``; none where its defaults do."""
+    """What to give ``generate``; none where its defaults do, or nothing would."""
 
     @property
     def case(self) -> Case:
@@ -111,7 +111,9 @@ def look_ahead(
 
 def _flags(plan: MemoryPlan, halved_cache: bool) -> tuple[str, ...]:
     """Defaults do what can be done; what they cannot know is what a cache is worth to the user."""
-    flags = [] if plan.fits else ["--budget", f"{plan.budget_bytes // _STEP}M"]
-    if not plan.fits and not halved_cache and plan.kv_bytes > _LARGE_CACHE * plan.budget_bytes:
+    if plan.fits or other_bytes(plan) > plan.budget_bytes:
+        return ()
+    flags = ["--budget", f"{plan.budget_bytes // _STEP}M"]
+    if not halved_cache and plan.kv_bytes > _LARGE_CACHE * plan.budget_bytes:
         flags += ["-ctk", "q8_0", "-ctv", "q8_0"]
     return tuple(flags)

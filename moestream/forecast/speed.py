@@ -20,7 +20,7 @@ from moestream.forecast.demand import Demand
 from moestream.forecast.hits import Range
 from moestream.forecast.machine import Disk, Machine
 
-OVERLAP = 0.25
+OVERLAP = 0.15
 """Measured with the demo model at budgets of 250M to 700M, on two cores: 0 to 0.3."""
 ATTENTION = 0.5
 """Of the memory's speed. Measured with the demo model after 4,000 and 8,000 tokens: 0.45 to 0.6."""
