@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from memory_cap import cgroup, drop_pages
+from memory_cap import cgroup
+
+from moestream.experts.page_cache import drop_pages
 
 Run = dict[str, Any]
 
@@ -25,7 +27,7 @@ _READERS = (4, 16)
 
 def run_capped(command: list[str], cap_mib: int | None, model: Path, limit_s: float) -> Run:
     """Run a command from a cold cache, capped or not: what it printed, and what it took."""
-    drop_pages(model)
+    drop_pages([model])
     if cap_mib is None:
         return _run(command, limit_s)
     with cgroup("memory") as group:

@@ -78,13 +78,3 @@ def cgroup(controller: str) -> Iterator[Group]:
         yield Group(folder, is_v1)
     finally:
         cleaner.communicate()
-
-
-def drop_pages(path: Path) -> None:
-    """Drop a file's pages from the page cache, but for those that are in use."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fdatasync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)

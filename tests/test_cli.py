@@ -43,6 +43,8 @@ HEAVY = {
         ["chat", "--help"],
         ["inspect", "-h"],
         ["models", "pull", "-h"],
+        ["bench", "-h"],
+        ["plan", "-h"],
     ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:

@@ -10,12 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from memory_cap import Group, cgroup, drop_pages
+from memory_cap import Group, cgroup
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.demo import demo_path
 from moestream.engine import Engine
+from moestream.experts.page_cache import drop_pages
 from moestream.sampling import SamplingParams
 
 pytestmark = [
@@ -114,7 +115,7 @@ def test_a_slow_disk_makes_it_slow_and_nothing_else(io):
             group.limit_reads(disk, THROTTLED)
         except OSError as error:
             pytest.skip(f"reads of {disk} cannot be limited: {error}")
-        drop_pages(path)
+        drop_pages([path])
         with Child(group, "300M", io) as child:
             report = child.decode(4)
     assert child.tokens == expected(4)

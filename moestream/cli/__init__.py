@@ -9,6 +9,7 @@ import gc
 import click
 
 from moestream import ui
+from moestream.cli.bench import bench
 from moestream.cli.chat import chat
 from moestream.cli.command import Group
 from moestream.cli.completion import completion
@@ -17,6 +18,7 @@ from moestream.cli.doctor import doctor
 from moestream.cli.generate import generate
 from moestream.cli.inspect import inspect
 from moestream.cli.models import models
+from moestream.cli.plan import plan
 from moestream.cli.profile import profile
 from moestream.cli.simulate import simulate
 from moestream.cli.version import version_option
@@ -29,6 +31,8 @@ moestream generate demo -p "What is the capital of Italy?"
 moestream models list
 moestream inspect qwen3-30b-a3b-q4_k_m.gguf
 moestream simulate run.route.csv.gz
+moestream plan demo --memory 1G
+moestream bench demo --budget 500M,700M
 """
 NOTES = {
     "Defaults": [
@@ -58,7 +62,18 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (chat, completion, doctor, generate, inspect, models, profile, simulate):
+for _command in (
+    bench,
+    chat,
+    completion,
+    doctor,
+    generate,
+    inspect,
+    models,
+    plan,
+    profile,
+    simulate,
+):
     cli.add_command(_command)
 
 

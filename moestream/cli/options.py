@@ -179,6 +179,16 @@ def engine_options(body: Body) -> Body:
     return apply(_ENGINE_OPTIONS, with_engine)
 
 
+def context_options(body: Body) -> Body:
+    """Add those of them that say how much memory a context takes."""
+    return apply((_CONTEXT, *_CACHE_TYPES), body)
+
+
+def comparison_options(body: Body) -> Body:
+    """Add those of them that a comparison of runs has one of: the cache's types, the backend."""
+    return apply((*_CACHE_TYPES, _BACKEND), body)
+
+
 def _cache_type_option(short: str, name: str, what: str) -> Callable[[Body], Body]:
     return click.option(
         short,
@@ -192,19 +202,32 @@ def _cache_type_option(short: str, name: str, what: str) -> Callable[[Body], Bod
     )
 
 
-_ENGINE_OPTIONS = (
-    click.option(
-        "-c",
-        "--ctx-size",
-        "context_length",
-        cls=Option,
-        section="Engine",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Tokens of context; by default the model's own, at most 8192.",
-    ),
+_CONTEXT = click.option(
+    "-c",
+    "--ctx-size",
+    "context_length",
+    cls=Option,
+    section="Engine",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens of context; by default the model's own, at most 8192.",
+)
+_CACHE_TYPES = (
     _cache_type_option("-ctk", "cache-type-k", "keys"),
     _cache_type_option("-ctv", "cache-type-v", "values"),
+)
+_BACKEND = click.option(
+    "--backend",
+    cls=Option,
+    section="Engine",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="What does the maths; auto takes the fastest that runs here.",
+)
+_ENGINE_OPTIONS = (
+    _CONTEXT,
+    *_CACHE_TYPES,
     click.option(
         "-t",
         "--threads",
@@ -214,13 +237,5 @@ _ENGINE_OPTIONS = (
         metavar="N",
         help="CPU threads; by default one a physical core.",
     ),
-    click.option(
-        "--backend",
-        cls=Option,
-        section="Engine",
-        type=click.Choice(BACKENDS),
-        default="auto",
-        show_default=True,
-        help="What does the maths; auto takes the fastest that runs here.",
-    ),
+    _BACKEND,
 )

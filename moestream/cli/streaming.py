@@ -29,22 +29,44 @@ def streaming_options(body: Body) -> Body:
 
     @functools.wraps(body)
     def with_streaming(*args: Any, budget: str | None, **kwargs: Any) -> None:
-        values = {name: kwargs.pop(name) for name in _NAMES}
-        given = {name: value for name, value in values.items() if value is not None}
-        _check(budget, given)
-        if "none" in (budget, given.get("policy")):
-            body(*args, budget=None, streaming=None, **kwargs)
-            return
-        from moestream.experts.streaming import StreamingOptions
+        opening = _opening(budget, _take_given(kwargs))
+        body(*args, **opening, **kwargs)
 
-        if "profile" in given:
-            from moestream.profile_names import load_mixture
+    return apply((budget_option, *_HOW, *_RECORDING), with_streaming)
 
-            given["profile"] = load_mixture(given["profile"])
-        streaming = StreamingOptions(**given) if given else None
-        body(*args, budget=budget or "auto", streaming=streaming, **kwargs)
 
-    return apply(_OPTIONS, with_streaming)
+def streaming_comparison(body: Body) -> Body:
+    """Add the same but for a trace; of budgets there may be several, separated by commas.
+
+    ``body`` gets ``openings``: what ``Engine.open`` takes, by the budget as it was given.
+    """
+
+    @functools.wraps(body)
+    def with_openings(*args: Any, budgets: tuple[str, ...] | None, **kwargs: Any) -> None:
+        given = _take_given(kwargs)
+        openings = {budget or "auto": _opening(budget, given) for budget in budgets or (None,)}
+        body(*args, openings=openings, **kwargs)
+
+    return apply((_BUDGETS, *_HOW), with_openings)
+
+
+def _take_given(kwargs: dict[str, Any]) -> dict[str, Any]:
+    values = {name: kwargs.pop(name) for name in _NAMES}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _opening(budget: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``Engine.open`` is to be given."""
+    _check(budget, given)
+    if "none" in (budget, given.get("policy")):
+        return {"budget": None, "streaming": None}
+    from moestream.experts.streaming import StreamingOptions
+
+    if "profile" in given:
+        from moestream.profile_names import load_mixture
+
+        given = {**given, "profile": load_mixture(given["profile"])}
+    return {"budget": budget or "auto", "streaming": StreamingOptions(**given) if given else None}
 
 
 def _check(budget: str | None, given: Mapping[str, Any]) -> None:
@@ -114,21 +136,34 @@ def _budget(ctx: click.Context, param: click.Parameter, text: str | None) -> str
     return text
 
 
+def _budgets(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    return tuple(_budget(ctx, param, part.strip()) or "auto" for part in text.split(","))
+
+
 def _option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
     return click.option(*names, cls=Option, section="Streaming", **kwargs)
 
 
-budget_option = _option(
-    "--budget",
-    callback=_budget,
-    show_default="auto",
-    metavar="AMOUNT",
-    help="Memory for the whole process: 6G, 640M (binary), 50% of all, auto (what is free), "
-    "none. A model that fits is mapped and left to the system's page cache.",
+_AMOUNTS = (
+    "Memory for the whole process: 6G, 640M (binary), 50% of all, auto (what is free), "
+    "none. A model that fits is mapped and left to the system's page cache."
 )
-
-_OPTIONS = (
-    budget_option,
+budget_option = _option(
+    "--budget", callback=_budget, show_default="auto", metavar="AMOUNT", help=_AMOUNTS
+)
+_BUDGETS = _option(
+    "--budget",
+    "budgets",
+    callback=_budgets,
+    show_default="auto",
+    metavar="AMOUNT,...",
+    help=_AMOUNTS,
+)
+_HOW = (
     _option(
         "--policy",
         type=click.Choice([*POLICIES, "none"]),
@@ -188,6 +223,8 @@ _OPTIONS = (
         help="Read what this workload used most before the first token; several are mixed by "
         "weight. See moestream profile.",
     ),
+)
+_RECORDING = (
     _option(
         "--save-profile",
         callback=file_callback,

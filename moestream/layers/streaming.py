@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array
-from moestream.experts.memory import MemoryPlan, plan_memory
+from moestream.experts.memory import Memory, MemoryPlan, plan_memory
 from moestream.experts.prefetch import Predict, Prefetcher
 from moestream.experts.pressure import PressureValve
 from moestream.experts.profiles import Fingerprint
@@ -135,6 +135,7 @@ def plan_model(
     num_experts_per_tok: int,
     kv_bytes: int,
     process_bytes: int,
+    memory: Memory | None = None,
 ) -> MemoryPlan:
     """Divide a budget for the model in ``file``; see ``plan_memory``."""
     experts = [info for name, info in file.tensors.items() if "_exps." in name]
@@ -146,6 +147,7 @@ def plan_model(
         floor_bytes=num_experts_per_tok * sum(info.n_bytes // info.shape[0] for info in experts),
         total_expert_bytes=expert_bytes,
         process_bytes=process_bytes,
+        memory=memory,
     )
 
 

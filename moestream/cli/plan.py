@@ -1,0 +1,177 @@
+"""``moestream plan``: what will come of a model in this memory, before it is loaded.
+
+Owns the options and what they come to. The sums are ``forecast``'s, the words ``plan_report``'s.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moestream import ui
+from moestream.cli.command import Command, Option
+from moestream.cli.options import Body, context_options, model_argument
+from moestream.cli.plan_report import as_json as report_as_json
+from moestream.cli.plan_report import print_report
+from moestream.errors import BudgetError, ModelNotFoundError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from moestream.experts.memory import MemoryPlan
+    from moestream.forecast.hits import Hits
+    from moestream.gguf import GGUFFile
+
+EXAMPLES = """
+moestream plan model.gguf
+moestream plan model.gguf --memory 16G -c 8192
+moestream plan model.gguf --budget 6G,8G,12G --trace run.route.csv.gz --json
+"""
+
+
+def _amount(text: str) -> int:
+    from moestream.experts.budgets import parse_budget
+
+    if "%" in text:
+        raise BudgetError(f"{text!r} is no amount of memory; expected 640M or 1.5G")
+    return parse_budget(text, 1)
+
+
+def _amounts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(_amount(part) for part in text.split(",")) if text else ()
+    except BudgetError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _memory(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    amounts = _amounts(ctx, param, text)
+    if len(amounts) > 1:
+        raise click.BadParameter("one amount is expected; --budget takes several", ctx, param)
+    return amounts[0] if amounts else None
+
+
+def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Body], Body]:
+    return click.option(*names, cls=Option, section=section, **kwargs)
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@model_argument(default="demo")
+@_option(
+    "--memory",
+    section="Memory",
+    callback=_memory,
+    show_default="what is free here",
+    metavar="AMOUNT",
+    help="Memory of the machine to plan for, as 16G (binary); some is left to the system.",
+)
+@_option(
+    "--budget",
+    "budgets",
+    section="Memory",
+    callback=_amounts,
+    metavar="AMOUNT,...",
+    help="Say how fast it is at these budgets, instead of at some that hold a part of the experts.",
+)
+@_option(
+    "--trace",
+    section="Speed",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take hit rates from the routing of a run of yours, instead of from models measured "
+    "before.",
+)
+@_option(
+    "--measure",
+    section="Speed",
+    is_flag=True,
+    help="Measure this machine anew; otherwise it is measured once.",
+)
+@_option("--json", "as_json", section="Output", is_flag=True, help="Print one JSON object.")
+@context_options
+def plan(
+    model: str,
+    memory: int | None,
+    budgets: tuple[int, ...],
+    trace: Path | None,
+    measure: bool,
+    as_json: bool,
+    context_length: int | None,
+    cache_type_k: Any,
+    cache_type_v: Any,
+) -> None:
+    """Say whether a model will run here and how fast, before it is loaded.
+
+    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. Only the
+    header is read, and experts here and there to see how fast the disk is. Speeds are of decoding
+    with the context full and the page cache cold.
+    """
+    from moestream.forecast.demand import read_demand
+    from moestream.forecast.machine import known_machine
+    from moestream.forecast.outlook import look_ahead
+    from moestream.gguf import GGUFFile
+    from moestream.models import ModelConfig
+    from moestream.summary import unsupported_reason
+
+    with GGUFFile.open(_find(model)) as file:
+        if reason := unsupported_reason(file):
+            raise UnsupportedModelError(f"{file.path} cannot run here: {reason}")
+        context = context_length or min(ModelConfig.from_gguf(file).context_length, 8192)
+        demand = read_demand(file, cache_type_k, cache_type_v)
+        divided = _divide(file, demand.num_experts_per_tok, context * demand.kv_bytes, memory)
+        hits = _hits(trace, demand.num_experts)
+        with ui.progress(quiet=as_json) as progress:
+            machine, disk = known_machine(
+                file,
+                {*demand.dense_bytes, *demand.expert_bytes},
+                anew=measure,
+                step=lambda name: progress(name, 0, 1),
+            )
+        outlook = look_ahead(
+            divided,
+            demand,
+            machine,
+            disk,
+            hits,
+            context=context,
+            halved_cache="q8_0" in (cache_type_k, cache_type_v),
+            budgets=budgets,
+        )
+    if as_json:
+        ui.print_json(report_as_json(model, context, outlook, machine, disk, hits))
+    else:
+        print_report(file, context, outlook, machine, disk, hits)
+
+
+def _find(model: str) -> Path:
+    """The file of a model that is here: nothing is fetched or built to plan for it."""
+    from moestream.catalog import find_spec, locate, resolve
+
+    spec = find_spec(model)
+    if spec is not None and locate(spec) is None:
+        getting = "models pull" if spec.kind == "hf" else "inspect"
+        raise ModelNotFoundError(
+            f"{model} is not here yet, and its header is what a plan goes by; "
+            f"get it with: moestream {getting} {model}"
+        )
+    return resolve(model)
+
+
+def _divide(file: "GGUFFile", chosen: int, kv_bytes: int, memory: int | None) -> "MemoryPlan":
+    """Divide what ``--budget auto`` comes to, here or in so much memory."""
+    from moestream.experts.memory import Memory, process_memory
+    from moestream.layers.streaming import plan_model
+
+    there: Memory | None = None if memory is None else Memory(memory, memory, "--memory")
+    return plan_model(
+        "auto",
+        file,
+        num_experts_per_tok=chosen,
+        kv_bytes=kv_bytes,
+        process_bytes=process_memory(),
+        memory=there,
+    )
+
+
+def _hits(trace: Path | None, num_experts: int) -> "Hits":
+    from moestream.forecast.hits import Hits, curve_of_trace, default_hits
+
+    return default_hits(num_experts) if trace is None else Hits(curve_of_trace(trace))

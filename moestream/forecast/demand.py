@@ -1,0 +1,67 @@
+"""What one token asks of a machine, read off a file's header.
+
+Owns which bytes a token reads. Knows nothing of the machine.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from moestream.backends import KVType, kv_row_bytes
+from moestream.gguf import GGUFFile
+from moestream.models import ModelConfig
+
+EMBEDDING = "token_embd.weight"
+OUTPUT = "output.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Of one token: bytes by quantisation type, and how they are spread over layers."""
+
+    dense_bytes: Mapping[str, int]
+    expert_bytes: Mapping[str, int]
+    """Of the routed experts of all layers."""
+    num_layers: int
+    num_moe_layers: int
+    num_experts: int
+    num_experts_per_tok: int
+    kv_bytes: int
+    """That one token adds to the KV cache, and that every later one reads."""
+
+    @property
+    def one_expert_bytes(self) -> float:
+        """Bytes of one routed expert, on average over layers."""
+        chosen = self.num_moe_layers * self.num_experts_per_tok
+        return sum(self.expert_bytes.values()) / chosen if chosen else 0.0
+
+
+def read_demand(
+    file: GGUFFile, cache_type_k: KVType = "f16", cache_type_v: KVType = "f16"
+) -> Demand:
+    """Add up what a token reads.
+
+    Raises:
+        ModelFormatError, UnsupportedModelError: the header is not that of a model that can run.
+    """
+    config = ModelConfig.from_gguf(file)
+    dense: Counter[str] = Counter()
+    experts: Counter[str] = Counter()
+    moe_layers = set()
+    for name, info in file.tensors.items():
+        if "_exps." in name:
+            moe_layers.add(name.split(".")[1])
+            chosen = info.n_bytes // info.shape[0] * config.num_experts_per_tok
+            experts[info.type.name] += chosen
+        elif name != EMBEDDING or OUTPUT not in file.tensors:  # else one row of it is read
+            dense[info.type.name] += info.n_bytes
+    row = sum(kv_row_bytes(config.head_dim, kv_type) for kv_type in (cache_type_k, cache_type_v))
+    return Demand(
+        dense_bytes=dict(dense),
+        expert_bytes=dict(experts),
+        num_layers=config.num_layers,
+        num_moe_layers=len(moe_layers),
+        num_experts=config.num_experts,
+        num_experts_per_tok=config.num_experts_per_tok,
+        kv_bytes=config.num_layers * config.num_kv_heads * row,
+    )

@@ -1,0 +1,119 @@
+"""A model at several budgets: how memory is divided, how fast it will be, and what to do.
+
+Owns which budgets are looked at, the suggestion, and which of four cases it is.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from moestream.experts.memory import MemoryPlan
+from moestream.forecast.demand import Demand
+from moestream.forecast.hits import Hits
+from moestream.forecast.machine import Disk, Machine
+from moestream.forecast.speed import Forecast, forecast
+
+Case = Literal["fits", "streams", "below the floor", "too little"]
+
+_SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+"""Of all experts: the budgets that would hold so many are looked at."""
+_LARGE_CACHE = 0.25
+"""Share of a budget from which a KV cache is worth storing in half of its memory."""
+_STEP = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One budget and what comes of it; ``share`` is of the experts in memory."""
+
+    plan: MemoryPlan
+    share: float
+    forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What will come of a model in this memory, and in others."""
+
+    chosen: Point
+    points: tuple[Point, ...]
+    """``chosen`` among others, by budget."""
+    floor_budget_bytes: int
+    """The least of use: beside all else, it holds one token's experts."""
+    flags: tuple[str, ...]
+    """What to give ``generate``; none where its defaults do, or nothing would."""
+
+    @property
+    def case(self) -> Case:
+        """What to expect."""
+        plan = self.chosen.plan
+        if other_bytes(plan) > plan.budget_bytes:
+            return "too little"
+        if plan.fits:
+            return "fits"
+        return "streams" if plan.experts_bytes >= plan.floor_bytes else "below the floor"
+
+
+def other_bytes(plan: MemoryPlan) -> int:
+    """What a budget goes to beside experts."""
+    return plan.dense_bytes + plan.kv_bytes + plan.process_bytes
+
+
+def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
+    """The same model within another budget."""
+    experts = max(budget_bytes - other_bytes(plan), 0)
+    return replace(plan, budget_bytes=budget_bytes, experts_bytes=experts)
+
+
+def look_ahead(
+    plan: MemoryPlan,
+    demand: Demand,
+    machine: Machine,
+    disk: Disk | None,
+    hits: Hits,
+    *,
+    context: int,
+    halved_cache: bool = False,
+    budgets: tuple[int, ...] = (),
+) -> Outlook:
+    """Forecast ``plan`` and, beside it, ``budgets`` or those that hold some shares of all experts.
+
+    ``context`` tokens are taken to be in the KV cache; ``halved_cache`` says that it is stored in
+    few bits already.
+    """
+
+    def point(plan: MemoryPlan) -> Point:
+        total = plan.total_expert_bytes
+        share = min(plan.experts_bytes / total, 1.0) if total else 1.0
+        speed = forecast(
+            demand,
+            machine,
+            disk or Disk(0.0, float("inf")),
+            context,
+            None if plan.fits or not total else hits.at(share),
+        )
+        return Point(plan, share, speed)
+
+    others = other_bytes(plan)
+    wanted = budgets or tuple(
+        others + int(share * plan.total_expert_bytes)
+        for share in _SHARES[not plan.total_expert_bytes :]
+    )
+    chosen = point(plan)
+    rounded = {-(-n_bytes // _STEP) * _STEP for n_bytes in wanted} - {plan.budget_bytes}
+    points = [chosen, *(point(with_budget(plan, n_bytes)) for n_bytes in rounded)]
+    return Outlook(
+        chosen=chosen,
+        points=tuple(sorted(points, key=lambda point: point.plan.budget_bytes)),
+        floor_budget_bytes=-(-(others + plan.floor_bytes) // _STEP) * _STEP,
+        flags=_flags(plan, halved_cache),
+    )
+
+
+def _flags(plan: MemoryPlan, halved_cache: bool) -> tuple[str, ...]:
+    """Defaults do what can be done; what they cannot know is what a cache is worth to the user."""
+    if plan.fits or other_bytes(plan) > plan.budget_bytes:
+        return ()
+    flags = ["--budget", f"{plan.budget_bytes // _STEP}M"]
+    if not halved_cache and plan.kv_bytes > _LARGE_CACHE * plan.budget_bytes:
+        flags += ["-ctk", "q8_0", "-ctv", "q8_0"]
+    return tuple(flags)

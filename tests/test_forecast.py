@@ -1,0 +1,261 @@
+"""What is foreseen of a model's speed: sums by hand, curves, and what is measured and kept."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alphabet_model import EMBEDDING, EXPERTS, FFN, HEADS
+
+pytest.importorskip("moestream._native", reason="needs the compiled part")
+
+from moestream.backends.cpu import CpuBackend
+from moestream.experts.memory import MemoryPlan
+from moestream.experts.simulate import PolicySpec, Simulator
+from moestream.experts.trace import read_trace
+from moestream.forecast import calibration, machine
+from moestream.forecast.demand import Demand, read_demand
+from moestream.forecast.hits import SHARES, HitCurve, Hits, Range, default_curves, default_hits
+from moestream.forecast.machine import Disk, Machine, load_machine, save_machine
+from moestream.forecast.outlook import Outlook, look_ahead
+from moestream.forecast.speed import OVERLAP, Times, compute_s, forecast, read_s
+from moestream.gguf import GGUFFile
+
+DATA = Path(__file__).parent / "data"
+QWEN = DATA / "traces" / "qwen3-30b-a3b.route.csv.gz"
+DEMAND = Demand(
+    dense_bytes={"F16": 100},
+    expert_bytes={"Q8_0": 40},
+    num_layers=2,
+    num_moe_layers=2,
+    num_experts=8,
+    num_experts_per_tok=2,
+    kv_bytes=10,
+)
+MACHINE = Machine(
+    fingerprint={"threads": 2},
+    measured="2026-01-01",
+    memory_bytes_per_s=100.0,
+    layer_s=0.5,
+    streamed_layer_s=0.25,
+    kernel_bytes_per_s={"F16": 50.0, "Q8_0": 20.0},
+    disks={"device 1": Disk(1.0, 5.0)},
+)
+DISK = Disk(latency_s=1.0, bytes_per_s=5.0)
+
+
+def test_arithmetic_is_weights_keys_and_values_and_calls() -> None:
+    # 100 / 50 + 40 / 20 of weights, 5 tokens * 10 at half of 100, 2 layers * 0.5.
+    assert compute_s(DEMAND, MACHINE, 5, streamed=False) == pytest.approx(6.0)
+    assert compute_s(DEMAND, MACHINE, 5, streamed=True) == pytest.approx(6.5)
+
+
+def test_reading_is_waits_and_bytes() -> None:
+    # Both experts are there once in four times: 0.75 waits of 1 s, and one expert of 10 at 5 / s.
+    assert read_s(DEMAND, DISK, 0.5) == pytest.approx(2 * (0.75 + 2))
+    assert read_s(DEMAND, DISK, 1.0) == 0
+    assert read_s(DEMAND, DISK, 0.0) == pytest.approx(2 * (1 + 4))
+
+
+def test_a_token_takes_between_the_longer_and_the_sum() -> None:
+    assert Times(3.0, 5.0).token_s(0) == 8
+    assert Times(3.0, 5.0).token_s(1) == 5
+    assert Times(5.0, 3.0).token_s(0.25) == 7.25
+
+
+def test_a_forecast_puts_both_together() -> None:
+    resident = forecast(DEMAND, MACHINE, DISK, 5, None)
+    assert resident.tps == pytest.approx(1 / 6)
+    assert (resident.read_s, resident.hit_rate, resident.read_bytes) == (0, None, 0)
+    streamed = forecast(DEMAND, MACHINE, DISK, 5, Range(0.4, 0.5, 0.7))
+    assert streamed.tps == pytest.approx(1 / (6.5 + 5.5 - OVERLAP * 5.5))
+    assert streamed.read_bytes == 20
+    for found in (resident, streamed):
+        assert found.low_tps < found.tps < found.high_tps
+
+
+def test_hit_rates_lie_on_lines_between_those_measured() -> None:
+    curve = HitCurve("a test", 8, tuple(share / 2 for share in SHARES))
+    assert [curve.at(share) for share in (0, 0.01, 0.5, 0.55, 1)] == pytest.approx(
+        [0, 0.005, 0.25, 0.275, 0.5]
+    )
+    assert curve.at(-1) == 0
+    assert curve.at(2) == 0.5
+
+
+def test_the_range_is_that_of_all_curves_or_of_a_trace_of_ones_own() -> None:
+    flat = [HitCurve("", 8, (rate,) * len(SHARES)) for rate in (0.5, 0.4, 0.7)]
+    assert Hits(flat[0], tuple(flat[1:])).at(0.3) == Range(0.4, 0.5, 0.7)
+    assert Hits(flat[0]).at(0.3) == pytest.approx((0.4, 0.5, 0.6))
+
+
+def test_curves_that_come_along_say_whose_they_are_and_are_right() -> None:
+    curves = {curve.source: curve for curve in default_curves()}
+    assert len(curves) == 3
+    for curve in curves.values():
+        assert len(curve.rates) == len(SHARES)
+        assert list(curve.rates) == sorted(curve.rates)
+    assert "demo" in default_hits(32).expected.source
+    assert "demo" in default_hits(8).expected.source
+    qwen = default_hits(128).expected
+    assert "Qwen3-30B-A3B" in qwen.source
+    simulator = Simulator(read_trace(QWEN))
+    budget = int(0.25 * simulator.header.total_bytes)
+    assert qwen.at(0.25) == pytest.approx(
+        simulator.run(PolicySpec("decay"), budget).hit_rate, abs=1e-4
+    )
+
+
+def test_demand_is_read_off_the_header(alphabet: Path) -> None:
+    with GGUFFile.open(alphabet) as file:
+        demand = read_demand(file, "f16", "q8_0" if EMBEDDING // HEADS % 32 == 0 else "f32")
+        dense = sum(i.n_bytes for n, i in file.tensors.items() if "_exps" not in n)
+        embedding = file.tensors["token_embd.weight"].n_bytes
+    assert demand.expert_bytes == {"F32": 2 * 3 * FFN * EMBEDDING * 4}
+    assert demand.one_expert_bytes == 3 * FFN * EMBEDDING * 4
+    assert sum(demand.dense_bytes.values()) == dense - embedding
+    assert demand.kv_bytes == EMBEDDING // HEADS * (2 + 4)
+    assert (demand.num_layers, demand.num_moe_layers, demand.num_experts) == (1, 1, EXPERTS)
+
+
+def test_a_table_that_is_the_output_too_is_read_whole(alphabet: Path) -> None:
+    with GGUFFile.open(alphabet) as file:
+        untied = read_demand(file)
+        file.tensors = {n: info for n, info in file.tensors.items() if n != "output.weight"}
+        # Both tables are of one size: here the one is read in the other's place.
+        assert read_demand(file) == untied
+
+
+# What is measured.
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Stand-ins for all that measures, which say that they were called."""
+    calls: list[str] = []
+
+    def stand_in(name: str, value: Any) -> None:
+        def measure(*arguments: Any) -> Any:
+            calls.append(name)
+            return dict.fromkeys(arguments[1], 7.0) if name == "kernels" else value
+
+        target = {"kernels": "kernel_speeds", "layer": "layer_costs"}.get(name, name)
+        monkeypatch.setattr(calibration, target, measure)
+
+    stand_in("layer", (0.1, 0.2))
+    stand_in("kernels", None)
+    stand_in("memory_speed", 9.0)
+    stand_in("disk_costs", (0.3, 4.0))
+    monkeypatch.setenv("MOESTREAM_CACHE", str(tmp_path / "cache"))
+    return calls
+
+
+def test_a_machine_is_measured_once(counted: list[str], alphabet: Path) -> None:
+    with GGUFFile.open(alphabet) as file:
+        first, disk = machine.known_machine(file, ["F32"])
+        assert sorted(counted) == ["disk_costs", "kernels", "layer", "memory_speed"]
+        assert disk == Disk(0.3, 4.0)
+        assert (first.layer_s, first.streamed_layer_s) == (0.1, 0.2)
+        counted.clear()
+        assert machine.known_machine(file, ["F32"]) == (first, disk)
+        assert counted == []
+        more, _ = machine.known_machine(file, ["F32", "Q8_0"])
+        assert counted == ["kernels"]
+        assert set(more.kernel_bytes_per_s) == {"F32", "Q8_0"}
+        counted.clear()
+        machine.known_machine(file, ["F32"], anew=True)
+        assert len(counted) == 4
+
+
+def test_a_model_without_experts_needs_no_disk(counted: list[str]) -> None:
+    with GGUFFile.open(DATA / "golden" / "llama.gguf") as file:
+        assert machine.known_machine(file, ["F32"])[1] is None
+    assert "disk_costs" not in counted
+
+
+def test_what_was_measured_elsewhere_or_is_damaged_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    assert load_machine(path, {"threads": 2}) is None
+    save_machine(path, MACHINE)
+    assert load_machine(path, {"threads": 2}) == MACHINE
+    assert load_machine(path, {"threads": 4}) is None
+    for text in ("", "[]", '{"disks": {}}', '{"disks": 3}', path.read_text()[:-20]):
+        path.write_text(text)
+        assert load_machine(path, {"threads": 2}) is None
+    assert [file.name for file in tmp_path.iterdir()] == ["machine.json"]
+
+
+def test_measurements_measure_something(
+    monkeypatch: pytest.MonkeyPatch, alphabet: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(calibration, "_BLOCK_BYTES", 1 << 20)
+    backend = CpuBackend()
+    assert calibration.memory_speed(backend) > 1e8
+    speeds = calibration.kernel_speeds(backend, ["Q4_K", "BF16", "IQ2_XXS"], 1e15)
+    assert all(1e5 < speed < 1e15 for speed in speeds.values())
+    assert calibration.kernel_speeds(backend, ["Q8_0"], 3.0) == {"Q8_0": 3.0}
+    layer_s, streamed_s = calibration.layer_costs(tmp_path)
+    assert 1e-7 < layer_s < 0.1
+    assert 0 <= streamed_s < 0.1
+    assert list(tmp_path.iterdir()) == []
+    with GGUFFile.open(alphabet) as file:
+        latency_s, bytes_per_s = calibration.disk_costs(file)
+    assert 0 <= latency_s < 1
+    assert bytes_per_s > 1e5
+
+
+# What comes of it.
+
+MIB = 1 << 20
+PLAN = MemoryPlan(
+    budget_bytes=60 * MIB,
+    dense_bytes=20 * MIB,
+    kv_bytes=5 * MIB,
+    process_bytes=5 * MIB,
+    experts_bytes=30 * MIB,
+    floor_bytes=10 * MIB,
+    total_expert_bytes=100 * MIB,
+)
+FLAT = Hits(HitCurve("a test", 8, SHARES))
+
+
+def look(budget_mib: int, **changes: Any) -> Outlook:
+    others = changes.pop("others_mib", 30)
+    budget = budget_mib * MIB
+    plan = replace(
+        PLAN, budget_bytes=budget, experts_bytes=max(budget - others * MIB, 0), **changes
+    )
+    return look_ahead(plan, DEMAND, MACHINE, DISK, FLAT, context=5)
+
+
+@pytest.mark.parametrize(
+    ("budget_mib", "case", "flags"),
+    [
+        (130, "fits", ()),
+        (129, "streams", ("--budget", "129M")),
+        (40, "streams", ("--budget", "40M")),
+        (39, "below the floor", ("--budget", "39M")),
+        (29, "too little", ()),
+    ],
+)
+def test_the_four_cases(budget_mib: int, case: str, flags: tuple[str, ...]) -> None:
+    outlook = look(budget_mib)
+    assert outlook.case == case
+    assert outlook.flags == flags
+    assert outlook.floor_budget_bytes == 40 * MIB
+
+
+def test_a_large_cache_is_to_be_halved() -> None:
+    flags = look(65, kv_bytes=30 * MIB, others_mib=55).flags
+    assert flags == ("--budget", "65M", "-ctk", "q8_0", "-ctv", "q8_0")
+
+
+def test_more_memory_is_never_slower_and_all_shares_are_looked_at() -> None:
+    outlook = look(70)
+    budgets = [point.plan.budget_bytes // MIB for point in outlook.points]
+    assert budgets == [40, 55, 70, 80, 105, 130]
+    assert outlook.points[2] is outlook.chosen
+    speeds = [point.forecast.tps for point in outlook.points]
+    assert speeds == sorted(speeds)
+    assert [round(point.share, 2) for point in outlook.points] == [0.1, 0.25, 0.4, 0.5, 0.75, 1.0]
+    assert outlook.points[-1].forecast.hit_rate is None

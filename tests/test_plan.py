@@ -1,0 +1,119 @@
+"""``moestream plan``, as a process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alphabet_model import write_alphabet_model
+from command_line import Argument, run
+
+pytest.importorskip("moestream._native", reason="needs the compiled part")
+
+DATA = Path(__file__).parent / "data"
+QWEN = DATA / "traces" / "qwen3-30b-a3b.route.csv.gz"
+EXPERT_BYTES = 3 * 32 * 264 * 4
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {"MOESTREAM_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+def plan(model: Path, cache: dict[str, str], *arguments: Argument) -> dict[str, Any]:
+    done = run("plan", model, *arguments, "--json", env=cache)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_the_machine_is_measured_once_and_then_known(alphabet: Path, cache: dict[str, str]) -> None:
+    first = run("plan", alphabet, env=cache)
+    assert first.returncode == 0, first.stderr
+    assert "measuring the disk" in first.stderr
+    words = " ".join(first.stdout.split())
+    for part in (
+        "experts 396K",
+        "experts of one token 198K",
+        "hit rates as of the demo model (2 of 32 experts",
+        "budget experts here hits read a token tok/s sure of",
+        "in a line it fits in ",
+    ):
+        assert part in words, part
+    assert run("plan", alphabet, env=cache).stderr == ""
+    assert "measuring" in run("plan", alphabet, "--measure", env=cache).stderr
+
+
+def test_json_has_the_sums(alphabet: Path, cache: dict[str, str]) -> None:
+    value = plan(alphabet, cache, "--memory", "16G", "-c", "100")
+    assert value["expert_bytes"] == 4 * EXPERT_BYTES
+    assert value["expert_bytes_per_token"] == 2 * EXPERT_BYTES
+    assert value["kv_bytes"] == 100 * 132 * 2 * 2
+    assert value["case"] == "fits"
+    assert value["suggested"]["flags"] == []
+    taken = value["suggested"]["budget_bytes"] / (16 << 30)
+    assert 0.85 <= taken < 0.88  # some is left to the system
+    assert all(p["low_tps"] < p["tps"] < p["high_tps"] for p in value["budgets"])
+
+
+def test_budgets_that_are_asked_for_are_told_of(alphabet: Path, cache: dict[str, str]) -> None:
+    value = plan(alphabet, cache, "--budget", "1M,2G", "-c", "100")
+    small, large, *_ = value["budgets"]
+    assert (small["budget_bytes"], large["budget_bytes"]) == (1 << 20, 2 << 30)
+    assert (small["experts_share"], large["experts_share"]) == (0, 1)
+    assert small["hit_rate"] == 0
+    assert small["read_bytes"] == 2 * EXPERT_BYTES
+    assert small["tps"] < large["tps"]
+
+
+def test_too_little_memory_is_the_verdict(alphabet: Path, cache: dict[str, str]) -> None:
+    value = plan(alphabet, cache, "--memory", "1M")
+    assert value["case"] == "too little"
+    assert "too little" in value["verdict"]
+    assert "it takes" in value["verdict"]
+
+
+def test_hit_rates_are_those_of_a_trace_if_one_is_given(
+    alphabet: Path, cache: dict[str, str]
+) -> None:
+    assert plan(alphabet, cache, "--trace", QWEN)["hit_rates_from"] == str(QWEN)
+
+
+def test_a_dense_model_has_nothing_to_stream(cache: dict[str, str]) -> None:
+    value = plan(DATA / "golden" / "llama.gguf", cache, "--memory", "1G")
+    assert value["expert_bytes"] == 0
+    assert value["case"] == "fits"
+    assert value["disk"] is None
+
+
+def test_what_cannot_run_is_told_in_one_line(tmp_path: Path, cache: dict[str, str]) -> None:
+    path = write_alphabet_model(tmp_path / "m.gguf", architecture="gptoss")
+    done = run("plan", path, env=cache)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "cannot run here: architecture 'gptoss'" in line
+
+
+def test_nothing_is_built_to_plan_for_it(tmp_path: Path) -> None:
+    done = run("plan", "demo", env={"MOESTREAM_CACHE": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: demo is not here yet")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--memory lots", "'lots' is no budget"),
+        ("--memory 50%", "'50%' is no amount of memory"),
+        ("--memory 1G,2G", "one amount is expected"),
+        ("--budget 1G,,2G", "is no budget"),
+        ("--trace nowhere.csv", "'nowhere.csv' does not exist"),
+        ("-c 0", "0 is not in the range"),
+    ],
+)
+def test_wrong_input_is_a_usage_error(flags: str, complaint: str, alphabet: Path) -> None:
+    done = run("plan", alphabet, *flags.split())
+    assert done.returncode == 2
+    assert complaint in " ".join(done.stderr.split())
