@@ -67,7 +67,7 @@ def test_fading_counts_beat_recency_and_frequency_on_real_routing(trace: str, mi
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("layer_budget", ["global", "uniform", "shallow"])
+@pytest.mark.parametrize("layer_budget", ["global", "uniform", "shallow", "adaptive"])
 def test_every_policy_runs_with_every_layer_budget(name: str, layer_budget: LayerBudget) -> None:
     replay = simulator("gemma-4-26b-a4b", layer_budget).run(PolicySpec(name), 2000 * MIB)
     assert 0.5 < replay.hit_rate < 0.85
@@ -159,6 +159,19 @@ def test_budget_is_split() -> None:
     assert split_budget("shallow", 399, layers) == dict.fromkeys(layers, 99)
     many = dict.fromkeys(range(10), 10)
     assert split_budget("shallow", 80, many) == {0: 10, 1: 10} | dict.fromkeys(range(2, 10), 7)
+    small = {0: 10, 1: 200, 2: 200}  # what a layer has no use for goes to the others
+    assert split_budget("uniform", 210, small) == {0: 10, 1: 100, 2: 100}
+
+
+@pytest.mark.parametrize("trace", ["qwen3-30b-a3b", "gemma-4-26b-a4b"])
+@pytest.mark.parametrize("mib", [2000, 4000])
+def test_budget_that_moves_to_where_it_hits_beats_equal_shares(trace: str, mib: int) -> None:
+    equal, moved = (
+        simulator(trace, kind).run(PolicySpec("decay"), mib * MIB)
+        for kind in ("uniform", "adaptive")
+    )
+    assert moved.hit_rate > equal.hit_rate + 0.002
+    assert moved.resident_bytes < 1.01 * mib * MIB  # the prompt is held until its layer runs again
 
 
 # The command

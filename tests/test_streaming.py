@@ -23,8 +23,8 @@ from moestream.experts.streaming import StreamingOptions, size_classes
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 NAMES = ("qwen3moe", "mixtral-q8_0", "qwen2moe", "olmoe-q4_1")
-EXPERTS_BYTES = (0, 1 << 14, 1 << 16, 1 << 17, 1 << 30)
-"""From less than one token's experts to more than all."""
+EXPERTS_BYTES = (0, 1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 30)
+"""From less than one token's experts to more than all; slots keep some from 1 << 18 on."""
 
 
 def plan(experts_bytes: int) -> MemoryPlan:
@@ -68,6 +68,8 @@ EVERY = [
     *(options_of(io=io, pin=pin) for io in READ_METHODS for pin in ("auto", "none")),
     *(options_of(io="direct", policy=policy) for policy in POLICIES),
     options_of(io="direct", prefetch=False),
+    *(options_of(io="direct", layer_budget=kind) for kind in ("uniform", "shallow", "adaptive")),
+    options_of(io="madvise", layer_budget="adaptive", policy="arc"),
     options_of(io="pread", prefetch_layers=3),
     options_of(io="madvise", prefetch_layers=3, window=4),
 ]
@@ -211,7 +213,11 @@ def test_events_tell_what_was_in_memory_when_the_layer_asked(io, tokens):
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [(options_of(policy="best"), BudgetError), (options_of(io="telepathy"), StorageError)],
+    [
+        (options_of(policy="best"), BudgetError),
+        (options_of(layer_budget="best"), BudgetError),
+        (options_of(io="telepathy"), StorageError),
+    ],
 )
 def test_unknown_choices_name_the_known(options, error):
     with open_engine("qwen3moe") as engine, pytest.raises(error, match="there are: "):

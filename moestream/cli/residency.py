@@ -103,8 +103,12 @@ def choices_told(engine: "Engine") -> str:
     prefetch = f"prefetch {_layers(ahead)} ahead" if ahead else "no prefetch"
     return (
         f"experts streamed within {_bytes(streaming.plan.budget_bytes)}: io {choices.io}, "
-        f"pin {choices.pin}, policy {choices.policy}, {prefetch}"
+        f"pin {choices.pin}, policy {choices.policy}{_by_layer(choices)}, {prefetch}"
     )
+
+
+def _by_layer(choices: "Choices") -> str:
+    return "" if choices.layer_budget == "global" else f" by layer ({choices.layer_budget})"
 
 
 def warnings(engine: "Engine", options: "StreamingOptions | None") -> list[str]:
@@ -150,6 +154,7 @@ def choice_fields(choices: "Choices") -> Fields:
         ("io", f"{choices.io}: {io}"),
         ("pin", f"{choices.pin}: {pin}"),
         ("policy", choices.policy + (": the page cache's" if choices.policy == "none" else "")),
+        ("layer budget", choices.layer_budget),
         ("prefetch", f"{_layers(ahead)} ahead, while it pays" if ahead else "off"),
     ]
 

@@ -128,10 +128,11 @@ def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
 @_option(
     "--layer-budget",
     section="Memory",
-    type=click.Choice(["global", "uniform", "shallow"]),
+    type=click.Choice(["global", "uniform", "shallow", "adaptive"]),
     default="global",
     show_default=True,
-    help="One cache; one a layer, of equal size; or the first layers whole, the rest equal.",
+    help="One cache; one a layer, of equal size; the first layers whole, the rest equal; or moved "
+    "to the layers where it hits most.",
 )
 @_option(
     "--phase",

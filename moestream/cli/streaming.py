@@ -16,7 +16,10 @@ from moestream.cli.options import Body, apply, require_finite
 from moestream.errors import BudgetError
 
 POLICIES = ("decay", "blend", "lru", "lfu", "lcp", "lfru", "arc", "random")
-_NAMES = ("io", "pin", "policy", "prefetch", "prefetch_layers", "half_life", "window")
+_NAMES = (
+    *("io", "pin", "policy", "prefetch", "prefetch_layers", "half_life", "window"),
+    "layer_budget",
+)
 
 
 def streaming_options(body: Body) -> Body:
@@ -61,7 +64,9 @@ def _check(budget: str | None, given: Mapping[str, Any]) -> None:
             f"--pin {pin} goes with --io madvise"
         )
     if pin == "none":
-        _reject("--pin none keeps no expert", given, ("policy", "half_life", "window"))
+        _reject(
+            "--pin none keeps no expert", given, ("policy", "half_life", "window", "layer_budget")
+        )
     if given.get("prefetch") is False:
         _reject("--no-prefetch reads nothing ahead", given, ("prefetch_layers",))
     if "half_life" in given or "window" in given:
@@ -144,6 +149,13 @@ _OPTIONS = (
         show_default="none",
         metavar="N",
         help="Forget uses more than this many tokens ago; for decay.",
+    ),
+    _option(
+        "--layer-budget",
+        type=click.Choice(["global", "uniform", "shallow", "adaptive"]),
+        show_default="global",
+        help="One cache for all layers; one a layer, of equal size; the first layers whole, the "
+        "rest equal; or moved to the layers where it hits most.",
     ),
     _option(
         "--io",

@@ -22,6 +22,7 @@ from moestream.experts.budgets import LayerBudget, split_budget
 from moestream.experts.policies import (
     HALF_LIFE,
     POLICIES,
+    Adaptive,
     Belady,
     Blend,
     Decay,
@@ -150,6 +151,8 @@ class Simulator:
             self._factory(spec, layer)([size] * num_experts, shares.get(layer, 0))
             for layer, size in enumerate(sizes)
         ]
+        if self.layer_budget == "adaptive":
+            return Adaptive(parts, least=self.header.num_experts_per_tok)
         return Layered(parts)
 
     def _factory(self, spec: PolicySpec, layer: int | None) -> PolicyFactory:

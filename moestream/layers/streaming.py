@@ -31,6 +31,7 @@ class Choices:
     pin: str
     policy: str
     prefetch_layers: int
+    layer_budget: str
 
 
 class ExpertStreaming:
@@ -66,7 +67,8 @@ class ExpertStreaming:
         ahead = options.prefetch_layers if options.prefetch else 0
         pin = self.residency.pin
         policy = "none" if pin == "none" else options.policy  # the page cache's own
-        self.choices = Choices(self.residency.reader.method, pin, policy, ahead)
+        layers = "global" if pin == "none" else options.layer_budget
+        self.choices = Choices(self.residency.reader.method, pin, policy, ahead, layers)
         self.prefetcher = self._make_prefetcher(ahead) if ahead else None
         self._valve = PressureValve(self.residency.give_back)
         self._kv_bytes = plan.kv_bytes

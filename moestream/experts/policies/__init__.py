@@ -7,7 +7,7 @@ Numbers in, decisions out: the offline simulator and the live residency manager 
 from moestream.experts.policies.arc import ARC
 from moestream.experts.policies.base import Decision, Policy, PolicyFactory
 from moestream.experts.policies.belady import Belady, next_uses
-from moestream.experts.policies.layered import Layered
+from moestream.experts.policies.layered import Adaptive, Layered
 from moestream.experts.policies.recency import LFRU, LRU, Random
 from moestream.experts.policies.scored import HALF_LIFE, LCP, LFU, Blend, Decay
 
@@ -19,6 +19,7 @@ __all__ = [
     "LFU",
     "LRU",
     "POLICIES",
+    "Adaptive",
     "Belady",
     "Blend",
     "Decay",
