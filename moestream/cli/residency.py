@@ -100,11 +100,16 @@ def choices_told(engine: "Engine") -> str:
     if streaming is None:
         return "experts mapped" + (f": all fit in {_bytes(plan.budget_bytes)}" if plan else "")
     choices, ahead = streaming.choices, streaming.choices.prefetch_layers
-    prefetch = f"prefetch {_layers(ahead)} ahead" if ahead else "no prefetch"
+    prefetch = f"prefetch {_layers(ahead)} ahead{_mass(choices)}" if ahead else "no prefetch"
     return (
         f"experts streamed within {_bytes(streaming.plan.budget_bytes)}: io {choices.io}, "
         f"pin {choices.pin}, policy {choices.policy}{_by_layer(choices)}, {prefetch}"
     )
+
+
+def _mass(choices: "Choices") -> str:
+    mass = choices.prefetch_mass
+    return "" if mass is None else f" to a mass of {mass:g}"
 
 
 def _by_layer(choices: "Choices") -> str:
@@ -155,7 +160,7 @@ def choice_fields(choices: "Choices") -> Fields:
         ("pin", f"{choices.pin}: {pin}"),
         ("policy", choices.policy + (": the page cache's" if choices.policy == "none" else "")),
         ("layer budget", choices.layer_budget),
-        ("prefetch", f"{_layers(ahead)} ahead, while it pays" if ahead else "off"),
+        ("prefetch", f"{_layers(ahead)} ahead{_mass(choices)}, while it pays" if ahead else "off"),
     ]
 
 

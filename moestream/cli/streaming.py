@@ -18,7 +18,7 @@ from moestream.errors import BudgetError
 POLICIES = ("decay", "blend", "lru", "lfu", "lcp", "lfru", "arc", "random")
 _NAMES = (
     *("io", "pin", "policy", "prefetch", "prefetch_layers", "half_life", "window"),
-    "layer_budget",
+    *("layer_budget", "prefetch_mass"),
 )
 
 
@@ -68,7 +68,7 @@ def _check(budget: str | None, given: Mapping[str, Any]) -> None:
             "--pin none keeps no expert", given, ("policy", "half_life", "window", "layer_budget")
         )
     if given.get("prefetch") is False:
-        _reject("--no-prefetch reads nothing ahead", given, ("prefetch_layers",))
+        _reject("--no-prefetch reads nothing ahead", given, ("prefetch_layers", "prefetch_mass"))
     if "half_life" in given or "window" in given:
         _check_settings("decay" if policy == "auto" else policy, given)
 
@@ -183,6 +183,15 @@ _OPTIONS = (
         show_default="1",
         metavar="N",
         help="How many layers ahead to predict.",
+    ),
+    _option(
+        "--prefetch-mass",
+        type=click.FloatRange(0, 1, min_open=True),
+        callback=require_finite,
+        show_default="none",
+        metavar="P",
+        help="Where the router is unsure, read more than a token uses, twice as many at most: "
+        "until their probabilities reach P.",
     ),
     _option(
         "--trace",

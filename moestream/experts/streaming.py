@@ -28,6 +28,11 @@ PinMethod = Literal["copy", "mlock", "none"]
 
 POLICY_SETTINGS = {"decay": ("half_life", "window"), "blend": ("half_life",)}
 """Which of the options each policy takes, if any."""
+MOST_GUESSES = 2
+"""Times as many experts as a token routes to may be guessed for a layer, where a guess is unsure.
+
+Each costs room for two: with more, what is kept shrinks by more than guessing better brings.
+"""
 _LOCKED = 0.5
 """Share of the experts' memory that may be locked. With all of it, a capped run thrashed."""
 _SAME_CLASS = 0.03
@@ -43,6 +48,7 @@ class StreamingOptions:
     pin: PinMethod | Literal["auto"] = "auto"
     prefetch: bool = True
     prefetch_layers: int = 1
+    prefetch_mass: float | None = None
     half_life: float = HALF_LIFE
     window: int | None = None
     layer_budget: LayerBudget = "global"
@@ -147,7 +153,8 @@ def _slots(
 ) -> Residency:
     addresses: NDArray[np.uint64] = np.zeros((store.num_keys, 3), np.uint64)
     classes = size_classes(reader.layout.slot_bytes)
-    spare = 2 + 2 * num_experts_per_tok * max(options.prefetch_layers, 1)
+    guesses = num_experts_per_tok * (1 if options.prefetch_mass is None else MOST_GUESSES)
+    spare = 2 + 2 * guesses * max(options.prefetch_layers, 1)
     total = sum(slot_bytes * len(layers) for slot_bytes, layers in classes.items())
     # Each class gets the same share of what it would need to be wholly in memory.
     slots = {n: experts_bytes * len(layers) // total for n, layers in classes.items()}
