@@ -6,7 +6,7 @@ tokens (``prompt``, ``text``) or tokens become tokens (``engine``).
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from moestream.cli.streaming import streaming_options
 
 if TYPE_CHECKING:
     from moestream.engine import Engine
-    from moestream.layers.moe import RouteObserver
+    from moestream.layers.moe import RouteObserver, RoutingEvent
     from moestream.sampling import SamplingParams
     from moestream.session import Session, Stats
     from moestream.text import TextStream
@@ -45,6 +45,7 @@ class Run:
     quiet: bool
     verbose: bool = False
     trace: Path | None = None
+    guesses: Path | None = None
     parts: list[str] = field(default_factory=list)
     backend: str | None = None
     cache_types: tuple[str | None, str | None] = (None, None)
@@ -120,6 +121,7 @@ def generate(
     quiet: bool,
     verbose: bool,
     trace: Path | None,
+    trace_guesses: Path | None,
     sampling: "SamplingParams",
     **engine_options: Any,
 ) -> None:
@@ -132,7 +134,7 @@ def generate(
         require_text(text, "--stop")
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
-    run = Run(model, sampling.seed, as_json, quiet, verbose, trace)
+    run = Run(model, sampling.seed, as_json, quiet, verbose, trace, trace_guesses)
     try:
         with _open(run, engine_options) as engine:
             max_tokens = None if predict < 0 else predict
@@ -187,7 +189,7 @@ def _generate(
     _tell_choices(run, engine)
     run.stats = session.stats
     run.stream = stream = TextStream(tokenizer, stop)
-    with _traced(run.trace, session) as observer:
+    with _traced(run, session) as observer:
         for token in session.generate(
             tokens, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
         ):
@@ -199,14 +201,27 @@ def _generate(
 
 
 @contextmanager
-def _traced(path: Path | None, session: "Session") -> Iterator["RouteObserver | None"]:
-    if path is None:
+def _traced(run: Run, session: "Session") -> Iterator["RouteObserver | None"]:
+    if run.trace is None and run.guesses is None:
         yield None
         return
+    from moestream.guess_recording import GuessRecorder
     from moestream.recording import TraceRecorder
 
-    with TraceRecorder(path, session.engine) as recorder:
-        yield recorder.observer(session)
+    with ExitStack() as stack:
+        observers: list[RouteObserver] = []
+        if run.trace is not None:
+            traced = stack.enter_context(TraceRecorder(run.trace, session.engine))
+            observers.append(traced.observer(session))
+        if run.guesses is not None:
+            guessed = stack.enter_context(GuessRecorder(run.guesses, session.engine))
+            observers.append(guessed.observer(session))
+
+        def observe(event: "RoutingEvent") -> None:
+            for observer in observers:
+                observer(event)
+
+        yield observe
 
 
 def _tell_choices(run: Run, engine: "Engine") -> None:

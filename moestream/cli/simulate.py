@@ -11,7 +11,14 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, Option
-from moestream.cli.simulate_report import Row, draw, print_report, row_as_json, trace_as_json
+from moestream.cli.simulate_report import (
+    Row,
+    draw,
+    print_report,
+    recall_as_json,
+    row_as_json,
+    trace_as_json,
+)
 from moestream.errors import BudgetError
 
 if TYPE_CHECKING:
@@ -151,6 +158,21 @@ def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
     metavar="N",
     help="Replay the first N tokens without counting them.",
 )
+@_option(
+    "--guesses",
+    section="Prefetch",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What was guessed in the same run, by generate --trace-guesses: tell recall by layer, and "
+    "what would have been in memory or foreseen.",
+)
+@_option(
+    "--prefetch-mass",
+    section="Prefetch",
+    type=click.FloatRange(0, 1, min_open=True),
+    show_default="none",
+    metavar="P",
+    help="Widen guesses until their probabilities reach P, as far as they are recorded.",
+)
 @_option("--json", "as_json", section="Output", is_flag=True, help="Print one JSON object.")
 @_option(
     "--png",
@@ -167,6 +189,8 @@ def simulate(
     layer_budget: "LayerBudget",
     phase: "Phase",
     warm_up: int,
+    guesses: Path | None,
+    prefetch_mass: float | None,
     as_json: bool,
     png: Path | None,
 ) -> None:
@@ -176,13 +200,21 @@ def simulate(
     the answer is hit rates and bytes, not speed. belady knows the future and is the bound.
     """
     _check(policies, windows, png)
+    if prefetch_mass is not None and guesses is None:
+        raise click.UsageError("--prefetch-mass widens guesses; pass them with --guesses")
     from moestream.experts.budgets import parse_budget
+    from moestream.experts.foresight import Foresight
     from moestream.experts.simulate import Simulator
     from moestream.experts.trace import read_trace
 
     with ui.working("reading the trace", quiet=as_json):
+        routing = read_trace(trace)
         simulator = Simulator(
-            read_trace(trace), layer_budget=layer_budget, phase=phase, warm_up=warm_up
+            routing,
+            layer_budget=layer_budget,
+            phase=phase,
+            warm_up=warm_up,
+            foresight=Foresight(routing, read_trace(guesses), prefetch_mass) if guesses else None,
         )
     header = simulator.header
     amounts = [(text, parse_budget(text, header.total_bytes)) for text in budgets]
@@ -194,7 +226,8 @@ def simulate(
         draw(png, trace.name, rows)
     if as_json:
         results = [row_as_json(row, layer_budget) for row in rows]
-        ui.print_json({"trace": trace_as_json(trace, simulator), "results": results})
+        told = {"trace": trace_as_json(trace, simulator), "recall": recall_as_json(simulator)}
+        ui.print_json({**told, "results": results})
     else:
         print_report(trace, simulator, rows)
 

@@ -23,7 +23,7 @@ _NAMES = (
 
 
 def streaming_options(body: Body) -> Body:
-    """Add the options; ``body`` gets ``budget``, ``streaming`` and ``trace``.
+    """Add the options; ``body`` gets ``budget``, ``streaming``, ``trace`` and ``trace_guesses``.
 
     The first two are for ``Engine.open``. ``streaming`` is None where nothing was asked for: the
     engine then streams only if it must.
@@ -197,5 +197,10 @@ _OPTIONS = (
         "--trace",
         type=click.Path(dir_okay=False, writable=True, path_type=Path),
         help="Write every routing decision, for moestream simulate; .gz is compressed.",
+    ),
+    _option(
+        "--trace-guesses",
+        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        help="Write what each layer would guess of the next one's routing, for simulate --guesses.",
     ),
 )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from moestream.errors import TraceError
 from moestream.experts.budgets import LayerBudget, split_budget
+from moestream.experts.foresight import Foresight
 from moestream.experts.policies import (
     HALF_LIFE,
     POLICIES,
@@ -65,6 +66,8 @@ class Replay:
 
     ``resident_bytes`` is what was in memory, on average: above the budget where a routed set is
     bigger than the budget or than its layer's share, for experts in use are never dropped.
+    With guesses, ``foreseen`` are misses that had been guessed, and ``wasted`` guesses of experts
+    that were neither in memory nor used. Guesses change nothing of what the policy keeps.
     """
 
     tokens: int
@@ -72,11 +75,35 @@ class Replay:
     hits: int
     bytes_read: int
     resident_bytes: float
+    foreseen: int | None = None
+    wasted: int | None = None
 
     @property
     def hit_rate(self) -> float:
         """Share of lookups that found the expert in memory, 0 to 1."""
         return self.hits / self.lookups
+
+    @property
+    def covered_rate(self) -> float:
+        """Share of lookups that found the expert in memory or had been foreseen, 0 to 1."""
+        return (self.hits + (self.foreseen or 0)) / self.lookups
+
+
+class _Guessing:
+    """Follows what is resident, set by set, and counts what guesses would have been worth."""
+
+    def __init__(self, foresight: Foresight, counted: NDArray[np.bool_]) -> None:
+        self.foreseen = self.wasted = 0
+        self._guesses = zip(foresight.by_set, counted.tolist(), strict=True)
+        self._resident: set[int] = set()
+
+    def note(self, keys: list[int], missing: list[int], evicted: list[int]) -> None:
+        guess, is_counted = next(self._guesses)
+        if guess is not None and is_counted:
+            self.foreseen += sum(key in guess for key in missing)
+            self.wasted += len(guess - self._resident - set(keys))
+        self._resident.update(missing)
+        self._resident.difference_update(evicted)
 
 
 class Simulator:
@@ -96,9 +123,11 @@ class Simulator:
         layer_budget: LayerBudget = "global",
         phase: Phase = "decode",
         warm_up: int = 0,
+        foresight: Foresight | None = None,
     ) -> None:
         self.header = trace.header
         self.sets = routed_sets(trace)
+        self.foresight = foresight
         self.layer_budget = layer_budget
         passes = np.unique(self.sets.tokens[self.sets.decode | (phase == "all")])[warm_up:]
         if not len(passes):
@@ -114,9 +143,13 @@ class Simulator:
         policy = self._policy(spec, budget_bytes)
         access = policy.access
         n_missing, used_bytes = array("q"), array("q")
+        guessing = None if self.foresight is None else _Guessing(self.foresight, self._counted)
         for chunk in self.sets.chunks():
             for keys, token in chunk:
-                n_missing.append(len(access(keys, token)[0]))
+                missing, evicted = access(keys, token)
+                if guessing is not None:
+                    guessing.note(keys, missing, evicted)
+                n_missing.append(len(missing))
                 used_bytes.append(policy.used_bytes)
             if progress is not None:
                 progress(len(chunk))
@@ -129,6 +162,8 @@ class Simulator:
             hits=lookups - int(misses.sum()),
             bytes_read=int((misses * sizes).sum()),
             resident_bytes=float(np.frombuffer(used_bytes, np.int64)[self._counted].mean()),
+            foreseen=None if guessing is None else guessing.foreseen,
+            wasted=None if guessing is None else guessing.wasted,
         )
 
     @property

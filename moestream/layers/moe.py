@@ -75,6 +75,11 @@ class MoE:
         """
         return self._route(self.norm(x))
 
+    def likeliest(self, x: Array, most: int) -> tuple[NDArray[np.int32], Array]:
+        """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest."""
+        logits = self.backend.linear(self.norm(x), self.router)  # (T, N)
+        return self.backend.route(logits, most, normalise=False)
+
     def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
         """Guess what this layer will choose from an earlier layer's ``x`` (1, E): ids (1, n).
 
@@ -83,8 +88,7 @@ class MoE:
 
         Source: Fate, arXiv 2502.12224, which widens its guesses so; by mass is ours.
         """
-        logits = self.backend.linear(self.norm(x), self.router)  # (1, N)
-        ids, probabilities = self.backend.route(logits, most, normalise=False)
+        ids, probabilities = self.likeliest(x, most)
         n, reached = 0, 0.0
         for probability in self.backend.to_numpy(probabilities)[0].tolist():
             if n >= self.num_experts_per_tok and reached >= mass:
