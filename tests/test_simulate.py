@@ -17,7 +17,7 @@ from moestream.cli.simulate import POLICIES as OFFERED
 from moestream.errors import BudgetError, TraceError
 from moestream.experts.budgets import LayerBudget, parse_budget, split_budget
 from moestream.experts.policies import HALF_LIFE
-from moestream.experts.simulate import NAMES, PolicySpec, Simulator
+from moestream.experts.simulate import NAMES, Disk, PolicySpec, Simulator
 from moestream.experts.trace import DECODE, PREFILL, TraceHeader, read_trace
 from moestream.experts.trace_writer import TraceWriter
 
@@ -174,6 +174,31 @@ def test_budget_that_moves_to_where_it_hits_beats_equal_shares(trace: str, mib: 
     assert moved.resident_bytes < 1.01 * mib * MIB  # the prompt is held until its layer runs again
 
 
+def test_split_experts_are_worked_by_hand(tmp_path: Path) -> None:
+    """Three experts of 20 bytes in turn; there is room for two, or for one half of each."""
+    with TraceWriter(tmp_path / "t.csv", TraceHeader(1, 4, 1, {0: 20})) as writer:
+        for step in range(9):
+            writer.record(0, DECODE, step, 0, [step % 3], [1])
+    trace = read_trace(tmp_path / "t.csv")
+    whole, half, best = (
+        Simulator(trace, disk=Disk(10.0, 1.0)).run(PolicySpec("lru", split=split), 40)
+        for split in (1.0, 0.5, None)
+    )
+    assert (whole.hits, whole.bytes_read, whole.stall_s) == (0, 180, 9.0)
+    # Each is read once, then its half: what takes a second is hidden.
+    assert (half.hits, half.bytes_read, half.stall_s) == (6, 120, 3.0)
+    assert (best.split, best.stall_s) == (0.625, pytest.approx(3.0))
+
+
+@pytest.mark.parametrize("policy", ["lru", "decay"])
+def test_a_split_reads_no_fewer_bytes_than_whole_experts(policy: str) -> None:
+    read = [
+        simulator("qwen3-30b-a3b").run(PolicySpec(policy, split=split), 4000 * MIB).bytes_read
+        for split in (1.0, 0.75, 0.5)
+    ]
+    assert read == sorted(read)
+
+
 # The command
 
 
@@ -225,6 +250,17 @@ def test_command_counts_what_is_asked_for(tmp_path: Path) -> None:
     assert shared["hits"] == 2
 
 
+def test_command_looks_for_the_best_split() -> None:
+    arguments = [QWEN, "--policy", "lru", "--budget", "25%", "--read-speed", "1G", "--hide-ms", "2"]
+    (best,) = simulate(*arguments, "--split", "auto")
+    tried = simulate(*arguments, "--split", "1,0.875,0.75,0.625,0.5,0.375,0.25")
+    assert best["stall_s"] == min(row["stall_s"] for row in tried)
+    assert best["split"] in {row["split"] for row in tried if row["stall_s"] == best["stall_s"]}
+    told = run("simulate", *arguments, "--split", "auto").stdout
+    assert "share kept of an expert" in told
+    assert "waited a token, ms" in told
+
+
 def test_command_prints_tables() -> None:
     done = run("simulate", QWEN, "--policy", "lru,decay", "--budget", "750M,2000M")
     assert done.returncode == 0
@@ -250,6 +286,10 @@ def test_command_prints_tables() -> None:
         (["--window", "x"], "'x' is not a number"),
         (["--window", "0"], "'0' is not a positive"),
         (["--policy", "lru", "--window", "8"], "--window is for decay"),
+        (["--split", "2"], "'2' is neither auto nor a share"),
+        (["--split", "auto"], "--split auto is about time"),
+        (["--hide-ms", "1"], "--hide-ms is about time"),
+        (["--read-speed", "fast"], "'fast' is no speed"),
     ],
 )
 def test_wrong_options_are_usage_errors(arguments: list[str], message: str) -> None:

@@ -81,6 +81,29 @@ def _number(kind: type[N], text: str) -> N:
         raise ValueError(f"{text!r} is not a number of tokens.") from None
 
 
+def _split(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.01 <= share <= 1:
+        raise ValueError(f"{text!r} is neither auto nor a share from 0.01 to 1.")
+    return share
+
+
+def _speed(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    from moestream.experts.budgets import parse_budget
+
+    if text is None:
+        return None
+    try:
+        return parse_budget(text, 0)
+    except BudgetError:
+        raise click.BadParameter(f"{text!r} is no speed; expected 900M or 3G", ctx, param) from None
+
+
 def _budget(text: str) -> str:
     from moestream.experts.budgets import parse_budget
 
@@ -142,6 +165,31 @@ def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
     "to the layers where it hits most.",
 )
 @_option(
+    "--split",
+    "splits",
+    section="Memory",
+    callback=_each(_split),
+    default="1",
+    show_default=True,
+    metavar="LIST",
+    help="Keep this share of an expert, and read the rest at each use; auto takes what stalls "
+    "least and needs --read-speed.",
+)
+@_option(
+    "--read-speed",
+    section="Reading",
+    callback=_speed,
+    metavar="AMOUNT",
+    help="Bytes a second, as 900M or 3G (binary): tell how long reads are waited for.",
+)
+@_option(
+    "--hide-ms",
+    section="Reading",
+    type=click.FloatRange(0),
+    metavar="MS",
+    help="For so long in each layer, reads go on while something is computed.  [default: 0]",
+)
+@_option(
     "--phase",
     section="Counting",
     type=click.Choice(["decode", "all"]),
@@ -187,6 +235,9 @@ def simulate(
     windows: tuple[int, ...] | None,
     budgets: tuple[str, ...],
     layer_budget: "LayerBudget",
+    splits: tuple[float | None, ...],
+    read_speed: int | None,
+    hide_ms: float | None,
     phase: "Phase",
     warm_up: int,
     guesses: Path | None,
@@ -200,11 +251,14 @@ def simulate(
     the answer is hit rates and bytes, not speed. belady knows the future and is the bound.
     """
     _check(policies, windows, png)
+    if read_speed is None and (None in splits or hide_ms is not None):
+        flag = "--split auto" if None in splits else "--hide-ms"
+        raise click.UsageError(f"{flag} is about time; say with --read-speed how fast reads are")
     if prefetch_mass is not None and guesses is None:
         raise click.UsageError("--prefetch-mass widens guesses; pass them with --guesses")
     from moestream.experts.budgets import parse_budget
     from moestream.experts.foresight import Foresight
-    from moestream.experts.simulate import Simulator
+    from moestream.experts.simulate import Disk, Simulator
     from moestream.experts.trace import read_trace
 
     with ui.working("reading the trace", quiet=as_json):
@@ -214,6 +268,7 @@ def simulate(
             layer_budget=layer_budget,
             phase=phase,
             warm_up=warm_up,
+            disk=None if read_speed is None else Disk(read_speed, (hide_ms or 0.0) / 1e3),
             foresight=Foresight(routing, read_trace(guesses), prefetch_mass) if guesses else None,
         )
     header = simulator.header
@@ -221,7 +276,7 @@ def simulate(
     if layer_budget == "global":
         _warn_below_floor(amounts, header)
     drawn = (*policies, "belady") if png and "belady" not in policies else policies
-    rows = _replay(simulator, _specs(drawn, half_lives, windows), amounts, quiet=as_json)
+    rows = _replay(simulator, _specs(drawn, half_lives, windows, splits), amounts, quiet=as_json)
     if png:
         draw(png, trace.name, rows)
     if as_json:
@@ -242,15 +297,19 @@ def _check(policies: tuple[str, ...], windows: tuple[int, ...] | None, png: Path
 
 
 def _specs(
-    policies: Sequence[str], half_lives: Sequence[float], windows: Sequence[int] | None
+    policies: Sequence[str],
+    half_lives: Sequence[float],
+    windows: Sequence[int] | None,
+    splits: Sequence[float | None],
 ) -> list["PolicySpec"]:
     from moestream.experts.simulate import FADING, PolicySpec
 
     return [
-        PolicySpec(name, half_life, window)
+        PolicySpec(name, half_life, window, split)
         for name in policies
         for half_life in (half_lives if name in FADING else half_lives[:1])
         for window in (windows if windows and name == "decay" else (None,))
+        for split in splits
     ]
 
 
@@ -270,8 +329,11 @@ def _replay(
     *,
     quiet: bool,
 ) -> list[Row]:
+    from moestream.experts.simulate import SPLITS
+
     rows = []
-    done, total = 0, len(simulator.sets) * len(specs) * len(amounts)
+    runs = sum(len(SPLITS) if spec.split is None else 1 for spec in specs) * len(amounts)
+    done, total = 0, len(simulator.sets) * runs
     with ui.progress(quiet=quiet) as progress:
 
         def report(n_sets: int) -> None:

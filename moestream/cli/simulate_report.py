@@ -31,6 +31,12 @@ def print_report(trace: Path, simulator: "Simulator", rows: Sequence[Row]) -> No
     ui.print_fields(trace.name, fields)
     _print_matrix("hit rate, %", rows, lambda r: f"{100 * r.hit_rate:.1f}")
     _print_matrix("read a token", rows, lambda r: ui.format_bytes(r.bytes_read // r.tokens))
+    if any(spec.split is None for spec, *_ in rows):
+        _print_matrix("share kept of an expert", rows, lambda r: f"{r.split:g}")
+    if simulator.disk is not None:
+        _print_matrix(
+            "waited a token, ms", rows, lambda r: f"{1e3 * (r.stall_s or 0) / r.tokens:.1f}"
+        )
     if simulator.foresight is not None:
         _print_matrix("in memory or foreseen, %", rows, lambda r: f"{100 * r.covered_rate:.1f}")
         ui.print_table(
@@ -104,6 +110,8 @@ def row_as_json(row: Row, layer_budget: str) -> dict[str, Any]:
         "hits": replay.hits,
         "bytes_read": replay.bytes_read,
         "resident_bytes": round(replay.resident_bytes),
+        "split": replay.split,
+        "stall_s": replay.stall_s,
         "covered_rate": None if replay.foreseen is None else replay.covered_rate,
         "foreseen": replay.foreseen,
         "wasted": replay.wasted,
