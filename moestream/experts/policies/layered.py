@@ -70,7 +70,7 @@ class Adaptive(Layered):
     which fade with time. A layer's share grows only once another has dropped what it gives up, so
     that the budget holds at any time. No share falls below ``least`` experts.
 
-    Source: MoEpic, arXiv 2509.08342, which does so once, from a profile; going on is ours.
+    Source: MoEpic, arXiv 2509.08342, for moving budget so; doing it as a run goes on is ours.
     """
 
     def __init__(self, parts: Sequence[Policy], *, least: int) -> None:
