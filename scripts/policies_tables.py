@@ -201,8 +201,8 @@ def _splits(data: Data) -> str:
 def _overhead(data: Data) -> str:
     rows = [[name, f"{us:.0f}"] for name, us in data["overhead_us"].items()]
     return (
-        "\n## What deciding costs\n\nProcessor time of a replay in microseconds a token of the demo "
-        "model, which takes some 10 ms; with\na quarter of the experts in memory.\n\n"
+        "\n## What deciding costs\n\nProcessor time of a replay in microseconds a token of the "
+        "demo model, which takes some 10 ms; with\na quarter of the experts in memory.\n\n"
         + _table(["policy", "us"], rows)
     )
 
