@@ -10,6 +10,7 @@ from typing import get_args
 
 from moestream.backends import Backend, KVType, kv_row_bytes, open_backend
 from moestream.experts.memory import MemoryPlan, process_memory
+from moestream.experts.residency import Warmed
 from moestream.experts.streaming import StreamingOptions
 from moestream.gguf import GGUFFile
 from moestream.layers.moe import MoE
@@ -57,6 +58,7 @@ class Engine:
         cache_type_v: KVType = "f16",
         budget: str | None = None,
         streaming: StreamingOptions | None = None,
+        on_warmed: Warmed | None = None,
     ) -> "Engine":
         """Map a GGUF file and make its dense weights ready.
 
@@ -72,10 +74,11 @@ class Engine:
                 do not all fit into it are streamed. Those that do, and all without a budget, are
                 mapped, and the system's page cache decides.
             streaming: how they are streamed; if given, they are even where all fit.
+            on_warmed: told how many experts of a profile have been read, and how many there are.
 
         Raises:
             ModelFormatError, UnsupportedModelError, UnsupportedQuantError, BudgetError,
-            StorageError: see ``errors``.
+            StorageError, ProfileError: see ``errors``.
             ValueError: a ``context_length`` or cache type that cannot be.
         """
         _check_cache(context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v)
@@ -95,7 +98,7 @@ class Engine:
         engine._process_bytes = before
         if budget is not None:
             try:
-                engine._use_budget(budget, streaming)
+                engine._use_budget(budget, streaming, on_warmed)
             except BaseException:
                 engine.close()
                 raise
@@ -111,21 +114,25 @@ class Engine:
         """Start an empty token timeline."""
         return Session(self)
 
-    def stream(self, plan: MemoryPlan, options: StreamingOptions) -> None:
+    def stream(
+        self, plan: MemoryPlan, options: StreamingOptions, on_warmed: Warmed | None = None
+    ) -> None:
         """Stream the experts from now on; a model without experts is left as it is.
 
         Raises:
-            BudgetError, StorageError, ModelFormatError: see ``ExpertStreaming``.
+            BudgetError, StorageError, ModelFormatError, ProfileError: see ``ExpertStreaming``.
         """
         layers = enumerate(self.model.layers)
         moes = {index: layer.ffn for index, layer in layers if isinstance(layer.ffn, MoE)}
         if moes:
-            self.streaming = ExpertStreaming(self.file, moes, options, plan)
+            self.streaming = ExpertStreaming(self.file, moes, options, plan, on_warmed)
 
-    def _use_budget(self, budget: str, options: StreamingOptions | None) -> None:
+    def _use_budget(
+        self, budget: str, options: StreamingOptions | None, on_warmed: Warmed | None
+    ) -> None:
         self.plan = self.plan_memory(budget)
         if options is not None or not self.plan.fits:
-            self.stream(self.plan, options or StreamingOptions())
+            self.stream(self.plan, options or StreamingOptions(), on_warmed)
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of keys and values of so many tokens."""

@@ -8,10 +8,13 @@
     ├── UnsupportedQuantError   a tensor in a quantisation type that nothing here can read
     ├── ModelNotFoundError      a model name or path that leads nowhere
     ├── CatalogError            models.toml is missing or not what it should be
+    ├── ConfigError             the user's config.toml is not what it should be
     ├── DownloadError           a source file could not be had, or is not the one expected
     ├── DemoBuildError          the demo model cannot be built here: no room on the disk
     ├── TemplateError           a chat template that is missing or does not render
+    ├── ConversationError       a saved conversation that is damaged or is not one
     ├── TraceError              a routing trace that is damaged or does not make sense
+    ├── ProfileError            a profile that is missing, damaged, or of another model
     ├── BudgetError             a memory budget that cannot be read or kept
     ├── PlotError               a figure that cannot be drawn with what is installed
     ├── StorageError            a disk or file system that fails, or lacks what was asked of it
@@ -46,6 +49,10 @@ class CatalogError(MoestreamError):
     """The catalogue of named models is missing, or a table in it is wrong."""
 
 
+class ConfigError(MoestreamError):
+    """The user's config file is not TOML, or sets something that no command has."""
+
+
 class DownloadError(MoestreamError):
     """A source file could not be fetched, or its hash is wrong."""
 
@@ -58,8 +65,16 @@ class TemplateError(MoestreamError):
     """The chat template is missing or fails to render."""
 
 
+class ConversationError(MoestreamError):
+    """A saved conversation is damaged, or is not one."""
+
+
 class TraceError(MoestreamError):
     """A routing trace is damaged, or is not one."""
+
+
+class ProfileError(MoestreamError):
+    """A profile of expert use is missing, damaged, of another model, or cannot be written."""
 
 
 class BudgetError(MoestreamError):

@@ -7,6 +7,9 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moestream.errors import PlotError
 
 Curve = Sequence[tuple[float, float]]
@@ -41,4 +44,31 @@ def draw_hit_rates(
     axes.set(title=title, xlabel="budget, MiB", ylabel="hit rate, %", ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend()
+    figure.savefig(path, format="png", dpi=150)
+
+
+def draw_profile(
+    path: str | os.PathLike[str],
+    title: str,
+    shares: NDArray[np.float64],
+    layers: Sequence[int],
+    coverage: Sequence[float],
+) -> None:
+    """Draw shares of uses (L, N), a row a layer, and what the n hottest cover: (N + 1,)."""
+    require()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subplots(2, height_ratios=(2, 1))
+    image = top.imshow(100 * shares, aspect="auto", cmap="inferno", interpolation="nearest")
+    ticks = range(0, len(layers), max(len(layers) // 12, 1))
+    top.set_yticks(list(ticks), [str(layers[i]) for i in ticks])
+    top.set(title=title, xlabel="expert", ylabel="layer")
+    figure.colorbar(image, ax=top, label="share of the layer's uses, %")
+    bottom.plot(range(len(coverage)), [100 * share for share in coverage])
+    bottom.set(xlabel="hottest experts of a layer", ylabel="uses covered, %", ylim=(0, 100))
+    bottom.set_xlim(0, len(coverage) - 1)
+    bottom.grid(alpha=0.3)
     figure.savefig(path, format="png", dpi=150)

@@ -1,16 +1,29 @@
-"""Records the routing of sessions as a trace that ``moestream simulate`` reads.
+"""Records the routing of sessions: as a trace that ``moestream simulate`` reads, as a profile.
 
-Owns what a trace says of its model, and which pass is a prefill. The format is ``experts.trace``'s.
+Owns what a trace says of its model, which pass is a prefill, and that a profile is written in the
+end, however a run ends. The formats are those of ``experts.trace`` and ``experts.profiles``.
 """
 
 import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
 from moestream.engine import Engine
 from moestream.errors import TraceError
+from moestream.experts.profiles import (
+    PROFILE_HALF_LIFE,
+    Fingerprint,
+    Profile,
+    UseCounter,
+    write_profile,
+)
 from moestream.experts.store import expert_sizes
 from moestream.experts.trace import DECODE, PREFILL, TraceHeader
 from moestream.experts.trace_writer import TraceWriter
+from moestream.guess_recording import GuessRecorder
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.session import Session
 
@@ -72,3 +85,103 @@ class TraceRecorder:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class ProfileRecorder:
+    """Counts what an engine's sessions use, and writes the profile when it is closed."""
+
+    def __init__(
+        self,
+        path: Path,
+        engine: Engine,
+        *,
+        half_life: float = PROFILE_HALF_LIFE,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start to count; ``options`` tell the profile's reader what the workload was.
+
+        Raises:
+            ProfileError: the model has no experts.
+        """
+        self.saved: Profile | None = None
+        """What was written; None before ``close``, and if nothing was routed."""
+        self.path = path
+        self._model = engine.file.path.name
+        self._fingerprint = Fingerprint.of(engine.file)
+        self._options = dict(options or {})
+        layers, count = self._fingerprint.expert_bytes, self._fingerprint.num_experts
+        self._counter = UseCounter(layers, count, half_life)
+
+    def observe(self, event: RoutingEvent) -> None:
+        """Count a routing event, of any session."""
+        self._counter.add(event.layer, event.expert_ids)
+
+    def close(self) -> None:
+        """Write the profile, if any token was routed.
+
+        Raises:
+            ProfileError: the disk refuses.
+        """
+        counted = self._counter.profile(
+            self.path.stem, self._model, self._fingerprint, self._options
+        )
+        if counted.tokens:
+            self.saved = write_profile(counted, self.path)
+
+    def __enter__(self) -> "ProfileRecorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Recording:
+    """What a run was asked to record, if anything: trace, guesses, profile. A context manager."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        trace: Path | None = None,
+        guesses: Path | None = None,
+        profile: Path | None = None,
+    ) -> None:
+        """Begin.
+
+        Raises:
+            TraceError, ProfileError, OSError: see ``TraceRecorder`` and ``ProfileRecorder``.
+        """
+        # The profile first: it makes no file before the end.
+        self.profile = None if profile is None else ProfileRecorder(profile, engine)
+        self.trace = None if trace is None else TraceRecorder(trace, engine)
+        self.guesses = None if guesses is None else GuessRecorder(guesses, engine)
+        self._stack = ExitStack()
+
+    def observer(self, session: Session, turn: int = 0) -> RouteObserver | None:
+        """Return what is to be called with every routing event of ``session`` in one turn."""
+        traced = (self.trace, self.guesses)
+        observers = [to.observer(session, turn) for to in traced if to is not None]
+        if self.profile is not None:
+            observers.append(self.profile.observe)
+        if len(observers) < 2:
+            return observers[0] if observers else None
+
+        def record(event: RoutingEvent) -> None:
+            for observe in observers:
+                observe(event)
+
+        return record
+
+    def __enter__(self) -> Self:
+        for recorder in (self.profile, self.trace, self.guesses):
+            if recorder is not None:
+                self._stack.enter_context(recorder)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)

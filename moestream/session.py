@@ -136,6 +136,27 @@ class Session:
             self.stats.generation_steps += 1
         self.stop_reason = "length"
 
+    def prefill(
+        self, tokens: Sequence[int], *, on_route: RouteObserver | None = None
+    ) -> Iterator[int]:
+        """Append tokens, all but the last chunk, and yield after each chunk how many were.
+
+        For a long prompt of which ``generate`` then gets the rest: between two chunks the caller
+        can tell how far it is, or stop.
+
+        Raises:
+            ContextLengthError, ValueError: as ``generate``.
+        """
+        self.decoding = False
+        whole = max(len(tokens) - 1, 0) // _CHUNK_TOKENS * _CHUNK_TOKENS
+        done, started = 0, time.perf_counter()
+        for hidden in self._hidden(tokens[:whole], _CHUNK_TOKENS, on_route) if whole else ():
+            done += len(hidden)
+            self.stats.prompt_tokens += len(hidden)
+            self.stats.prompt_s += time.perf_counter() - started
+            yield done
+            started = time.perf_counter()
+
     @property
     def residency(self) -> ResidencyStats | None:
         """What streaming the experts took, in all sessions of the engine; None if all is mapped."""

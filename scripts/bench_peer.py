@@ -113,7 +113,18 @@ def seconds_to_first_byte(command: list[str]) -> float:
 
 def compare_first_token(args: argparse.Namespace) -> dict[str, object]:
     """Alternate both programs, from a process's start to the first token of a short prompt."""
-    shared = ["-m", str(args.model), "-p", PROMPT, "-n", "2", "--temp", "0", "-t", str(args.threads)]
+    shared = [
+        "-m",
+        str(args.model),
+        "-p",
+        PROMPT,
+        "-n",
+        "2",
+        "--temp",
+        "0",
+        "-t",
+        str(args.threads),
+    ]
     ours = [sys.executable, "-m", "moestream", "generate", str(args.model), "--raw", *shared[2:]]
     peer = [str(args.llama_completion), *shared, "-no-cnv", "--no-display-prompt"]
     mine: list[float] = []

@@ -18,9 +18,9 @@ from demo_corpus import DOMAINS
 from numpy.typing import NDArray
 
 from moestream.catalog import resolve
-from moestream.demo import cache_dir
 from moestream.demo.source import fetch_source
 from moestream.engine import Engine
+from moestream.folders import cache_dir
 from moestream.layers.moe import MoE, RoutingEvent
 from moestream.tokenizer import Tokenizer
 

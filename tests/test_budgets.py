@@ -101,3 +101,13 @@ def test_an_adaptive_budget_holds_after_it_was_lowered() -> None:
             for first in range(0, len(keys), most) if most else ():
                 policy.access(keys[first : first + most], step)
             assert policy.used_bytes <= 100
+
+
+@pytest.mark.parametrize("kind", [LRU, Decay])
+def test_a_profile_begins_within_each_layers_share(kind: type[LRU | Decay]) -> None:
+    policy = Layered([kind([10] * 8, 40) for _ in range(2)])
+    rates = [1.0 + key for key in range(8)] + [0.1, 0.2, 0.3, 0.4, 0.5, 0.0, 0.0, 0.0]
+    assert policy.seed(rates) == [7, 6, 5, 4, 12, 11, 10, 9]
+    assert policy.used_bytes == 80
+    assert policy.access([7, 6, 5, 4], 0) == ([], [])
+    assert policy.access([8 + 1, 8 + 2, 8 + 3, 8 + 4], 0) == ([], [])

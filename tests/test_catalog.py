@@ -3,8 +3,28 @@ from pathlib import Path
 import pytest
 
 from moestream import demo
-from moestream.catalog import ModelSpec, catalog, parse_catalog, resolve
+from moestream.catalog import (
+    ModelSpec,
+    add_entry,
+    catalog,
+    find_spec,
+    locate,
+    parse_catalog,
+    remove_entry,
+    resolve,
+    user_catalog,
+)
+from moestream.catalog.entries import shipped_catalog, user_file
 from moestream.errors import CatalogError, ModelNotFoundError
+from moestream.hub import HubReference, parse_reference, repository_folder
+from moestream.models import ARCHITECTURES
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOESTREAM_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("MOESTREAM_CACHE", str(tmp_path / "cache"))
+
 
 TABLE = {
     "description": '"a model"',
@@ -29,8 +49,10 @@ def test_shipped_catalog_has_the_demo() -> None:
 
 def test_parse_reads_every_key() -> None:
     digest = "0f" * 32
-    assert parse_catalog(toml(sha256=f'"{digest}"'), "x.toml") == {
-        "tiny": ModelSpec("tiny", "a model", "MIT", "llama", "recipe:tiny", 1000, digest)
+    assert parse_catalog(toml(sha256=f'"{digest}"', num_experts="4"), "x.toml") == {
+        "tiny": ModelSpec(
+            "tiny", "recipe:tiny", "a model", "MIT", "llama", 1000, digest, num_experts=4
+        )
     }
 
 
@@ -40,12 +62,16 @@ def test_parse_reads_every_key() -> None:
         ("[tiny", "x.toml is not TOML"),
         ("tiny = 3", "expected a table, [tiny], not 3"),
         (toml(name='"Big One"'), "model 'Big One': a name is of lower-case letters"),
-        (toml(colour='"red"'), "unknown key 'colour'; the keys are description"),
-        (toml(licence=None, source=None), "missing licence, source"),
+        (toml(colour='"red"'), "unknown key 'colour'; the keys are source, description"),
+        (toml(licence=None, source=None), "missing source"),
         (toml(size_bytes='"1 GB"'), "size_bytes = '1 GB' is not a int"),
         (toml(size_bytes="true"), "size_bytes = True is not a int"),
         (toml(size_bytes="0"), "size_bytes = 0 is not positive"),
-        (toml(source='"ftp:tiny"'), "source = 'ftp:tiny' is not KIND:WHAT with a KIND of recipe"),
+        (toml(num_experts="-1"), "num_experts = -1 is not positive"),
+        (
+            toml(source='"ftp:tiny"'),
+            "source = 'ftp:tiny' is not KIND:WHAT with a KIND of recipe, hf",
+        ),
         (toml(source='"recipe:"'), "source = 'recipe:' is not KIND:WHAT"),
         (toml(source='"recipe"'), "source = 'recipe' is not KIND:WHAT"),
         (toml(sha256='"abc"'), "sha256 = 'abc' is not 64"),
@@ -70,10 +96,11 @@ def test_resolve_takes_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ("argument", "hint"),
     [
         ("dmeo", "did you mean demo?"),
-        ("olmoe-1b-7b.ggfu", "did you mean olmoe-1b-7b.gguf?"),
-        ("something-else", "known are demo"),
-        ("no/such/folder/model.gguf", "known are demo"),
-        ("~no-such-user/model.gguf", "known are demo"),
+        ("GPT-OSS", "did you mean gpt-oss-20b?"),
+        ("olmoe-1b-7b.ggfu", "did you mean olmoe-1b-7b.gguf or olmoe-1b-7b?"),
+        ("something-else", "moestream models list shows those that have names"),
+        ("no/such/folder/model.gguf", "moestream models list shows those that have names"),
+        ("~no-such-user/model.gguf", "moestream models list shows those that have names"),
     ],
 )
 def test_resolve_suggests(
@@ -104,14 +131,137 @@ def test_resolve_builds_the_demo_where_it_is_missing(
     def build(directory: Path, *, progress: demo.Progress) -> Path:
         progress("building", 1, 2)
         path = directory / demo.demo_path().name
-        directory.mkdir()
+        directory.mkdir(parents=True)
         path.touch()
         return path
 
-    monkeypatch.setenv("MOESTREAM_CACHE", str(tmp_path))
     monkeypatch.setattr(demo, "build_demo", build)
     for _ in range(2):  # the second time it is there
         path = resolve("demo", progress=lambda step, done, total: steps.append(step))
         assert path == demo.demo_path()
         assert path.is_relative_to(tmp_path)
     assert steps == ["building"]
+
+
+def test_shipped_models_are_real_and_their_figures_fit_together() -> None:
+    shipped = shipped_catalog()
+    from_hub = {name: spec for name, spec in shipped.items() if spec.kind == "hf"}
+    assert len(from_hub) >= 12
+    for name, spec in shipped.items():
+        assert spec.description, name
+        assert spec.licence, name
+        assert spec.architecture, name
+    for name, spec in from_hub.items():
+        assert parse_reference(spec.source).names_file, name
+        assert spec.parameters is not None, name
+        assert spec.active_parameters is not None, name
+        if spec.size_bytes is not None:
+            assert 4 < 8 * spec.size_bytes / spec.parameters < 7, name
+        if spec.architecture in ARCHITECTURES:
+            assert spec.size_bytes is not None, name
+            share = (spec.expert_bytes or 0) / spec.size_bytes
+            assert 0.8 < share < 1, name
+            # What a token uses is the experts chosen and all the rest.
+            chosen = (spec.num_experts_per_tok or 0) / (spec.num_experts or 1)
+            active = spec.parameters * (1 - share + share * chosen)
+            assert active == pytest.approx(spec.active_parameters, rel=0.03), name
+
+
+def test_figures_of_the_demo_are_those_of_its_file() -> None:
+    spec = catalog()["demo"]
+    assert spec.expert_bytes == pytest.approx(1_368_023_040, rel=0.03)
+    assert spec.expert_bytes_per_token == pytest.approx(85_501_440, rel=0.03)
+    assert spec.size_bytes == demo.BUILT_BYTES
+
+
+def test_a_table_without_a_shape_says_nothing_of_experts() -> None:
+    spec = parse_catalog(toml(), "x.toml")["tiny"]
+    assert (spec.expert_bytes, spec.expert_bytes_per_token) == (None, None)
+
+
+def test_the_users_file_adds_to_the_catalogue_and_goes_before_it() -> None:
+    user_file().parent.mkdir()
+    user_file().write_text(toml() + "\n" + toml("demo", source='"recipe:other"'))
+    assert catalog()["tiny"].source == "recipe:tiny"
+    assert catalog()["demo"].source == "recipe:other"
+    assert "olmoe-1b-7b" in catalog()
+    with pytest.raises(CatalogError, match="no recipe is called 'other'; there are: demo"):
+        resolve("demo")
+
+
+def test_a_broken_user_file_is_named() -> None:
+    user_file().parent.mkdir()
+    user_file().write_text("[tiny")
+    with pytest.raises(CatalogError, match=r"config/models\.toml is not TOML"):
+        catalog()
+
+
+def test_entries_come_and_go_and_leave_the_rest_as_it_was() -> None:
+    user_file().parent.mkdir()
+    before = f"# mine\n{toml()}\n# the end\n"
+    user_file().write_text(before)
+    spec = add_entry("a.b", {"source": "hf:org/model:Q8_0", "description": 'say "è\n"'})
+    assert user_catalog()["a.b"] == spec
+    assert spec.description == 'say "è\n"'
+    assert user_file().read_text().startswith(before)
+    add_entry("last", {"source": "file:/x.gguf"})
+    with pytest.raises(CatalogError, match=r"has a model 'last' already"):
+        add_entry("last", {"source": "file:/y.gguf"})
+    remove_entry("a.b")
+    assert list(user_catalog()) == ["tiny", "last"]
+    assert user_file().read_text().startswith(before)
+    remove_entry("last")
+    assert user_file().read_text().strip() == before.strip()
+    with pytest.raises(CatalogError, match="could not take 'last' out"):
+        remove_entry("last")
+
+
+@pytest.mark.parametrize("name", ["Big", "", "-x", "a/b", "hf:x"])
+def test_a_name_that_cannot_be_leaves_the_file_alone(name: str) -> None:
+    with pytest.raises(CatalogError, match="cannot be a model's name"):
+        add_entry(name, {"source": "file:/x.gguf"})
+    assert not user_file().exists()
+
+
+def test_a_model_of_the_hub_is_found_once_it_is_here() -> None:
+    with pytest.raises(
+        ModelNotFoundError,
+        match=r"is not here yet; fetch it \(4\.2 GB\) with: moestream models pull olmoe-1b-7b",
+    ):
+        resolve("olmoe-1b-7b")
+    folder = repository_folder("allenai/OLMoE-1B-7B-0924-Instruct-GGUF")
+    folder.mkdir(parents=True)
+    file = folder / "olmoe-1b-7b-0924-instruct-q4_k_m.gguf"
+    file.touch()
+    assert resolve("olmoe-1b-7b") == file
+    assert resolve("hf:allenai/OLMoE-1B-7B-0924-Instruct-GGUF") == file
+    assert resolve("hf:allenai/OLMoE-1B-7B-0924-Instruct-GGUF:q4_k_m") == file
+    with pytest.raises(ModelNotFoundError, match="not here yet"):
+        resolve("hf:allenai/OLMoE-1B-7B-0924-Instruct-GGUF:Q8_0")
+
+
+def test_a_split_model_is_here_when_all_of_it_is() -> None:
+    folder = repository_folder("org/model")
+    folder.mkdir(parents=True)
+    first = folder / "m-Q4_K_M-00001-of-00002.gguf"
+    first.touch()
+    spec = find_spec("hf:org/model")
+    assert spec is not None
+    assert locate(spec) is None
+    (folder / "m-Q4_K_M-00002-of-00002.gguf").touch()
+    assert locate(spec) == first
+
+
+def test_a_file_that_the_user_named(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    add_entry("mine", {"source": f"file:{file}"})
+    with pytest.raises(ModelNotFoundError, match=r"mine is .*model\.gguf, and no such file exists"):
+        resolve("mine")
+    file.touch()
+    assert resolve("mine") == file
+
+
+def test_a_reference_has_one_text() -> None:
+    for text in ("hf:org/model", "hf:org/model:Q4_K_M", "hf:org/model:a/b.gguf"):
+        assert str(parse_reference(text)) == text
+    assert parse_reference("org/model:Q8_0") == HubReference("org/model", "Q8_0")

@@ -1,9 +1,12 @@
 """The command line as a whole: help, usage errors, and errors that every command ends with."""
 
+import platform
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from importlib import metadata
 from inspect import signature
 from pathlib import Path
 from typing import get_args
@@ -13,19 +16,41 @@ from alphabet_model import write_alphabet_model
 from command_line import run
 
 import moestream
-from moestream import Engine, SamplingParams
+from moestream import Engine, SamplingParams, backends
 from moestream.backends import KVType
+from moestream.cli import options
 from moestream.cli.generate import generate
 from moestream.cli.options import CACHE_TYPES
 
+HEAVY = {
+    "numpy",
+    "gguf",
+    "tokenizers",
+    "jinja2",
+    "rich",
+    "psutil",
+    "huggingface_hub",
+    "logging",
+    "prompt_toolkit",
+}
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["inspect", "-h"]])
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["generate", "--help"],
+        ["chat", "--help"],
+        ["inspect", "-h"],
+        ["models", "pull", "-h"],
+    ],
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "moestream", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
     assert "click" in imported
-    assert not imported & {"numpy", "gguf", "tokenizers", "jinja2", "rich", "psutil"}
+    assert not imported & HEAVY
 
 
 def test_help_shows_commands_sections_and_examples() -> None:
@@ -36,6 +61,8 @@ def test_help_shows_commands_sections_and_examples() -> None:
     assert headings == [
         *("Prompt", "Output", "Sampling", "Engine", "Streaming", "Other", "Examples"),
     ]
+    chat_headings = re.findall(r"^(\w+):$", run("chat", "--help").stdout, re.MULTILINE)
+    assert chat_headings == ["Chat", *headings[1:]]
     assert all(len(line) <= 100 for line in command.splitlines())
 
 
@@ -54,7 +81,13 @@ def test_cache_types_are_those_of_the_library() -> None:
 
 
 def test_version() -> None:
-    assert run("--version").stdout == f"moestream, version {moestream.__version__}\n"
+    first, *details = run("--version").stdout.splitlines()
+    assert first == f"moestream, version {moestream.__version__}"
+    found = dict(line.split(": ", 1) for line in details)
+    assert list(found) == ["python", "system", "kernels", "libraries"]
+    assert platform.python_version() in found["python"]
+    assert "scalar" in found["kernels"]
+    assert f"numpy {metadata.version('numpy')}" in found["libraries"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +155,50 @@ def test_a_full_disk_is_one_clear_line(command: list[str], alphabet: Path) -> No
 
 
 def test_shells_can_complete_model_names() -> None:
-    words = {"COMP_WORDS": "moestream inspect d", "COMP_CWORD": "2"}
+    words = {"COMP_WORDS": "moestream inspect de", "COMP_CWORD": "2"}
     done = run(env=words | {"_MOESTREAM_COMPLETE": "bash_complete"})
-    assert done.stdout.splitlines() == ["plain,demo", "file,d"]
+    assert done.stdout.splitlines() == ["plain,demo", "plain,deepseek-coder-v2-lite", "file,de"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_of_the_shell(shell: str) -> None:
+    done = run("completion", shell)
+    assert done.returncode == 0
+    assert f"_MOESTREAM_COMPLETE={shell}_complete" in done.stdout
+    checker = shutil.which(shell)
+    if checker is not None:
+        subprocess.run([checker, "-n"], input=done.stdout.encode(), check=True)
+
+
+def test_completion_knows_other_shells_not() -> None:
+    done = run("completion", "tcsh")
+    assert done.returncode == 2
+    assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in done.stderr
+
+
+def test_backends_are_those_of_the_library() -> None:
+    assert set(options.BACKENDS) == {"auto", *backends.BACKENDS}
+
+
+def test_a_log_file_has_what_was_told_and_how_it_ended(tmp_path: Path, alphabet: Path) -> None:
+    log = tmp_path / "run.log"
+    done = run("inspect", tmp_path / "missing.gguf", "--log-file", log)
+    assert done.returncode == 1
+    lines = log.read_text().splitlines()
+    assert re.fullmatch(rf"20.* INFO moestream {moestream.__version__}: inspect .*", lines[0])
+    assert re.fullmatch(r"20.* ERROR no model is called '.*missing\.gguf'.*", lines[1])
+    assert lines[2].endswith(" INFO ended with status 1")
+
+    options = ["-p", "ab", "-n", "1", "--backend", "reference", "--raw"]
+    done = run("generate", alphabet, *options, env={"MOESTREAM_LOG_FILE": str(log)})
+    assert done.returncode == 0, done.stderr
+    assert "backend reference" in done.stderr
+    told = log.read_text()
+    assert " INFO backend reference" in told
+    assert told.endswith(" INFO ended with status 0\n")
+
+
+def test_a_log_file_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
+    done = run("inspect", "demo", "--log-file", tmp_path)
+    assert done.returncode == 2
+    assert "is a directory" in done.stderr

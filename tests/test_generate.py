@@ -59,6 +59,7 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
         "seed": 7,
         "cache_type_k": "f16",
         "cache_type_v": "f16",
+        "saved_profile": None,
         "residency": None,
     }
     assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}
@@ -238,6 +239,22 @@ def test_values_that_make_no_sense_are_usage_errors(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--backend", "abacus"], "'abacus' is not one of 'auto', 'cpu', 'reference'"),
+        (["--backend", "reference", "-t", "2"], "set OMP_NUM_THREADS instead of --threads"),
+    ],
+)
+def test_a_wrong_backend_is_refused_before_the_demo_is_built(
+    options: list[str], complaint: str, tmp_path: Path
+) -> None:
+    done = run("generate", "demo", "-p", "x", *options, env={"MOESTREAM_CACHE": str(tmp_path)})
+    assert done.returncode == 2
+    assert complaint in " ".join(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_is_not_utf8_is_a_usage_error(tmp_path: Path) -> None:
     file = tmp_path / "latin.txt"
     file.write_bytes("caffè".encode("latin-1"))
@@ -250,7 +267,6 @@ def test_a_file_that_is_not_utf8_is_a_usage_error(tmp_path: Path) -> None:
     ("options", "complaint"),
     [
         (["-p", "hello", "-c", "10", *USE_BACKEND], r"\d+ tokens .* context of 10"),
-        (["-p", "hello", "--backend", "abacus"], r"'abacus'.*reference"),
     ],
 )
 def test_what_the_model_cannot_do_is_one_clear_line(

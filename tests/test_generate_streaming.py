@@ -104,6 +104,7 @@ def test_json_tells_of_residency(alphabet: Path) -> None:
         "prefetch_layers": 1,
         "layer_budget": "global",
         "prefetch_mass": None,
+        "profile": None,
     }
 
 

@@ -24,6 +24,7 @@ from moestream.experts.policies import (
     Policy,
     PolicyFactory,
     Random,
+    hottest,
     next_uses,
 )
 
@@ -45,9 +46,9 @@ def histories(draw: st.DrawFn, step: int = 1) -> Sets:
     return sets
 
 
-def decisions(policy: Policy, sets: Sets) -> oracle.Decisions:
-    """Run a policy, and hold it to its contract on the way."""
-    resident: set[int] = set()
+def decisions(policy: Policy, sets: Sets, begun: Sequence[int] = ()) -> oracle.Decisions:
+    """Run a policy that has ``begun`` with some keys, and hold it to its contract on the way."""
+    resident = set(begun)
     made = []
     for keys, token in sets:
         missing, evicted = policy.access(keys, token)
@@ -302,3 +303,89 @@ def test_many_looks_drop_what_one_sort_drops(make: PolicyFactory) -> None:
         order = sorted(resident - set(keys), key=lambda key: (scores[key], key))
         assert set(evicted) == set(order[: max(0, len(resident) - budget)])
         resident -= set(evicted)
+
+
+def test_hottest_fill_a_budget_in_order() -> None:
+    rates, sizes = [0.1, 0.9, 0.0, 0.5, 0.5], [2, 5, 1, 3, 3]
+    assert hottest(rates, sizes, 100) == [1, 3, 4, 0]
+    assert hottest(rates, sizes, 10) == [1, 3, 0]  # 4 has no room, 0 has
+    assert hottest(rates, sizes, 1) == []
+
+
+rates = st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=N_KEYS, max_size=N_KEYS)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@settings(deadline=None)
+@given(history=histories(), sizes=sizes, budget=budgets, rates=rates)
+def test_a_seeded_policy_keeps_its_contract(
+    name: str, history: Sets, sizes: Sequence[int], budget: int, rates: Sequence[float]
+) -> None:
+    policy = POLICIES[name](sizes, budget)
+    begun = policy.seed(rates)
+    assert begun == hottest(rates, sizes, budget)
+    assert policy.used_bytes == sum(sizes[key] for key in begun)
+    decisions(policy, history, begun)
+
+
+@pytest.mark.parametrize("name", ["lru", "lfu", "decay", "blend", "lcp", "lfru", "arc"])
+def test_the_coldest_of_a_profile_go_first(name: str) -> None:
+    policy = POLICIES[name]([1] * 8, 3)
+    assert policy.seed([0.9, 0.2, 0.5, 0, 0, 0, 0, 0]) == [0, 2, 1]
+    assert policy.access([7], 0) == ([7], [1])
+
+
+@pytest.mark.parametrize("name", ["lru", "decay", "blend", "lcp", "arc"])
+def test_a_profile_is_forgotten(name: str) -> None:
+    policy = POLICIES[name]([1] * 8, 2)
+    policy.seed([1.0, 1.0, 0, 0, 0, 0, 0, 0])
+    for token in range(12):
+        policy.access([6, 7], token)
+    assert policy.access([6, 7], 12)[0] == []
+    assert policy.access([5], 13)[1][0] in (6, 7)
+
+
+def test_a_seed_counts_as_uses_before_the_first_token() -> None:
+    # Four tokens of rate 0.75 are three uses: two of 1 are less, four are more.
+    for times, gone in ((2, 1), (4, 0)):
+        policy = Decay([1] * 8, 2, half_life=1e9)
+        policy.seed([0.75, 0.001, 0, 0, 0, 0, 0, 0])
+        for _ in range(times):
+            policy.access([1], 0)
+        assert policy.access([2], 0)[1] == [gone]
+
+
+def test_a_seed_leaves_the_window_with_its_token() -> None:
+    def last(token: int) -> list[int]:
+        policy = Decay([1] * 8, 2, half_life=1e9, window=3)
+        policy.seed([1.0, 0, 0, 0, 0, 0, 0, 0])
+        policy.access([1], 2)
+        return policy.access([2], token)[1]
+
+    assert (last(2), last(3)) == ([1], [0])
+
+
+def test_a_seed_is_worth_no_more_than_its_policy_would_remember() -> None:
+    def score(**settings: float) -> float:
+        policy = Decay([1], 1, **settings)
+        policy.seed([1.0])
+        return policy._scores[0]
+
+    assert score() == score(half_life=float("inf")) == 4
+    assert score(window=2) == 2
+    assert score(half_life=1) == pytest.approx(2, abs=0.1)  # 1 + 1/2 + 1/4 ...
+
+
+def test_uses_come_after_all_seeds_of_as_many_in_lfu() -> None:
+    policy = LFU([1] * 8, 2)
+    assert policy.seed([0.3, 0.49, 0, 0, 0, 0, 0, 0]) == [1, 0]  # 1.2 and 1.96 uses
+    assert policy.access([5], 0)[1] == [0]
+    assert policy.access([6], 0)[1] == [1]
+
+
+def test_a_seed_of_lcp_counts_on_with_the_next_use() -> None:
+    policy = LCP([1] * 8, 2)
+    policy.seed([1.0, 0.001, 0, 0, 0, 0, 0, 0])  # four uses of 0
+    for key in (1, 1, 1, 0):
+        policy.access([key], 64)
+    assert policy.access([2], 64)[1] == [1]

@@ -36,6 +36,9 @@ class FakeReader:
     def part_addresses(self, key: int, slot_address: int) -> np.ndarray:
         return np.full(3, slot_address)
 
+    def file_order(self, keys: list[int]) -> list[int]:
+        return sorted(keys)
+
     def submit(self, key: int, address: int, speculative: bool, generation: int) -> None:
         (self.speculated if speculative else self.demanded).append(key)
         if self.states[key] in (ABSENT, FAILED):
@@ -341,3 +344,85 @@ def test_a_workload_that_shifts_is_followed() -> None:
         for layer in range(LAYERS):
             use(residency, layer, ids(hot))
         assert residency.stats().decode.misses == before
+
+
+def rates_of(**keys: float) -> list[float]:
+    rates = [0.0] * (LAYERS * EXPERTS)
+    for name, rate in keys.items():
+        rates[int(name[1:])] = rate
+    return rates
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("slots", [0, 2, 3, 5, 11, 32])
+def test_a_warmed_cache_serves_as_an_empty_one_does(name: str, slots: int) -> None:
+    residency, pool, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
+    chance = random.Random(slots)
+    told: list[tuple[int, int]] = []
+    residency.warm(
+        [chance.random() for _ in range(LAYERS * EXPERTS)],
+        lambda done, total: told.append((done, total)),
+    )
+    check_slots(pool)
+    assert residency.stats().warming.experts == pool.num_kept
+    assert sum(pool.kept) == len(reader.demanded) == pool.num_kept
+    assert not told or told[-1] == (pool.num_kept, pool.num_kept)
+    for _ in range(30):
+        for layer in range(LAYERS):
+            rows = ids(*(chance.sample(range(EXPERTS), K) for _ in range(chance.choice([1, 5]))))
+            assert sorted(use(residency, layer, rows)) == sorted(set(rows.ravel().tolist()))
+            check_slots(pool)
+
+
+def test_the_hottest_of_a_profile_are_read_in_the_order_of_the_file() -> None:
+    residency, _, reader = make(5, spare=2)
+    residency.warm(rates_of(_9=0.5, _2=0.4, _20=0.9, _30=0.1))
+    assert reader.demanded == [2, 9, 20]
+    assert use(residency, 1, ids([1])) == [1]
+    assert residency.stats().decode.hits == 1
+
+
+def test_what_a_profile_never_used_is_not_read() -> None:
+    residency, pool, reader = make(99)
+    residency.warm(rates_of(_3=0.5, _4=1e-9))
+    assert reader.demanded == [3, 4]
+    check_slots(pool)
+
+
+def test_a_session_moves_on_from_a_profile_of_something_else() -> None:
+    residency, _, _ = make(LAYERS * K + 2, spare=2)
+    profile = [0.9 if key % EXPERTS in (0, 1) else 0.0 for key in range(LAYERS * EXPERTS)]
+    residency.warm(profile)
+    for _ in range(10):
+        for layer in range(LAYERS):
+            use(residency, layer, ids([6, 7]))
+    before = residency.stats().decode.misses
+    for layer in range(LAYERS):
+        use(residency, layer, ids([6, 7]))
+    assert residency.stats().decode.misses == before
+
+
+def test_experts_of_two_sizes_are_warmed_each_in_their_slots() -> None:
+    num_keys = LAYERS * EXPERTS
+    reader, addresses = FakeReader(num_keys), np.zeros((num_keys, 3), np.uint64)
+    pools = [
+        Pool(
+            reader,
+            addresses,
+            slot_bytes=size,
+            num_slots=6,
+            num_experts=num_keys // 2,
+            spare=2,
+            make_policy=Decay,
+        )
+        for size in (SLOT, 2 * SLOT)
+    ]
+    layers = dict(zip(range(LAYERS), [pools[0], pools[1]] * 2, strict=True))
+    sizes = dict.fromkeys(range(LAYERS), SLOT)
+    residency = SlotResidency(reader, addresses, layers, sizes, EXPERTS)
+    residency.warm([0.5] * num_keys)
+    for place, pool in enumerate(pools):
+        kept = [key for key in range(num_keys) if pool.kept[key]]
+        assert len(kept) == 4
+        assert {key // EXPERTS % 2 for key in kept} == {place}
+        check_slots(pool)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ import pytest
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.engine import Engine
-from moestream.errors import BudgetError, ModelFormatError, StorageError
+from moestream.errors import BudgetError, ModelFormatError, ProfileError, StorageError
 from moestream.experts.memory import MemoryPlan
 from moestream.experts.policies import HALF_LIFE, POLICIES
-from moestream.experts.reads import READ_METHODS
+from moestream.experts.profiles import Fingerprint, Profile
+from moestream.experts.reads import READ_METHODS, ExpertReader
 from moestream.experts.streaming import StreamingOptions, size_classes
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -78,14 +80,24 @@ EVERY = [
 ]
 
 
+def made_up(engine: Engine) -> Profile:
+    """A profile of the model with counts of no workload."""
+    fingerprint = Fingerprint.of(engine.file)
+    shape = len(fingerprint.expert_bytes), fingerprint.num_experts
+    counts = np.random.default_rng(3).integers(0, 50, shape)
+    return Profile("made-up", "", fingerprint, 100, counts, counts.astype(float))
+
+
+@pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("experts_bytes", EXPERTS_BYTES)
 @pytest.mark.parametrize("number", range(len(EVERY)), ids=lambda number: str(EVERY[number]))
-def test_same_logits_bit_for_bit(number, experts_bytes, tokens, resident):
+def test_same_logits_bit_for_bit(number, experts_bytes, warm, tokens, resident):
     # Each backend on every second model: all pairs, over the budgets.
     turn = number + EXPERTS_BYTES.index(experts_bytes)
     for name, backend in zip(NAMES[turn % 2 :: 2], ("cpu", "reference"), strict=True):
         with open_engine(name, backend) as engine:
-            engine.stream(plan(experts_bytes), EVERY[number])
+            profile = made_up(engine) if warm else None
+            engine.stream(plan(experts_bytes), replace(EVERY[number], profile=profile))
             np.testing.assert_array_equal(logits(engine, tokens), resident[name, backend])
 
 
@@ -119,6 +131,57 @@ def test_wider_guesses_foresee_more(tokens):
             found.append(recall_of(engine, tokens))
     assert found[0] <= found[1] <= found[2]
     assert found[0] < found[2]
+
+
+@pytest.mark.parametrize("io", READ_METHODS)
+def test_a_profile_is_in_memory_before_the_first_token(io):
+    with open_engine("qwen3moe") as engine:
+        profile, told = made_up(engine), []
+        engine.stream(
+            plan(1 << 18), options_of(io=io, profile=profile), lambda *so_far: told.append(so_far)
+        )
+        residency, warming = engine.streaming.residency, engine.streaming.stats().warming
+        size = next(iter(profile.fingerprint.expert_bytes.values()))
+        assert warming.bytes == warming.experts * size
+        assert warming.experts > 2
+        assert warming.bytes <= 1 << 18
+        assert warming.read_bytes <= warming.bytes
+        hot = np.argsort(-profile.key_rates(), kind="stable")[: warming.experts // 2]
+        for layer in profile.layers:
+            keys = [int(key) for key in hot if key // residency.num_experts == layer]
+            ids = np.array([[key % residency.num_experts for key in keys]], np.int32)
+            for _ in residency.fetch(layer, ids) or ():
+                pass
+        assert engine.streaming.stats().decode.misses == 0
+        assert engine.streaming.stats().decode.hits == len(hot)
+        assert io == "madvise" or told[-1] == (warming.experts, warming.experts)
+
+
+def test_a_profile_of_another_model_is_refused():
+    with open_engine("olmoe-q4_1") as other:
+        profile = made_up(other)
+    with open_engine("qwen3moe") as engine, pytest.raises(ProfileError, match="not of qwen3moe"):
+        engine.stream(plan(1 << 14), options_of(profile=profile))
+
+
+@pytest.mark.parametrize("io", ["pread", "direct"])
+def test_a_disk_error_while_a_profile_is_read_leaves_nothing_behind(io, monkeypatch, tokens):
+    with open_engine("qwen3moe") as engine:
+        profile = made_up(engine)
+        expected = engine.session().forward(tokens[:3])
+        make = ExpertReader.__init__
+
+        def broken(self, *args, **kwargs):
+            make(self, *args, **kwargs)
+            self.inject(error=errno.EIO)
+
+        monkeypatch.setattr(ExpertReader, "__init__", broken)
+        before = count("/dev/fd")
+        with pytest.raises(StorageError, match="Input/output error"):
+            engine.stream(plan(1 << 18), options_of(io=io, profile=profile))
+        assert engine.streaming is None
+        assert count("/dev/fd") == before
+        np.testing.assert_array_equal(engine.session().forward(tokens[:3]), expected)
 
 
 @pytest.mark.parametrize("io", READ_METHODS)
@@ -156,6 +219,15 @@ def test_all_resident_once_everything_fits(tokens):
         misses = engine.streaming.stats().decode.misses
         logits(engine, tokens)
         assert engine.streaming.stats().decode.misses == misses
+
+
+def test_no_dense_weight_is_left_to_the_page_cache():
+    with open_engine("qwen3moe", "cpu") as engine:
+        for name in ("blk.0.attn_norm.weight", "output_norm.weight"):
+            mapped = engine.file.tensor(name)
+            held = engine.backend.vector(mapped)
+            assert not np.shares_memory(held, mapped.data)
+            np.testing.assert_array_equal(held.view(np.uint8), mapped.data)
 
 
 def test_choices_are_told():

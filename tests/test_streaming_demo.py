@@ -9,6 +9,7 @@ pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.demo import demo_path
 from moestream.engine import Engine
+from moestream.experts.profiles import Fingerprint, Profile
 from moestream.experts.streaming import StreamingOptions
 from moestream.sampling import Sampler, SamplingParams
 
@@ -50,6 +51,9 @@ CASES = [
     (0.6, 1, {}),
     (2.0, 2, {"pin": "copy"}),
     (2.0, 1, {}),
+    (0.25, 2, {"io": "direct", "warm": True}),
+    (0.6, 1, {"io": "madvise", "pin": "mlock", "warm": True}),
+    (2.0, 2, {"warm": True}),
 ]
 
 
@@ -85,12 +89,21 @@ def test_the_two_ways_differ(resident):
     assert resident["greedy"][0] != resident["sampled"][0]
 
 
+def made_up(engine: Engine) -> Profile:
+    fingerprint = Fingerprint.of(engine.file)
+    shape = len(fingerprint.expert_bytes), fingerprint.num_experts
+    counts = np.random.default_rng(3).integers(0, 50, shape)
+    return Profile("made-up", "", fingerprint, 100, counts, counts.astype(float))
+
+
 @pytest.mark.parametrize(("share", "threads", "options"), CASES, ids=str)
 def test_same_tokens_and_logits(share, threads, options, resident):
     with open_demo(threads) as engine:
         plan = engine.plan_memory("100%")
         plan = replace(plan, experts_bytes=int(share * plan.total_expert_bytes))
-        engine.stream(plan, StreamingOptions(**options))
+        options = dict(options)
+        profile = made_up(engine) if options.pop("warm", False) else None
+        engine.stream(plan, StreamingOptions(**options, profile=profile))
         for name, params in PARAMS.items():
             tokens, logits = run(engine, params)
             assert tokens == resident[name][0]

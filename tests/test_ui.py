@@ -151,3 +151,36 @@ def test_terminals_get_a_sign_of_life() -> None:
 def test_terminals_get_a_progress_bar() -> None:
     code = "with ui.progress() as report:\n for i in range(3): report('reading', i, 2)"
     assert "100%" in on_terminal(code)
+
+
+def test_what_turns_out_to_have_a_length_gets_a_bar() -> None:
+    code = "with ui.working('loading') as report:\n for i in range(3): report('reading', i, 2)"
+    shown = on_terminal(code)
+    assert "loading" in shown
+    assert "100%" in shown
+
+
+def test_work_with_a_length_is_named_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for quiet in (False, True):
+        with ui.working("loading", quiet=quiet) as report:
+            for done in range(3):
+                report("reading", done, 2)
+    assert capsys.readouterr().err == "reading\n"
+
+
+def test_heat_is_characters_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.print_heat("uses", ["8", "12"], [[0, 0.1, 0.55], [1, 2, -1]])
+    assert capsys.readouterr().out.splitlines() == ["uses", "   8   .+", "  12  @@ "]
+    ui.print_heat("uses", ["0"], [[0.5] * 300])
+    assert len(capsys.readouterr().out.splitlines()[1]) == 2 + 1 + 2 + 300
+
+
+def test_heat_is_colours_on_a_terminal_and_fits() -> None:
+    code = "ui.print_heat('uses', ['0'], [[0.0, 1.0] * 100])"
+    shown = on_terminal(code, COLUMNS="60")
+    assert "uses (4 in a cell)" in shown
+    assert shown.count("\x1b[48;5;231m") == 1  # the hottest of each four, in one stretch
+    assert f"{' ' * 50}\x1b[0m" in shown
+    assert "@" * 50 in on_terminal(code, COLUMNS="60", NO_COLOR="1")

@@ -69,8 +69,9 @@ class CpuBackend:
         return self._run.matrix(_decoded(tensor.data, tensor.type), GGMLQuantizationType.F32)
 
     def vector(self, tensor: Tensor) -> Floats:
-        """Decode a small tensor."""
-        return dequantize(tensor.data, tensor.type)
+        """Decode a small tensor, into memory that the page cache cannot lose."""
+        # Under a memory cap each mapped norm was a fault a token, with all that readahead brings.
+        return np.array(dequantize(tensor.data, tensor.type))
 
     def experts(self, tensors: ExpertTensors | StreamedExperts) -> _native.Experts | DecodedExperts:
         """Check the experts' layout; their blocks stay where they lie."""

@@ -21,11 +21,12 @@ Message = Mapping[str, Any]
 
 
 class ChatTemplate:
-    """A compiled chat template; ``origin`` says in words where it is from."""
+    """A compiled chat template: its ``source``, and in words its ``origin``."""
 
     def __init__(self, source: str, *, origin: str, bos_token: str, eos_token: str) -> None:
         """Not for callers: use ``from_gguf`` or ``from_source``."""
         self.origin = origin
+        self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         try:
             self._template = compile_template(source)

@@ -8,32 +8,57 @@ import gc
 
 import click
 
-from moestream import __version__, ui
+from moestream import ui
+from moestream.cli.chat import chat
 from moestream.cli.command import Group
+from moestream.cli.completion import completion
+from moestream.cli.config import load_defaults
+from moestream.cli.doctor import doctor
 from moestream.cli.generate import generate
 from moestream.cli.inspect import inspect
+from moestream.cli.models import models
+from moestream.cli.profile import profile
 from moestream.cli.simulate import simulate
+from moestream.cli.version import version_option
 
 __all__ = ["main"]
 
 EXAMPLES = """
+moestream chat demo
 moestream generate demo -p "What is the capital of Italy?"
+moestream models list
 moestream inspect qwen3-30b-a3b-q4_k_m.gguf
 moestream simulate run.route.csv.gz
 """
+NOTES = {
+    "Defaults": [
+        ("MOESTREAM_OPTION", "In the environment, the default of --option in every command."),
+        ("MOESTREAM_COMMAND_OPTION", "The same for one command."),
+        ("config.toml", "A file of defaults; moestream doctor says where it is looked for."),
+    ],
+    "Exit status": [
+        ("0", "Done."),
+        ("1", "It failed; one line on standard error says why."),
+        ("2", "The command line, or a default, makes no sense."),
+        ("130", "Interrupted with Ctrl-C."),
+        ("141", "Whoever read the output has gone."),
+    ],
+}
 
 
 @click.group(
     cls=Group,
     examples=EXAMPLES,
+    notes=NOTES,
+    defaults=load_defaults,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="moestream")
+@version_option
 def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (generate, inspect, simulate):
+for _command in (chat, completion, doctor, generate, inspect, models, profile, simulate):
     cli.add_command(_command)
 
 
@@ -43,4 +68,11 @@ def main() -> None:
     # A vocabulary is hundreds of thousands of objects that live on: to look for cycles among them
     # every few hundred allocations takes a tenth of the time to the first token.
     gc.set_threshold(300_000, 10, 10)
-    cli(prog_name="moestream")
+    try:
+        cli(prog_name="moestream")
+    except SystemExit as end:
+        ui.log_end(end.code)
+        raise
+    except BaseException:
+        ui.log_crash()
+        raise

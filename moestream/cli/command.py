@@ -1,15 +1,21 @@
 """The click classes that the commands are made of: help in sections, and how errors end a run.
 
 Owns exit statuses: 0, 1 for an error that was foreseen, 2 for usage (click's own), 130 after
-Ctrl-C and 141 when the reader of our output has gone. Knows no command.
+Ctrl-C and 141 when the reader of our output has gone; and where an option's value comes from when
+it is not given: the environment, then the config file. Knows no command.
 """
 
 import difflib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
-from moestream import ui
+from moestream import __version__, ui
 from moestream.errors import MoestreamError
 
 EXIT_ERROR = 1
@@ -20,11 +26,74 @@ _MAX_COLUMN = 28
 
 
 class Option(click.Option):
-    """An option that is listed under a heading of its own in ``--help``."""
+    """An option that is listed under a heading of its own in ``--help``.
 
-    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+    Where it is not given, ``MOESTREAM_COMMAND_NAME`` and ``MOESTREAM_NAME`` in the environment are
+    looked at, with the name of its first long flag; ``shared=False`` leaves out the second, for an
+    option that means something else than its namesakes.
+    """
+
+    def __init__(
+        self, *args: Any, section: str = "Options", shared: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+        self.shared = shared
+
+    @property
+    def flag(self) -> str:
+        """The first long flag, without its dashes."""
+        return next((flag for flag in self.opts if flag.startswith("--")), self.opts[0]).lstrip("-")
+
+    def environment_names(self, ctx: click.Context) -> list[str]:
+        """The variables that give a value, the first that is set wins."""
+        command = ctx.command_path.split()[1:]
+        scopes = [command, []] if self.shared else [command]
+        return [
+            "_".join(["MOESTREAM", *scope, self.flag]).replace("-", "_").upper() for scope in scopes
+        ]
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return the value of the first variable that is set and not empty."""
+        values = (os.environ.get(name) for name in self.environment_names(ctx))
+        return next((value for value in values if value), None)
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Convert and check a value; say where a wrong one came from, if not the command line."""
+        try:
+            return super().process_value(ctx, value)
+        except click.BadParameter as error:
+            origin = self._origin(ctx)
+            if not origin:
+                raise
+            raise click.BadParameter(
+                f"{error.message} ({origin})", ctx, self, error.param_hint
+            ) from None
+
+    def _origin(self, ctx: click.Context) -> str | None:
+        """Where the value came from, if not from the command line."""
+        source = ctx.get_parameter_source(self.name) if self.name else None
+        if source is click.core.ParameterSource.ENVIRONMENT:
+            names = [name for name in self.environment_names(ctx) if os.environ.get(name)]
+            return f"from {names[0]} in the environment"
+        return "from config.toml" if source is click.core.ParameterSource.DEFAULT_MAP else None
+
+
+def _start_log(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is not None and not ctx.resilient_parsing:
+        log = ui.log_to(path)
+        log.info("moestream %s: %s", __version__, shlex.join(sys.argv[1:]))
+
+
+def _log_option() -> Option:
+    return Option(
+        ["--log-file"],
+        section="Other",
+        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        expose_value=False,
+        callback=_start_log,
+        help="Write all messages, with times, to the end of this file too.",
+    )
 
 
 class Command(click.Command):
@@ -33,6 +102,7 @@ class Command(click.Command):
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+        self.params.append(_log_option())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options by section, in the order in which sections first appear."""
@@ -53,14 +123,30 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group that suggests the command that was meant, and turns errors into exit statuses."""
+    """A group that suggests the command that was meant, and turns errors into exit statuses.
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+    ``defaults`` is called before a command is run; it returns click's default map. ``notes`` are
+    titles of sections at the end of the help, with their rows.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: str = "",
+        notes: Mapping[str, list[tuple[str, str]]] | None = None,
+        defaults: Callable[["Group"], dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+        self.notes = notes or {}
+        self.defaults = defaults
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, one a line, as they are."""
+        """Write the notes, and the examples, one a line, as they are."""
+        for title, rows in self.notes.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
         write_examples(self.examples, formatter)
 
     def resolve_command(
@@ -70,13 +156,17 @@ class Group(click.Group):
         name = args[0]
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             close = difflib.get_close_matches(name, self.commands)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see moestream --help"
+            hint = (
+                f"did you mean {' or '.join(close)}?" if close else f"see {ctx.command_path} --help"
+            )
             raise click.UsageError(f"no command is called {name!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the library raises ends here as one line and an exit status."""
         try:
+            if self.defaults is not None:
+                ctx.default_map = self.defaults(self)
             result = super().invoke(ctx)
             ui.flush()
         except MoestreamError as error:

@@ -5,8 +5,6 @@ tokens (``prompt``, ``text``) or tokens become tokens (``engine``).
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +13,17 @@ import click
 
 from moestream import ui
 from moestream.cli.command import EXIT_INTERRUPTED, Command, Option
+from moestream.cli.opening import open_engine, tell_choices
 from moestream.cli.options import engine_options, model_argument, sampling_options
 from moestream.cli.prompt import Prompt, prompt_options, require_text
-from moestream.cli.residency import Outcome, choice_fields, choices_told, plan_fields, warnings
+from moestream.cli.residency import Outcome, saved_fields
 from moestream.cli.streaming import streaming_options
 
 if TYPE_CHECKING:
     from moestream.engine import Engine
-    from moestream.layers.moe import RouteObserver, RoutingEvent
+    from moestream.recording import ProfileRecorder
     from moestream.sampling import SamplingParams
-    from moestream.session import Session, Stats
+    from moestream.session import Stats
     from moestream.text import TextStream
 
 EXAMPLES = """
@@ -46,11 +45,13 @@ class Run:
     verbose: bool = False
     trace: Path | None = None
     guesses: Path | None = None
+    save_profile: Path | None = None
     parts: list[str] = field(default_factory=list)
     backend: str | None = None
     cache_types: tuple[str | None, str | None] = (None, None)
     budget_bytes: int | None = None
     outcome: Outcome | None = None
+    profile: "ProfileRecorder | None" = None
     load_s: float = 0.0
     stats: "Stats | None" = None
     stream: "TextStream | None" = None
@@ -108,6 +109,13 @@ class Run:
 @sampling_options
 @engine_options
 @streaming_options
+@click.option(
+    "--trace-guesses",
+    cls=Option,
+    section="Streaming",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write what each layer would guess of the next one's routing, for simulate --guesses.",
+)
 @click.pass_context
 def generate(
     ctx: click.Context,
@@ -122,19 +130,29 @@ def generate(
     verbose: bool,
     trace: Path | None,
     trace_guesses: Path | None,
+    save_profile: Path | None,
     sampling: "SamplingParams",
     **engine_options: Any,
 ) -> None:
     """Answer a prompt, or continue a text.
 
-    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. Only the
-    generated text goes to standard output.
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. Only the generated text goes to standard output.
     """
     for text in stop:
         require_text(text, "--stop")
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
-    run = Run(model, sampling.seed, as_json, quiet, verbose, trace, trace_guesses)
+    run = Run(
+        model,
+        sampling.seed,
+        as_json,
+        quiet,
+        verbose,
+        trace,
+        trace_guesses,
+        save_profile,
+    )
     try:
         with _open(run, engine_options) as engine:
             max_tokens = None if predict < 0 else predict
@@ -152,21 +170,10 @@ def generate(
 
 
 def _open(run: Run, options: dict[str, Any]) -> "Engine":
-    from moestream.catalog import resolve
-    from moestream.engine import Engine
-
-    with ui.progress(quiet=run.quiet) as progress:
-        path = resolve(run.model, progress=progress)
-    with ui.working(f"loading {run.model}", quiet=run.quiet):
-        engine = Engine.open(path, **options)
+    engine = open_engine(run.model, options, quiet=run.quiet)
     run.backend = engine.backend.name
     run.cache_types = engine.kv_types
     run.budget_bytes = None if engine.plan is None else engine.plan.budget_bytes
-    for warning in () if run.quiet else warnings(engine, options["streaming"]):
-        ui.warning(warning)
-    trained = engine.config.context_length
-    if engine.context_length > trained and not run.quiet:
-        ui.warning(f"a context of {engine.context_length} is more than the model's own {trained}")
     return engine
 
 
@@ -178,6 +185,7 @@ def _generate(
     max_tokens: int | None,
     stop: tuple[str, ...],
 ) -> None:
+    from moestream.recording import Recording
     from moestream.text import TextStream
     from moestream.tokenizer import Tokenizer
 
@@ -186,10 +194,15 @@ def _generate(
     tokens = prompt.encode(tokenizer, engine.file)
     session = engine.session()
     run.load_s = engine.load_s + time.perf_counter() - started
-    _tell_choices(run, engine)
+    if not run.quiet:
+        tell_choices(engine, run.seed, verbose=run.verbose)
     run.stats = session.stats
     run.stream = stream = TextStream(tokenizer, stop)
-    with _traced(run, session) as observer:
+    with Recording(
+        engine, trace=run.trace, guesses=run.guesses, profile=run.save_profile
+    ) as recording:
+        run.profile = recording.profile
+        observer = recording.observer(session)
         for token in session.generate(
             tokens, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
         ):
@@ -198,49 +211,6 @@ def _generate(
                 run.stop_reason = "stop"
                 return
     run.stop_reason = session.stop_reason
-
-
-@contextmanager
-def _traced(run: Run, session: "Session") -> Iterator["RouteObserver | None"]:
-    if run.trace is None and run.guesses is None:
-        yield None
-        return
-    from moestream.guess_recording import GuessRecorder
-    from moestream.recording import TraceRecorder
-
-    with ExitStack() as stack:
-        observers: list[RouteObserver] = []
-        if run.trace is not None:
-            traced = stack.enter_context(TraceRecorder(run.trace, session.engine))
-            observers.append(traced.observer(session))
-        if run.guesses is not None:
-            guessed = stack.enter_context(GuessRecorder(run.guesses, session.engine))
-            observers.append(guessed.observer(session))
-
-        def observe(event: "RoutingEvent") -> None:
-            for observer in observers:
-                observer(event)
-
-        yield observe
-
-
-def _tell_choices(run: Run, engine: "Engine") -> None:
-    if run.quiet:
-        return
-    told = [f"backend {run.backend}", _context_told(engine), f"seed {run.seed}"]
-    ui.note(", ".join([*told, *filter(None, [choices_told(engine)])]))
-    if run.verbose and engine.plan is not None:
-        ui.note_fields("memory", plan_fields(engine.plan))
-    if run.verbose and engine.streaming is not None:
-        ui.note_fields("streaming", choice_fields(engine.streaming.choices))
-
-
-def _context_told(engine: "Engine") -> str:
-    keys, values = engine.kv_types
-    told = f"context {engine.context_length}"
-    if keys != values:
-        return f"{told} with keys in {keys} and values in {values}"
-    return told if keys == "f16" else f"{told} in {keys}"
 
 
 def _report(run: Run) -> None:
@@ -263,6 +233,8 @@ def _report(run: Run) -> None:
         )
     if run.verbose and run.outcome is not None:
         ui.note_fields("experts", run.outcome.fields())
+    if run.profile is not None and run.profile.saved is not None:
+        ui.note(f"{run.profile.saved.tokens} tokens profiled in {run.profile.path}")
 
 
 def _as_json(run: Run) -> dict[str, Any]:
@@ -286,5 +258,6 @@ def _as_json(run: Run) -> dict[str, Any]:
         "cache_type_k": run.cache_types[0],
         "cache_type_v": run.cache_types[1],
         "budget_bytes": run.budget_bytes,
+        "saved_profile": None if run.profile is None else saved_fields(run.profile),
         "residency": None if run.outcome is None else run.outcome.to_dict(),
     }

@@ -36,8 +36,8 @@ _SHOWN_CHARACTERS = 80
 def inspect(model: str, tensors: bool, metadata: bool, as_json: bool) -> None:
     """Say what a model file is: architecture, sizes, experts, quantisation, tokenizer.
 
-    MODEL is a name from models.toml or a path to a .gguf file. Nothing but the header is read, so
-    a vocabulary or a model that cannot run here can be looked at too.
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file. Nothing
+    but the header is read, so a vocabulary or a model that cannot run here can be looked at too.
     """
     from moestream.catalog import resolve
     from moestream.gguf import GGUFFile

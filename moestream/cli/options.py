@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 from moestream.cli.command import Option
 
 Body = Callable[..., None]
+BACKENDS = ("auto", "cpu", "reference")
 
 CACHE_TYPES = ("f16", "f32", "q8_0")
 _SAMPLING_NAMES = (
@@ -41,18 +42,29 @@ def apply(options: Sequence[Callable[[Body], Body]], body: Body) -> Body:
 def _complete_model(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
+    return [*complete_name(ctx, param, incomplete), CompletionItem(incomplete, type="file")]
+
+
+def complete_name(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the names in the catalogue."""
     from moestream.catalog import catalog
 
-    names = [
+    return [
         CompletionItem(spec.name, help=spec.description)
         for spec in catalog().values()
         if spec.name.startswith(incomplete)
     ]
-    return [*names, CompletionItem(incomplete, type="file")]
 
 
 def model_argument(**kwargs: Any) -> Callable[[Body], Body]:
-    """MODEL: a name from models.toml, or a path."""
+    """MODEL: a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path.
+
+    Where it may be left out, ``MOESTREAM_MODEL`` is what it is then.
+    """
+    if "default" in kwargs:
+        kwargs = {"envvar": "MOESTREAM_MODEL"} | kwargs
     return click.argument("model", shell_complete=_complete_model, **kwargs)
 
 
@@ -150,8 +162,21 @@ _SAMPLING_OPTIONS = (
 
 
 def engine_options(body: Body) -> Body:
-    """Add what ``Engine.open`` takes: ``context_length``, the cache's types, threads, backend."""
-    return apply(_ENGINE_OPTIONS, body)
+    """Add what ``Engine.open`` takes: ``context_length``, cache types, threads, backend.
+
+    What a backend cannot do is refused here, before a model is built or loaded for it.
+    """
+
+    @functools.wraps(body)
+    def with_engine(*args: Any, **kwargs: Any) -> None:
+        if kwargs["backend"] == "reference" and kwargs["threads"] is not None:
+            raise click.UsageError(
+                "--backend reference leaves threads to NumPy; set OMP_NUM_THREADS instead of "
+                "--threads"
+            )
+        body(*args, **kwargs)
+
+    return apply(_ENGINE_OPTIONS, with_engine)
 
 
 def _cache_type_option(short: str, name: str, what: str) -> Callable[[Body], Body]:
@@ -193,9 +218,9 @@ _ENGINE_OPTIONS = (
         "--backend",
         cls=Option,
         section="Engine",
+        type=click.Choice(BACKENDS),
         default="auto",
         show_default=True,
-        metavar="NAME",
         help="What does the maths; auto takes the fastest that runs here.",
     ),
 )

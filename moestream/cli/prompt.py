@@ -102,12 +102,24 @@ def _read(prompt: str | None, file: Path | None) -> str:
         raise click.UsageError("--prompt and --file exclude each other; pass one of them")
     if prompt is not None:
         return prompt
-    if file is not None and file != STANDARD_INPUT:
-        return _decode(file.read_bytes(), str(file))
-    if sys.stdin is None or (file is None and sys.stdin.isatty()):
+    if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError(
             "there is no prompt; give one with -p TEXT, -f FILE, or on standard input"
         )
+    return read_text(file or STANDARD_INPUT)
+
+
+def read_text(file: Path) -> str:
+    """Read the text of a file, or standard input.
+
+    Raises:
+        click.UsageError: it is not UTF-8, or standard input is closed.
+        OSError: it cannot be read.
+    """
+    if file != STANDARD_INPUT:
+        return _decode(file.read_bytes(), str(file))
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed")
     return _decode(sys.stdin.buffer.read(), "standard input")
 
 

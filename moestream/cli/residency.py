@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from moestream.experts.statistics import Counts, ResidencyStats
     from moestream.experts.streaming import StreamingOptions
     from moestream.layers.streaming import Choices
+    from moestream.recording import ProfileRecorder
 
 Fields = list[tuple[str, str]]
 
@@ -63,6 +64,7 @@ class Outcome:
                 f"{_each(stats.decode.demand_bytes, tokens)}, "
                 f"{_bytes(stats.prefill.demand_bytes)} in prefill",
             ),
+            *([("from the profile", _warmed(stats))] if self.choices.profile else []),
             ("read ahead", self._ahead()),
             (
                 "waited for reads",
@@ -104,6 +106,7 @@ def choices_told(engine: "Engine") -> str:
     return (
         f"experts streamed within {_bytes(streaming.plan.budget_bytes)}: io {choices.io}, "
         f"pin {choices.pin}, policy {choices.policy}{_by_layer(choices)}, {prefetch}"
+        + (f", profile {choices.profile}" if choices.profile else "")
     )
 
 
@@ -126,6 +129,14 @@ def warnings(engine: "Engine", options: "StreamingOptions | None") -> list[str]:
     elif options.pin == "mlock" and engine.streaming.choices.pin != "mlock":
         found.append("memory cannot be locked here (see ulimit -l): no expert is pinned")
     return found
+
+
+def saved_fields(recorder: "ProfileRecorder") -> dict[str, Any] | None:
+    """The profile that a run has saved, for JSON; None if there was nothing to save."""
+    saved = recorder.saved
+    if saved is None:
+        return None
+    return {"name": saved.name, "path": str(recorder.path), "tokens": saved.tokens}
 
 
 def plan_fields(plan: "MemoryPlan") -> Fields:
@@ -161,6 +172,7 @@ def choice_fields(choices: "Choices") -> Fields:
         ("policy", choices.policy + (": the page cache's" if choices.policy == "none" else "")),
         ("layer budget", choices.layer_budget),
         ("prefetch", f"{_layers(ahead)} ahead{_mass(choices)}, while it pays" if ahead else "off"),
+        *([("profile", choices.profile)] if choices.profile else []),
     ]
 
 
@@ -185,6 +197,14 @@ def _recall(stats: "ResidencyStats") -> str:
     return (
         f"{right / routed:.1%} of the experts were foreseen (recall); "
         f"least in layer {worst}, {stats.recall[worst].recall:.1%}"
+    )
+
+
+def _warmed(stats: "ResidencyStats") -> str:
+    warming = stats.warming
+    return (
+        f"{warming.experts} experts, {_bytes(warming.bytes)}, before the first token; "
+        f"{_bytes(warming.read_bytes)} of it read in {warming.elapsed_s:.2f} s"
     )
 
 

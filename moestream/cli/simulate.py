@@ -111,8 +111,12 @@ def _budget(text: str) -> str:
     return text
 
 
+budgets_callback = _each(_budget)
+"""Of an option that takes several budgets."""
+
+
 def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
-    return click.option(*names, cls=Option, section=section, **kwargs)
+    return click.option(*names, cls=Option, section=section, shared=False, **kwargs)
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -149,7 +153,7 @@ def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
     "--budget",
     "budgets",
     section="Memory",
-    callback=_each(_budget),
+    callback=budgets_callback,
     default="5%,10%,25%,50%",
     show_default=True,
     metavar="LIST",

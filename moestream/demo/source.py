@@ -5,7 +5,6 @@ Owns the download and its check. Knows nothing of what is inside the file.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -13,11 +12,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from moestream.errors import DownloadError
+from moestream.folders import exclusive
 
 SOURCE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_BYTES = 98_362_432
@@ -50,14 +48,6 @@ def fetch_source(folder: Path) -> Path:
         found.replace(target)
         shutil.rmtree(scratch, ignore_errors=True)
     return target
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock of that file; the system drops it when a process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _download(scratch: Path, target: Path) -> Path:

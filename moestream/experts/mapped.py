@@ -4,14 +4,15 @@ Owns the locks. What else stays in memory is the page cache's decision, so every
 locked is looked up (``mincore``) each time it is asked for.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.experts.policies import Policy
+from moestream.experts.policies import Policy, hottest
 from moestream.experts.reads import ExpertReader
-from moestream.experts.residency import Arrivals, Residency
+from moestream.experts.residency import Arrivals, Residency, Warmed
 from moestream.experts.statistics import Counts, ResidencyStats
 
 
@@ -26,13 +27,18 @@ class MappedResidency(Residency):
         expert_bytes: Mapping[int, int],
         num_experts: int,
         *,
+        room_bytes: int,
         fits: bool = False,
     ) -> None:
-        """Start with nothing locked; with ``fits``, what was seen in memory is taken to stay."""
+        """Start with nothing locked; with ``fits``, what was seen in memory is taken to stay.
+
+        ``room_bytes`` is what experts, locked or not, may take of the page cache.
+        """
         super().__init__(reader, addresses, num_experts)
         self.pin = "mlock" if policy else "none"
         self._policy = policy
         self._bytes = expert_bytes
+        self._room_bytes = room_bytes
         self._fits = fits
         self._stays = bytearray(len(addresses))  # locked, or seen in memory that it need not leave
         self._locked = bytearray(len(addresses))
@@ -118,6 +124,37 @@ class MappedResidency(Residency):
             self.reader.forget(key)
             del self._guesses[key]
             self.counts.wasted_bytes += self._size(key)
+
+    def warm(self, rates: Sequence[float], progress: Warmed | None = None) -> None:
+        """See ``Residency.warm``: what is in the page cache already is not read."""
+        started, warming = time.perf_counter(), self.counts.warming
+        sizes = [self._bytes.get(key // self.num_experts, 0) for key in range(len(rates))]
+        wanted = self._policy.seed(rates) if self._policy else []
+        for key in wanted:
+            self._wanted[key] = 1
+        keys = list({*wanted, *hottest(rates, sizes, self._room_bytes)})
+        missing = [key for key in keys if not self.reader.is_resident(key)]
+        for key in set(keys) - set(missing):
+            self._keep_warmed(key)
+        self._read_in_order(
+            missing,
+            lambda key: self.reader.submit(key, 0, False, self.turn),
+            self._end_warming,
+            progress or (lambda done, total: None),
+        )
+        warming.experts, warming.bytes = len(keys), sum(map(self._size, keys))
+        warming.read_bytes = sum(map(self._size, missing))
+        warming.elapsed_s = time.perf_counter() - started
+
+    def _end_warming(self, key: int) -> None:
+        self.reader.forget(key)
+        self._keep_warmed(key)
+
+    def _keep_warmed(self, key: int) -> None:
+        if self._wanted[key]:
+            self._lock(key)
+        if self._fits:
+            self._stays[key] = 1
 
     def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
         """See ``Residency.speculate``."""

@@ -76,6 +76,13 @@ class Pool:
         if evicted:
             self.release(key for key in evicted if not kept[key] and key not in in_use)
 
+    def seed(self, rates: Sequence[float]) -> list[int]:
+        """Have the policy begin with a profile's rates; return the keys that it keeps."""
+        keys = self.policy.seed(rates) if self.num_kept else []
+        for key in keys:
+            self.kept[key] = 1
+        return keys
+
     def take(self, key: int) -> int | None:
         """Give ``key`` a slot and return its address; None if none is to be had now.
 

@@ -100,6 +100,11 @@ class ExpertReader:
         while under_way := [key for key in keys if self.states[key] not in (READY, FAILED)]:
             self._native.wait_any(under_way)
 
+    def file_order(self, keys: Sequence[int]) -> list[int]:
+        """Sort keys by where their first bytes lie."""
+        places = self.layout.ranges[list(keys), 0, :2]  # descriptor, offset
+        return [keys[i] for i in np.lexsort((places[:, 1], places[:, 0])).tolist()]
+
     def hold(self, memory: object) -> None:
         """Keep what is read into alive for as long as threads may write there."""
         self._held.append(memory)

@@ -8,7 +8,7 @@ file in. Knows nothing of arithmetic; it never changes *what* is computed, only 
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,15 @@ from moestream.experts.statistics import Counts, ResidencyStats
 Arrivals = Iterator[Sequence[int]]
 """Expert ids in batches, each in memory from when it is yielded until the next is asked for."""
 
+Warmed = Callable[[int, int], None]
+"""Called with how many experts have been brought in from a profile, and how many there are."""
+
 _PROMPT_TAIL = 24
 """Tokens at the end of a prefill chunk whose routing counts: what comes next resembles them."""
+
+
+_WARMING = 32
+"""Experts asked for at once when a profile's are read: enough to keep all threads reading."""
 
 
 class Residency(ABC):
@@ -78,6 +85,17 @@ class Residency(ABC):
         """Fetch ``keys``, of which the policy is to hear the ``uses``; set ``_missing``."""
 
     @abstractmethod
+    def warm(self, rates: Sequence[float], progress: Warmed | None = None) -> None:
+        """Begin with a profile's hottest experts in memory, and the policy's counts from it.
+
+        ``rates`` (K,) are uses a token by key. To be called before the first ``fetch``. What is
+        read is read in the order of the file.
+
+        Raises:
+            ModelFormatError, StorageError: see ``ExpertReader.wait_any``.
+        """
+
+    @abstractmethod
     def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
         """Read experts that the layer ``ahead`` turns from now may want; return how many.
 
@@ -100,6 +118,27 @@ class Residency(ABC):
     def close(self) -> None:
         """End the reads and let the memory go."""
         self.reader.close()
+
+    def _read_in_order(
+        self,
+        keys: Sequence[int],
+        begin: Callable[[int], None],
+        end: Callable[[int], None],
+        progress: Warmed,
+    ) -> None:
+        """Read ``keys``: ``begin`` submits one, ``end`` hears that it is in memory."""
+        left = iter(self.reader.file_order(keys))
+        under_way: list[int] = []
+        n_done = 0
+        while n_done < len(keys):
+            while len(under_way) < _WARMING and (key := next(left, None)) is not None:
+                begin(key)
+                under_way.append(key)
+            for key in self.reader.wait_any(under_way):
+                under_way.remove(key)
+                end(key)
+                n_done += 1
+            progress(n_done, len(keys))
 
     def _wait(self, keys: list[int], counts: Counts) -> list[int]:
         """Wait for at least one of ``keys``, which are left with the others."""

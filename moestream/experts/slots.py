@@ -5,6 +5,7 @@ what gives its slot up. Nothing here can deadlock: whatever holds a slot is kept
 which leaves at least two, or is done with, or is being read and will be.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from moestream.experts.pool import NONE, Pool
 from moestream.experts.reads import READY, ExpertReader
-from moestream.experts.residency import Arrivals, Residency
+from moestream.experts.residency import Arrivals, Residency, Warmed
 from moestream.experts.statistics import Counts, ResidencyStats
 
 _FOREVER = 2**63
@@ -133,6 +134,26 @@ class SlotResidency(Residency):
             self._pools[layer].staged.pop(key, None)
             self._pools[layer].release((key,))
             self.counts.speculative_bytes -= self._bytes[layer]
+
+    def warm(self, rates: Sequence[float], progress: Warmed | None = None) -> None:
+        """See ``Residency.warm``."""
+        started, warming, n = time.perf_counter(), self.counts.warming, self.num_experts
+        keys: list[int] = []
+        for pool in self._all_pools:
+            own = [self._pools.get(layer) is pool for layer in range(len(rates) // n)]
+            keys += pool.seed([r if own[key // n] else 0.0 for key, r in enumerate(rates)])
+        self._read_in_order(
+            keys, self._begin_warming, lambda key: None, progress or (lambda done, total: None)
+        )
+        warming.experts = len(keys)
+        warming.bytes = warming.read_bytes = sum(self._bytes[key // n] for key in keys)
+        warming.elapsed_s = time.perf_counter() - started
+
+    def _begin_warming(self, key: int) -> None:
+        address = self._pools[key // self.num_experts].take(key)
+        if address is None:
+            raise RuntimeError("the policy keeps more experts than there are slots: a bug")
+        self.reader.submit(key, address, False, self.turn)
 
     def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
         """See ``Residency.speculate``."""

@@ -45,11 +45,25 @@ class LayerRecall:
 
 
 @dataclass(slots=True)
+class Warming:
+    """What was brought into memory from a profile, before the first token.
+
+    ``bytes`` are of the experts, ``read_bytes`` of those that were not in memory yet.
+    """
+
+    experts: int = 0
+    bytes: int = 0
+    read_bytes: int = 0
+    elapsed_s: float = 0.0
+
+
+@dataclass(slots=True)
 class ResidencyStats:
     """What it took to have the experts in memory. Bytes are whole experts' unless said."""
 
     decode: Counts = field(default_factory=Counts)
     prefill: Counts = field(default_factory=Counts)
+    warming: Warming = field(default_factory=Warming)
     speculative_bytes: int = 0
     useful_bytes: int = 0
     wasted_bytes: int = 0

@@ -18,6 +18,7 @@ from moestream.experts.choose import choose_method
 from moestream.experts.mapped import MappedResidency
 from moestream.experts.policies import HALF_LIFE, POLICIES, PolicyFactory
 from moestream.experts.pool import Pool
+from moestream.experts.profiles import Profile
 from moestream.experts.reads import READ_METHODS, ExpertReader, ReadMethod
 from moestream.experts.residency import Residency
 from moestream.experts.shares import by_layer, layer_slots
@@ -41,7 +42,10 @@ _SAME_CLASS = 0.03
 
 @dataclass(frozen=True, slots=True)
 class StreamingOptions:
-    """What a user may choose. ``auto`` is decided when the file is opened."""
+    """What a user may choose. ``auto`` is decided when the file is opened.
+
+    With a ``profile``, what its workload used most is read before the first token.
+    """
 
     io: ReadMethod | Literal["auto"] = "auto"
     policy: str = "decay"
@@ -52,6 +56,7 @@ class StreamingOptions:
     half_life: float = HALF_LIFE
     window: int | None = None
     layer_budget: LayerBudget = "global"
+    profile: Profile | None = None
 
     def factory(self) -> PolicyFactory:
         """Make the policy by name.
@@ -131,7 +136,13 @@ def _mapped(
         )
     policy = factory(sizes, room) if wanted and room and can_lock(reader, store) else None
     return MappedResidency(
-        reader, addresses, policy, _expert_bytes(store), store.num_experts, fits=fits
+        reader,
+        addresses,
+        policy,
+        _expert_bytes(store),
+        store.num_experts,
+        room_bytes=experts_bytes,
+        fits=fits,
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from moestream.experts.memory import MemoryPlan, plan_memory
 from moestream.experts.prefetch import Predict, Prefetcher
 from moestream.experts.pressure import PressureValve
+from moestream.experts.profiles import Fingerprint
+from moestream.experts.residency import Warmed
 from moestream.experts.statistics import ResidencyStats
 from moestream.experts.store import ExpertStore
 from moestream.experts.streaming import MOST_GUESSES, StreamingOptions, open_residency
@@ -29,6 +31,7 @@ class Choices:
     prefetch_layers: int
     layer_budget: str
     prefetch_mass: float | None
+    profile: str | None = None
 
 
 class ExpertStreaming:
@@ -40,13 +43,20 @@ class ExpertStreaming:
         moes: Mapping[int, MoE],
         options: StreamingOptions,
         plan: MemoryPlan,
+        on_warmed: Warmed | None = None,
     ) -> None:
         """Open the experts' files, start the reads' threads and attach the layers.
 
+        With a profile, its hottest experts are read now, and ``on_warmed`` hears how far that is.
+
         Raises:
             BudgetError, StorageError, ModelFormatError: see ``open_residency``, ``ExpertStore``.
+            ProfileError: the profile is of another model.
         """
         self.plan = plan
+        profile = options.profile
+        if profile is not None:
+            profile.require(Fingerprint.of(file), file.path.name)
         self._moes = dict(moes)
         # Dense weights were copied from the mapping; their pages there are not needed again.
         file.forget_pages()
@@ -66,13 +76,21 @@ class ExpertStreaming:
         policy = "none" if pin == "none" else options.policy  # the page cache's own
         mass = options.prefetch_mass if ahead else None
         layers = "global" if pin == "none" else options.layer_budget
-        self.choices = Choices(self.residency.reader.method, pin, policy, ahead, layers, mass)
+        named = None if profile is None else profile.name
+        method = self.residency.reader.method
+        self.choices = Choices(method, pin, policy, ahead, layers, mass, named)
         self.prefetcher = self._make_prefetcher(ahead, options.prefetch_mass) if ahead else None
         self._valve = PressureValve(self.residency.give_back)
         self._kv_bytes = plan.kv_bytes
         self._faults = _major_faults()
         for layer, moe in self._moes.items():
             moe.stream(self.residency, layer, self.prefetcher)
+        if profile is not None:
+            try:
+                self.residency.warm(profile.key_rates().tolist(), on_warmed)
+            except BaseException:
+                self.close()
+                raise
 
     def before_pass(self, kv_bytes: int) -> None:
         """Make sure of the file, and make room: for a grown KV cache, for a system short of memory.

@@ -33,11 +33,15 @@ inline __m128 dot4_float(const uint8_t* const* rows, const float* x, int columns
         }
     }
     if (i < columns) {
+        // The other lanes are left alone: adding 0 would turn a sum of -0 into 0.
+        const __m256 there = _mm256_castsi256_ps(_mm256_cmpgt_epi32(
+            _mm256_set1_epi32(columns - i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
         const __m256 input = load_some(x + i, columns - i);
         for (int r = 0; r < 4; ++r) {
             alignas(32) uint8_t rest[32] = {};
             std::memcpy(rest, rows[r] + i * kFloatBytes<T>, (columns - i) * kFloatBytes<T>);
-            acc[r] = _mm256_fmadd_ps(load_floats<T>(rest), input, acc[r]);
+            const __m256 sum = _mm256_fmadd_ps(load_floats<T>(rest), input, acc[r]);
+            acc[r] = _mm256_blendv_ps(acc[r], sum, there);
         }
     }
     return fold_float4(acc[0], acc[1], acc[2], acc[3]);

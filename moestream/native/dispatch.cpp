@@ -1,6 +1,7 @@
 // Which instruction sets this build has and this machine runs. Adding one is a row here.
 #include <cstring>
 
+#include "arm_features.h"
 #include "context.h"
 
 namespace moestream {
@@ -34,6 +35,10 @@ constexpr Entry kEntries[] = {
     {&kAvx512Kernels, has_avx512},
     {&kAvxVnniKernels, has_avxvnni},
     {&kAvx2Kernels, has_avx2},
+#endif
+#if defined(MOESTREAM_NEON)
+    {&kNeonI8mmKernels, [] { return has_i8mm() && has_dot_product(); }},
+    {&kNeonKernels, has_dot_product},
 #endif
     {&kScalarKernels, always},
 };

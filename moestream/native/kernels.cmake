@@ -29,4 +29,12 @@ if(MOESTREAM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   # GCC 12's own header uses registers that it leaves undefined, and warns of it.
   set_source_files_properties(kernels_avx512.cpp PROPERTIES COMPILE_OPTIONS
     "${avx2};-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-Wno-maybe-uninitialized;-Wno-uninitialized")
+elseif(MOESTREAM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  # Float16 is converted only, which all of ARMv8 does: +fp16 is not needed.
+  list(APPEND MOESTREAM_SOURCES kernels_neon.cpp kernels_neon_i8mm.cpp)
+  list(APPEND MOESTREAM_DEFINITIONS MOESTREAM_NEON)
+  set_source_files_properties(kernels_neon.cpp PROPERTIES
+                              COMPILE_OPTIONS "-march=armv8.2-a+dotprod")
+  set_source_files_properties(kernels_neon_i8mm.cpp PROPERTIES
+                              COMPILE_OPTIONS "-march=armv8.2-a+dotprod+i8mm")
 endif()

@@ -87,5 +87,9 @@ extern const Kernels kAvx2Kernels;
 extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512Kernels;
 #endif
+#if defined(MOESTREAM_NEON)
+extern const Kernels kNeonKernels;
+extern const Kernels kNeonI8mmKernels;
+#endif
 
 }  // namespace moestream

@@ -4,12 +4,13 @@ Numbers in, decisions out: the offline simulator and the live residency manager 
 ``POLICIES`` are those that need no knowledge of the future; ``Belady`` is the bound on them.
 """
 
+from moestream.experts.policies.ageing import HALF_LIFE, LCP, Blend, Decay
 from moestream.experts.policies.arc import ARC
-from moestream.experts.policies.base import Decision, Policy, PolicyFactory
+from moestream.experts.policies.base import SEED_TOKENS, Decision, Policy, PolicyFactory, hottest
 from moestream.experts.policies.belady import Belady, next_uses
 from moestream.experts.policies.layered import Adaptive, Layered
 from moestream.experts.policies.recency import LFRU, LRU, Random
-from moestream.experts.policies.scored import HALF_LIFE, LCP, LFU, Blend, Decay
+from moestream.experts.policies.scored import LFU
 
 __all__ = [
     "ARC",
@@ -19,6 +20,7 @@ __all__ = [
     "LFU",
     "LRU",
     "POLICIES",
+    "SEED_TOKENS",
     "Adaptive",
     "Belady",
     "Blend",
@@ -28,6 +30,7 @@ __all__ = [
     "Policy",
     "PolicyFactory",
     "Random",
+    "hottest",
     "next_uses",
 ]
 

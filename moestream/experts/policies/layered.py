@@ -50,6 +50,14 @@ class Layered(Policy):
     def _shed(self, layer: int, token: int) -> list[int]:
         return self._access(layer, (), token)[1]
 
+    def seed(self, rates: Sequence[float]) -> list[int]:
+        """See ``Policy.seed``: each layer begins with its own hottest."""
+        n, keys = self._num_experts, []
+        for base, part in zip(range(0, len(self.sizes), n), self._parts, strict=True):
+            keys += [base + key for key in part.seed(rates[base : base + n])]
+        self.used_bytes = sum(part.used_bytes for part in self._parts)
+        return sorted(keys, key=lambda key: -rates[key])
+
     def budget_for(self, key: int) -> int:
         """See ``Policy.budget_for``: the layer's share."""
         return self._parts[key // self._num_experts].budget_bytes

@@ -1,4 +1,4 @@
-"""Policies that give every expert a score and drop the lowest: LFU, decay, LCP.
+"""Policies that give every expert a score and drop the lowest; here LFU, in ``ageing`` the others.
 
 Owns the search for the lowest score. It is lazy: scores that fall with time for all experts alike
 are instead made to *grow* with each use, so that a score changes only when its expert is used, and
@@ -7,16 +7,12 @@ the few lowest ones found by one look at all experts serve many evictions.
 
 from abc import abstractmethod
 from array import array
-from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 
 import numpy as np
 
-from moestream.experts.policies.base import Decision, Policy
-
-HALF_LIFE = 32.0
-"""Tokens in which a use fades by half: near the best on all traces, which differ little."""
+from moestream.experts.policies.base import SEED_TOKENS, Decision, Policy, hottest
 
 _NOTHING: list[int] = []
 _LOOK = 256
@@ -42,6 +38,27 @@ class Scored(Policy):
     @abstractmethod
     def _use(self, keys: Sequence[int], token: int) -> None:
         """Raise the scores of a routed set."""
+
+    def seed(self, rates: Sequence[float]) -> list[int]:
+        """See ``Policy.seed``: here the rates become counts, of uses made before the first token.
+
+        They fade as all counts do, and are forgotten where the session goes another way.
+        """
+        tokens = self._seed_tokens()
+        for key, rate in enumerate(rates):
+            self._seed_count(key, rate * tokens)
+        resident = hottest(rates, self.sizes, self.budget_bytes)
+        for key in resident:
+            self._resident[key] = 1
+            self.used_bytes += self.sizes[key]
+        return resident
+
+    def _seed_tokens(self) -> float:
+        """For how many tokens' uses a seed counts, just before the first."""
+        return SEED_TOKENS
+
+    def _seed_count(self, key: int, count: float) -> None:
+        self._scores[key] = count
 
     def access(self, keys: Sequence[int], token: int) -> Decision:
         """See ``Policy.access``."""
@@ -118,137 +135,13 @@ class LFU(Scored):
         super().__init__(sizes, budget_bytes)
         self._clock = 0.0
 
+    def _seed_count(self, key: int, count: float) -> None:
+        # The fraction is for recency: less than one tick, so that any use comes after all seeds.
+        self._scores[key] = count // 1 + count % 1 * self._TICK
+
     def _use(self, keys: Sequence[int], token: int) -> None:
         scores, clock = self._scores, self._clock
         for key in keys:
             clock += self._TICK
             scores[key] = scores[key] // 1 + 1 + clock
         self._clock = clock
-
-
-class _Ageing(Scored):
-    """Scores in a unit that doubles every ``doubling`` tokens, so that old ones need no change."""
-
-    _LIMIT = 512.0  # doublings before all scores are scaled down: far from a double's 1024
-
-    def __init__(self, sizes: Sequence[int], budget_bytes: int, *, doubling: float) -> None:
-        super().__init__(sizes, budget_bytes)
-        self._doubling = doubling
-        self._origin = 0.0
-
-    def _unit(self, token: int) -> float:
-        """Worth of one use at ``token``, in the scale of all scores."""
-        exponent = token / self._doubling - self._origin
-        if exponent > self._LIMIT:
-            self._rescale(exponent // 1)
-            exponent = token / self._doubling - self._origin
-        return float(2.0**exponent)
-
-    def _rescale(self, doublings: float) -> None:
-        self._origin += doublings
-        scores = np.frombuffer(self._scores)
-        np.ldexp(scores, -int(min(doublings, 4096)), out=scores)
-        self._coldest.clear()
-        self._reach = -np.inf
-
-
-class Decay(_Ageing):
-    """Drops the lowest count of uses, where a use fades by half every ``half_life`` tokens.
-
-    With a ``window``, uses more than that many tokens ago do not count at all. Without fading
-    (an infinite half-life) the window alone is left.
-    """
-
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        budget_bytes: int,
-        *,
-        half_life: float = HALF_LIFE,
-        window: int | None = None,
-    ) -> None:
-        super().__init__(sizes, budget_bytes, doubling=half_life)
-        self._window = window
-        self._recent: deque[tuple[int, Sequence[int]]] = deque()
-        self._counts = array("q", bytes(8 * len(sizes)))  # uses in the window
-
-    def _use(self, keys: Sequence[int], token: int) -> None:
-        unit, scores = self._unit(token), self._scores
-        for key in keys:
-            scores[key] += unit
-        if self._window is not None:
-            self._slide(keys, token, self._window)
-
-    def _slide(self, keys: Sequence[int], token: int, window: int) -> None:
-        for key in keys:
-            self._counts[key] += 1
-        self._recent.append((token, tuple(keys)))
-        while self._recent[0][0] <= token - window:
-            past, old = self._recent.popleft()
-            unit = self._unit(past)
-            for key in old:
-                self._counts[key] -= 1
-                # A sum is not undone exactly by subtraction; nothing is left must mean zero.
-                self._scores[key] = self._scores[key] - unit if self._counts[key] else 0.0
-                if self._resident[key]:
-                    self._note(key)
-
-
-class Blend(_Ageing):
-    """Decay, and a bonus for what its layer used in its last pass: the likeliest to come again.
-
-    The score estimates the chance of a use in the layer's next pass: the fading count times the
-    share of one use in it, plus ``bonus`` while the layer has not run again. So an expert of a
-    layer just ahead still has its bonus, and one that its layer has passed over has lost it: what
-    makes a plain LRU drop exactly what is needed next works for this policy.
-    """
-
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        budget_bytes: int,
-        *,
-        half_life: float = HALF_LIFE,
-        bonus: float = 0.2,
-    ) -> None:
-        super().__init__(sizes, budget_bytes, doubling=half_life)
-        self._bonus = bonus / (1 - 2.0 ** (-1 / half_life))  # in uses
-        self._fresh: deque[tuple[int, Sequence[int]]] = deque()
-
-    def _use(self, keys: Sequence[int], token: int) -> None:
-        unit, scores, fresh = self._unit(token), self._scores, self._fresh
-        for key in keys:
-            scores[key] += unit + unit * self._bonus
-        fresh.append((token, tuple(keys)))
-        # Layers run in the same order in every pass: the oldest set is this layer's, if it is of
-        # the pass before.
-        while fresh[0][0] < token - 1:
-            self._expire(*fresh.popleft())
-        if fresh[0][0] < token:
-            self._expire(*fresh.popleft())
-
-    def _expire(self, token: int, keys: Sequence[int]) -> None:
-        bonus, scores = self._unit(token) * self._bonus, self._scores
-        for key in keys:
-            scores[key] -= bonus
-            if self._resident[key]:
-                self._note(key)
-
-
-class LCP(_Ageing):
-    """Drops the lowest ``mu * rho ** (nu / omega)``: mu uses, the last of them nu tokens ago.
-
-    Source: MoEpic, arXiv 2509.08342, with its rho of 0.25 and omega of 128.
-    """
-
-    def __init__(
-        self, sizes: Sequence[int], budget_bytes: int, *, rho: float = 0.25, omega: float = 128.0
-    ) -> None:
-        super().__init__(sizes, budget_bytes, doubling=omega / -np.log2(rho))
-        self._counts = array("q", bytes(8 * len(sizes)))
-
-    def _use(self, keys: Sequence[int], token: int) -> None:
-        unit, scores, counts = self._unit(token), self._scores, self._counts
-        for key in keys:
-            counts[key] += 1
-            scores[key] = counts[key] * unit

@@ -1,0 +1,121 @@
+"""From a MODEL argument to a file: a name in the catalogue, an ``hf:`` reference, or a path."""
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moestream import hub
+from moestream.catalog.entries import catalog
+from moestream.catalog.spec import ModelSpec
+from moestream.errors import CatalogError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from moestream.demo import Progress
+
+RECIPES = ("demo",)
+
+
+def resolve(model: str, *, progress: "Progress | None" = None) -> Path:
+    """Return the file that a MODEL argument leads to, building the model first if need be.
+
+    Nothing is downloaded here but what a recipe is made of: a model from the hub takes long and
+    much room, so that is asked for by name (``moestream models pull``).
+
+    Args:
+        model: a name in the catalogue, ``hf:ORG/REPO[:QUANT|FILE]``, or a path to a file.
+        progress: told how far the building is.
+
+    Raises:
+        ModelNotFoundError: none of these, or not here yet; close matches are named.
+        CatalogError: an entry whose source cannot be.
+        DownloadError, DemoBuildError: the model is not there yet, and could not be built.
+    """
+    spec = find_spec(model)
+    if spec is not None:
+        path = locate(spec)
+        return path if path is not None else _obtain(spec, progress)
+    path = _expand(model)
+    if path.is_dir():
+        raise ModelNotFoundError(_is_directory(path))
+    if not path.exists():
+        raise ModelNotFoundError(_is_nothing(model, path))
+    return path
+
+
+def find_spec(model: str) -> ModelSpec | None:
+    """Return the entry that a name or an ``hf:`` reference stands for, None for a path.
+
+    Raises:
+        ModelNotFoundError: an ``hf:`` reference that is none.
+    """
+    if model in (known := catalog()):
+        return known[model]
+    if model.startswith("hf:"):
+        return ModelSpec(model, str(hub.parse_reference(model)))
+    return None
+
+
+def locate(spec: ModelSpec) -> Path | None:
+    """Return the file of an entry, None where it is not here.
+
+    Raises:
+        CatalogError: a source that cannot be.
+        ModelNotFoundError: an ``hf:`` source that names no repository.
+    """
+    if spec.kind == "hf":
+        return hub.find(hub.parse_reference(spec.source))
+    path = _expand(spec.what)
+    if spec.kind == "recipe":
+        if spec.what not in RECIPES:
+            raise CatalogError(
+                f"model {spec.name!r}: no recipe is called {spec.what!r}; there are: "
+                f"{', '.join(RECIPES)}"
+            )
+        from moestream import demo  # imports NumPy: only when it is wanted
+
+        path = demo.demo_path()
+    return path if path.is_file() else None
+
+
+def _obtain(spec: ModelSpec, progress: "Progress | None") -> Path:
+    if spec.kind == "recipe":
+        from moestream import demo
+
+        return demo.build_demo(demo.demo_path().parent, progress=progress)
+    if spec.kind == "file":
+        raise ModelNotFoundError(
+            f"{spec.name} is {spec.what}, and no such file exists; put it there, or remove the "
+            f"entry: moestream models rm {spec.name}"
+        )
+    size = f" ({spec.size_bytes / 1e9:.1f} GB)" if spec.size_bytes else ""
+    raise ModelNotFoundError(
+        f"{spec.name} is not here yet; fetch it{size} with: moestream models pull {spec.name}"
+    )
+
+
+def _expand(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # no user of that name: a path like any other that leads nowhere
+        return Path(model)
+
+
+def _is_directory(path: Path) -> str:
+    files = sorted(file.name for file in path.glob("*.gguf"))
+    inside = f"one of the files in it: {', '.join(files[:5])}" if files else "a .gguf file"
+    return f"{path} is a directory; pass {inside}"
+
+
+def _is_nothing(model: str, path: Path) -> str:
+    try:
+        siblings = [str(path.with_name(file.name)) for file in path.parent.glob("*.gguf")]
+    except OSError:
+        siblings = []
+    names = {name.lower(): name for name in [*catalog(), *siblings]}
+    close = [names[name] for name in difflib.get_close_matches(model.lower(), names, n=3)]
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else "moestream models list shows those that have names"
+    )
+    return f"no model is called {model!r}, and no such file exists; {hint}"

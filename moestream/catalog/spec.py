@@ -1,0 +1,120 @@
+"""The format of ``models.toml``: one table a model, and what follows from its figures."""
+
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from typing import Any
+
+from moestream.errors import CatalogError
+
+SOURCE_KINDS = ("recipe", "hf", "file")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One table of ``models.toml``. What a table does not say is None.
+
+    The figures are the publisher's: ``parameters`` and ``active_parameters`` in all, the others as
+    in a model's ``config.json``, with ``num_moe_layers`` the layers that have experts.
+    """
+
+    name: str
+    source: str  # "KIND:WHAT"
+    description: str = ""
+    licence: str | None = None
+    architecture: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    parameters: int | None = None
+    active_parameters: int | None = None
+    num_moe_layers: int | None = None
+    num_experts: int | None = None
+    num_experts_per_tok: int | None = None
+    hidden_size: int | None = None
+    moe_intermediate_size: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """How the file comes to be: one of ``SOURCE_KINDS``."""
+        return self.source.partition(":")[0]
+
+    @property
+    def what(self) -> str:
+        """The source without its kind."""
+        return self.source.partition(":")[2]
+
+    @property
+    def expert_bytes(self) -> int | None:
+        """About what all routed experts take in the file: their share of its parameters."""
+        shape = (
+            self.num_moe_layers,
+            self.num_experts,
+            self.hidden_size,
+            self.moe_intermediate_size,
+        )
+        if None in shape or not self.size_bytes or not self.parameters:
+            return None
+        layers, experts, hidden, width = (value or 0 for value in shape)
+        return int(self.size_bytes * 3 * layers * experts * hidden * width / self.parameters)
+
+    @property
+    def expert_bytes_per_token(self) -> int | None:
+        """About what one token reads of them."""
+        total = self.expert_bytes
+        if total is None or not self.num_experts or self.num_experts_per_tok is None:
+            return None
+        return total * self.num_experts_per_tok // self.num_experts
+
+
+_TYPES: dict[str, type] = {
+    field.name: int if "int" in str(field.type) else str
+    for field in fields(ModelSpec)
+    if field.name != "name"
+}
+
+
+def parse_catalog(text: str, origin: str) -> dict[str, ModelSpec]:
+    """Read the text of a ``models.toml``; ``origin`` names it in errors.
+
+    Raises:
+        CatalogError: not TOML, or a table that is not a model.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogError(f"{origin} is not TOML: {error}") from None
+    return {name: _parse_model(name, table, origin) for name, table in tables.items()}
+
+
+def _parse_model(name: str, table: Any, origin: str) -> ModelSpec:
+    where = f"{origin}: model {name!r}"
+    if not NAME.fullmatch(name):
+        raise CatalogError(f"{where}: a name is of lower-case letters, digits, '.', '_' and '-'")
+    if not isinstance(table, dict):
+        raise CatalogError(f"{where}: expected a table, [{name}], not {table!r}")
+    for key, value in table.items():
+        if key not in _TYPES:
+            raise CatalogError(f"{where}: unknown key {key!r}; the keys are {', '.join(_TYPES)}")
+        if type(value) is not _TYPES[key]:
+            raise CatalogError(f"{where}: {key} = {value!r} is not a {_TYPES[key].__name__}")
+    if "source" not in table:
+        raise CatalogError(f"{where}: missing source")
+    spec = ModelSpec(name=name, **table)
+    _check_values(spec, where)
+    return spec
+
+
+def _check_values(spec: ModelSpec, where: str) -> None:
+    if spec.kind not in SOURCE_KINDS or not spec.what:
+        raise CatalogError(
+            f"{where}: source = {spec.source!r} is not KIND:WHAT with a KIND of "
+            f"{', '.join(SOURCE_KINDS)}"
+        )
+    for key, kind in _TYPES.items():
+        value = getattr(spec, key)
+        if kind is int and value is not None and value <= 0:
+            raise CatalogError(f"{where}: {key} = {value} is not positive")
+    if spec.sha256 is not None and not _SHA256.fullmatch(spec.sha256):
+        raise CatalogError(f"{where}: sha256 = {spec.sha256!r} is not 64 lower-case hex digits")

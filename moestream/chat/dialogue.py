@@ -1,0 +1,261 @@
+"""A conversation with a loaded model: each turn rendered, the new tokens run, the answer told.
+
+Owns what of the KV cache is kept from turn to turn, and what happens when the context is full.
+Knows nothing of how anything is shown.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from moestream.chat import ChatTemplate
+from moestream.chat.conversation import Conversation, Turn
+from moestream.chat.reasoning import Piece, ReasoningSplitter, find_markers
+from moestream.chat.settings import Settings
+from moestream.engine import Engine
+from moestream.errors import ContextLengthError, TemplateError
+from moestream.experts.statistics import ResidencyStats
+from moestream.recording import Recording
+from moestream.sampling import SamplingParams
+from moestream.session import Stats
+from moestream.text import TextStream
+from moestream.tokenizer import Tokenizer
+
+_ANSWER_SHARE = 4
+"""Where turns are dropped to make room, one in so many tokens of the context is left free."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one answer took, as far as it has come."""
+
+    stats: Stats
+    prompt_tokens: int
+    """All tokens of the conversation when the answer began."""
+    cached_tokens: int
+    """Those of them that were in the KV cache already."""
+    dropped_turns: int = 0
+    stop_reason: str | None = None
+    """As ``Session.stop_reason``; or ``stop``, ``interrupted``."""
+    kept: bool = True
+    """False where nothing was answered, so that the turn was taken back."""
+
+
+class Dialogue:
+    """A conversation, the model that it is with, and the session that remembers it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        conversation: Conversation,
+        settings: Settings,
+        *,
+        chat_template: str | None = None,
+        recording: Recording | None = None,
+    ) -> None:
+        """Find the model's template.
+
+        Raises:
+            TemplateError, UnsupportedModelError, ModelFormatError: it has none, or no tokenizer.
+        """
+        self.engine = engine
+        self.conversation = conversation
+        self.settings = settings
+        self.tokenizer = Tokenizer.from_gguf(engine.file)
+        self.template = ChatTemplate.from_gguf(engine.file, self.tokenizer, override=chat_template)
+        self.markers = find_markers(self.template.source, self.tokenizer)
+        self.session = engine.session()
+        self.answer: Answer | None = None
+        """The last, or the one under way."""
+        self.answers = 0
+        self.total = Stats()
+        self._recording = recording
+        self._used: int | None = 0
+        self._residency_before: ResidencyStats | None = None
+
+    def ask(self, text: str, stop: Callable[[], bool]) -> Iterator[list[Piece]]:
+        """Add a turn; yield its answer as it comes, with empty lists while there is none yet.
+
+        Args:
+            text: what the user says.
+            stop: asked after each step. Where it says so the answer ends, and what there is of it
+                is kept; a turn without any of it is taken back.
+
+        Raises:
+            ContextLengthError: it does not fit; the conversation is as it was.
+            TemplateError: the template refuses it; the same.
+            StorageError, ModelFormatError: a read failed. What was answered is kept.
+        """
+        turn = Turn(text)
+        self.conversation.turns.append(turn)
+        answer: Answer | None = None
+        try:
+            tokens, inside, dropped = self._fit()
+            # At least one token is run: the logits after it are not in the cache.
+            cached = min(common_prefix(tokens, self.session.tokens), len(tokens) - 1)
+            answer = self.answer = Answer(Stats(), len(tokens), cached, dropped)
+            yield from self._answer(answer, turn, tokens, inside, stop)
+        finally:
+            if answer is not None and answer.stop_reason is None:
+                self.session = self.engine.session()  # cut in mid-pass: its cache is not sound
+            if turn.reasoning:
+                turn.answer = turn.answer or ""
+            if turn.answer is None:
+                self.conversation.undo()
+            if answer is not None:
+                answer.kept = turn.answer is not None
+                self._used = len(self.session.tokens) if answer.kept else None
+
+    @property
+    def context_used(self) -> int:
+        """Tokens of the conversation so far."""
+        if self._used is None:
+            self._used = self._count()
+        return self._used
+
+    @property
+    def streamed(self) -> tuple[float, int, int] | None:
+        """Share of hits in decoding the last answer, bytes pinned, bytes read for it; or None."""
+        now, before = self.session.residency, self._residency_before
+        if now is None:
+            return None
+        before = before or ResidencyStats()
+        hits = now.decode.hits - before.decode.hits
+        asked = hits + now.decode.misses - before.decode.misses
+        return hits / asked if asked else 0.0, now.pinned_bytes, now.read_bytes - before.read_bytes
+
+    def edited(self) -> None:
+        """Tell that the conversation was changed from outside."""
+        self._used = None
+
+    def make_room(self) -> int:
+        """Drop the oldest turn, and more until a share of the context is free; return how many.
+
+        Raises:
+            TemplateError: the template refuses what is left.
+        """
+        dropped = self.conversation.drop(1)
+        while len(self.conversation.turns) > 1 and self._count() > self._roomy:
+            dropped += self.conversation.drop(1)
+        self.edited()
+        return dropped
+
+    @property
+    def _roomy(self) -> int:
+        return self.engine.context_length - self.engine.context_length // _ANSWER_SHARE
+
+    def _fit(self) -> tuple[list[int], bool, int]:
+        """The tokens of the conversation, whether they open reasoning, and turns dropped for it."""
+        tokens, inside = self._render()
+        dropped = 0
+        limit = self.engine.context_length
+        if self.settings.context_shift and len(tokens) > self._roomy:
+            turns = list(self.conversation.turns)
+            while len(tokens) > self._roomy and len(self.conversation.turns) > 1:
+                dropped += self.conversation.drop(1)
+                tokens, inside = self._render()
+            if len(tokens) >= limit:
+                self.conversation.turns[:] = turns
+        if len(tokens) >= limit:
+            raise ContextLengthError(
+                f"with this message the conversation takes {len(tokens)} tokens, and the context "
+                f"holds {limit}"
+            )
+        return tokens, inside, dropped
+
+    def _render(self) -> tuple[list[int], bool]:
+        text = self.template.render(self.conversation.messages())
+        tokens = self.tokenizer.encode_chat(text)
+        if not tokens:
+            raise TemplateError(f"the chat template ({self.template.origin}) writes no text")
+        inside = self.markers is not None and text.rstrip().endswith(self.markers.open)
+        return tokens, inside
+
+    def _count(self) -> int:
+        if not self.conversation.turns:
+            return 0
+        text = self.template.render(self.conversation.messages(), add_generation_prompt=False)
+        return len(self.tokenizer.encode_chat(text))
+
+    def _answer(
+        self,
+        answer: Answer,
+        turn: Turn,
+        tokens: list[int],
+        inside: bool,
+        stop: Callable[[], bool],
+    ) -> Iterator[list[Piece]]:
+        session, started = self.session, time.perf_counter()
+        session.truncate(answer.cached_tokens)
+        session.stats = answer.stats
+        self._residency_before = session.residency
+        recording = self._recording
+        observe = None if recording is None else recording.observer(session, self.answers)
+        new, done = tokens[answer.cached_tokens :], 0
+        yield []
+        for done in session.prefill(new, on_route=observe):  # noqa: B007 - used below
+            yield []
+            if stop():
+                answer.stop_reason = "interrupted"
+                return
+        stream = TextStream(self.tokenizer, self.settings.stop)
+        splitter = ReasoningSplitter(self.markers, inside=inside)
+        stop_reason: str | None = None
+        for token in session.generate(
+            new[done:],
+            self._sampling(),
+            max_tokens=self.settings.max_tokens,
+            end_ids=self.tokenizer.end_ids,
+            on_route=observe,
+        ):
+            if session.stats.generated_tokens == 1:
+                session.stats.ttft_s = time.perf_counter() - started
+            yield _keep(turn, splitter.add(self._text(stream, token)))
+            if stream.stopped is not None or stop():
+                stop_reason = "stop" if stream.stopped is not None else "interrupted"
+                break
+        answer.stop_reason = stop_reason or session.stop_reason
+        yield _keep(turn, [*splitter.add(stream.finish()), *splitter.finish()])
+        if answer.stop_reason != "interrupted":
+            turn.answer = turn.answer or ""
+        _add(self.total, session.stats)
+
+    def _sampling(self) -> SamplingParams:
+        """The parameters of the next answer: each has a seed of its own, which reruns repeat."""
+        params, number = self.settings.sampling, self.answers
+        self.answers += 1
+        if params.seed is None:
+            return params
+        return replace(params, seed=(params.seed + number) % 2**32)
+
+    def _text(self, stream: TextStream, token: int) -> str:
+        """The token's text; a marker shows, though it may be a token that others do not see."""
+        if self.markers is not None and self.tokenizer.is_hidden(token):
+            name = self.tokenizer.token_bytes(token).decode(errors="replace")
+            if name in (self.markers.open, self.markers.close):
+                return stream.finish() + name
+        return stream.add(token)
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _keep(turn: Turn, pieces: list[Piece]) -> list[Piece]:
+    for piece in pieces:
+        if piece.kind == "answer":
+            turn.answer = (turn.answer or "") + piece.text
+        else:
+            turn.reasoning += piece.text
+    return pieces
+
+
+def _add(total: Stats, stats: Stats) -> None:
+    total.prompt_tokens += stats.prompt_tokens
+    total.prompt_s += stats.prompt_s
+    total.generated_tokens += stats.generated_tokens
+    total.generation_s += stats.generation_s
+    total.generation_steps += stats.generation_steps

@@ -1,0 +1,124 @@
+"""Reasoning that a model writes between markers, told from its answer as the text comes.
+
+Owns which markers there are and how a model's are found. Pure: text in, pieces of text out.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from moestream.tokenizer import Tokenizer
+
+Kind = Literal["reasoning", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """What opens a model's reasoning and what closes it."""
+
+    open: str
+    close: str
+
+
+MARKERS = (
+    Markers("<think>", "</think>"),  # Qwen3, DeepSeek-R1, GLM-4.5 and most others
+    Markers("[THINK]", "[/THINK]"),  # Magistral
+    Markers("<seed:think>", "</seed:think>"),  # Seed-OSS
+    Markers("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    Markers("◁think▷", "◁/think▷"),  # Kimi
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that can be shown, and what it belongs to."""
+
+    kind: Kind
+    text: str
+
+
+def find_markers(template: str, tokenizer: Tokenizer) -> Markers | None:
+    """Return the markers that a model has tokens for or its chat template speaks of, if any."""
+    for markers in MARKERS:
+        if tokenizer.token_id(markers.open) is not None or any(
+            marker in template for marker in (markers.open, markers.close)
+        ):
+            return markers
+    return None
+
+
+class ReasoningSplitter:
+    """Splits text that comes in pieces; a marker may be cut anywhere between them.
+
+    The markers themselves, and white space beside them, are in no piece. Reasoning is looked for
+    at the start alone: what an answer quotes later is the answer's.
+    """
+
+    def __init__(self, markers: Markers | None, *, inside: bool = False) -> None:
+        """``inside``: the prompt has opened the reasoning already, as some templates do."""
+        self._markers = markers
+        self._state: Literal["start", "reasoning", "answer"] = "answer"
+        if markers is not None:
+            self._state = "reasoning" if inside else "start"
+        self._held = ""
+        self._blank = True  # nothing but white space of this kind so far
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether reasoning has begun and not ended."""
+        return self._state == "reasoning"
+
+    def add(self, text: str) -> list[Piece]:
+        """Return what is sure now."""
+        self._held += text
+        pieces: list[Piece] = []
+        if self._state == "start":
+            self._start()
+        if self._state == "reasoning":
+            pieces += self._reason()
+        if self._state == "answer":
+            text, self._held = self._held, ""
+            pieces += self._piece("answer", text)
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """Return what was held back: no marker can come of it any more."""
+        text, self._held = self._held, ""
+        return (
+            self._piece("reasoning", text.rstrip())
+            if self.reasoning
+            else self._piece("answer", text)
+        )
+
+    def _start(self) -> None:
+        assert self._markers is not None
+        text, opener = self._held.lstrip(), self._markers.open
+        if text.startswith(opener):
+            self._state, self._held = "reasoning", text[len(opener) :]
+        elif not opener.startswith(text):
+            self._state = "answer"
+
+    def _reason(self) -> list[Piece]:
+        assert self._markers is not None
+        before, closer, after = self._held.partition(self._markers.close)
+        if closer:
+            pieces = self._piece("reasoning", before.rstrip())
+            self._state, self._held, self._blank = "answer", after, True
+            return pieces
+        # White space is held back too: if the marker follows, it is not shown.
+        sure = len(before) - _overlap(before, self._markers.close)
+        sure = len(before[:sure].rstrip())
+        self._held = before[sure:]
+        return self._piece("reasoning", before[:sure])
+
+    def _piece(self, kind: Kind, text: str) -> list[Piece]:
+        """Drop white space before the first word, where a marker may have left it."""
+        if self._blank and self._markers is not None:
+            text = text.lstrip()
+        self._blank = self._blank and not text
+        return [Piece(kind, text)] if text else []
+
+
+def _overlap(text: str, marker: str) -> int:
+    """How many characters at the end of the text may begin the marker."""
+    lengths = range(min(len(marker) - 1, len(text)), 0, -1)
+    return next((n for n in lengths if marker.startswith(text[-n:])), 0)

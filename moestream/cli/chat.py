@@ -1,0 +1,190 @@
+"""``moestream chat``: a conversation with a model, on a terminal or in plain lines.
+
+Owns the command's options and the choice between the two.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moestream import __version__
+from moestream.cli.command import EXIT_ERROR, Command, Option
+from moestream.cli.options import Body, engine_options, model_argument, sampling_options
+from moestream.cli.prompt import require_text
+from moestream.cli.streaming import streaming_options
+
+if TYPE_CHECKING:
+    from moestream.cli.chat_program import Program
+    from moestream.engine import Engine
+    from moestream.sampling import SamplingParams
+    from moestream.terminal.screen import Screen
+
+EXAMPLES = """
+moestream chat
+moestream chat demo -sys "Answer in one sentence." --budget 500M
+moestream chat model.gguf --reasoning hide --temp 0.6
+printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
+"""
+
+
+def _chat_option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
+    return click.option(*names, cls=Option, section="Chat", **kwargs)
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@model_argument(default="demo")
+@_chat_option("-sys", "--system-prompt", metavar="TEXT", help="Instructions that come first.")
+@_chat_option(
+    "--chat-template",
+    metavar="NAME|FILE",
+    help="A built-in template, or a jinja file, instead of the model's own.",
+)
+@_chat_option(
+    "--reasoning",
+    type=click.Choice(["show", "dim", "hide"]),
+    default="dim",
+    show_default=True,
+    help="What is done with what a model thinks before it answers. In plain lines, dim writes it "
+    "to standard error.",
+)
+@_chat_option(
+    "--context-shift",
+    is_flag=True,
+    help="When the context is full, forget the oldest turns but not the system prompt.",
+)
+@_chat_option(
+    "--no-tui",
+    is_flag=True,
+    help="Plain lines: each one read is a message or a command. So it is wherever standard input "
+    "or output is no terminal.",
+)
+@click.option(
+    "-n",
+    "--predict",
+    "--n-predict",
+    "predict",
+    cls=Option,
+    section="Output",
+    type=click.IntRange(min=-2),
+    default=-1,
+    show_default=True,
+    metavar="N",
+    help="Tokens of an answer at most; -1 goes on to the model's end or a full context.",
+)
+@click.option(
+    "--stop",
+    "-r",
+    "--reverse-prompt",
+    "stop",
+    cls=Option,
+    section="Output",
+    multiple=True,
+    metavar="TEXT",
+    help="End an answer before this text appears; may be given several times.",
+)
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    cls=Option,
+    section="Output",
+    help="Print answers and errors alone.",
+)
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    cls=Option,
+    section="Output",
+    help="Tell how memory is divided, and what streaming was given.",
+)
+@sampling_options
+@engine_options
+@streaming_options
+@click.pass_context
+def chat(
+    ctx: click.Context,
+    /,
+    *,
+    model: str,
+    system_prompt: str | None,
+    chat_template: str | None,
+    reasoning: Any,
+    context_shift: bool,
+    no_tui: bool,
+    predict: int,
+    stop: tuple[str, ...],
+    quiet: bool,
+    verbose: bool,
+    trace: Path | None,
+    save_profile: Path | None,
+    sampling: "SamplingParams",
+    **engine_options: Any,
+) -> None:
+    """Talk with a model; it remembers what was said.
+
+    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. /help lists
+    what can be done besides talking.
+    """
+    _check(system_prompt, chat_template, stop)
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
+    from moestream.chat.conversation import Conversation
+    from moestream.chat.settings import Settings
+    from moestream.cli.chat_program import Program
+    from moestream.cli.opening import open_engine, tell_choices
+
+    max_tokens = None if predict < 0 else predict
+    settings = Settings(sampling, max_tokens, stop, reasoning, context_shift)
+
+    def open_and_tell(name: str) -> "Engine":
+        engine = open_engine(name, engine_options, quiet=quiet)
+        if not quiet:
+            tell_choices(engine, settings.sampling.seed, verbose=verbose)
+        return engine
+
+    with Program(
+        open_and_tell,
+        model,
+        Conversation(system_prompt or None),
+        settings,
+        chat_template=chat_template,
+        trace=trace,
+        save_profile=save_profile,
+    ) as program:
+        screen = _screen(program, plain=no_tui, quiet=quiet)
+        program.run(screen)
+    if program.failed and not screen.stays:
+        ctx.exit(EXIT_ERROR)
+
+
+def _check(system_prompt: str | None, chat_template: str | None, stop: tuple[str, ...]) -> None:
+    if system_prompt:
+        require_text(system_prompt, "the system prompt")
+    if chat_template is not None:
+        require_text(chat_template, "--chat-template")
+    for text in stop:
+        require_text(text, "--stop")
+
+
+def _screen(program: "Program", *, plain: bool, quiet: bool) -> "Screen":
+    from moestream.terminal.plain import PlainScreen
+
+    if plain:
+        return PlainScreen(quiet=quiet)
+    from moestream.terminal.rich_screen import RichScreen, can_draw
+
+    if not can_draw():
+        return PlainScreen(quiet=quiet)
+    import platformdirs
+
+    from moestream.cli.chat_commands import complete
+
+    history = platformdirs.user_state_path("moestream") / "chat_history"
+    screen = RichScreen(lambda before: complete(program, before), history)
+    if not quiet:
+        name = Path(program.model).name
+        screen.note(f"moestream {__version__}, {name}; /help lists commands, Ctrl-D leaves")
+    return screen

@@ -1,0 +1,131 @@
+"""What ``ORG/REPO[:QUANT|FILE]`` means among the files of a repository.
+
+Owns the notation, as llama.cpp's ``-hf`` has it, the grouping of shards and the choice. Works on
+names alone, so the hub's listing and a folder on this machine are read alike.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from moestream.errors import ModelNotFoundError
+
+PREFIX = "hf:"
+DEFAULT_QUANT = "Q4_K_M"
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+_QUANT = re.compile(
+    r"(?:^|[-._])((?:UD-)?(?:I?Q\d(?:_[0-9A-Z]+)*|TQ\d_\d|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4))$",
+    re.IGNORECASE,
+)
+_BESIDE_MODELS = re.compile(r"(?:^|/)(?:mmproj|mtp|imatrix)[-_./]|[-_.]imatrix\.", re.IGNORECASE)
+"""Files in GGUF that are no language model: projectors, draft heads, calibration data."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubReference:
+    """A repository, and perhaps which of its files: a quantisation's name or a file's."""
+
+    repository: str
+    what: str | None = None
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.repository}" + (f":{self.what}" if self.what else "")
+
+    @property
+    def names_file(self) -> bool:
+        """Whether ``what`` is a file, not a quantisation."""
+        return self.what is not None and self.what.lower().endswith(".gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """One model of a repository: a file, or all shards of one, in order."""
+
+    quant: str | None
+    names: tuple[str, ...]
+    """Paths in the repository."""
+
+
+def parse_reference(text: str) -> HubReference:
+    """Read ``ORG/REPO``, ``ORG/REPO:QUANT`` or ``ORG/REPO:FILE.gguf``, with or without ``hf:``.
+
+    Raises:
+        ModelNotFoundError: it is none of these.
+    """
+    repository, colon, what = text.removeprefix(PREFIX).partition(":")
+    wrong = not _REPOSITORY.fullmatch(repository) or (colon and not what)
+    if wrong or ".." in PurePosixPath(what).parts or what.startswith("/"):
+        raise ModelNotFoundError(
+            f"{text!r} names nothing on the hub; expected hf:ORG/REPO, hf:ORG/REPO:QUANT as in "
+            "hf:unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M, or hf:ORG/REPO:FILE.gguf"
+        )
+    return HubReference(repository, what or None)
+
+
+def group_shards(names: Iterable[str]) -> list[ModelFiles]:
+    """Return the models among a repository's files, split ones only where no shard is missing."""
+    models: list[ModelFiles] = []
+    shards: dict[tuple[str, int], dict[int, str]] = {}
+    for name in sorted(names):
+        if not name.lower().endswith(".gguf") or _BESIDE_MODELS.search(name):
+            continue
+        match = _SHARD.fullmatch(name)
+        if match is None:
+            models.append(ModelFiles(_quant(name.removesuffix(".gguf")), (name,)))
+        else:
+            key = match["stem"], int(match["count"])
+            shards.setdefault(key, {})[int(match["number"])] = name
+    for (stem, count), parts in shards.items():
+        if sorted(parts) == list(range(1, count + 1)):
+            models.append(ModelFiles(_quant(stem), tuple(parts[n] for n in sorted(parts))))
+    return models
+
+
+def choose(reference: HubReference, models: Sequence[ModelFiles], where: str) -> ModelFiles:
+    """Return the model that is meant: by file, by quantisation, or the one that is usual.
+
+    Without either it is Q4_K_M, or the only model that there is. ``UD-`` may be left out of a
+    quantisation's name where that leaves one choice.
+
+    Raises:
+        ModelNotFoundError: none or several fit; those that there are are named.
+    """
+    if not models:
+        raise ModelNotFoundError(
+            f"{where} has no GGUF model; look for a repository with GGUF files"
+        )
+    found = _matching(reference, models)
+    if len(found) == 1:
+        return found[0]
+    wanted = reference.what or f"{DEFAULT_QUANT} (what is taken if nothing is asked for)"
+    known = ", ".join(dict.fromkeys(model.quant or model.names[0] for model in models))
+    if not found:
+        raise ModelNotFoundError(f"{where} has no {wanted}; it has {known}")
+    several = ", ".join(model.names[0] for model in found)
+    raise ModelNotFoundError(
+        f"{where} has several {wanted}: {several}; name one as hf:{reference.repository}:FILE"
+    )
+
+
+def _matching(reference: HubReference, models: Sequence[ModelFiles]) -> list[ModelFiles]:
+    what = reference.what
+    if reference.names_file:
+        exact = [model for model in models if what in model.names]
+        return exact or [m for m in models if what in [PurePosixPath(n).name for n in m.names]]
+    if what is None and len(models) == 1:
+        return list(models)
+    wanted = (what or DEFAULT_QUANT).upper()
+    exact = [model for model in models if model.quant == wanted]
+    return exact or [model for model in models if model.quant == f"UD-{wanted}"]
+
+
+def _quant(stem: str) -> str | None:
+    """The quantisation that a file's or its folder's name ends with, in capitals."""
+    path = PurePosixPath(stem)
+    for name in (path.name, path.parent.name):
+        match = _QUANT.search(name)
+        if match is not None:
+            return match[1].upper()
+    return None

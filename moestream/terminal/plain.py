@@ -1,0 +1,83 @@
+"""A chat in plain lines: for pipes, and for terminals that can do no more."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from moestream import ui
+from moestream.terminal.status import Status
+
+
+class PlainScreen:
+    """Each line of standard input is a turn; answers go to standard output, all else to error."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._typed = sys.stdin is not None and sys.stdin.isatty()
+        self.stays = self._typed
+
+    def read(self, status: Status) -> str | None:
+        """Return the next line, which is UTF-8 whatever the locale says."""
+        if sys.stdin is None:
+            return None
+        if self._typed:
+            ui.write_note("> ")
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return None
+        return line.decode("utf-8-sig", "replace").rstrip("\r\n")
+
+    def note(self, text: str) -> None:
+        """Write a line to standard error."""
+        if not self._quiet:
+            ui.note(text)
+
+    def error(self, text: str) -> None:
+        """Write ``error: ...`` to standard error."""
+        ui.error(text)
+
+    def fields(self, title: str, fields: Sequence[tuple[str, str]]) -> None:
+        """Write labels and values to standard error."""
+        ui.note_fields(title, fields)
+
+    @contextmanager
+    def answering(self, reasoning: str) -> Iterator["PlainView"]:
+        """Write an answer and the end of its line."""
+        view = PlainView(reasoning)
+        try:
+            yield view
+        finally:
+            view.end()
+
+
+class PlainView:
+    """Writes an answer as it comes. Reasoning that is not to be shown as text is a note."""
+
+    def __init__(self, reasoning: str) -> None:
+        self._reasoning = reasoning
+        self._last = ("", "")
+
+    def add(self, kind: str, text: str) -> None:
+        """Write a piece of text."""
+        if kind == "reasoning" and self._reasoning == "hide":
+            return
+        if self._last[0] not in ("", kind):
+            self.end()
+        self._last = (kind, text)
+        if kind == "reasoning" and self._reasoning == "dim":
+            ui.write_note(text)
+        else:
+            ui.write_text(text)
+
+    def update(self, status: Status, tokens: int) -> None:
+        """Plain lines have no place for it."""
+
+    def end(self) -> None:
+        """End the line that was begun."""
+        kind, text = self._last
+        if not text or text.endswith("\n"):
+            return
+        if kind == "reasoning" and self._reasoning == "dim":
+            ui.write_note("\n")
+        else:
+            ui.write_text("\n")

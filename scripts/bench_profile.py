@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""The first tokens with the right profile, with a wrong one, and cold, under a memory cap.
+
+Each language's text, which the demo's recipe never saw, is cut in two: its profile is made of the
+first part, and a passage of the second is the prompt. Every run is a process of its own in a
+memory cgroup (needs root, on Linux) and starts from a cold page cache; the ways take turns. Nobody
+else may have the model open. Medians over the runs; the last line is JSON.
+
+    scripts/bench_profile.py --model demo.gguf --cap 500M --cap 700M --repeat 5
+
+A long prompt reads most experts whatever was in memory: try --prompt 50, 100, 400.
+``load_s`` is what opening takes, the reading of the profile included. ``ready_s`` is from the start
+of loading to the last of so many tokens: what a person waits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench_stream import HELDOUT, mebibytes, run_capped
+
+Run = dict[str, Any]
+
+LANGUAGES = ("it", "en", "code")
+WRONG = {"it": "code", "en": "it", "code": "en"}
+COUNTS = (16, 64)
+"""Tokens after which times are taken."""
+WAYS = ("cold", "right", "wrong")
+_PROFILED = 0.6
+"""Share of a text that its profile is made of."""
+_COLUMNS = (
+    "load_s",
+    "ttft_s",
+    *(f"{what}_{n}" for n in COUNTS for what in ("ready_s", "stall_ms")),
+)
+
+
+def parts(language: str, characters: int = 400) -> tuple[str, list[str]]:
+    """The text to profile, and passages of the rest, of so many characters."""
+    text = (HELDOUT / f"{language}.txt").read_text(encoding="utf-8")
+    cut = int(len(text) * _PROFILED)
+    rest = text[cut:]
+    starts = range(0, len(rest) - characters, characters)
+    return text[:cut], [rest[start : start + characters] for start in starts]
+
+
+def make_profile(model: Path, text: str, path: Path) -> None:
+    """Profile a text by prefill alone."""
+    from moestream import Engine
+    from moestream.recording import ProfileRecorder
+    from moestream.tokenizer import Tokenizer
+
+    with Engine.open(model, context_length=4096) as engine, ProfileRecorder(path, engine) as made:
+        tokens = Tokenizer.from_gguf(engine.file).encode(text)
+        engine.session().forward(tokens, on_route=made.observe)
+
+
+def child(spec: Run) -> None:
+    """Generate, and print what the first tokens took as one line of JSON."""
+    started = time.perf_counter()
+    from moestream import Engine, SamplingParams
+    from moestream.experts.streaming import StreamingOptions
+    from moestream.profile_names import load_profile
+    from moestream.tokenizer import Tokenizer
+
+    profile = load_profile(spec["profile"]) if spec["profile"] else None
+    options = StreamingOptions(io=spec["io"], policy=spec["policy"], profile=profile)
+    settings = {"context_length": 2048, "threads": spec["threads"], "streaming": options}
+    with Engine.open(spec["model"], budget=spec["budget"], **settings) as engine:
+        loaded = time.perf_counter()
+        tokens = Tokenizer.from_gguf(engine.file).encode(spec["prompt"])
+        session = engine.session()
+        report: Run = {"load_s": loaded - started}
+        params = SamplingParams(temperature=0.8, seed=1)
+        for count, _ in enumerate(session.generate(tokens, params, max_tokens=max(COUNTS)), 1):
+            stats = engine.streaming.stats()
+            if count == 1:
+                report["ttft_s"] = session.stats.ttft_s
+                report["prefill_stall_ms"] = 1e3 * stats.prefill.stall_s
+            if count in COUNTS:
+                report[f"ready_s_{count}"] = time.perf_counter() - started
+                stall_s = stats.prefill.stall_s + stats.decode.stall_s
+                report[f"stall_ms_{count}"] = 1e3 * stall_s
+                report[f"hit_rate_{count}"] = stats.decode.hit_rate
+        report["generated"] = count
+        report["residency"] = engine.streaming.stats().to_dict()
+        report["io"] = engine.streaming.choices.io
+    print(json.dumps(report))
+
+
+def one_run(args: argparse.Namespace, cap: str, prompt: str, profile: Path | None) -> Run:
+    """One process under one cap."""
+    cap_mib = mebibytes(cap)
+    spec = {
+        "model": str(args.model),
+        "budget": args.budget or f"{int(cap_mib / 1.1)}M",
+        "io": args.io,
+        "policy": args.policy,
+        "threads": args.threads,
+        "prompt": prompt,
+        "profile": str(profile) if profile else None,
+    }
+    command = [sys.executable, __file__, "--child", json.dumps(spec)]
+    done = run_capped(command, cap_mib, args.model, args.timeout)
+    out = done.pop("out", None)
+    return done if out is None else {**json.loads(out.splitlines()[-1]), **done}
+
+
+def measure(args: argparse.Namespace, cap: str, language: str, profiles: dict[str, Path]) -> Run:
+    """All ways in turn, over and over, each time on another passage."""
+    _, passages = parts(language, args.prompt)
+    chosen = {"cold": None, "right": profiles[language], "wrong": profiles[WRONG[language]]}
+    runs: dict[str, list[Run]] = {way: [] for way in WAYS}
+    for turn in range(args.repeat):
+        for way in WAYS:
+            runs[way].append(one_run(args, cap, passages[turn % len(passages)], chosen[way]))
+    row: Run = {"cap": cap, "language": language}
+    for way, done in runs.items():
+        names = [*_COLUMNS, *(f"hit_rate_{n}" for n in COUNTS)]
+        values = {name: [run[name] for run in done if name in run] for name in names}
+        row[way] = {n: statistics.median(v) if v else None for n, v in values.items()}
+        errors = [run["error"] for run in done if "error" in run]
+        row[way] |= {"error": errors[0]} if errors else {}
+        cells = [row[way][name] for name in _COLUMNS]
+        told = " | ".join("        -" if cell is None else f"{cell:9.2f}" for cell in cells)
+        print(f"{cap:>6} | {language:>8} | {way:>6} | {told}", flush=True)
+    return row | {"runs": runs}
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--cap", action="append", required=True, help="such as 500M")
+    parser.add_argument("--budget", help="by default the cap / 1.1")
+    parser.add_argument("--language", action="append", choices=LANGUAGES, help="default: all")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--prompt", type=int, default=100, help="characters of a prompt")
+    parser.add_argument("--io", default="auto")
+    parser.add_argument("--policy", default="decay")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--timeout", type=float, default=120.0, help="of one run, in seconds")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make the profiles, then measure every cap and language."""
+    if sys.argv[1:2] == ["--child"]:
+        child(json.loads(sys.argv[2]))
+        return
+    if sys.argv[1:2] == ["--profile"]:
+        model, language, path = sys.argv[2:]
+        make_profile(Path(model), parts(language)[0], Path(path))
+        return
+    args = arguments()
+    languages = tuple(args.language or LANGUAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        profiles = {}
+        for language in {*languages, *(WRONG[language] for language in languages)}:
+            profiles[language] = Path(folder) / f"{language}.json"
+            # In a process of its own: what this one had in memory would count as every run's peak.
+            spec = [str(args.model), language, str(profiles[language])]
+            subprocess.run([sys.executable, __file__, "--profile", *spec], check=True)
+        print(
+            f"{'cap':>6} | {'prompt':>8} | {'way':>6} | {' | '.join(f'{c:>9}' for c in _COLUMNS)}"
+        )
+        try:
+            rows = [measure(args, cap, one, profiles) for cap in args.cap for one in languages]
+        except OSError as error:
+            sys.exit(
+                f"no run under a memory cap is possible here: {error}; it takes root, on Linux"
+            )
+    print(json.dumps({"model": args.model.name, "repeat": args.repeat, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

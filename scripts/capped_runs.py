@@ -1,0 +1,79 @@
+"""Runs of programs from a cold page cache under a memory cap, and what the disk can do.
+
+Owns processes and their measures; what is run and how it is compared is the callers' affair.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from memory_cap import cgroup, drop_pages
+
+Run = dict[str, Any]
+
+_READ_BYTES = 1 << 20
+_READERS = (4, 16)
+
+
+def run_capped(command: list[str], cap_mib: int | None, model: Path, limit_s: float) -> Run:
+    """Run a command from a cold cache, capped or not: what it printed, and what it took."""
+    drop_pages(model)
+    if cap_mib is None:
+        return _run(command, limit_s)
+    with cgroup("memory") as group:
+        group.limit_memory(cap_mib << 20)
+        return _run(group.enter(command), limit_s)
+
+
+def _run(command: list[str], limit_s: float) -> Run:
+    """Run a command; its peak memory and the bytes that it read from the disk, as wait4 tells."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=out, stderr=errors)
+        started, status = time.monotonic(), None
+        while status is None:
+            pid, code, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                status = os.waitstatus_to_exitcode(code)
+            elif time.monotonic() - started > limit_s:
+                process.kill()
+                os.wait4(process.pid, 0)
+                process.returncode = -9
+                return {"error": f"not done after {limit_s:.0f} s"}
+            else:
+                time.sleep(0.02)
+        process.returncode = status
+        out.seek(0)
+        errors.seek(0)
+        if status:
+            return {"error": (errors.read().strip().splitlines() or [f"ended with {status}"])[-1]}
+        peak = {"peak_mib": usage.ru_maxrss / 1024, "disk_bytes": usage.ru_inblock * 512}
+        return {"out": out.read(), **peak}
+
+
+def disk_speed(path: Path) -> float:
+    """Bytes a second of large reads around the page cache, at random places, many at once."""
+    return max(_disk_speed(path, readers, n_reads=512) for readers in _READERS)
+
+
+def _disk_speed(path: Path, readers: int, n_reads: int) -> float:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    places = [random.randrange(path.stat().st_size // _READ_BYTES) for _ in range(n_reads)]
+
+    def read(share: list[int]) -> None:
+        buffer = mmap.mmap(-1, _READ_BYTES)
+        for place in share:
+            os.preadv(descriptor, [buffer], place * _READ_BYTES)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(readers) as pool:
+        list(pool.map(read, [places[i::readers] for i in range(readers)]))
+    os.close(descriptor)
+    return n_reads * _READ_BYTES / (time.perf_counter() - started)

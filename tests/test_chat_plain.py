@@ -1,0 +1,248 @@
+"""``moestream chat`` in plain lines, as a process."""
+
+import json
+import os
+import pty
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from alphabet_model import ALPHABET, write_alphabet_model
+from command_line import Argument, run, start, wait_for_output
+
+from moestream.experts.trace import read_trace
+
+BACKEND = "cpu" if find_spec("moestream._native") else "reference"
+USE_BACKEND = ["--backend", BACKEND]
+
+
+def chat(
+    model: Path, lines: str | bytes, *arguments: Argument, **options: object
+) -> tuple[int, str, str]:
+    data = lines.encode() if isinstance(lines, str) else lines
+    done = run("chat", model, *USE_BACKEND, *arguments, stdin=data, **options)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_each_line_is_a_turn_and_stdout_has_the_answers_alone(alphabet: Path) -> None:
+    code, out, err = chat(alphabet, "hello\n\nagain")
+    assert (code, out) == (0, f"{ALPHABET}\n{ALPHABET}\n")
+    (choices,) = err.splitlines()
+    assert choices.startswith(f"backend {BACKEND}, context 8192, seed ")
+    assert chat(alphabet, "hello\n", "-q") == (0, f"{ALPHABET}\n", "")
+    assert chat(alphabet, "", "-q") == (0, "", "")
+
+
+def test_commands_work_on_the_conversation(alphabet: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "a talk.json"
+    lines = f"""one
+two
+/undo
+/save "{saved}"
+/clear
+/load {saved}
+/set predict 3
+three
+/retry
+/stats
+/model
+/quit
+never said"""
+    code, out, err = chat(alphabet, lines, "-sys", "Be brief.")
+    assert (code, out) == (0, f"{ALPHABET}\n{ALPHABET}\nabc\nabc\n")
+    told = err.splitlines()
+    for words in (
+        "took back: two",
+        f"saved 1 turn to {saved}",
+        "forgot 1 turn",
+        f"loaded 1 turn from {saved}; the last: one",
+        "predict is 3",
+        "ended after 3 tokens, as predict is set",
+        f"the model is {alphabet}: {alphabet}",
+        "last answer",
+    ):
+        assert words in told, words
+    messages = json.loads(saved.read_text(encoding="utf-8"))["messages"]
+    assert [m["content"] for m in messages] == ["Be brief.", "one", ALPHABET]
+
+
+def test_the_system_prompt_can_be_seen_and_changed(alphabet: Path) -> None:
+    code, _, err = chat(
+        alphabet, "/system\n/system Be kind.\n/system\n/system none\n/system\n", "-v"
+    )
+    assert code == 0
+    assert [line for line in err.splitlines() if "system prompt" in line] == [
+        "no system prompt",
+        "system prompt set",
+        "system prompt: Be kind.",
+        "no system prompt",
+        "no system prompt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("/hlep", "no command is called /hlep; did you mean /help?"),
+        ("/xyzzy", "no command is called /xyzzy; /help lists them"),
+        ("/undo", "nothing has been said yet"),
+        ("/retry", "nothing has been said yet"),
+        ("/drop", "nothing has been said yet"),
+        ("/clear now", "/clear takes nothing after it, not 'now'"),
+        ("/set temp", "/set temp needs a value"),
+        ("/set tmp 1", "nothing that can be set is called 'tmp'; did you mean temp?"),
+        ("/set temp hot", "temp is 'hot', expected a number"),
+        ("/save", "/save needs the name of a file"),
+        ("/load", "/load needs the name of a file"),
+        ('/save "a', "No closing quotation"),
+        ("/load /no/such/file", "/no/such/file: No such file or directory"),
+        ("/load .", ".: Is a directory"),
+        ("/save /no/such/file", "No such file or directory"),
+        ("/model nonesuch", "no model is called 'nonesuch'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_the_chat_goes_on(
+    line: str, complaint: str, alphabet: Path
+) -> None:
+    code, out, err = chat(alphabet, f"{line}\nhello\n", "-q")
+    assert (code, out) == (1, f"{ALPHABET}\n")
+    (told,) = err.splitlines()
+    assert told.startswith("error: ")
+    assert complaint in told
+
+
+def test_a_file_that_is_no_conversation_is_not_overwritten(alphabet: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("keep me", encoding="utf-8")
+    code, _, err = chat(alphabet, f"/save {notes}\n/load {notes}\n", "-q")
+    assert code == 1
+    assert "exists and is no conversation" in err.splitlines()[0]
+    assert "is not JSON" in err.splitlines()[1]
+    assert notes.read_text(encoding="utf-8") == "keep me"
+
+
+def test_a_full_context_says_what_can_be_done(alphabet: Path) -> None:
+    lines = "one\ntwo\nthree\n/drop 1\nthree\n"
+    code, out, err = chat(alphabet, lines, "-q", "-c", "120")
+    assert (code, out) == (1, f"{ALPHABET}\n" * 3)
+    (told,) = err.splitlines()
+    assert "with this message the conversation takes 128 tokens, and the context holds 120" in told
+    assert "/drop forgets the oldest turns" in told
+    code, out, err = chat(alphabet, "one\ntwo\nthree\n", "-c", "120", "--context-shift")
+    assert (code, out) == (0, f"{ALPHABET}\n" * 3)
+    assert "dropped the 1 oldest turn to make room" in err
+    code, out, err = chat(alphabet, "x" * 200, "-q", "-c", "120")
+    assert (code, out) == (1, "")
+    assert "shorten it, or start with a larger --ctx-size" in err
+
+
+def test_reasoning_is_shown_aside_or_not_at_all(alphabet: Path, tmp_path: Path) -> None:
+    template = tmp_path / "thinks.jinja"
+    template.write_text("{{ messages[-1].content }}<think>{{ '\\n' }}", encoding="utf-8")
+    thinks = ("--chat-template", template, "-q")
+    assert chat(alphabet, "hello\n", *thinks) == (0, "", f"{ALPHABET}\n")
+    assert chat(alphabet, "hello\n", *thinks, "--reasoning", "hide") == (0, "", "")
+    assert chat(alphabet, "hello\n", *thinks, "--reasoning", "show") == (0, f"{ALPHABET}\n", "")
+
+
+def test_another_model_goes_on_with_the_conversation(alphabet: Path, tmp_path: Path) -> None:
+    other = write_alphabet_model(tmp_path / "other.gguf")
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"no model")
+    lines = f"hello\n/model {broken}\nstill here\n/model {other}\nand here\n/stats\n"
+    code, out, err = chat(alphabet, lines)
+    assert (code, out) == (1, f"{ALPHABET}\n" * 3)
+    assert f"the model is {other}; the conversation goes on" in err
+    (prompt,) = [line for line in err.splitlines() if line.startswith("  prompt ")]
+    assert " 0 of them kept from before" in prompt
+    assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_a_trace_is_of_all_turns_and_one_model(alphabet: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.route.csv"
+    code, _, err = chat(alphabet, f"hello\nagain\n/model {alphabet}\n", "--trace", path)
+    assert code == 1
+    assert "--trace FILE is of one model" in err
+    assert set(read_trace(path).rows["turn"].tolist()) == {0, 1}
+
+
+def test_streaming_tells_of_itself(alphabet: Path) -> None:
+    code, out, err = chat(alphabet, "hello\n/stats\n", "--budget", "1M", "--io", "pread")
+    assert (code, out) == (0, f"{ALPHABET}\n")
+    assert "experts streamed within 1.00M" in err
+    assert "of 56 experts asked for in decode" in err
+
+
+def test_input_is_utf8_and_output_what_the_locale_has(alphabet: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    code, out, _ = chat(alphabet, "perché\n".encode(), "-q", env=ascii_only)
+    assert (code, out) == (0, f"{ALPHABET[:-1]}?\n")
+    code, out, _ = chat(alphabet, b"caf\xe9 \x00\n", "-q")
+    assert (code, out) == (0, f"{ALPHABET}\n")
+
+
+def test_a_model_without_a_template_says_what_to_pass(tmp_path: Path) -> None:
+    path = write_alphabet_model(tmp_path / "model.gguf", chat=False)
+    code, out, err = chat(path, "hello\n", "-q")
+    assert (code, out) == (1, "")
+    assert "pass --chat-template" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["-sys", b"caf\xe9"], "the system prompt is not UTF-8 text"),
+        (["--stop", ""], "--stop is empty"),
+        (["--reasoning", "loud"], "'loud' is not one of"),
+        (["-q", "-v"], "--quiet and --verbose exclude each other"),
+    ],
+)
+def test_options_that_make_no_sense_are_usage_errors(
+    arguments: list[Argument], complaint: str
+) -> None:
+    done = run("chat", *arguments)
+    assert done.returncode == 2
+    assert complaint in " ".join(done.stderr.split())
+
+
+ENDLESS = "{{ messages[-1].content }}0"
+
+
+def test_ctrl_c_ends_a_pipe_with_what_was_written(alphabet: Path, tmp_path: Path) -> None:
+    template = tmp_path / "endless.jinja"
+    template.write_text(ENDLESS, encoding="utf-8")
+    process = start(
+        "chat", alphabet, *USE_BACKEND, "--chat-template", template, "-c", "1000000", stdin=-1
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"hello\nagain\n")
+    process.stdin.flush()
+    first = wait_for_output(process.stdout)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    text = (first + out).decode()
+    assert text.endswith("\n")
+    assert ("1234567890" * 100_000).startswith(text.rstrip("\n"))
+
+
+def test_ctrl_c_stops_an_answer_alone_where_lines_are_typed(alphabet: Path, tmp_path: Path) -> None:
+    template = tmp_path / "endless.jinja"
+    template.write_text(ENDLESS, encoding="utf-8")
+    parent, child = pty.openpty()
+    process = start(
+        "chat", alphabet, *USE_BACKEND, "--chat-template", template, "-c", "1000000", stdin=child
+    )
+    os.close(child)
+    os.write(parent, b"hello\n")
+    wait_for_output(process.stdout)
+    process.send_signal(signal.SIGINT)
+    os.write(parent, b"/undo\n/quit\n")
+    _, err = process.communicate(timeout=60)
+    os.close(parent)
+    assert process.returncode == 0, err
+    assert b"stopped; what there is of the answer is kept" in err
+    assert b"took back: hello" in err

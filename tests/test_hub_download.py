@@ -1,0 +1,228 @@
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_hub import COMMIT, FakeHub, fake_hub
+
+from moestream.errors import DownloadError, ModelNotFoundError
+from moestream.hub import local, parse_reference, repository_folder
+from moestream.hub.download import Outcome, download
+from moestream.hub.listing import list_repository
+from moestream.hub.reference import choose
+
+SHARDS = [f"Q8_0/model-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+FILE = "model-Q4_K_M.gguf"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    random_bytes = random.Random(0).randbytes
+    names = ["README.md", FILE, *SHARDS]
+    with fake_hub({name: random_bytes(50_000 + 1000 * len(name)) for name in names}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("MOESTREAM_CACHE", str(tmp_path / "cache"))
+        # What a connection loses when it breaks is less than one of these.
+        monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+        yield hub
+
+
+def pull(what: str = FILE, steps: list[tuple[str, int, int]] | None = None) -> Outcome:
+    reference = parse_reference(f"hf:org/model:{what}")
+    listing = list_repository(reference.repository)
+    model = choose(reference, listing.models(), "the hub")
+    report = None if steps is None else lambda *step: steps.append(step)
+    return download(listing, model, progress=report)
+
+
+def files_here() -> dict[str, bytes]:
+    folder = repository_folder("org/model")
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (".lock", local.RECORD)
+    }
+
+
+def test_a_file_comes_whole_from_the_commit_that_was_listed(hub: FakeHub) -> None:
+    steps: list[tuple[str, int, int]] = []
+    outcome = pull(FILE, steps)
+    size = len(hub.files[FILE])
+    assert files_here() == {FILE: hub.files[FILE]}
+    assert outcome == Outcome(repository_folder("org/model") / FILE, size, size)
+    assert steps[0] == (FILE, 0, size)
+    assert steps[-1] == (FILE, size, size)
+    assert f"/org/model/resolve/{COMMIT}/{FILE}" in [request.path for request in hub.requests]
+
+
+def test_what_is_here_is_not_fetched_again(hub: FakeHub) -> None:
+    pull()
+    hub.requests.clear()
+    assert pull().fetched_bytes == 0
+    assert [request.path.partition("?")[0] for request in hub.requests] == ["/api/models/org/model"]
+
+
+def test_a_file_that_was_put_there_by_hand_is_hashed_not_fetched(hub: FakeHub) -> None:
+    path = repository_folder("org/model") / FILE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(hub.files[FILE])
+    assert pull().fetched_bytes == 0
+    assert hub.of_cdn() == []
+
+
+def test_a_new_version_replaces_the_old_one(hub: FakeHub) -> None:
+    pull()
+    hub.files[FILE] = hub.files[FILE][::-1]
+    pull()
+    assert files_here() == {FILE: hub.files[FILE]}
+
+
+def test_all_shards_come_at_once(hub: FakeHub) -> None:
+    outcome = pull("Q8_0")
+    assert outcome.path == repository_folder("org/model") / SHARDS[0]
+    assert files_here() == {name: hub.files[name] for name in SHARDS}
+
+
+def test_a_dropped_connection_is_taken_up_where_it_broke(hub: FakeHub) -> None:
+    hub.drops = [20_000]
+    pull()
+    assert files_here() == {FILE: hub.files[FILE]}
+    starts = [request.headers.get("range") for request in hub.of_cdn()]
+    assert starts == [None, "bytes=20000-"]
+
+
+def test_a_download_that_gave_up_is_resumed_by_the_next(hub: FakeHub) -> None:
+    hub.drops = [30_000] + [0] * 10
+    with pytest.raises(DownloadError, match=r"could not be read .* what was fetched is kept"):
+        pull()
+    (name, begun), *others = files_here().items()
+    assert others == []
+    assert name.endswith(".part")
+    assert begun == hub.files[FILE][: len(begun)]
+    assert len(begun) == 30_000
+
+    hub.drops.clear()
+    hub.requests.clear()
+    outcome = pull()
+    assert outcome.fetched_bytes == len(hub.files[FILE]) - 30_000
+    assert [request.headers["range"] for request in hub.of_cdn()] == ["bytes=30000-"]
+    assert files_here() == {FILE: hub.files[FILE]}
+
+
+def test_a_server_without_ranges_makes_it_start_again(hub: FakeHub) -> None:
+    hub.drops, hub.ignores_ranges = [30_000], True
+    pull()
+    assert files_here() == {FILE: hub.files[FILE]}
+
+
+def test_what_was_begun_of_an_old_version_is_not_taken_up(hub: FakeHub) -> None:
+    hub.drops = [30_000] + [0] * 10
+    with pytest.raises(DownloadError):
+        pull()
+    hub.drops.clear()
+    hub.files[FILE] = hub.files[FILE][::-1]
+    pull()
+    assert files_here()[FILE] == hub.files[FILE]
+
+
+def test_damaged_bytes_of_an_earlier_download_are_found_out(hub: FakeHub) -> None:
+    hub.drops = [30_000] + [0] * 10
+    with pytest.raises(DownloadError):
+        pull()
+    hub.drops.clear()
+    (part,) = repository_folder("org/model").glob("*.part")
+    part.write_bytes(b"x" + part.read_bytes()[1:])
+    with pytest.raises(DownloadError, match="sha256"):
+        pull()
+    assert files_here() == {}
+
+
+def test_a_wrong_hash_leaves_nothing(hub: FakeHub) -> None:
+    hub.stated_sha256[FILE] = "0" * 64
+    with pytest.raises(DownloadError, match=f"{FILE} came with sha256 .* hub states 0000"):
+        pull()
+    assert files_here() == {}
+
+
+def test_one_bad_shard_keeps_the_good_ones_for_the_next_time(hub: FakeHub) -> None:
+    hub.stated_sha256[SHARDS[1]] = "0" * 64
+    with pytest.raises(DownloadError, match="00002-of-00003"):
+        pull("Q8_0")
+    assert SHARDS[1] not in files_here()
+    assert local.find(parse_reference("org/model:Q8_0")) is None
+    hub.stated_sha256.clear()
+    pull("Q8_0")
+    assert files_here() == {name: hub.files[name] for name in SHARDS}
+
+
+def test_a_full_disk_is_seen_before_anything_is_fetched(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(Path.cwd())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+    with pytest.raises(
+        DownloadError, match=r"needs 0\.00 GB more.* 0\.00 GB free.*MOESTREAM_CACHE"
+    ):
+        pull()
+    assert hub.of_cdn() == []
+    assert files_here() == {}
+
+
+def test_a_disk_that_fills_up_meanwhile_keeps_what_came(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("moestream.hub.partial.PartialFile.write", refuse)
+    with pytest.raises(DownloadError, match=r"could not write .* No space left on device"):
+        pull()
+    assert FILE not in files_here()
+
+
+def test_a_file_that_is_listed_but_missing(hub: FakeHub) -> None:
+    hub.lost = {FILE}
+    with pytest.raises(DownloadError, match="lists a file of org/model that it does not have"):
+        pull()
+    assert FILE not in files_here()
+
+
+def test_a_gated_repository_says_how_to_get_in(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.token = "hf_secret"
+    with pytest.raises(DownloadError, match=r"gated: accept its terms at .*/org/model.*HF_TOKEN"):
+        pull()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    pull()
+    assert files_here()[FILE] == hub.files[FILE]
+    # The token is the hub's: it must not go where the redirect leads.
+    assert [request for request in hub.of_cdn() if "authorization" in request.headers] == []
+
+
+def test_a_repository_that_is_not_there(hub: FakeHub) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"has no org/other, or it is private"):
+        list_repository("org/other")
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match=r"could not be read from http://127\.0\.0\.1:9"):
+        list_repository("org/model")
+
+
+def test_removing_takes_the_files_and_what_was_begun(hub: FakeHub) -> None:
+    pull("Q8_0")
+    hub.drops = [30_000] + [0] * 10
+    with pytest.raises(DownloadError):
+        pull()
+    assert local.remove(parse_reference("org/model:Q8_0")) == sum(len(hub.files[n]) for n in SHARDS)
+    assert [name for name in files_here() if name in SHARDS] == []
+    assert local.remove(parse_reference(f"org/model:{FILE}")) == 30_000
+    assert not repository_folder("org/model").exists()
+    with pytest.raises(ModelNotFoundError):
+        local.remove(parse_reference(f"org/model:{FILE}"))

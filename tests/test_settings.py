@@ -1,0 +1,69 @@
+from dataclasses import fields
+
+import pytest
+
+from moestream.chat.settings import Settings
+from moestream.sampling import SamplingParams
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("temp", "0", "0.0"),
+        ("temperature", "1.5", "1.5"),
+        ("TOP-K", "7", "7"),
+        ("top_p", "0.5", "0.5"),
+        ("repeat-last-n", "-1", "-1"),
+        ("presence-penalty", "-0.5", "-0.5"),
+        ("seed", "42", "42"),
+        ("predict", "10", "10"),
+        ("predict", "-1", "-1"),
+        ("reasoning", "hide", "hide"),
+        ("context-shift", "on", "on"),
+    ],
+)
+def test_what_is_set_is_shown(name: str, value: str, shown: str) -> None:
+    settings = Settings()
+    settings.set(name, value)
+    key = name.lower().replace("_", "-").replace("temperature", "temp")
+    assert dict(settings.shown())[key] == shown
+    others = Settings()
+    others.set(name, value)
+    assert settings == others
+
+
+def test_every_sampling_parameter_can_be_set_to_what_is_shown() -> None:
+    settings = Settings(SamplingParams(seed=5))
+    assert len(settings.names()) == len(fields(SamplingParams)) + 3
+    for name, value in settings.shown():
+        settings.set(name, value)
+    assert settings == Settings(SamplingParams(seed=5))
+
+
+def test_a_seed_of_minus_one_draws_one() -> None:
+    settings = Settings()
+    settings.set("seed", "-1")
+    assert settings.sampling.seed is not None
+    assert 0 <= settings.sampling.seed < 2**32
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("tmp", "1", "'tmp'; did you mean temp"),
+        ("colour", "1", "'colour'; temp, top-k, "),
+        ("temp", "hot", "temp is 'hot', expected a number"),
+        ("temp", "-1", "temperature is -1.0, expected 0 or more"),
+        ("temp", "nan", "temperature is nan, expected a finite number"),
+        ("top-k", "1.5", "top-k is '1.5', expected a whole number"),
+        ("seed", "-2", "seed is -2, expected 0 to 4294967295, or -1"),
+        ("predict", "many", "predict is 'many', expected a whole number"),
+        ("reasoning", "loud", "reasoning is 'loud', expected show, dim, hide"),
+        ("context-shift", "1", "context-shift is '1', expected on or off"),
+    ],
+)
+def test_what_cannot_be_says_what_can(name: str, value: str, complaint: str) -> None:
+    settings = Settings()
+    with pytest.raises(ValueError, match=complaint):
+        settings.set(name, value)
+    assert settings == Settings()
