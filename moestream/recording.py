@@ -23,6 +23,7 @@ from moestream.experts.profiles import (
 from moestream.experts.store import expert_sizes
 from moestream.experts.trace import DECODE, PREFILL, TraceHeader
 from moestream.experts.trace_writer import TraceWriter
+from moestream.guess_recording import GuessRecorder
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.session import Session
 
@@ -135,10 +136,15 @@ class ProfileRecorder:
 
 
 class Recording:
-    """What a run was asked to record: a trace, a profile, both, or nothing. A context manager."""
+    """What a run was asked to record, if anything: trace, guesses, profile. A context manager."""
 
     def __init__(
-        self, engine: Engine, *, trace: Path | None = None, profile: Path | None = None
+        self,
+        engine: Engine,
+        *,
+        trace: Path | None = None,
+        guesses: Path | None = None,
+        profile: Path | None = None,
     ) -> None:
         """Begin.
 
@@ -148,11 +154,13 @@ class Recording:
         # The profile first: it makes no file before the end.
         self.profile = None if profile is None else ProfileRecorder(profile, engine)
         self.trace = None if trace is None else TraceRecorder(trace, engine)
+        self.guesses = None if guesses is None else GuessRecorder(guesses, engine)
         self._stack = ExitStack()
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver | None:
         """Return what is to be called with every routing event of ``session`` in one turn."""
-        observers = [] if self.trace is None else [self.trace.observer(session, turn)]
+        traced = (self.trace, self.guesses)
+        observers = [to.observer(session, turn) for to in traced if to is not None]
         if self.profile is not None:
             observers.append(self.profile.observe)
         if len(observers) < 2:
@@ -165,7 +173,7 @@ class Recording:
         return record
 
     def __enter__(self) -> Self:
-        for recorder in (self.profile, self.trace):
+        for recorder in (self.profile, self.trace, self.guesses):
             if recorder is not None:
                 self._stack.enter_context(recorder)
         return self

@@ -33,11 +33,16 @@ LEVERS: dict[str, Run] = {
     "lru": {"io": "direct", "prefetch": False, "policy": "lru"},
     "decay+prefetch": {"io": "direct", "prefetch": True, "policy": "decay"},
     "blend+prefetch": {"io": "direct", "prefetch": True, "policy": "blend"},
+    "lfu": {"io": "direct", "prefetch": False, "policy": "lfu"},
+    "adaptive": {"io": "direct", "prefetch": False, "layer_budget": "adaptive"},
+    "fate": {"io": "direct", "policy": "arc", "layer_budget": "shallow", "prefetch_mass": 1.0},
+    "moepic": {"io": "direct", "policy": "lcp", "layer_budget": "adaptive"},
     "madvise": {"io": "madvise"},
     "pread": {"io": "pread"},
     "auto": {},
 }
-"""What is different from the defaults. ``demand`` keeps nothing: each token reads its experts."""
+"""What is different from the defaults. ``demand`` keeps nothing: each token reads its experts.
+``fate`` and ``moepic`` are what of those systems leaves the output exact."""
 QUICK = ("decay", "blend", "blend+prefetch", "auto")
 COLUMNS = {
     "tps": "tok/s",

@@ -64,6 +64,8 @@ WAYS: list[list[str]] = [
     ["--pin", "none"],
     ["--policy", "blend", "--half-life", "8"],
     ["--window", "16", "--pin", "copy"],
+    ["--prefetch-mass", "0.9"],
+    *(["--layer-budget", kind] for kind in ("uniform", "shallow", "adaptive")),
 ]
 
 
@@ -76,6 +78,10 @@ def test_every_way_to_stream_gives_the_same_text(way: list[str], alphabet: Path)
     for flag, chosen in zip(way[::2], way[1::2], strict=False):
         if flag in ("--io", "--policy"):
             assert choices[flag[2:]] == chosen
+        if flag == "--prefetch-mass":
+            assert choices["prefetch_mass"] == float(chosen)
+        if flag == "--layer-budget":
+            assert choices["layer_budget"] == chosen
         if flag == "--prefetch-layers":
             assert choices["prefetch_layers"] == int(chosen)
     if "--no-prefetch" in way:
@@ -96,6 +102,8 @@ def test_json_tells_of_residency(alphabet: Path) -> None:
         "pin": "copy",
         "policy": "decay",
         "prefetch_layers": 1,
+        "layer_budget": "global",
+        "prefetch_mass": None,
         "profile": None,
     }
 

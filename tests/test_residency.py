@@ -5,9 +5,11 @@ import random
 import numpy as np
 import pytest
 
-from moestream.experts.policies import POLICIES, Decay
+from moestream.experts.budgets import split_budget
+from moestream.experts.policies import POLICIES, Decay, Policy
 from moestream.experts.pool import NONE, Pool
 from moestream.experts.reads import ABSENT, FAILED, QUEUED, READING, READY
+from moestream.experts.shares import by_layer
 from moestream.experts.slots import SlotResidency
 
 LAYERS, EXPERTS, K = 4, 8, 2
@@ -162,6 +164,35 @@ def test_every_expert_is_handed_out_once_and_is_what_it_should_be(name: str, slo
             check_slots(pool)
     counts = residency.stats()
     assert counts.decode.hits + counts.decode.misses == 54 * LAYERS * K
+
+
+@pytest.mark.parametrize("kind", ["uniform", "shallow", "adaptive"])
+@pytest.mark.parametrize("slots", [2, 5, 11, 20, 31])
+def test_layers_with_shares_of_their_own_leak_no_slot(kind: str, slots: int) -> None:
+    def policy(sizes: list[int], budget_bytes: int) -> Policy:
+        shares = split_budget(kind, budget_bytes, dict.fromkeys(range(LAYERS), EXPERTS * SLOT))
+        return by_layer(kind, Decay, shares, EXPERTS, K)(sizes, budget_bytes)
+
+    residency, pool, reader = make(slots, policy=policy, spare=3, seed=slots)
+    chance = random.Random(slots)
+    for step in range(120):
+        if step == 90:
+            given = residency.give_back(2 * SLOT)
+            slots -= given // SLOT
+        for layer in range(LAYERS):
+            tokens = 1 if step % 10 else chance.choice([2, 7, 40])
+            rows = ids(*(chance.sample(range(4 if layer else EXPERTS), K) for _ in range(tokens)))
+            if chance.random() < 0.5:
+                residency.speculate((layer + 1) % LAYERS, chance.sample(range(EXPERTS), K), 1)
+            reader.begin_some()
+            used = use(residency, layer, rows, busy=True)
+            assert sorted(used) == sorted(set(rows.ravel().tolist()))
+            held = [slot for slot in pool.slots if slot != NONE]
+            assert len(held) == len(set(held)), "two experts in one slot"
+            assert len(held) + len(pool.arena.free) == slots, "a slot leaked"
+            loose = [key for key, slot in enumerate(pool.slots) if slot != NONE]
+            loose = [key for key in loose if not pool.kept[key] and key not in pool.staged]
+            assert set(loose) <= set(pool._leaving), "a slot is held for nobody"
 
 
 @pytest.mark.parametrize("slots", [2, 5, 12])

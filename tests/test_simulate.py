@@ -17,7 +17,7 @@ from moestream.cli.simulate import POLICIES as OFFERED
 from moestream.errors import BudgetError, TraceError
 from moestream.experts.budgets import LayerBudget, parse_budget, split_budget
 from moestream.experts.policies import HALF_LIFE
-from moestream.experts.simulate import NAMES, PolicySpec, Simulator
+from moestream.experts.simulate import NAMES, Disk, PolicySpec, Simulator
 from moestream.experts.trace import DECODE, PREFILL, TraceHeader, read_trace
 from moestream.experts.trace_writer import TraceWriter
 
@@ -67,7 +67,7 @@ def test_fading_counts_beat_recency_and_frequency_on_real_routing(trace: str, mi
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("layer_budget", ["global", "uniform", "shallow"])
+@pytest.mark.parametrize("layer_budget", ["global", "uniform", "shallow", "adaptive"])
 def test_every_policy_runs_with_every_layer_budget(name: str, layer_budget: LayerBudget) -> None:
     replay = simulator("gemma-4-26b-a4b", layer_budget).run(PolicySpec(name), 2000 * MIB)
     assert 0.5 < replay.hit_rate < 0.85
@@ -159,6 +159,44 @@ def test_budget_is_split() -> None:
     assert split_budget("shallow", 399, layers) == dict.fromkeys(layers, 99)
     many = dict.fromkeys(range(10), 10)
     assert split_budget("shallow", 80, many) == {0: 10, 1: 10} | dict.fromkeys(range(2, 10), 7)
+    small = {0: 10, 1: 200, 2: 200}  # what a layer has no use for goes to the others
+    assert split_budget("uniform", 210, small) == {0: 10, 1: 100, 2: 100}
+
+
+@pytest.mark.parametrize("trace", ["qwen3-30b-a3b", "gemma-4-26b-a4b"])
+@pytest.mark.parametrize("mib", [2000, 4000])
+def test_budget_that_moves_to_where_it_hits_beats_equal_shares(trace: str, mib: int) -> None:
+    equal, moved = (
+        simulator(trace, kind).run(PolicySpec("decay"), mib * MIB)
+        for kind in ("uniform", "adaptive")
+    )
+    assert moved.hit_rate > equal.hit_rate + 0.002
+    assert moved.resident_bytes < 1.01 * mib * MIB  # the prompt is held until its layer runs again
+
+
+def test_split_experts_are_worked_by_hand(tmp_path: Path) -> None:
+    """Three experts of 20 bytes in turn; there is room for two, or for one half of each."""
+    with TraceWriter(tmp_path / "t.csv", TraceHeader(1, 4, 1, {0: 20})) as writer:
+        for step in range(9):
+            writer.record(0, DECODE, step, 0, [step % 3], [1])
+    trace = read_trace(tmp_path / "t.csv")
+    whole, half, best = (
+        Simulator(trace, disk=Disk(10.0, 1.0)).run(PolicySpec("lru", split=split), 40)
+        for split in (1.0, 0.5, None)
+    )
+    assert (whole.hits, whole.bytes_read, whole.stall_s) == (0, 180, 9.0)
+    # Each is read once, then its half: what takes a second is hidden.
+    assert (half.hits, half.bytes_read, half.stall_s) == (6, 120, 3.0)
+    assert (best.split, best.stall_s) == (0.625, pytest.approx(3.0))
+
+
+@pytest.mark.parametrize("policy", ["lru", "decay"])
+def test_a_split_reads_no_fewer_bytes_than_whole_experts(policy: str) -> None:
+    read = [
+        simulator("qwen3-30b-a3b").run(PolicySpec(policy, split=split), 4000 * MIB).bytes_read
+        for split in (1.0, 0.75, 0.5)
+    ]
+    assert read == sorted(read)
 
 
 # The command
@@ -212,6 +250,17 @@ def test_command_counts_what_is_asked_for(tmp_path: Path) -> None:
     assert shared["hits"] == 2
 
 
+def test_command_looks_for_the_best_split() -> None:
+    arguments = [QWEN, "--policy", "lru", "--budget", "25%", "--read-speed", "1G", "--hide-ms", "2"]
+    (best,) = simulate(*arguments, "--split", "auto")
+    tried = simulate(*arguments, "--split", "1,0.875,0.75,0.625,0.5,0.375,0.25")
+    assert best["stall_s"] == min(row["stall_s"] for row in tried)
+    assert best["split"] in {row["split"] for row in tried if row["stall_s"] == best["stall_s"]}
+    told = run("simulate", *arguments, "--split", "auto").stdout
+    assert "share kept of an expert" in told
+    assert "waited a token, ms" in told
+
+
 def test_command_prints_tables() -> None:
     done = run("simulate", QWEN, "--policy", "lru,decay", "--budget", "750M,2000M")
     assert done.returncode == 0
@@ -237,6 +286,10 @@ def test_command_prints_tables() -> None:
         (["--window", "x"], "'x' is not a number"),
         (["--window", "0"], "'0' is not a positive"),
         (["--policy", "lru", "--window", "8"], "--window is for decay"),
+        (["--split", "2"], "'2' is neither auto nor a share"),
+        (["--split", "auto"], "--split auto is about time"),
+        (["--hide-ms", "1"], "--hide-ms is about time"),
+        (["--read-speed", "fast"], "'fast' is no speed"),
     ],
 )
 def test_wrong_options_are_usage_errors(arguments: list[str], message: str) -> None:

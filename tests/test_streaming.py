@@ -70,7 +70,12 @@ EVERY = [
     *(options_of(io=io, pin=pin) for io in READ_METHODS for pin in ("auto", "none")),
     *(options_of(io="direct", policy=policy) for policy in POLICIES),
     options_of(io="direct", prefetch=False),
+    *(options_of(io="direct", layer_budget=kind) for kind in ("uniform", "shallow", "adaptive")),
+    options_of(io="madvise", layer_budget="adaptive", policy="arc"),
     options_of(io="pread", prefetch_layers=3),
+    options_of(io="direct", prefetch_mass=0.9, layer_budget="shallow", policy="arc"),
+    options_of(io="pread", prefetch_mass=1.0, prefetch_layers=2),
+    options_of(io="madvise", prefetch_mass=0.5),
     options_of(io="madvise", prefetch_layers=3, window=4),
 ]
 
@@ -94,6 +99,38 @@ def test_same_logits_bit_for_bit(number, experts_bytes, warm, tokens, resident):
             profile = made_up(engine) if warm else None
             engine.stream(plan(experts_bytes), replace(EVERY[number], profile=profile))
             np.testing.assert_array_equal(logits(engine, tokens), resident[name, backend])
+
+
+def test_guesses_are_widened_where_the_router_is_unsure(tokens):
+    with open_engine("qwen3moe", "cpu") as engine:
+        moe, found = engine.model.layers[1].ffn, []
+        engine.session().forward(tokens[:3], on_route=found.append)
+        for row in range(3):
+            x = found[0].x[row : row + 1]
+            k, (ids, _) = moe.num_experts_per_tok, moe.norm_and_route(x)
+            logits = engine.backend.linear(moe.norm(x), moe.router)[0].astype(float)
+            falling = -np.sort(-np.exp(logits) / np.exp(logits).sum())
+            for mass in (0.01, 0.4, 0.7, 1.0):
+                guess = moe.foresee(x, mass, 2 * k)[0].tolist()
+                needed = int((np.cumsum(falling) < mass).sum()) + 1
+                assert len(guess) == min(max(needed, k), 2 * k)
+                assert guess[:k] == ids[0].tolist()
+
+
+def recall_of(engine: Engine, tokens: list[int]) -> float:
+    logits(engine, tokens)
+    records = engine.streaming.stats().recall.values()
+    return sum(r.predicted for r in records) / sum(r.routed for r in records)
+
+
+def test_wider_guesses_foresee_more(tokens):
+    found = []
+    for mass in (None, 0.6, 1.0):
+        with open_engine("qwen3moe", "cpu") as engine:
+            engine.stream(plan(1 << 16), options_of(io="pread", prefetch_mass=mass))
+            found.append(recall_of(engine, tokens))
+    assert found[0] <= found[1] <= found[2]
+    assert found[0] < found[2]
 
 
 @pytest.mark.parametrize("io", READ_METHODS)
@@ -283,7 +320,11 @@ def test_events_tell_what_was_in_memory_when_the_layer_asked(io, tokens):
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [(options_of(policy="best"), BudgetError), (options_of(io="telepathy"), StorageError)],
+    [
+        (options_of(policy="best"), BudgetError),
+        (options_of(layer_budget="best"), BudgetError),
+        (options_of(io="telepathy"), StorageError),
+    ],
 )
 def test_unknown_choices_name_the_known(options, error):
     with open_engine("qwen3moe") as engine, pytest.raises(error, match="there are: "):

@@ -44,6 +44,7 @@ class Run:
     quiet: bool
     verbose: bool = False
     trace: Path | None = None
+    guesses: Path | None = None
     save_profile: Path | None = None
     parts: list[str] = field(default_factory=list)
     backend: str | None = None
@@ -108,6 +109,13 @@ class Run:
 @sampling_options
 @engine_options
 @streaming_options
+@click.option(
+    "--trace-guesses",
+    cls=Option,
+    section="Streaming",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write what each layer would guess of the next one's routing, for simulate --guesses.",
+)
 @click.pass_context
 def generate(
     ctx: click.Context,
@@ -121,6 +129,7 @@ def generate(
     quiet: bool,
     verbose: bool,
     trace: Path | None,
+    trace_guesses: Path | None,
     save_profile: Path | None,
     sampling: "SamplingParams",
     **engine_options: Any,
@@ -134,7 +143,16 @@ def generate(
         require_text(text, "--stop")
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
-    run = Run(model, sampling.seed, as_json, quiet, verbose, trace, save_profile)
+    run = Run(
+        model,
+        sampling.seed,
+        as_json,
+        quiet,
+        verbose,
+        trace,
+        trace_guesses,
+        save_profile,
+    )
     try:
         with _open(run, engine_options) as engine:
             max_tokens = None if predict < 0 else predict
@@ -180,7 +198,9 @@ def _generate(
         tell_choices(engine, run.seed, verbose=run.verbose)
     run.stats = session.stats
     run.stream = stream = TextStream(tokenizer, stop)
-    with Recording(engine, trace=run.trace, profile=run.save_profile) as recording:
+    with Recording(
+        engine, trace=run.trace, guesses=run.guesses, profile=run.save_profile
+    ) as recording:
         run.profile = recording.profile
         observer = recording.observer(session)
         for token in session.generate(

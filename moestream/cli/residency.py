@@ -102,12 +102,21 @@ def choices_told(engine: "Engine") -> str:
     if streaming is None:
         return "experts mapped" + (f": all fit in {_bytes(plan.budget_bytes)}" if plan else "")
     choices, ahead = streaming.choices, streaming.choices.prefetch_layers
-    prefetch = f"prefetch {_layers(ahead)} ahead" if ahead else "no prefetch"
+    prefetch = f"prefetch {_layers(ahead)} ahead{_mass(choices)}" if ahead else "no prefetch"
     return (
         f"experts streamed within {_bytes(streaming.plan.budget_bytes)}: io {choices.io}, "
-        f"pin {choices.pin}, policy {choices.policy}, {prefetch}"
+        f"pin {choices.pin}, policy {choices.policy}{_by_layer(choices)}, {prefetch}"
         + (f", profile {choices.profile}" if choices.profile else "")
     )
+
+
+def _mass(choices: "Choices") -> str:
+    mass = choices.prefetch_mass
+    return "" if mass is None else f" to a mass of {mass:g}"
+
+
+def _by_layer(choices: "Choices") -> str:
+    return "" if choices.layer_budget == "global" else f" by layer ({choices.layer_budget})"
 
 
 def warnings(engine: "Engine", options: "StreamingOptions | None") -> list[str]:
@@ -161,7 +170,8 @@ def choice_fields(choices: "Choices") -> Fields:
         ("io", f"{choices.io}: {io}"),
         ("pin", f"{choices.pin}: {pin}"),
         ("policy", choices.policy + (": the page cache's" if choices.policy == "none" else "")),
-        ("prefetch", f"{_layers(ahead)} ahead, while it pays" if ahead else "off"),
+        ("layer budget", choices.layer_budget),
+        ("prefetch", f"{_layers(ahead)} ahead{_mass(choices)}, while it pays" if ahead else "off"),
         *([("profile", choices.profile)] if choices.profile else []),
     ]
 

@@ -11,7 +11,14 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, Option
-from moestream.cli.simulate_report import Row, draw, print_report, row_as_json, trace_as_json
+from moestream.cli.simulate_report import (
+    Row,
+    draw,
+    print_report,
+    recall_as_json,
+    row_as_json,
+    trace_as_json,
+)
 from moestream.errors import BudgetError
 
 if TYPE_CHECKING:
@@ -74,6 +81,29 @@ def _number(kind: type[N], text: str) -> N:
         raise ValueError(f"{text!r} is not a number of tokens.") from None
 
 
+def _split(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.01 <= share <= 1:
+        raise ValueError(f"{text!r} is neither auto nor a share from 0.01 to 1.")
+    return share
+
+
+def _speed(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    from moestream.experts.budgets import parse_budget
+
+    if text is None:
+        return None
+    try:
+        return parse_budget(text, 0)
+    except BudgetError:
+        raise click.BadParameter(f"{text!r} is no speed; expected 900M or 3G", ctx, param) from None
+
+
 def _budget(text: str) -> str:
     from moestream.experts.budgets import parse_budget
 
@@ -132,10 +162,36 @@ def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
 @_option(
     "--layer-budget",
     section="Memory",
-    type=click.Choice(["global", "uniform", "shallow"]),
+    type=click.Choice(["global", "uniform", "shallow", "adaptive"]),
     default="global",
     show_default=True,
-    help="One cache; one a layer, of equal size; or the first layers whole, the rest equal.",
+    help="One cache; one a layer, of equal size; the first layers whole, the rest equal; or moved "
+    "to the layers where it hits most.",
+)
+@_option(
+    "--split",
+    "splits",
+    section="Memory",
+    callback=_each(_split),
+    default="1",
+    show_default=True,
+    metavar="LIST",
+    help="Keep this share of an expert, and read the rest at each use; auto takes what stalls "
+    "least and needs --read-speed.",
+)
+@_option(
+    "--read-speed",
+    section="Reading",
+    callback=_speed,
+    metavar="AMOUNT",
+    help="Bytes a second, as 900M or 3G (binary): tell how long reads are waited for.",
+)
+@_option(
+    "--hide-ms",
+    section="Reading",
+    type=click.FloatRange(0),
+    metavar="MS",
+    help="For so long in each layer, reads go on while something is computed.  [default: 0]",
 )
 @_option(
     "--phase",
@@ -154,6 +210,21 @@ def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Any], Any]:
     metavar="N",
     help="Replay the first N tokens without counting them.",
 )
+@_option(
+    "--guesses",
+    section="Prefetch",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What was guessed in the same run, by generate --trace-guesses: tell recall by layer, and "
+    "what would have been in memory or foreseen.",
+)
+@_option(
+    "--prefetch-mass",
+    section="Prefetch",
+    type=click.FloatRange(0, 1, min_open=True),
+    show_default="none",
+    metavar="P",
+    help="Widen guesses until their probabilities reach P, as far as they are recorded.",
+)
 @_option("--json", "as_json", section="Output", is_flag=True, help="Print one JSON object.")
 @_option(
     "--png",
@@ -168,8 +239,13 @@ def simulate(
     windows: tuple[int, ...] | None,
     budgets: tuple[str, ...],
     layer_budget: "LayerBudget",
+    splits: tuple[float | None, ...],
+    read_speed: int | None,
+    hide_ms: float | None,
     phase: "Phase",
     warm_up: int,
+    guesses: Path | None,
+    prefetch_mass: float | None,
     as_json: bool,
     png: Path | None,
 ) -> None:
@@ -179,25 +255,38 @@ def simulate(
     the answer is hit rates and bytes, not speed. belady knows the future and is the bound.
     """
     _check(policies, windows, png)
+    if read_speed is None and (None in splits or hide_ms is not None):
+        flag = "--split auto" if None in splits else "--hide-ms"
+        raise click.UsageError(f"{flag} is about time; say with --read-speed how fast reads are")
+    if prefetch_mass is not None and guesses is None:
+        raise click.UsageError("--prefetch-mass widens guesses; pass them with --guesses")
     from moestream.experts.budgets import parse_budget
-    from moestream.experts.simulate import Simulator
+    from moestream.experts.foresight import Foresight
+    from moestream.experts.simulate import Disk, Simulator
     from moestream.experts.trace import read_trace
 
     with ui.working("reading the trace", quiet=as_json):
+        routing = read_trace(trace)
         simulator = Simulator(
-            read_trace(trace), layer_budget=layer_budget, phase=phase, warm_up=warm_up
+            routing,
+            layer_budget=layer_budget,
+            phase=phase,
+            warm_up=warm_up,
+            disk=None if read_speed is None else Disk(read_speed, (hide_ms or 0.0) / 1e3),
+            foresight=Foresight(routing, read_trace(guesses), prefetch_mass) if guesses else None,
         )
     header = simulator.header
     amounts = [(text, parse_budget(text, header.total_bytes)) for text in budgets]
     if layer_budget == "global":
         _warn_below_floor(amounts, header)
     drawn = (*policies, "belady") if png and "belady" not in policies else policies
-    rows = _replay(simulator, _specs(drawn, half_lives, windows), amounts, quiet=as_json)
+    rows = _replay(simulator, _specs(drawn, half_lives, windows, splits), amounts, quiet=as_json)
     if png:
         draw(png, trace.name, rows)
     if as_json:
         results = [row_as_json(row, layer_budget) for row in rows]
-        ui.print_json({"trace": trace_as_json(trace, simulator), "results": results})
+        told = {"trace": trace_as_json(trace, simulator), "recall": recall_as_json(simulator)}
+        ui.print_json({**told, "results": results})
     else:
         print_report(trace, simulator, rows)
 
@@ -212,15 +301,19 @@ def _check(policies: tuple[str, ...], windows: tuple[int, ...] | None, png: Path
 
 
 def _specs(
-    policies: Sequence[str], half_lives: Sequence[float], windows: Sequence[int] | None
+    policies: Sequence[str],
+    half_lives: Sequence[float],
+    windows: Sequence[int] | None,
+    splits: Sequence[float | None],
 ) -> list["PolicySpec"]:
     from moestream.experts.simulate import FADING, PolicySpec
 
     return [
-        PolicySpec(name, half_life, window)
+        PolicySpec(name, half_life, window, split)
         for name in policies
         for half_life in (half_lives if name in FADING else half_lives[:1])
         for window in (windows if windows and name == "decay" else (None,))
+        for split in splits
     ]
 
 
@@ -240,8 +333,11 @@ def _replay(
     *,
     quiet: bool,
 ) -> list[Row]:
+    from moestream.experts.simulate import SPLITS
+
     rows = []
-    done, total = 0, len(simulator.sets) * len(specs) * len(amounts)
+    runs = sum(len(SPLITS) if spec.split is None else 1 for spec in specs) * len(amounts)
+    done, total = 0, len(simulator.sets) * runs
     with ui.progress(quiet=quiet) as progress:
 
         def report(n_sets: int) -> None:

@@ -31,6 +31,22 @@ def print_report(trace: Path, simulator: "Simulator", rows: Sequence[Row]) -> No
     ui.print_fields(trace.name, fields)
     _print_matrix("hit rate, %", rows, lambda r: f"{100 * r.hit_rate:.1f}")
     _print_matrix("read a token", rows, lambda r: ui.format_bytes(r.bytes_read // r.tokens))
+    if any(spec.split is None for spec, *_ in rows):
+        _print_matrix("share kept of an expert", rows, lambda r: f"{r.split:g}")
+    if simulator.disk is not None:
+        _print_matrix(
+            "waited a token, ms", rows, lambda r: f"{1e3 * (r.stall_s or 0) / r.tokens:.1f}"
+        )
+    if simulator.foresight is not None:
+        _print_matrix("in memory or foreseen, %", rows, lambda r: f"{100 * r.covered_rate:.1f}")
+        ui.print_table(
+            "guesses",
+            ["layer", ">recall, %"],
+            [
+                [str(layer), f"{100 * record.recall:.1f}"]
+                for layer, record in simulator.foresight.recall(simulator.sets).items()
+            ],
+        )
     if any(replay.resident_bytes > 1.001 * n_bytes for _, _, n_bytes, replay in rows):
         ui.note("where a routed set is bigger than its share, more than the budget was resident")
 
@@ -68,6 +84,14 @@ def trace_as_json(trace: Path, simulator: "Simulator") -> dict[str, Any]:
     }
 
 
+def recall_as_json(simulator: "Simulator") -> dict[int, float] | None:
+    """Recall by layer, 0 to 1; None without guesses."""
+    if simulator.foresight is None:
+        return None
+    records = simulator.foresight.recall(simulator.sets)
+    return {layer: record.recall for layer, record in records.items()}
+
+
 def row_as_json(row: Row, layer_budget: str) -> dict[str, Any]:
     """One policy at one budget; sizes in bytes, ``hit_rate`` 0 to 1."""
     from moestream.experts.simulate import FADING
@@ -86,4 +110,9 @@ def row_as_json(row: Row, layer_budget: str) -> dict[str, Any]:
         "hits": replay.hits,
         "bytes_read": replay.bytes_read,
         "resident_bytes": round(replay.resident_bytes),
+        "split": replay.split,
+        "stall_s": replay.stall_s,
+        "covered_rate": None if replay.foreseen is None else replay.covered_rate,
+        "foreseen": replay.foreseen,
+        "wasted": replay.wasted,
     }

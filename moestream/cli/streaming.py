@@ -17,7 +17,10 @@ from moestream.cli.profile_option import complete_profile, file_callback, parts_
 from moestream.errors import BudgetError
 
 POLICIES = ("decay", "blend", "lru", "lfu", "lcp", "lfru", "arc", "random")
-_NAMES = ("io", "pin", "policy", "prefetch", "prefetch_layers", "half_life", "window", "profile")
+_NAMES = (
+    *("io", "pin", "policy", "prefetch", "prefetch_layers", "half_life", "window", "profile"),
+    *("layer_budget", "prefetch_mass"),
+)
 
 
 def streaming_options(body: Body) -> Body:
@@ -88,9 +91,11 @@ def _check(budget: str | None, given: Mapping[str, Any]) -> None:
             f"--pin {pin} goes with --io madvise"
         )
     if pin == "none":
-        _reject("--pin none keeps no expert", given, ("policy", "half_life", "window"))
+        _reject(
+            "--pin none keeps no expert", given, ("policy", "half_life", "window", "layer_budget")
+        )
     if given.get("prefetch") is False:
-        _reject("--no-prefetch reads nothing ahead", given, ("prefetch_layers",))
+        _reject("--no-prefetch reads nothing ahead", given, ("prefetch_layers", "prefetch_mass"))
     if "half_life" in given or "window" in given:
         _check_settings("decay" if policy == "auto" else policy, given)
 
@@ -188,6 +193,13 @@ _HOW = (
         help="Forget uses more than this many tokens ago; for decay.",
     ),
     _option(
+        "--layer-budget",
+        type=click.Choice(["global", "uniform", "shallow", "adaptive"]),
+        show_default="global",
+        help="One cache for all layers; one a layer, of equal size; the first layers whole, the "
+        "rest equal; or moved to the layers where it hits most.",
+    ),
+    _option(
         "--io",
         type=click.Choice(["auto", "madvise", "pread", "direct"]),
         show_default="auto",
@@ -213,6 +225,15 @@ _HOW = (
         show_default="1",
         metavar="N",
         help="How many layers ahead to predict.",
+    ),
+    _option(
+        "--prefetch-mass",
+        type=click.FloatRange(0, 1, min_open=True),
+        callback=require_finite,
+        show_default="none",
+        metavar="P",
+        help="Where the router is unsure, read more than a token uses, twice as many at most: "
+        "until their probabilities reach P.",
     ),
     _option(
         "--profile",

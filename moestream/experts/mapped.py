@@ -77,9 +77,10 @@ class MappedResidency(Residency):
         return self._arrive(layer * self.num_experts, keys, missing, counts)
 
     def _admit(self, keys: list[int]) -> None:
-        if self._policy is None or self._policy.budget_bytes < sum(map(self._size, keys)):
+        policy = self._policy
+        if policy is None or policy.budget_for(keys[0]) < sum(map(self._size, keys)):
             return
-        missing, evicted = self._policy.access(keys, self.token)
+        missing, evicted = policy.access(keys, self.token)
         for key in missing:
             self._wanted[key] = 1
         for key in evicted:
@@ -174,11 +175,9 @@ class MappedResidency(Residency):
         if self._policy is None:
             return 0
         less = min(n_bytes, self._policy.budget_bytes)
-        self._policy.budget_bytes -= less
         pinned = self.counts.pinned_bytes
-        for key in range(len(self._locked)):
-            if self.counts.pinned_bytes <= self._policy.budget_bytes:
-                break
+        for key in self._policy.lower(less, self.token):
+            self._wanted[key] = 0
             self._unlock(key)
         return pinned - self.counts.pinned_bytes
 

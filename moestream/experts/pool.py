@@ -52,6 +52,7 @@ class Pool:
         self._addresses = addresses
         self._leaving: list[int] = []  # dropped while their read was under way
         self._surplus = 0
+        self._token = 0
 
     def admit(self, keys: Sequence[int], token: int, in_use: Collection[int]) -> None:
         """Tell the policy of a routed set, and drop what it drops but for what is ``in_use``.
@@ -59,12 +60,14 @@ class Pool:
         A set bigger than what may be kept is told in parts, so that the policy's idea of what is
         resident never exceeds the slots that there are.
         """
-        if not self.num_kept:
+        self._token = token
+        most = self.policy.budget_for(keys[0]) // self.arena.slot_bytes
+        if not most:
             return
         evicted: list[int] = []
         kept = self.kept
-        for start in range(0, len(keys), self.num_kept):
-            missing, out = self.policy.access(keys[start : start + self.num_kept], token)
+        for start in range(0, len(keys), most):
+            missing, out = self.policy.access(keys[start : start + most], token)
             for key in missing:
                 kept[key] = 1
             for key in out:
@@ -141,7 +144,10 @@ class Pool:
         """Keep at most ``num_slots`` experts from now on; memory goes back as slots come free."""
         less = self.num_kept - min(max(num_slots, 1), self.num_kept)
         self.num_kept -= less
-        self.policy.budget_bytes -= less * self.arena.slot_bytes
+        evicted = self.policy.lower(less * self.arena.slot_bytes, self._token)
+        for key in evicted:
+            self.kept[key] = 0
+        self.release(evicted)
         free = self.arena.free
         spared = [free.pop() for _ in range(min(less, max(len(free) - self.num_spare, 0)))]
         self._surplus += less - len(spared)

@@ -22,7 +22,8 @@ class RoutedSets:
 
     ``keys`` (N,) are ``layer * num_experts + expert``, distinct within a set and ordered by last
     use; set i is ``keys[starts[i] : starts[i + 1]]``. ``layers`` and ``decode`` are (S,), and so is
-    ``tokens``, the forward pass that a set belongs to, counted from 0.
+    ``tokens``, the forward pass that a set belongs to, counted from 0; ``turns`` and ``steps`` are
+    the trace's own numbers of its first row.
     """
 
     keys: NDArray[np.int32]
@@ -30,6 +31,8 @@ class RoutedSets:
     layers: NDArray[np.int32]
     decode: NDArray[np.bool_]
     tokens: NDArray[np.int64]
+    turns: NDArray[np.int32]
+    steps: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -66,6 +69,8 @@ def routed_sets(trace: Trace) -> RoutedSets:
         layers=np.ascontiguousarray(layer[new_set]),
         decode=decode[new_set],
         tokens=np.cumsum(new_pass)[new_set] - 1,
+        turns=turn[new_set],
+        steps=rows["step"][new_set],
     )
 
 

@@ -10,7 +10,7 @@ the set's own, until it is within its budget. Prefill warms the cache as one set
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
 
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from moestream.errors import TraceError
 from moestream.experts.budgets import LayerBudget, split_budget
+from moestream.experts.foresight import Foresight
 from moestream.experts.policies import (
     HALF_LIFE,
     POLICIES,
+    Adaptive,
     Belady,
     Blend,
     Decay,
@@ -38,6 +40,8 @@ BOUNDS = ("belady", "belady-bypass")
 NAMES = (*POLICIES, *BOUNDS)
 FADING = ("decay", "blend")
 """Those that have a half-life."""
+SPLITS = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
+"""Shares of an expert that may be what is kept of it, where the best is looked for."""
 
 Progress = Callable[[int], None]
 """Called with how many routed sets more have been replayed."""
@@ -45,17 +49,40 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """A policy by name; ``half_life`` (of decay and blend) and ``window`` (of decay) in tokens."""
+    """A policy by name; ``half_life`` (of decay and blend) and ``window`` (of decay) in tokens.
+
+    With a ``split`` below 1, what is resident is that share of each expert alone: more experts have
+    room, and the rest of one is read whenever it is used. Without one, the share of ``SPLITS`` that
+    makes a ``Disk`` wait least is looked for.
+
+    Source of the split: MoEpic, arXiv 2509.08342.
+    """
 
     name: str
     half_life: float = HALF_LIFE
     window: int | None = None
+    split: float | None = 1.0
 
     @property
     def label(self) -> str:
         """The name with what it was given: ``lru``, ``decay 32``, ``decay 32 window 256``."""
         half_life = f" {self.half_life:g}" if self.name in FADING else ""
-        return self.name + half_life + ("" if self.window is None else f" window {self.window}")
+        window = "" if self.window is None else f" window {self.window}"
+        split = "" if self.split == 1 else f" split {self.split or 'auto'}"
+        return self.name + half_life + window + split
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """How fast experts are read, and for how long unnoticed: while a layer computes otherwise."""
+
+    bytes_per_s: float
+    hidden_s: float = 0.0
+
+    def stall_s(self, n_bytes: NDArray[np.int64]) -> float:
+        """Time that sets wait for so many bytes each, (S,), in all."""
+        waits = np.maximum(n_bytes / self.bytes_per_s - self.hidden_s, 0.0)
+        return float(waits.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +91,9 @@ class Replay:
 
     ``resident_bytes`` is what was in memory, on average: above the budget where a routed set is
     bigger than the budget or than its layer's share, for experts in use are never dropped.
+    With guesses, ``foreseen`` are misses that had been guessed, and ``wasted`` guesses of experts
+    that were neither in memory nor used. Guesses change nothing of what the policy keeps.
+    ``stall_s`` is what a ``Disk`` makes the counted passes wait.
     """
 
     tokens: int
@@ -71,11 +101,37 @@ class Replay:
     hits: int
     bytes_read: int
     resident_bytes: float
+    split: float = 1.0
+    stall_s: float | None = None
+    foreseen: int | None = None
+    wasted: int | None = None
 
     @property
     def hit_rate(self) -> float:
         """Share of lookups that found the expert in memory, 0 to 1."""
         return self.hits / self.lookups
+
+    @property
+    def covered_rate(self) -> float:
+        """Share of lookups that found the expert in memory or had been foreseen, 0 to 1."""
+        return (self.hits + (self.foreseen or 0)) / self.lookups
+
+
+class _Guessing:
+    """Follows what is resident, set by set, and counts what guesses would have been worth."""
+
+    def __init__(self, foresight: Foresight, counted: NDArray[np.bool_]) -> None:
+        self.foreseen = self.wasted = 0
+        self._guesses = zip(foresight.by_set, counted.tolist(), strict=True)
+        self._resident: set[int] = set()
+
+    def note(self, keys: list[int], missing: list[int], evicted: list[int]) -> None:
+        guess, is_counted = next(self._guesses)
+        if guess is not None and is_counted:
+            self.foreseen += sum(key in guess for key in missing)
+            self.wasted += len(guess - self._resident - set(keys))
+        self._resident.update(missing)
+        self._resident.difference_update(evicted)
 
 
 class Simulator:
@@ -95,9 +151,13 @@ class Simulator:
         layer_budget: LayerBudget = "global",
         phase: Phase = "decode",
         warm_up: int = 0,
+        foresight: Foresight | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self.header = trace.header
         self.sets = routed_sets(trace)
+        self.foresight = foresight
+        self.disk = disk
         self.layer_budget = layer_budget
         passes = np.unique(self.sets.tokens[self.sets.decode | (phase == "all")])[warm_up:]
         if not len(passes):
@@ -110,37 +170,55 @@ class Simulator:
         self, spec: PolicySpec, budget_bytes: int, *, progress: Progress | None = None
     ) -> Replay:
         """Replay the trace through a policy within a budget."""
-        policy = self._policy(spec, budget_bytes)
+        if spec.split is None:
+            tried = (replace(spec, split=split) for split in SPLITS)
+            replays = [self.run(fixed, budget_bytes, progress=progress) for fixed in tried]
+            return min(replays, key=lambda replay: replay.stall_s or 0.0)
+        part_sizes = self._layer_sizes(spec.split)
+        policy = self._policy(spec, part_sizes, budget_bytes)
         access = policy.access
         n_missing, used_bytes = array("q"), array("q")
+        guessing = None if self.foresight is None else _Guessing(self.foresight, self._counted)
         for chunk in self.sets.chunks():
             for keys, token in chunk:
-                n_missing.append(len(access(keys, token)[0]))
+                missing, evicted = access(keys, token)
+                if guessing is not None:
+                    guessing.note(keys, missing, evicted)
+                n_missing.append(len(missing))
                 used_bytes.append(policy.used_bytes)
             if progress is not None:
                 progress(len(chunk))
         misses = np.frombuffer(n_missing, np.int64)[self._counted]
-        lookups = int(self.sets.lengths[self._counted].sum())
-        sizes = np.array(self._layer_sizes)[self.sets.layers[self._counted]]
+        lengths = self.sets.lengths[self._counted]
+        lookups = int(lengths.sum())
+        sizes, parts = (
+            np.array(layer_sizes)[self.sets.layers[self._counted]]
+            for layer_sizes in (self._layer_sizes(1.0), part_sizes)
+        )
+        read_bytes = lengths * sizes - (lengths - misses) * parts
         return Replay(
             tokens=self.tokens,
             lookups=lookups,
             hits=lookups - int(misses.sum()),
-            bytes_read=int((misses * sizes).sum()),
+            bytes_read=int(read_bytes.sum()),
             resident_bytes=float(np.frombuffer(used_bytes, np.int64)[self._counted].mean()),
+            split=spec.split,
+            stall_s=None if self.disk is None else self.disk.stall_s(read_bytes),
+            foreseen=None if guessing is None else guessing.foreseen,
+            wasted=None if guessing is None else guessing.wasted,
         )
 
-    @property
-    def _layer_sizes(self) -> list[int]:
-        """Bytes of one expert by layer; 0 where a layer has none."""
-        return [self.header.expert_bytes.get(n, 0) for n in range(self.header.num_layers)]
+    def _layer_sizes(self, split: float) -> list[int]:
+        """Bytes that a resident expert takes, by layer; 0 where a layer has none."""
+        sizes = (self.header.expert_bytes.get(n, 0) for n in range(self.header.num_layers))
+        return [int(size * split) for size in sizes]
 
     @cached_property
     def _next_uses(self) -> NDArray[np.int64]:
         return next_uses(self.sets.keys, self.sets.starts)
 
-    def _policy(self, spec: PolicySpec, budget_bytes: int) -> Policy:
-        num_experts, sizes = self.header.num_experts, self._layer_sizes
+    def _policy(self, spec: PolicySpec, sizes: list[int], budget_bytes: int) -> Policy:
+        num_experts = self.header.num_experts
         if self.layer_budget == "global":
             keys = [size for size in sizes for _ in range(num_experts)]
             return self._factory(spec, None)(keys, budget_bytes)
@@ -150,6 +228,8 @@ class Simulator:
             self._factory(spec, layer)([size] * num_experts, shares.get(layer, 0))
             for layer, size in enumerate(sizes)
         ]
+        if self.layer_budget == "adaptive":
+            return Adaptive(parts, least=self.header.num_experts_per_tok)
         return Layered(parts)
 
     def _factory(self, spec: PolicySpec, layer: int | None) -> PolicyFactory:

@@ -62,7 +62,7 @@ class SlotResidency(Residency):
         counts.misses += len(missing)
         counts.hits += len(keys) - len(missing)
         base = layer * self.num_experts
-        if not missing and len(uses) == 1 and pool.num_kept >= len(keys):
+        if not missing and len(uses) == 1 and all(pool.kept[key] for key in keys):
             return None
         counts.demand_bytes += (len(missing) - late) * self._bytes[layer]
         absent = set(missing)

@@ -7,12 +7,13 @@ Owns the defaults and the choice of read and pin method. What was chosen can be 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moestream.errors import BudgetError, StorageError
+from moestream.experts.budgets import LayerBudget, split_budget
 from moestream.experts.choose import choose_method
 from moestream.experts.mapped import MappedResidency
 from moestream.experts.policies import HALF_LIFE, POLICIES, PolicyFactory
@@ -20,6 +21,7 @@ from moestream.experts.pool import Pool
 from moestream.experts.profiles import Profile
 from moestream.experts.reads import READ_METHODS, ExpertReader, ReadMethod
 from moestream.experts.residency import Residency
+from moestream.experts.shares import by_layer, layer_slots
 from moestream.experts.slots import SlotResidency
 from moestream.experts.store import ExpertStore
 
@@ -27,6 +29,11 @@ PinMethod = Literal["copy", "mlock", "none"]
 
 POLICY_SETTINGS = {"decay": ("half_life", "window"), "blend": ("half_life",)}
 """Which of the options each policy takes, if any."""
+MOST_GUESSES = 2
+"""Times as many experts as a token routes to may be guessed for a layer, where a guess is unsure.
+
+Each costs room for two: with more, what is kept shrinks by more than guessing better brings.
+"""
 _LOCKED = 0.5
 """Share of the experts' memory that may be locked. With all of it, a capped run thrashed."""
 _SAME_CLASS = 0.03
@@ -45,8 +52,10 @@ class StreamingOptions:
     pin: PinMethod | Literal["auto"] = "auto"
     prefetch: bool = True
     prefetch_layers: int = 1
+    prefetch_mass: float | None = None
     half_life: float = HALF_LIFE
     window: int | None = None
+    layer_budget: LayerBudget = "global"
     profile: Profile | None = None
 
     def factory(self) -> PolicyFactory:
@@ -58,6 +67,11 @@ class StreamingOptions:
         if self.policy not in POLICIES:
             known = ", ".join(["none", *POLICIES])
             raise BudgetError(f"no policy is called {self.policy!r}; there are: {known}")
+        if self.layer_budget not in get_args(LayerBudget):
+            known = ", ".join(get_args(LayerBudget))
+            raise BudgetError(
+                f"no layer budget is called {self.layer_budget!r}; there are: {known}"
+            )
         settings = {name: getattr(self, name) for name in POLICY_SETTINGS.get(self.policy, ())}
         return partial(POLICIES[self.policy], **settings)
 
@@ -72,16 +86,15 @@ def open_residency(
     """Start streaming within ``experts_bytes``.
 
     Raises:
-        BudgetError: an unknown policy.
+        BudgetError: an unknown policy or layer budget.
         StorageError: the file cannot be read by the method asked for.
     """
     factory = options.factory()
     reader = ExpertReader(store, _method(store, options, experts_bytes))
     try:
         if reader.method == "madvise":
-            return _mapped(store, reader, options, factory, experts_bytes)
-        spare = 2 + 2 * num_experts_per_tok * max(options.prefetch_layers, 1)
-        return _slots(store, reader, factory, experts_bytes, spare)
+            return _mapped(store, reader, options, factory, experts_bytes, num_experts_per_tok)
+        return _slots(store, reader, options, factory, experts_bytes, num_experts_per_tok)
     except BaseException:
         reader.close()
         raise
@@ -104,6 +117,7 @@ def _mapped(
     options: StreamingOptions,
     factory: PolicyFactory,
     experts_bytes: int,
+    num_experts_per_tok: int,
 ) -> Residency:
     sizes = [0] * store.num_keys
     for layer, experts in store.layers.items():
@@ -114,6 +128,12 @@ def _mapped(
     wanted = options.pin == "mlock" or (options.pin == "auto" and not fits)
     # Locked pages cannot be given up for those that are paged in: both need room.
     room = min(int(experts_bytes * _LOCKED), store.total_bytes)
+    if options.layer_budget != "global":
+        layer_bytes = {layer: store.num_experts * n for layer, n in _expert_bytes(store).items()}
+        shares = split_budget(options.layer_budget, room, layer_bytes)
+        factory = by_layer(
+            options.layer_budget, factory, shares, store.num_experts, num_experts_per_tok
+        )
     policy = factory(sizes, room) if wanted and room and can_lock(reader, store) else None
     return MappedResidency(
         reader,
@@ -137,25 +157,40 @@ def can_lock(reader: ExpertReader, store: ExpertStore) -> bool:
 def _slots(
     store: ExpertStore,
     reader: ExpertReader,
+    options: StreamingOptions,
     factory: PolicyFactory,
     experts_bytes: int,
-    spare: int,
+    num_experts_per_tok: int,
 ) -> Residency:
     addresses: NDArray[np.uint64] = np.zeros((store.num_keys, 3), np.uint64)
     classes = size_classes(reader.layout.slot_bytes)
+    guesses = num_experts_per_tok * (1 if options.prefetch_mass is None else MOST_GUESSES)
+    spare = 2 + 2 * guesses * max(options.prefetch_layers, 1)
     total = sum(slot_bytes * len(layers) for slot_bytes, layers in classes.items())
+    # Each class gets the same share of what it would need to be wholly in memory.
+    slots = {n: experts_bytes * len(layers) // total for n, layers in classes.items()}
+    if options.layer_budget != "global":
+        shares = layer_slots(options.layer_budget, classes, store.num_experts, slots, spare)
+        slots = {
+            n: sum(shares[layer] for layer in layers) + min(spare, slots[n])
+            for n, layers in classes.items()
+        }
     pools: dict[int, Pool] = {}
     for slot_bytes, layers in classes.items():
-        # Each class gets the same share of what it would need to be wholly in memory.
-        share = experts_bytes * slot_bytes * len(layers) // total
+        make_policy = factory
+        if options.layer_budget != "global":
+            own = {layer: shares[layer] * slot_bytes for layer in layers}
+            make_policy = by_layer(
+                options.layer_budget, factory, own, store.num_experts, num_experts_per_tok
+            )
         pool = Pool(
             reader,
             addresses,
             slot_bytes=slot_bytes,
-            num_slots=share // slot_bytes,
+            num_slots=slots[slot_bytes],
             num_experts=store.num_experts * len(layers),
             spare=spare,
-            make_policy=factory,
+            make_policy=make_policy,
         )
         pools |= dict.fromkeys(layers, pool)
     return SlotResidency(reader, addresses, pools, _expert_bytes(store), store.num_experts)

@@ -54,6 +54,7 @@ class MoE:
         shared_gate: bool = False,
     ) -> None:
         self.backend = weights.backend
+        self.num_experts = num_experts
         self.num_experts_per_tok = num_experts_per_tok
         self.norm_topk_prob = norm_topk_prob
         self.norm = RMSNorm(weights, "ffn_norm.weight", hidden_size, eps)
@@ -73,6 +74,28 @@ class MoE:
         On the layer's own input this is the routing itself; on an earlier layer's it predicts it.
         """
         return self._route(self.norm(x))
+
+    def likeliest(self, x: Array, most: int) -> tuple[NDArray[np.int32], Array]:
+        """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest."""
+        logits = self.backend.linear(self.norm(x), self.router)  # (T, N)
+        return self.backend.route(logits, most, normalise=False)
+
+    def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
+        """Guess what this layer will choose from an earlier layer's ``x`` (1, E): ids (1, n).
+
+        The likeliest experts whose probabilities reach ``mass`` together: k of them where the
+        router is sure, up to ``most`` where it is not.
+
+        Source: Fate, arXiv 2502.12224, which widens its guesses so; by mass is ours.
+        """
+        ids, probabilities = self.likeliest(x, most)
+        n, reached = 0, 0.0
+        for probability in self.backend.to_numpy(probabilities)[0].tolist():
+            if n >= self.num_experts_per_tok and reached >= mass:
+                break
+            reached += probability
+            n += 1
+        return ids[:, :n]
 
     def __call__(self, x: Array, layer: int, on_route: RouteObserver | None = None) -> Array:
         """What the block adds to the residual stream ``x``: (T, E) -> (T, E)."""

@@ -9,10 +9,6 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moestream.backends import Array
 from moestream.experts.memory import Memory, MemoryPlan, plan_memory
 from moestream.experts.prefetch import Predict, Prefetcher
 from moestream.experts.pressure import PressureValve
@@ -20,7 +16,7 @@ from moestream.experts.profiles import Fingerprint
 from moestream.experts.residency import Warmed
 from moestream.experts.statistics import ResidencyStats
 from moestream.experts.store import ExpertStore
-from moestream.experts.streaming import StreamingOptions, open_residency
+from moestream.experts.streaming import MOST_GUESSES, StreamingOptions, open_residency
 from moestream.gguf import GGUFFile
 from moestream.layers.moe import MoE
 
@@ -33,6 +29,8 @@ class Choices:
     pin: str
     policy: str
     prefetch_layers: int
+    layer_budget: str
+    prefetch_mass: float | None
     profile: str | None = None
 
 
@@ -76,9 +74,12 @@ class ExpertStreaming:
         ahead = options.prefetch_layers if options.prefetch else 0
         pin = self.residency.pin
         policy = "none" if pin == "none" else options.policy  # the page cache's own
+        mass = options.prefetch_mass if ahead else None
+        layers = "global" if pin == "none" else options.layer_budget
         named = None if profile is None else profile.name
-        self.choices = Choices(self.residency.reader.method, pin, policy, ahead, named)
-        self.prefetcher = self._make_prefetcher(ahead) if ahead else None
+        method = self.residency.reader.method
+        self.choices = Choices(method, pin, policy, ahead, layers, mass, named)
+        self.prefetcher = self._make_prefetcher(ahead, options.prefetch_mass) if ahead else None
         self._valve = PressureValve(self.residency.give_back)
         self._kv_bytes = plan.kv_bytes
         self._faults = _major_faults()
@@ -123,8 +124,8 @@ class ExpertStreaming:
         self.residency.close()
         self._store.close()
 
-    def _make_prefetcher(self, ahead: int) -> Prefetcher:
-        predictors = {layer: _predictor(moe) for layer, moe in self._moes.items()}
+    def _make_prefetcher(self, ahead: int, mass: float | None) -> Prefetcher:
+        predictors = {layer: _predictor(moe, mass) for layer, moe in self._moes.items()}
         return Prefetcher(self.residency, predictors, layers_ahead=ahead)
 
 
@@ -151,11 +152,11 @@ def plan_model(
     )
 
 
-def _predictor(moe: MoE) -> Predict:
-    def predict(x: Array) -> NDArray[np.int32]:
-        return moe.norm_and_route(x)[0]
-
-    return predict
+def _predictor(moe: MoE, mass: float | None) -> Predict:
+    if mass is None:
+        return lambda x: moe.norm_and_route(x)[0]
+    most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
+    return lambda x: moe.foresee(x, mass, most)
 
 
 def _major_faults() -> int:

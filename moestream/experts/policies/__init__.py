@@ -8,7 +8,7 @@ from moestream.experts.policies.ageing import HALF_LIFE, LCP, Blend, Decay
 from moestream.experts.policies.arc import ARC
 from moestream.experts.policies.base import SEED_TOKENS, Decision, Policy, PolicyFactory, hottest
 from moestream.experts.policies.belady import Belady, next_uses
-from moestream.experts.policies.layered import Layered
+from moestream.experts.policies.layered import Adaptive, Layered
 from moestream.experts.policies.recency import LFRU, LRU, Random
 from moestream.experts.policies.scored import LFU
 
@@ -21,6 +21,7 @@ __all__ = [
     "LRU",
     "POLICIES",
     "SEED_TOKENS",
+    "Adaptive",
     "Belady",
     "Blend",
     "Decay",

@@ -39,7 +39,17 @@ class Policy(ABC):
 
         ``keys`` are distinct and ordered by last use; ``token`` never falls. Everything in
         ``keys`` is resident afterwards, and eviction comes last, so that no set evicts itself.
+        An empty set only drops what exceeds the budget.
         """
+
+    def budget_for(self, key: int) -> int:
+        """Bytes that a routed set with this key may take: more should not be told at once."""
+        return self.budget_bytes
+
+    def lower(self, n_bytes: int, token: int) -> list[int]:
+        """Make do with so much less from now on, and say what to drop for it."""
+        self.budget_bytes -= n_bytes
+        return self.access((), token)[1]
 
     def seed(self, rates: Sequence[float]) -> list[int]:
         """Begin as if a known workload had just run, not empty; to be called before ``access``.

@@ -17,6 +17,8 @@ from moestream.experts.policies.base import SEED_TOKENS, Decision, Policy, hotte
 _NOTHING: list[int] = []
 _LOOK = 256
 """The most lowest scores that one look finds: about what a look costs in evictions."""
+_FEW = 8
+"""And the fewest: a layer's own cache is so small that an eighth of it would not pay the look."""
 
 
 class Scored(Policy):
@@ -116,7 +118,7 @@ class Scored(Policy):
         if not len(keys):
             return False
         scores = np.frombuffer(self._scores)[keys]
-        last = min(_LOOK, len(keys) // 8)
+        last = min(_LOOK, max(len(keys) // 8, _FEW), len(keys) - 1)
         self._reach = float(np.partition(scores, last)[last])
         low = scores <= self._reach
         self._coldest.extend(zip(scores[low].tolist(), keys[low].tolist(), strict=True))

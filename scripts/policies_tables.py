@@ -1,0 +1,257 @@
+"""The words and tables of docs/policies.md. Knows the figures; measures nothing."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+Data = dict[str, Any]
+
+_OVER = 1.02
+"""Part of a budget above which a row is marked: a prompt's last sets alone come to 1 or 2 %."""
+
+_HEAD = """# Policies: four published systems, measured
+
+Made by `scripts/make_policies_page.py` from data that it makes; do not edit it by hand.
+
+    scripts/make_policies_page.py qwen3-30b-a3b.route.csv.gz gemma-4-26b-a4b.route.csv.gz \\
+        --live bench.json
+
+What follows are replays (`moestream simulate`): how often an expert is in memory when its layer
+asks, and what is read. They do not say how fast that is, and a hit rate is not a speed. The unit of
+account is a layer's routed set; prefill warms the cache and is not counted.
+"""
+
+_PAPERS = """## What the papers claim, and what is seen here
+
+| system | here | the paper reports | seen here |
+|---|---|---|---|
+| LFU for LRU (arXiv 2511.05814) | `--policy lfu` | a strong improvement over LRU | {lfu} |
+| Fate (arXiv 2502.12224) | `--policy arc --layer-budget shallow --prefetch-mass P` | prefetch \
+accuracy 97 %, hit rate 99 % with the cache, decoding up to 4.1 times as fast as loading on demand \
+| {fate} |
+| MoEpic (arXiv 2509.08342) | `--policy lcp --layer-budget adaptive`; `simulate --split` | latency \
+lower by 38 to 66 %, half of the GPU memory | {moepic} |
+| usage-aware caching | the default, `decay` | (a request, no figures) | {decay} |
+
+Why they differ:
+
+- **LFU** counts for ever. Within one workload that is right; after a shift it holds what nobody
+  uses any more (the table "Italian, then code"). Traces of one workload do not show that.
+- **Fate** counts an expert as hit if it was in memory *or prefetched in time*, and moves experts
+  from main memory to a GPU, which is many times faster than a disk. Counted so, the figures here
+  are much the same (the table "Guesses"). But a guess is not free on a disk: widening guesses to
+  twice k reads several times as much in vain. Its first layers are held wholly because guesses are
+  poorest there; here only the first of all is poor (layer 1), and the room is missed in the others.
+  Its experts in 2 bits are left out: they change the output, and ours is exact.
+- **MoEpic** keeps a share of more experts. In the same memory that reads more bytes, not fewer:
+  half of a second expert saves half a read as often as that one is used, more rarely than the
+  first. It pays where the missing half is read while something is computed: over a bus to a GPU
+  that may be most of it, at the speed of a disk it is hardly any. So `--split` is in `simulate`
+  and not in the engine, and is one for all layers. Our version of its outer iteration moves the
+  layers' shares every 8 tokens, by what each was seen to use; it counts hits, not time.
+"""
+
+
+def page(data: Data) -> str:
+    """The page in Markdown."""
+    parts = [_HEAD, _hit_rates(data), _conclusions(data), _shift(data), _guesses(data)]
+    parts += [_splits(data), _overhead(data), _live(data), _papers(data)]
+    return "\n".join(parts)
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _hit_rates(data: Data) -> str:
+    out = ["## Hit rates\n\nIn %, by share of all experts that there is room for. "]
+    out += ["The first rows have one cache for all layers;\n`belady` knows the future. "]
+    out += ["`*`: more than the budget was in memory, for a layer's share was\nsmaller than "]
+    out += ["what one token needs of it.\n"]
+    for label, trace in data["traces"].items():
+        shape = f"{trace['layers']} layers of {trace['experts']} experts, {trace['k']} a token"
+        out.append(
+            f"\n### {label}\n\n{trace['tokens']} tokens; {shape}; {trace['mib']:.0f} MiB.\n\n"
+        )
+        columns = ["policy", *(f"{percent} %" for percent in data["budgets"])]
+        rows = [[f"`{name}`" if " " not in name else name, *map(_rate, found)]
+                for name, found in trace["rates"].items()]  # fmt: skip
+        out.append(_table(columns, rows))
+    return "".join(out)
+
+
+def _rate(found: list[float]) -> str:
+    rate, used = found
+    return f"{100 * rate:.1f}" + ("*" if used > _OVER else "")
+
+
+def _pairs(data: Data, *names: str) -> list[list[float]]:
+    """Hit rates of several policies in each trace at the budgets up to a half.
+
+    Left out is where the first used more than the budget, and where one token needs more than
+    there is: LRU with one cache then hits nothing, by its nature.
+    """
+    return [
+        [trace["rates"][name][place][0] for name in names]
+        for trace in data["traces"].values()
+        for place, percent in enumerate(data["budgets"])
+        if percent <= 50
+        and trace["rates"][names[0]][place][1] <= _OVER
+        and trace["rates"]["lru"][place][0] > 0
+    ]
+
+
+def _gains(data: Data, name: str, other: str) -> list[float]:
+    """Points by which one is above another."""
+    return [100 * (one - two) for one, two in _pairs(data, name, other)]
+
+
+def _closed(data: Data, name: str) -> float:
+    """Median share of the gap between LRU and belady that is closed."""
+    pairs = _pairs(data, name, "lru", "belady")
+    return statistics.median(
+        (one - low) / (high - low) for one, low, high in pairs if high - low > 0.01
+    )
+
+
+def _conclusions(data: Data) -> str:
+    names = [n for n in next(iter(data["traces"].values()))["rates"] if "belady" not in n]
+    rows = []
+    for name in names:
+        gains = _gains(data, name, "decay")
+        rows.append([
+            name,
+            f"{statistics.mean(_gains(data, name, 'lru')):+.1f}",
+            f"{statistics.mean(gains):+.1f}",
+            f"{min(gains):+.1f} to {max(gains):+.1f}",
+            f"{100 * _closed(data, name):.0f} %",
+        ])  # fmt: skip
+    text = (
+        "\n## All in one table\n\nPoints of hit rate, means over all traces at 5 to 50 %, where "
+        "the budget was kept and is more than\none token's experts; the last column is the median "
+        "share of the gap between LRU and belady that\nwas closed.\n\n"
+    )
+    columns = ["policy", "over lru", "over decay", "from, to", "gap closed"]
+    best = max(names, key=lambda name: statistics.mean(_gains(data, name, "decay")))
+    moved = statistics.mean(_gains(data, best, "decay"))
+    verdict = (
+        f"\nThe default is `decay`, one cache for all layers: {_told(data, 'decay', 'lru')}.\nThe "
+        f"most hits has {best}, {moved:+.1f} points to it; what that is worth in tokens a second\n"
+        "is for the live table to say.\n"
+    )
+    return text + _table(columns, rows) + verdict
+
+
+def _shift(data: Data) -> str:
+    shift = data["shift"]
+    text = (
+        "\n## Italian, then code\n\nThe demo model continues an Italian text, and from token "
+        f"{shift['turn']} on Python code; room for a quarter\nof the experts. Hit rate in % of "
+        f"each {shift['window']} tokens, by the first of them.\n\n"
+    )
+    starts = [str(i * shift["window"]) for i in range(len(shift["rates"]["lru"]))]
+    rows = [[f"`{n}`", *(f"{100 * r:.0f}" for r in rs)] for n, rs in shift["rates"].items()]
+    return text + _table(["policy", *starts], rows)
+
+
+def _guesses(data: Data) -> str:
+    found = data["foreseen"]
+    labels = list(found["recall"])
+    out = [
+        "\n## Guesses\n\nThe next layer's gate on this layer's input, on the demo model's three "
+        "domains (means). `k` guesses as\nmany as a token uses; `mass P` widens a guess until its "
+        "probabilities reach P, to twice k at most. This\nrouter's are small: its two likeliest "
+        "of 32 seldom reach 0.4. The first layer cannot be guessed. The\npublic traces have no "
+        "hidden states, so nothing can be recomputed from them.\n\nRecall by layer, in %:\n\n",
+    ]
+    layers = list(found["recall"][labels[0]])
+    rows = [[str(n), *(f"{100 * found['recall'][m][n]:.0f}" for m in labels)] for n in layers]
+    means = [statistics.mean(found["recall"][m].values()) for m in labels]
+    out.append(_table(["layer", *labels], [*rows, ["all", *(f"{100 * m:.1f}" for m in means)]]))
+    out.append("\nIn memory or foreseen, in % (and experts a token that were guessed in vain):\n\n")
+    columns = ["guess", "cache", *(f"{percent} %" for percent in data["budgets"])]
+    rows = [
+        [label, name, *(f"{100 * r:.1f} ({w:.1f})" for r, w in zip(v[::2], v[1::2], strict=True))]
+        for label, caches in found["covered"].items()
+        for name, v in caches.items()
+    ]
+    return "".join([*out, _table(columns, rows)])
+
+
+def _splits(data: Data) -> str:
+    disk = data["disk"]
+    text = (
+        "\n## Parts of experts\n\n`lcp, adaptive`, with a share of each expert kept, at a quarter "
+        f"and at half of all experts. Waiting is\nfor a disk of {disk['bytes_per_s'] / 1e6:.0f} "
+        f"MB/s, of which {1e3 * disk['hidden_s']:g} ms a layer pass unnoticed. `auto` takes what "
+        "waits least.\n\n"
+    )
+    rows = [
+        [label, name, *(f"{100 * r['hit_rate']:.1f} % / {r['token_mib']:.0f} / {r['wait_ms']:.1f}"
+                        + (f" (at {r['split']:g})" if name == "auto" else "") for r in row)]
+        for label, trace in data["traces"].items()
+        for name, row in trace["splits"].items()
+    ]  # fmt: skip
+    columns = ["trace", "share kept", "25 %: hits / MiB / ms a token", "50 %"]
+    return text + _table(columns, rows)
+
+
+def _overhead(data: Data) -> str:
+    rows = [[name, f"{us:.0f}"] for name, us in data["overhead_us"].items()]
+    return (
+        "\n## What deciding costs\n\nProcessor time of a replay in microseconds a token of the "
+        "demo model, which takes some 10 ms; with\na quarter of the experts in memory.\n\n"
+        + _table(["policy", "us"], rows)
+    )
+
+
+def _live(data: Data) -> str:
+    head = "\n## Live, under caps\n\n"
+    command = (
+        "    scripts/bench_stream.py --model demo.gguf --cap 500M --cap 700M \\\n"
+        "        --levers mapped,lru,lfu,decay,fate,moepic,auto > bench.json\n"
+    )
+    if data["live"] is None:
+        return head + f"Not measured yet for this page; on a quiet machine:\n\n{command}"
+    rows = []
+    for row in data["live"]["rows"]:
+        cells = (row.get(key) for key in ("tps", "token_mib", "hit_rate", "stall_ms"))
+        told = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
+        rows.append([row["cap"], row["lever"], *told])
+    columns = ["cap", "system", "tok/s", "MiB a token", "hits", "stall ms"]
+    return head + f"Medians; `mapped` is `--policy none`.\n\n{command}\n" + _table(columns, rows)
+
+
+def _told(data: Data, name: str, other: str) -> str:
+    gains = _gains(data, name, other)
+    spread = f"{min(gains):+.1f} to {max(gains):+.1f}"
+    return f"{statistics.mean(gains):+.1f} points to `{other}` ({spread})"
+
+
+def _papers(data: Data) -> str:
+    covered = {m: v["arc, shallow (Fate)"] for m, v in data["foreseen"]["covered"].items()}
+    place = 2 * data["budgets"].index(25)
+    recall = {m: statistics.mean(v.values()) for m, v in data["foreseen"]["recall"].items()}
+    widest = list(covered)[-1]
+    fate = (
+        f"recall {100 * recall['k']:.0f} % with k guesses, {100 * recall[widest]:.0f} % with twice "
+        f"as many; in memory or foreseen at 25 %: {100 * covered[widest][place]:.0f} %; the cache "
+        f"itself {_told(data, 'arc, shallow (Fate)', 'decay')}"
+    )
+    ratios = [
+        1 - row["auto"][0]["wait_ms"] / row["1"][0]["wait_ms"]
+        for row in (trace["splits"] for trace in data["traces"].values())
+    ]
+    moepic = (
+        f"{_told(data, 'lcp, adaptive (MoEpic)', 'decay')}; its shares under our counts: "
+        f"{_told(data, 'decay, adaptive', 'decay')}; the best split waits "
+        f"{100 * min(ratios):.0f} to {100 * max(ratios):.0f} % less at 25 %"
+    )
+    return "\n" + _PAPERS.format(
+        lfu=_told(data, "lfu", "lru"),
+        fate=fate,
+        moepic=moepic,
+        decay=_told(data, "decay", "lru"),
+    )
