@@ -219,9 +219,13 @@ def _live(data: Data) -> str:
     for row in data["live"]["rows"]:
         cells = (row.get(key) for key in ("tps", "token_mib", "hit_rate", "stall_ms"))
         told = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
+        if row["tps"] is None:
+            told[0] = row["error"]
         rows.append([row["cap"], row["lever"], *told])
+    runs = len(data["live"]["rows"][0]["runs"])
     columns = ["cap", "system", "tok/s", "MiB a token", "hits", "stall ms"]
-    return head + f"Medians; `mapped` is `--policy none`.\n\n{command}\n" + _table(columns, rows)
+    told = f"Medians of {runs} runs in two languages; `mapped` is `--policy none`."
+    return head + f"{told}\n\n{command}\n" + _table(columns, rows)
 
 
 def _told(data: Data, name: str, other: str) -> str:
