@@ -90,6 +90,7 @@ class Engine:
             model = load_model(file, maths)
             for kv_type in (cache_type_k, cache_type_v):
                 kv_row_bytes(model.config.head_dim, kv_type)
+            file.check_intact()
         except BaseException:
             file.close()
             raise

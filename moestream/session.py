@@ -197,6 +197,7 @@ class Session:
                 length = len(self.tokens) + len(chunk)
                 self.engine.streaming.before_pass(self.engine.kv_bytes(length))
             hidden = self.engine.model.hidden(chunk, self._cache, on_route)
+            self.engine.file.check_intact()
             # Before the caller does anything with it: the cache has them, whatever happens there.
             self.tokens.extend(chunk.tolist())
             yield hidden

@@ -19,6 +19,7 @@ from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from moestream.errors import ModelFormatError, ModelNotFoundError
+from moestream.gguf.guard import MappingGuard
 from moestream.gguf.header import Header, TensorInfo, read_header
 from moestream.gguf.reader import MetadataValue
 from moestream.quants import row_bytes
@@ -59,6 +60,7 @@ class GGUFFile:
         self.statuses = tuple(shard.status for shard in shards)
         """Of each shard's file when it was mapped: whether it is still the same."""
         self._maps = [shard.data for shard in shards]
+        self._guards = [MappingGuard(data) for data in self._maps]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -115,6 +117,19 @@ class GGUFFile:
         """Count the pages touched so far as this process's no more; they come back when touched."""
         for data in self._maps:
             data.madvise(MADV_DONTNEED)
+
+    def check_intact(self) -> None:
+        """Make sure that all that was read of the mappings was there.
+
+        Raises:
+            ModelFormatError: a file was cut short meanwhile; what was read then is zeros.
+        """
+        for path, guard in zip(self.shards, self._guards, strict=True):
+            if guard.missing_pages:
+                raise ModelFormatError(
+                    f"{path}: was cut short while it was read; leave a model's file alone while "
+                    "it runs, and open it again"
+                )
 
     def close(self) -> None:
         """Let go of the mappings; views that are still held keep theirs."""

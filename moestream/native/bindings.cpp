@@ -13,6 +13,7 @@
 
 #include "bind.h"
 #include "checks.h"
+#include "mapping_guard.h"
 
 namespace moestream {
 namespace {
@@ -53,6 +54,11 @@ NB_MODULE(_native, m) {
         return std::vector<std::string>(names.begin(), names.end());
     });
     m.def("supports", [](int type) { return type_index(type) >= 0; }, arg("type"));
+    m.def("watch_mapping", [](uintptr_t begin, size_t bytes) {
+        return watch_mapping(reinterpret_cast<const void*>(begin), bytes);
+    }, arg("begin"), arg("bytes"));
+    m.def("missing_pages", &missing_pages, arg("mapping"));
+    m.def("forget_mapping", &forget_mapping, arg("mapping"));
     auto context =
         nb::class_<Context>(m, "Context")
             .def(nb::new_(&make_context), arg("threads"), arg("isa") = nb::none())
