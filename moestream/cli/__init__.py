@@ -1,7 +1,7 @@
 """The command line: one file a command, and here the group that they belong to.
 
-Everything that takes long to import (NumPy, the tokenizer) is imported inside the commands, so
-that ``--help`` and a mistyped option answer at once.
+A command's module is imported when the command is asked for, and what takes long to import (NumPy,
+the tokenizer) inside the commands, so that ``--help`` and a mistyped option answer at once.
 """
 
 import gc
@@ -9,22 +9,17 @@ import gc
 import click
 
 from moestream import ui
-from moestream.cli.bench import bench
-from moestream.cli.chat import chat
-from moestream.cli.command import Group
-from moestream.cli.completion import completion
+from moestream.cli.command import CommandModules, Group
 from moestream.cli.config import load_defaults
-from moestream.cli.doctor import doctor
-from moestream.cli.generate import generate
-from moestream.cli.inspect import inspect
-from moestream.cli.models import models
-from moestream.cli.plan import plan
-from moestream.cli.profile import profile
-from moestream.cli.simulate import simulate
 from moestream.cli.version import version_option
 
 __all__ = ["main"]
 
+COMMANDS = (
+    *("bench", "chat", "completion", "doctor", "generate", "inspect", "models", "plan"),
+    *("profile", "simulate"),
+)
+"""Each in the module of its name."""
 EXAMPLES = """
 moestream chat demo
 moestream generate demo -p "What is the capital of Italy?"
@@ -62,19 +57,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-for _command in (
-    bench,
-    chat,
-    completion,
-    doctor,
-    generate,
-    inspect,
-    models,
-    plan,
-    profile,
-    simulate,
-):
-    cli.add_command(_command)
+cli.commands = CommandModules(__name__, COMMANDS)
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """``--version``: which moestream this is, and what it was built and runs with."""
 
 import platform
-from importlib import metadata
 from typing import Any
 
 import click
@@ -44,6 +43,8 @@ def build_details() -> list[tuple[str, str]]:
 
 def library_version(name: str) -> str | None:
     """The version of an installed package, None if it is not there."""
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
