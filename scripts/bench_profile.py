@@ -26,7 +26,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_stream import HELDOUT, mebibytes, run_capped
+from bench_stream import mebibytes
+from capped_runs import run_capped
+from stream_run import HELDOUT
 
 Run = dict[str, Any]
 
