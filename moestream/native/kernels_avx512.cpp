@@ -13,9 +13,10 @@ namespace moestream {
 const Kernels kAvx512Kernels = {
     "avx512",
     {matmul_float<Type::F32>, matmul_float<Type::F16>, matmul_float<Type::BF16>,
-     matmul_wide<Q8_0, false>, matmul_wide<Q4_0, false>, matmul_wide<Q4_1, false>, matmul_wide<Q5_0, false>,
-     matmul_wide<Q5_1, false>, matmul_wide<IQ4_NL, false>, matmul_wide<MXFP4, false>, matmul_wide<Q2_K, true>,
-     matmul_wide<Q3_K, true>, matmul_wide<Q4_K, true>, matmul_wide<Q5_K, true>, matmul_wide<Q6_K, true>,
+     matmul_wide<Q8_0, false>, matmul_wide<Q4_0, false>, matmul_wide<Q4_1, false>,
+     matmul_wide<Q5_0, false>, matmul_wide<Q5_1, false>, matmul_wide<IQ4_NL, false>,
+     matmul_wide<MXFP4, false>, matmul_wide<Q2_K, true>, matmul_wide<Q3_K, true>,
+     matmul_wide<Q4_K, true>, matmul_wide<Q5_K, true>, matmul_wide<Q6_K, true>,
      matmul_wide<IQ4_XS, true>},
     {nullptr, nullptr, nullptr, matmul_packed_wide<Q8_0, false>, matmul_packed_wide<Q4_0, false>,
      matmul_packed_wide<Q4_1, false>, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,

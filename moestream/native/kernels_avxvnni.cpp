@@ -1,29 +1,16 @@
 // AVX2's kernels with byte products in fours, which AVX-VNNI brings to processors without AVX-512
 // (Intel since Alder Lake).
-#include "avx2_float.h"
-#include "avx2_packed.h"
-#include "avx2_rows.h"
-#include "kernels.h"
+
+namespace moestream {
+namespace {
+constexpr const char* kTableName = "avxvnni";
+}
+}  // namespace moestream
+
+#include "avx2_table.h"
 
 namespace moestream {
 
-const Kernels kAvxVnniKernels = {
-    "avxvnni",
-    {matmul_float<Type::F32>, matmul_float<Type::F16>, matmul_float<Type::BF16>,
-     matmul<Q8_0, false>, matmul<Q4_0, false>, matmul<Q4_1, false>, matmul<Q5_0, false>,
-     matmul<Q5_1, false>, matmul<IQ4_NL, false>, matmul<MXFP4, false>, matmul<Q2_K, true>,
-     matmul<Q3_K, true>, matmul<Q4_K, true>, matmul<Q5_K, true>, matmul<Q6_K, true>,
-     matmul<IQ4_XS, true>},
-    {nullptr, nullptr, nullptr, matmul_packed<Q8_0, false>, matmul_packed<Q4_0, false>,
-     matmul_packed<Q4_1, false>, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-     matmul_packed<Q4_K, true>, nullptr, matmul_packed<Q6_K, true>, nullptr},
-    quantize<32>,
-    quantize<256>,
-    rms_norm,
-    swiglu,
-    attend,
-    to_half,
-    exponentials,
-};
+const Kernels kAvxVnniKernels = kAvx2Table;
 
 }  // namespace moestream
