@@ -8,11 +8,12 @@ import time
 from types import TracebackType
 from typing import get_args
 
-from moestream.backends import Backend, KVType, kv_row_bytes, open_backend
+from moestream.backends import Backend, KVType, open_backend
 from moestream.experts.memory import MemoryPlan, process_memory
 from moestream.experts.residency import Warmed
 from moestream.experts.streaming import StreamingOptions
 from moestream.gguf import GGUFFile
+from moestream.layers.cache import state_bytes
 from moestream.layers.moe import MoE
 from moestream.layers.streaming import ExpertStreaming, plan_model
 from moestream.models import Decoder, ModelConfig, load_model
@@ -88,8 +89,7 @@ class Engine:
         file = GGUFFile.open(path)
         try:
             model = load_model(file, maths)
-            for kv_type in (cache_type_k, cache_type_v):
-                kv_row_bytes(model.config.head_dim, kv_type)
+            state_bytes(model.config.state_shapes(), 1, (cache_type_k, cache_type_v))
             file.check_intact()
         except BaseException:
             file.close()
@@ -136,10 +136,8 @@ class Engine:
             self.stream(self.plan, options or StreamingOptions(), on_warmed)
 
     def kv_bytes(self, tokens: int) -> int:
-        """Bytes of keys and values of so many tokens."""
-        config = self.config
-        rows = tokens * config.num_layers * config.num_kv_heads
-        return rows * sum(kv_row_bytes(config.head_dim, kv_type) for kv_type in self.kv_types)
+        """Bytes of keys and values (and recurrent states) of so many tokens."""
+        return state_bytes(self.config.state_shapes(), tokens, self.kv_types)
 
     def plan_memory(self, budget: str) -> MemoryPlan:
         """Divide a budget, ``6G``, ``640M``, ``50%`` or ``auto``, for this model.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moestream.backends import Array
 from moestream.errors import ContextLengthError
 from moestream.experts.statistics import ResidencyStats
-from moestream.layers.kv_cache import KVCache
+from moestream.layers.cache import Cache
 from moestream.layers.moe import RouteObserver
 from moestream.sampling import Sampler, SamplingParams
 
@@ -53,18 +53,15 @@ class Session:
     """One token timeline: its KV cache, the tokens in it, and what it cost."""
 
     def __init__(self, engine: "Engine") -> None:
-        config = engine.config
         self.engine = engine
         self.tokens: list[int] = []
         self.stats = Stats()
         self.stop_reason: StopReason | None = None
         self.decoding = False
         """Whether the pass that runs, or ran last, is of a token that ``generate`` made."""
-        self._cache = KVCache(
+        self._cache = Cache(
             engine.backend,
-            num_layers=config.num_layers,
-            num_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
+            engine.config.state_shapes(),
             capacity=engine.context_length,
             kv_types=engine.kv_types,
         )

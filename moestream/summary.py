@@ -15,7 +15,7 @@ from gguf.constants import LlamaFileType
 
 from moestream.errors import MoestreamError
 from moestream.gguf import GGUFFile, TensorInfo
-from moestream.models import ARCHITECTURES, ModelConfig
+from moestream.models import ARCHITECTURES, read_config
 from moestream.quants import block_layout, dequantize
 
 Dimension = int | list[int] | None
@@ -118,7 +118,7 @@ def unsupported_reason(file: GGUFFile) -> str | None:
     if architecture not in ARCHITECTURES:
         return f"architecture {architecture!r}; supported are {', '.join(ARCHITECTURES)}"
     try:
-        ModelConfig.from_gguf(file)
+        read_config(file)
         for type in {info.type for info in file.tensors.values()}:
             dequantize(np.zeros((1, block_layout(type)[1]), np.uint8), type)
     except MoestreamError as error:

@@ -1,29 +1,17 @@
-"""The tiny random models of tests/data/golden: what they are, and how they are written.
+"""The tiny random models of tests/data/golden: Llama's family, and the list of all.
 
-Owns the list of models and their weights. Every model is small and deliberately odd: norm weights
-far from one, an epsilon that matters, head sizes that do not follow from the hidden size, RoPE
-bases of their own; so that a value taken from the wrong place shows in the logits. The weights
-come from the raw output of PCG64 and exact arithmetic: the same bytes on every machine.
-
-Knows nothing of llama.cpp (scripts/make_golden.py runs it) nor of moestream.
+Every model is small and deliberately odd: norm weights far from one, an epsilon that matters, head
+sizes that do not follow from the hidden size, RoPE bases of their own; so that a value taken from
+the wrong place shows in the logits. Other architectures have files of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle
-from pathlib import Path
 
 import gguf
-import numpy as np
-from golden_quants import encode
-from numpy.typing import NDArray
-
-VOCAB = 128
-EPSILON = 0.02  # large enough to matter beside activations of about one
-CONTEXT = 128
-TOKEN_COUNT = 64
+from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +45,17 @@ class GoldenModel:
     attn_factor: float | None = None
 
     @property
-    def is_f32(self) -> bool:
-        """Whether every weight is F32, so that llama.cpp rounds no activation either."""
-        return self.types == ("F32",)
+    def moe_layers(self) -> list[int]:
+        """All or none."""
+        return list(range(self.layers)) if self.experts else []
+
+    def metadata(self, writer: gguf.GGUFWriter) -> None:
+        """Add the keys of these architectures."""
+        _add_metadata(writer, self)
+
+    def tensors(self) -> Iterator[TensorSpec]:
+        """All tensors, in the order of the file."""
+        yield from _tensors(self)
 
 
 K_TYPES = ("Q4_K", "Q6_K", "Q5_K", "Q3_K", "Q2_K")
@@ -76,7 +72,7 @@ WIDE = {"hidden": 256, "intermediate": 256, "head_dim": 64}
 
 # The seeds of the quantised mixtures are chosen: llama.cpp rounds activations to 8 bits, which at
 # other seeds sends a token that sits on a tie to another expert (KL of 0.5 at that token).
-MODELS: tuple[GoldenModel, ...] = (
+MODELS: tuple[Model, ...] = (
     GoldenModel("llama", "llama", 1),
     GoldenModel("llama-factors", "llama", 22, tied=True, head_dim=24, rope_factors=True),
     GoldenModel("llama-linear", "llama", 3, tied=True, linear_factor=4.0),
@@ -100,75 +96,7 @@ MODELS: tuple[GoldenModel, ...] = (
 )
 
 
-Weight = tuple[str, NDArray[np.generic], gguf.GGMLQuantizationType]
-
-
-class _Random:
-    """Uniform numbers from the raw 64-bit output of PCG64, which NumPy promises not to change."""
-
-    def __init__(self, seed: int) -> None:
-        self._bits = np.random.PCG64(seed)
-
-    def bytes(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        count = int(np.prod(shape))
-        return self._raw((count + 7) // 8).view(np.uint8)[:count].reshape(shape)
-
-    def uniform(self, shape: tuple[int, ...], std: float) -> NDArray[np.float32]:
-        """Draw from a uniform distribution around zero with the standard deviation `std`."""
-        signed = (self._raw(int(np.prod(shape))) >> np.uint64(40)).astype(np.float32)
-        unit = signed / np.float32(2**23) - np.float32(1)  # exact: 24 bits
-        return (unit * np.float32(std * 3**0.5)).reshape(shape)
-
-    def _raw(self, count: int) -> NDArray[np.uint64]:
-        return np.asarray(self._bits.random_raw(count), dtype="<u8")
-
-
-def tokens() -> list[int]:
-    """Return the token ids that every model is run on."""
-    return [int(x) % VOCAB for x in _Random(0).bytes((TOKEN_COUNT,))]
-
-
-def write_model(model: GoldenModel, folder: Path) -> Path:
-    """Write `model` as a GGUF file in `folder` and return its path."""
-    path = folder / f"{model.name}.gguf"
-    write_gguf(path, model, weights(model))
-    return path
-
-
-def write_gguf(path: Path, model: GoldenModel, tensors: Iterable[Weight]) -> None:
-    """Write a GGUF file with the metadata of `model` and the given tensors."""
-    writer = gguf.GGUFWriter(path, model.arch)
-    _add_metadata(writer, model)
-    for name, data, qtype in tensors:
-        writer.add_tensor(name, data, raw_dtype=qtype)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def weights(model: GoldenModel) -> Iterator[Weight]:
-    """Yield name, encoded data and type of every tensor."""
-    random = _Random(model.seed)
-    types = cycle(model.types)
-    for name, shape, std in _tensors(model):
-        values = random.uniform(shape, std)
-        if "norm" in name or name.startswith("rope_freqs"):
-            values += np.float32(1.5)
-        kind = "F32" if _stays_f32(name, shape) else next(types)
-        qtype = gguf.GGMLQuantizationType[kind]
-        yield name, encode(values, qtype, random.bytes), qtype
-
-
-def _stays_f32(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) == 1 or "ffn_gate_inp" in name  # as llama.cpp's own quantiser does
-
-
 def _add_metadata(writer: gguf.GGUFWriter, model: GoldenModel) -> None:
-    writer.add_name(f"moestream golden {model.name}")
-    writer.add_tokenizer_model("none")
-    writer.add_vocab_size(VOCAB)
-    writer.add_context_length(CONTEXT)
     writer.add_embedding_length(model.hidden)
     writer.add_block_count(model.layers)
     writer.add_feed_forward_length(model.intermediate)
@@ -200,9 +128,6 @@ def _add_rope(writer: gguf.GGUFWriter, model: GoldenModel) -> None:
         writer.add_rope_scaling_orig_ctx_len(TOKEN_COUNT // 2)
     if model.attn_factor:
         writer.add_rope_scaling_attn_factors(model.attn_factor)
-
-
-TensorSpec = tuple[str, tuple[int, ...], float]  # name, shape slowest first, standard deviation
 
 
 def _tensors(model: GoldenModel) -> Iterator[TensorSpec]:

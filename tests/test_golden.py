@@ -5,16 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_models import (
-    CONTEXT,
-    MODELS,
-    GoldenModel,
-    Weight,
-    tokens,
-    weights,
-    write_gguf,
-    write_model,
-)
+from golden_files import CONTEXT, Model, Weight, is_f32, tokens, weights, write_gguf, write_model
+from golden_models import MODELS
 from logit_stats import kl_divergence, log_softmax
 
 from moestream._native import available_isas
@@ -34,17 +26,17 @@ ROUNDED_MAX_KL = 2e-2
 # How far a backend may be, at any token of a quantised model, from what the weights mean.
 BACKENDS = {"reference": F32_KL} | {f"cpu {isa}": ROUNDED_MAX_KL for isa in available_isas()}
 
-QUANTISED = [model for model in MODELS if not model.is_f32]
+QUANTISED = [model for model in MODELS if not is_f32(model)]
 MIXTURES = [model for model in MODELS if model.experts]
 
 
-def each(models: list[GoldenModel] | tuple[GoldenModel, ...]) -> pytest.MarkDecorator:
+def each(models: list[Model] | tuple[Model, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("model", models, ids=lambda model: model.name)
 
 
-@pytest.fixture(scope="module")
-def golden() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "logits.npz") as arrays:
+@pytest.fixture
+def golden(model: Model) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{model.name}.npz") as arrays:
         return dict(arrays)
 
 
@@ -63,13 +55,13 @@ def open_engine(path: Path, backend: str) -> Engine:
 
 
 @pytest.fixture
-def session(model: GoldenModel, backend: str) -> Iterator:
+def session(model: Model, backend: str) -> Iterator:
     with open_engine(GOLDEN / f"{model.name}.gguf", backend) as engine:
         yield engine.session()
 
 
-def exact_logits(golden: dict[str, np.ndarray], model: GoldenModel) -> np.ndarray:
-    return golden[model.name if model.is_f32 else f"{model.name}/f32"]
+def exact_logits(golden: dict[str, np.ndarray], model: Model) -> np.ndarray:
+    return golden["logits" if is_f32(model) else "f32"]
 
 
 @each(MODELS)
@@ -77,7 +69,7 @@ def test_logits_are_those_of_llama_cpp(model, backend, session, golden):
     theirs = exact_logits(golden, model)
     ours = session.forward(golden["tokens"])
     kl = kl_divergence(log_softmax(theirs), log_softmax(ours))
-    assert kl.max() < (F32_KL if model.is_f32 else BACKENDS[backend])
+    assert kl.max() < (F32_KL if is_f32(model) else BACKENDS[backend])
     if kl.max() < F32_KL:
         np.testing.assert_array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
 
@@ -85,7 +77,7 @@ def test_logits_are_those_of_llama_cpp(model, backend, session, golden):
 @each(QUANTISED)
 def test_rounding_of_activations_explains_the_rest(model, session, golden):
     ours = session.forward(golden["tokens"])
-    kl = kl_divergence(log_softmax(golden[model.name]), log_softmax(ours))
+    kl = kl_divergence(log_softmax(golden["logits"]), log_softmax(ours))
     assert kl.mean() < ROUNDED_MEAN_KL
     assert kl.max() < ROUNDED_MAX_KL
 
@@ -106,7 +98,7 @@ def test_prefill_in_chunks_gives_the_same_logits(model, backend, golden, chunk_t
 def test_every_expert_takes_part(model, session, golden):
     events: list[RoutingEvent] = []
     session.forward(golden["tokens"], on_route=events.append)
-    assert [event.layer for event in events] == list(range(model.layers))
+    assert [event.layer for event in events] == model.moe_layers
     for event in events:
         assert set(event.expert_ids.ravel()) == set(range(model.experts))
 
@@ -133,6 +125,7 @@ def test_committed_models_are_what_the_script_writes(model, tmp_path):
             np.testing.assert_array_equal(made.tensor(name).data, committed.tensor(name).data)
 
 
+@each(MODELS)
 def test_committed_tokens_are_what_the_script_uses(golden):
     assert golden["tokens"].tolist() == tokens()
 

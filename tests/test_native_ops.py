@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType as QType
 from native_blocks import ISAS
 
 from moestream import _native
+from moestream.backends import Routing
 from moestream.backends.cpu import CpuBackend
 from moestream.backends.kv_rows import write_rows
 from moestream.backends.reference import ReferenceBackend
@@ -115,7 +116,9 @@ def test_elementwise_operations_are_the_references(monkeypatch, isa):
         a, b = (rng.standard_normal(shape, np.float32) * 5 for _ in range(2))
         weight = rng.standard_normal(shape[1]).astype(np.float32)
         np.testing.assert_array_equal(ops.add(a, b), a + b)
-        np.testing.assert_allclose(ops.swiglu(a, b), REFERENCE.swiglu(a, b), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            ops.glu(a, b, "silu"), REFERENCE.glu(a, b, "silu"), rtol=1e-6, atol=1e-7
+        )
         np.testing.assert_allclose(
             ops.rms_norm(a, weight, 1e-5), REFERENCE.rms_norm(a, weight, 1e-5), rtol=2e-6
         )
@@ -129,7 +132,7 @@ def test_elementwise_operations_are_the_references(monkeypatch, isa):
 def test_swiglu_at_the_ends(monkeypatch, isa):
     ops = backend(monkeypatch, isa)
     gate = np.array([[-1e4, -90, 0, 90, 1e4, np.nan, np.inf]], np.float32)
-    got = ops.swiglu(gate, np.ones_like(gate))
+    got = ops.glu(gate, np.ones_like(gate), "silu")
     np.testing.assert_allclose(got[0, :5], [0, 0, 0, 90, 1e4], atol=1e-30)
     assert np.isnan(got[0, 5])
     assert got[0, 6] == np.inf
@@ -156,8 +159,8 @@ def test_route_is_the_references(monkeypatch, isa, normalise):
     rng = np.random.default_rng(6)
     logits = rng.standard_normal((50, 60), np.float32)
     logits[3, 7:20] = logits[3, 40]  # equals: the lower id first
-    ids, weights = ops.route(logits, 8, normalise=normalise)
-    theirs = REFERENCE.route(logits, 8, normalise=normalise)
+    ids, weights = ops.route(logits, Routing(8, normalise=normalise))
+    theirs = REFERENCE.route(logits, Routing(8, normalise=normalise))
     np.testing.assert_array_equal(ids, theirs[0])
     np.testing.assert_allclose(weights, theirs[1], rtol=2e-6)
 
@@ -166,7 +169,7 @@ def test_route_is_the_references(monkeypatch, isa, normalise):
 def test_route_of_nan_chooses_different_experts(monkeypatch, isa):
     ops = backend(monkeypatch, isa)
     for logits in (np.full((1, 6), np.nan), [[0, np.nan, 1, 2, 3, 4]], [[np.inf] * 6]):
-        ids, weights = ops.route(np.array(logits, np.float32), 3, normalise=True)
+        ids, weights = ops.route(np.array(logits, np.float32), Routing(3, normalise=True))
         assert len(set(ids[0])) == 3
         assert not np.isfinite(weights).any()
 

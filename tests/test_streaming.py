@@ -39,7 +39,7 @@ def open_engine(name: str, backend: str = "reference") -> Engine:
 
 @pytest.fixture(scope="module")
 def tokens() -> list[int]:
-    with np.load(GOLDEN / "logits.npz") as arrays:
+    with np.load(GOLDEN / "llama.npz") as arrays:
         return arrays["tokens"].tolist()
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from moestream.backends.base import (
+    Activation,
     Array,
     Backend,
+    ExpertBiases,
     Experts,
     ExpertTensors,
     Matrix,
     RopeStyle,
+    Routing,
     StreamedExperts,
 )
 from moestream.backends.kv_rows import KVType, kv_row_bytes
@@ -17,13 +20,16 @@ from moestream.errors import UnsupportedModelError
 
 __all__ = [
     "BACKENDS",
+    "Activation",
     "Array",
     "Backend",
+    "ExpertBiases",
     "ExpertTensors",
     "Experts",
     "KVType",
     "Matrix",
     "RopeStyle",
+    "Routing",
     "StreamedExperts",
     "kv_row_bytes",
     "open_backend",

@@ -35,6 +35,34 @@ RopeStyle = Literal["interleaved", "half"]
 """Which coordinates turn together: ``2i, 2i+1`` (GGUF "norm") or ``i, i + D/2`` ("neox")."""
 
 
+Activation = Literal["silu", "gelu", "swiglu_oai"]
+"""What the gate passes through before it scales ``up``: ``silu(g) * u``, ``gelu(g) * u`` (by tanh),
+or gpt-oss's ``g * sigmoid(1.702 g) * (u + 1)`` with g at most 7 and u within -7 to 7."""
+
+ExpertBiases = tuple[Array, Array, Array]
+"""Biases of gate, up and down: (N, F) twice, (N, E)."""
+
+Gating = Literal["softmax", "sigmoid", "softmax_of_chosen"]
+"""From router logits to weights: over all experts, each by itself, or over the chosen alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How ``k`` experts are chosen from a router's logits, and weighed.
+
+    ``normalise`` divides the k weights by their sum (``norm_topk_prob``); ``scale`` multiplies them
+    afterwards. Of ``groups`` of neighbouring experts, the ``groups_used`` whose two best are best
+    together take part (arXiv 2412.19437).
+    """
+
+    k: int
+    normalise: bool
+    gating: Gating = "softmax"
+    scale: float = 1.0
+    groups: int = 1
+    groups_used: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertTensors:
     """One layer's routed experts, left where they lie in the mapped file.
@@ -46,6 +74,8 @@ class ExpertTensors:
     gate: Tensor
     up: Tensor
     down: Tensor
+    activation: Activation = "silu"
+    biases: ExpertBiases | None = None
 
     def matrices(self, expert: int) -> tuple[Bytes, Bytes, Bytes]:
         """Gate, up and down of one expert: (rows, row_bytes) each."""
@@ -64,6 +94,16 @@ class StreamedExperts:
     mapped: ExpertTensors
     addresses: NDArray[np.uint64]
     read: Callable[[int, int], Bytes]
+
+    @property
+    def activation(self) -> Activation:
+        """What the gates pass through."""
+        return self.mapped.activation
+
+    @property
+    def biases(self) -> ExpertBiases | None:
+        """Resident, of all experts."""
+        return self.mapped.biases
 
     @property
     def gate(self) -> Tensor:
@@ -127,29 +167,46 @@ class Backend(Protocol):
             UnsupportedModelError: D is not a whole number of the type's blocks.
         """
 
+    def zeros(self, shape: tuple[int, ...]) -> Array:
+        """A buffer of float32 zeros for a recurrent state."""
+
     def attention(
-        self, q: Array, k: Array, v: Array, keys: Array, values: Array, start: int, scale: float
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        keys: Array,
+        values: Array,
+        start: int,
+        scale: float,
+        *,
+        window: int = 0,
+        sinks: Array | None = None,
     ) -> Array:
         """Write k, v (T, K, D) at ``start`` into the buffers, then attend causally.
 
         What is attended to is what the buffers hold, rounded to their types, which may differ.
-        q is (T, H, D); token t sees positions 0 to ``start + t``. Returns (T, H * D).
+        q is (T, H, D); token t sees positions 0 to ``start + t``, or the last ``window`` of them.
+        Values may have another length than keys. ``sinks`` (H,) are scores of a position of no
+        value, which takes its share of each head's softmax. Returns (T, H * value length).
         """
 
     def add(self, a: Array, b: Array) -> Array:
         """``a + b``, of one shape."""
 
-    def swiglu(self, gate: Array, up: Array) -> Array:
-        """``silu(gate) * up``."""
+    def glu(self, gate: Array, up: Array, activation: Activation) -> Array:
+        """``up`` scaled by the activated gate, of one shape."""
 
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
         """``x * sigmoid(logits)``: (T, E) scaled by (T, 1)."""
 
-    def route(self, logits: Array, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Array]:
-        """Softmax over all experts, the k largest: ids (T, k) and weights (T, k).
+    def route(
+        self, logits: Array, routing: Routing, selection_bias: Array | None = None
+    ) -> tuple[NDArray[np.int32], Array]:
+        """The k experts with the largest scores: ids (T, k) and weights (T, k).
 
-        Ids are in order of falling weight, the lower id first among equals. ``normalise`` divides
-        the k weights by their sum (``norm_topk_prob``).
+        Scores are the gated logits, plus ``selection_bias`` (N,), which has no part in the weights.
+        Ids are in order of falling score, the lower id first among equals.
         """
 
     def moe_ffn(
@@ -160,7 +217,7 @@ class Backend(Protocol):
         weights: Array,
         arrivals: Arrivals | None = None,
     ) -> Array:
-        """Weighted sum of the chosen experts' SwiGLU networks: (T, E) -> (T, E).
+        """Weighted sum of the chosen experts' networks: (T, E) -> (T, E).
 
         ``arrivals`` gives the chosen experts in batches, each of them once; those of a batch are
         in memory until the next is asked for. Without it, all are.

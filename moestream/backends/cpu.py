@@ -15,8 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.base import Arrivals, ExpertTensors, RopeStyle, StreamedExperts
+from moestream.backends.base import (
+    Activation,
+    Arrivals,
+    ExpertTensors,
+    RopeStyle,
+    Routing,
+    StreamedExperts,
+)
 from moestream.backends.kv_rows import KVType, kv_zeros
+from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType, dequantize
@@ -30,6 +38,9 @@ except ImportError as error:
     ) from None
 
 Floats = NDArray[np.float32]
+
+_FORMULAS = ReferenceBackend()
+"""For what has no kernel yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,7 @@ class CpuBackend:
         """Check the experts' layout; their blocks stay where they lie."""
         parts = (tensors.gate, tensors.up, tensors.down)
         known = [self._has_kernel(part.type) for part in parts]  # all are asked, so all warn
-        if not all(known):
+        if not all(known) or tensors.activation != "silu" or tensors.biases is not None:
             return DecodedExperts(tensors)
         gate, up, down = parts
         mapped = _native.Experts(
@@ -125,6 +136,10 @@ class CpuBackend:
         """Zeros, which the system hands out page by page as they are written."""
         return kv_zeros(heads, positions, dim, kv_type)
 
+    def zeros(self, shape: tuple[int, ...]) -> Floats:
+        """Zeros."""
+        return np.zeros(shape, np.float32)
+
     def attention(
         self,
         q: Floats,
@@ -134,9 +149,16 @@ class CpuBackend:
         values: NDArray[np.generic],
         start: int,
         scale: float,
+        *,
+        window: int = 0,
+        sinks: Floats | None = None,
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
         tokens, heads, dim = q.shape
+        if window or sinks is not None or v.shape[2] != dim:
+            return _FORMULAS.attention(
+                q, k, v, keys, values, start, scale, window=window, sinks=sinks
+            )
         out = np.empty((tokens, heads * dim), np.float32)
         self._run.attention(q, k, v, keys, values, start, scale, out)
         return out  # (T, H * D)
@@ -147,8 +169,10 @@ class CpuBackend:
         self._run.add(a, b, out)
         return out
 
-    def swiglu(self, gate: Floats, up: Floats) -> Floats:
-        """``gate * sigmoid(gate) * up``."""
+    def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
+        """See ``Activation``."""
+        if activation != "silu":
+            return _FORMULAS.glu(gate, up, activation)
         out = np.empty_like(gate)
         self._run.swiglu(gate, up, out)
         return out
@@ -159,11 +183,15 @@ class CpuBackend:
         sigmoid: Floats = np.where(logits >= 0, np.ones_like(decay), decay) / (1 + decay)
         return x * sigmoid
 
-    def route(self, logits: Floats, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Floats]:
+    def route(
+        self, logits: Floats, routing: Routing, selection_bias: Floats | None = None
+    ) -> tuple[NDArray[np.int32], Floats]:
         """Softmax over all, then the k largest one by one."""
-        ids = np.empty((len(logits), k), np.int32)
-        weights = np.empty((len(logits), k), np.float32)
-        self._run.route(logits, normalise, ids, weights)
+        if selection_bias is not None or routing != Routing(routing.k, routing.normalise):
+            return _FORMULAS.route(logits, routing, selection_bias)
+        ids = np.empty((len(logits), routing.k), np.int32)
+        weights = np.empty((len(logits), routing.k), np.float32)
+        self._run.route(logits, routing.normalise, ids, weights)
         return ids, weights
 
     def moe_ffn(
@@ -219,8 +247,12 @@ class CpuBackend:
                 for data, type in zip(experts.matrices(expert), types, strict=True)
             )
             tokens, slots = np.nonzero(ids == expert)
-            inner = self.swiglu(self.linear(x[tokens], gate), self.linear(x[tokens], up))
-            outputs[tokens, slots] = self.linear(inner, down)
+            biases = [
+                None if part is None else part[expert] for part in experts.biases or [None] * 3
+            ]
+            gated, raised = self.linears(x[tokens], [gate, up], biases[:2])
+            inner = self.glu(gated, raised, experts.activation)
+            outputs[tokens, slots] = self.linear(inner, down, biases[2])
 
 
 def _decoded(data: NDArray[np.uint8], type: GGMLQuantizationType) -> NDArray[np.uint8]:

@@ -8,7 +8,14 @@ Slow on purpose: every operation is the plain formula.
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.base import Arrivals, ExpertTensors, RopeStyle, StreamedExperts
+from moestream.backends.base import (
+    Activation,
+    Arrivals,
+    ExpertTensors,
+    RopeStyle,
+    Routing,
+    StreamedExperts,
+)
 from moestream.backends.kv_rows import KVType, kv_zeros, read_rows, write_rows
 from moestream.gguf import Tensor
 from moestream.quants import dequantize
@@ -82,6 +89,10 @@ class ReferenceBackend:
         """Zeros, which the system hands out page by page as they are written."""
         return kv_zeros(heads, positions, dim, kv_type)
 
+    def zeros(self, shape: tuple[int, ...]) -> Floats:
+        """Zeros."""
+        return np.zeros(shape, np.float32)
+
     def attention(
         self,
         q: Floats,
@@ -91,6 +102,9 @@ class ReferenceBackend:
         values: NDArray[np.generic],
         start: int,
         scale: float,
+        *,
+        window: int = 0,
+        sinks: Floats | None = None,
     ) -> Floats:
         """Softmax of the scaled scores over the visible positions, one KV head at a time."""
         tokens, heads, _ = q.shape
@@ -98,37 +112,55 @@ class ReferenceBackend:
         stop = start + tokens
         write_rows(keys[:, start:stop], k.swapaxes(0, 1))
         write_rows(values[:, start:stop], v.swapaxes(0, 1))
-        hidden = np.arange(stop) > np.arange(start, stop)[:, None]  # (T, S)
+        ages = np.arange(start, stop)[:, None] - np.arange(stop)  # (T, S)
+        hidden = (ages < 0) | (ages >= (window or stop))
         out = np.empty((heads, tokens, v.shape[2]), np.float32)
         group = heads // kv_heads
         for head in range(heads):
             past_keys = read_rows(keys[head // group, :stop])  # (S, D)
             scores = q[:, head] @ past_keys.T * np.float32(scale)  # (T, S)
             scores[hidden] = -np.inf
-            out[head] = _softmax(scores) @ read_rows(values[head // group, :stop])
+            if sinks is not None:
+                scores = np.column_stack([scores, np.full(tokens, sinks[head])])
+            shares = _softmax(scores)[:, :stop]
+            out[head] = shares @ read_rows(values[head // group, :stop])
         return out.swapaxes(0, 1).reshape(tokens, -1)  # (T, H * D)
 
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
         return a + b
 
-    def swiglu(self, gate: Floats, up: Floats) -> Floats:
-        """``gate * sigmoid(gate) * up``."""
-        return gate * _sigmoid(gate) * up
+    def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
+        """See ``Activation``."""
+        if activation == "silu":
+            return gate * _sigmoid(gate) * up
+        if activation == "gelu":
+            inner = np.float32((2 / np.pi) ** 0.5) * gate * (1 + np.float32(0.044715) * gate * gate)
+            gelu: Floats = np.float32(0.5) * gate * (1 + np.tanh(inner))
+            return gelu * up
+        gate, up = np.minimum(gate, np.float32(7)), np.clip(up, np.float32(-7), np.float32(7))
+        return gate * _sigmoid(np.float32(1.702) * gate) * (up + 1)
 
     def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
         """``x * sigmoid(logits)``."""
         return x * _sigmoid(logits)
 
-    def route(self, logits: Floats, k: int, *, normalise: bool) -> tuple[NDArray[np.int32], Floats]:
-        """Softmax over all, then the k largest by a stable sort."""
-        probabilities = _softmax(logits)  # (T, N)
-        ids = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
-        weights = np.take_along_axis(probabilities, ids, axis=-1)  # (T, k)
-        if normalise:
+    def route(
+        self, logits: Floats, routing: Routing, selection_bias: Floats | None = None
+    ) -> tuple[NDArray[np.int32], Floats]:
+        """Gate, then the k largest by a stable sort."""
+        gated = _GATES.get(routing.gating, np.copy)(logits)  # (T, N)
+        scores = gated if selection_bias is None else gated + selection_bias
+        if routing.groups > 1:
+            scores = _mask_groups(scores, routing)
+        ids = np.argsort(-scores, axis=-1, kind="stable")[:, : routing.k]
+        weights = np.take_along_axis(gated, ids, axis=-1)  # (T, k)
+        if routing.gating == "softmax_of_chosen":
+            weights = _softmax(weights)
+        if routing.normalise:
             total = np.sum(weights, axis=-1, keepdims=True)
             weights = weights / np.maximum(total, np.float32(_MIN_WEIGHT_SUM))
-        return ids.astype(np.int32), weights
+        return ids.astype(np.int32), weights * np.float32(routing.scale)
 
     def moe_ffn(
         self,
@@ -142,16 +174,24 @@ class ReferenceBackend:
         out = np.empty((*ids.shape, x.shape[1]), np.float32)  # (T, k, E)
         for batch in [np.unique(ids).tolist()] if arrivals is None else arrivals:
             for expert in batch:
-                gates, ups, downs = experts.matrices(expert)
                 tokens, slots = np.nonzero(ids == expert)
-                gate = dequantize(gates, experts.gate.type)
-                up = dequantize(ups, experts.up.type)
-                inner = self.swiglu(x[tokens] @ gate.T, x[tokens] @ up.T)  # (tokens, F)
-                out[tokens, slots] = inner @ dequantize(downs, experts.down.type).T
+                out[tokens, slots] = self._run_expert(x[tokens], experts, expert)
         total = out[:, 0] * weights[:, :1]
         for slot in range(1, ids.shape[1]):
             total += out[:, slot] * weights[:, slot : slot + 1]
         return total  # (T, E)
+
+    def _run_expert(
+        self, x: Floats, experts: ExpertTensors | StreamedExperts, expert: int
+    ) -> Floats:
+        parts = zip(experts.matrices(expert), (experts.gate, experts.up, experts.down), strict=True)
+        gate, up, down = (dequantize(data, tensor.type) for data, tensor in parts)
+        if experts.biases is None:
+            return self.glu(x @ gate.T, x @ up.T, experts.activation) @ down.T  # (tokens, E)
+        gate_bias, up_bias, down_bias = (bias[expert] for bias in experts.biases)
+        inner = self.glu(x @ gate.T + gate_bias, x @ up.T + up_bias, experts.activation)
+        out: Floats = inner @ down.T + down_bias
+        return out
 
     def to_numpy(self, x: Floats) -> Floats:
         """Nothing is lazy here."""
@@ -162,6 +202,17 @@ def _rope_pairs(style: RopeStyle, half: int) -> tuple[slice, slice]:
     if style == "interleaved":
         return slice(0, 2 * half, 2), slice(1, 2 * half, 2)
     return slice(0, half), slice(half, 2 * half)
+
+
+def _mask_groups(scores: Floats, routing: Routing) -> Floats:
+    """Scores of the best groups' experts; minus infinity for the others."""
+    grouped = scores.reshape(len(scores), routing.groups, -1)  # (T, groups, N / groups)
+    totals = np.sort(grouped, axis=-1)[..., -2:].sum(axis=-1)
+    best = np.argsort(-totals, axis=-1, kind="stable")[:, : routing.groups_used]
+    kept = np.full_like(grouped, -np.inf)
+    rows = np.arange(len(scores))[:, None]
+    kept[rows, best] = grouped[rows, best]
+    return kept.reshape(scores.shape)
 
 
 def _softmax(scores: Floats) -> Floats:
@@ -175,3 +226,6 @@ def _sigmoid(x: Floats) -> Floats:
     decay: Floats = np.exp(-np.abs(x))
     upper: Floats = np.reciprocal(np.float32(1) + decay)
     return np.where(x >= 0, upper, decay * upper)
+
+
+_GATES = {"softmax": _softmax, "sigmoid": _sigmoid}

@@ -108,13 +108,13 @@ def plan(
     from moestream.forecast.machine import known_machine
     from moestream.forecast.outlook import look_ahead
     from moestream.gguf import GGUFFile
-    from moestream.models import ModelConfig
+    from moestream.models import read_config
     from moestream.summary import unsupported_reason
 
     with GGUFFile.open(_find(model)) as file:
         if reason := unsupported_reason(file):
             raise UnsupportedModelError(f"{file.path} cannot run here: {reason}")
-        context = context_length or min(ModelConfig.from_gguf(file).context_length, 8192)
+        context = context_length or min(read_config(file).context_length, 8192)
         demand = read_demand(file, cache_type_k, cache_type_v)
         divided = _divide(file, demand.num_experts_per_tok, context * demand.kv_bytes, memory)
         hits = _hits(trace, demand.num_experts)

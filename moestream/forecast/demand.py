@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moestream.backends import KVType, kv_row_bytes
+from moestream.backends import KVType
 from moestream.gguf import GGUFFile
-from moestream.models import ModelConfig
+from moestream.layers.cache import state_bytes
+from moestream.models import read_config
 
 EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
@@ -44,7 +45,7 @@ def read_demand(
     Raises:
         ModelFormatError, UnsupportedModelError: the header is not that of a model that can run.
     """
-    config = ModelConfig.from_gguf(file)
+    config = read_config(file)
     dense: Counter[str] = Counter()
     experts: Counter[str] = Counter()
     moe_layers = set()
@@ -55,7 +56,8 @@ def read_demand(
             experts[info.type.name] += chosen
         elif name != EMBEDDING or OUTPUT not in file.tensors:  # else one row of it is read
             dense[info.type.name] += info.n_bytes
-    row = sum(kv_row_bytes(config.head_dim, kv_type) for kv_type in (cache_type_k, cache_type_v))
+    shapes, kv_types = config.state_shapes(), (cache_type_k, cache_type_v)
+    fixed = state_bytes(shapes, 0, kv_types)
     return Demand(
         dense_bytes=dict(dense),
         expert_bytes=dict(experts),
@@ -63,5 +65,5 @@ def read_demand(
         num_moe_layers=len(moe_layers),
         num_experts=config.num_experts,
         num_experts_per_tok=config.num_experts_per_tok,
-        kv_bytes=config.num_layers * config.num_kv_heads * row,
+        kv_bytes=state_bytes(shapes, 1, kv_types) - fixed,
     )

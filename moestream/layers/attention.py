@@ -4,7 +4,9 @@ import math
 from typing import Literal
 
 from moestream.backends import Array, RopeStyle
+from moestream.layers.cache import State
 from moestream.layers.norm import RMSNorm
+from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
 
 QKNorm = Literal["none", "head", "whole"]
@@ -25,22 +27,26 @@ class Attention:
         num_heads: int,
         num_kv_heads: int,
         head_dim: int,
+        value_dim: int,
         eps: float,
+        rope: Rope,
         rope_style: RopeStyle,
         qk_norm: QKNorm = "none",
     ) -> None:
         self.backend = weights.backend
-        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.rope_style, self.qk_norm = rope_style, qk_norm
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.head_dim, self.value_dim = head_dim, value_dim
+        self.rope, self.rope_style, self.qk_norm = rope, rope_style, qk_norm
         queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
+        values, attended = num_kv_heads * value_dim, num_heads * value_dim
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
         self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
         self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
-        self.attn_v = weights.matrix("attn_v.weight", pairs, hidden_size)
-        self.attn_output = weights.matrix("attn_output.weight", hidden_size, queries)
+        self.attn_v = weights.matrix("attn_v.weight", values, hidden_size)
+        self.attn_output = weights.matrix("attn_output.weight", hidden_size, attended)
         self.q_bias = weights.optional_vector("attn_q.bias", queries)
         self.k_bias = weights.optional_vector("attn_k.bias", pairs)
-        self.v_bias = weights.optional_vector("attn_v.bias", pairs)
+        self.v_bias = weights.optional_vector("attn_v.bias", values)
         self.output_bias = weights.optional_vector("attn_output.bias", hidden_size)
         if qk_norm != "none":
             whole = qk_norm == "whole"
@@ -49,23 +55,23 @@ class Attention:
             )
             self.k_norm = RMSNorm(weights, "attn_k_norm.weight", pairs if whole else head_dim, eps)
 
-    def __call__(
-        self, x: Array, cache: tuple[Array, Array], start: int, angles: tuple[Array, Array]
-    ) -> Array:
-        """Attend from the chunk at positions ``start``...; writes its keys and values to cache."""
+    def __call__(self, x: Array, state: State, start: int) -> Array:
+        """Attend from the chunk at positions ``start``...; writes its keys and values to state."""
         ops = self.backend
         x = self.norm(x)
-        q, k, v = ops.linears(  # (T, H * D), (T, K * D) twice
+        q, k, v = ops.linears(  # (T, H * D), (T, K * D), (T, K * Dv)
             x, [self.attn_q, self.attn_k, self.attn_v], [self.q_bias, self.k_bias, self.v_bias]
         )
         if self.qk_norm == "whole":
             q, k = self.q_norm(q), self.k_norm(k)
         q = q.reshape(-1, self.num_heads, self.head_dim)
         k = k.reshape(-1, self.num_kv_heads, self.head_dim)
-        v = v.reshape(-1, self.num_kv_heads, self.head_dim)
+        v = v.reshape(-1, self.num_kv_heads, self.value_dim)
         if self.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
+        angles = self.rope(start, len(x))
         q = ops.rope(q, *angles, self.rope_style)
         k = ops.rope(k, *angles, self.rope_style)
-        out = ops.attention(q, k, v, *cache, start, 1 / math.sqrt(self.head_dim))
+        keys, values = state
+        out = ops.attention(q, k, v, keys, values, start, 1 / math.sqrt(self.head_dim))
         return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)

@@ -4,16 +4,16 @@ Here the experts' bytes and the backend's arithmetic meet, and nowhere else.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, StreamedExperts
+from moestream.backends import Activation, Array, Routing, StreamedExperts
 from moestream.experts.arena import bytes_at
 from moestream.experts.prefetch import Prefetcher
 from moestream.experts.residency import Residency
-from moestream.layers.ffn import SwiGLU
+from moestream.layers.ffn import GatedMLP
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
 
@@ -47,23 +47,30 @@ class MoE:
         hidden_size: int,
         width: int,
         num_experts: int,
-        num_experts_per_tok: int,
-        norm_topk_prob: bool,
+        routing: Routing,
         eps: float,
+        norm: str = "ffn_norm.weight",
+        activation: Activation = "silu",
         shared_width: int = 0,
         shared_gate: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.num_experts = num_experts
-        self.num_experts_per_tok = num_experts_per_tok
-        self.norm_topk_prob = norm_topk_prob
-        self.norm = RMSNorm(weights, "ffn_norm.weight", hidden_size, eps)
+        self.num_experts_per_tok = routing.k
+        self.routing = routing
+        self.norm = RMSNorm(weights, norm, hidden_size, eps)
         self.router = weights.matrix("ffn_gate_inp.weight", num_experts, hidden_size)
-        self._tensors = weights.experts(num_experts, width, hidden_size)
+        self.router_bias = weights.optional_vector("ffn_gate_inp.bias", num_experts)
+        self.selection_bias = weights.optional_vector("exp_probs_b.bias", num_experts)
+        self._tensors = weights.experts(num_experts, width, hidden_size, activation)
         self._experts = self.backend.experts(self._tensors)
         self._residency: Residency | None = None
         self._prefetcher: Prefetcher | None = None
-        self.shared = SwiGLU(weights, hidden_size, shared_width, "_shexp") if shared_width else None
+        self.shared = (
+            GatedMLP(weights, hidden_size, shared_width, "_shexp", activation)
+            if shared_width
+            else None
+        )
         self.shared_gate = (
             weights.row("ffn_gate_inp_shexp.weight", hidden_size) if shared_gate else None
         )
@@ -77,8 +84,7 @@ class MoE:
 
     def likeliest(self, x: Array, most: int) -> tuple[NDArray[np.int32], Array]:
         """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest."""
-        logits = self.backend.linear(self.norm(x), self.router)  # (T, N)
-        return self.backend.route(logits, most, normalise=False)
+        return self._choose(self.norm(x), replace(self.routing, k=most, normalise=False))
 
     def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
         """Guess what this layer will choose from an earlier layer's ``x`` (1, E): ids (1, n).
@@ -128,12 +134,15 @@ class MoE:
         self._experts = self.backend.experts(self._tensors)
         self._residency = self._prefetcher = None
 
-    def _run_shared(self, shared: SwiGLU, normed: Array) -> Array:
+    def _run_shared(self, shared: GatedMLP, normed: Array) -> Array:
         out = shared(normed)
         if self.shared_gate is None:
             return out
         return self.backend.sigmoid_scale(out, self.backend.linear(normed, self.shared_gate))
 
     def _route(self, normed: Array) -> tuple[NDArray[np.int32], Array]:
-        logits = self.backend.linear(normed, self.router)  # (T, N)
-        return self.backend.route(logits, self.num_experts_per_tok, normalise=self.norm_topk_prob)
+        return self._choose(normed, self.routing)
+
+    def _choose(self, normed: Array, routing: Routing) -> tuple[NDArray[np.int32], Array]:
+        logits = self.backend.linear(normed, self.router, self.router_bias)  # (T, N)
+        return self.backend.route(logits, routing, self.selection_bias)

@@ -48,12 +48,15 @@ class Rope:
         if frequency_factors is not None:
             frequencies = frequencies / frequency_factors
         self.frequencies, self.magnitude = _scale(frequencies, config)
+        self._made: tuple[tuple[int, int], tuple[Floats, Floats]] | None = None
 
     def __call__(self, start: int, tokens: int) -> tuple[Floats, Floats]:
         """Cosines and sines of positions ``start`` to ``start + tokens``: (T, D/2) each."""
-        angles = np.outer(np.arange(start, start + tokens), self.frequencies)
-        cos, sin = np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
-        return cos.astype(np.float32), sin.astype(np.float32)
+        if self._made is None or self._made[0] != (start, tokens):  # all layers ask for the same
+            angles = np.outer(np.arange(start, start + tokens), self.frequencies)
+            cos, sin = np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
+            self._made = (start, tokens), (cos.astype(np.float32), sin.astype(np.float32))
+        return self._made[1]
 
 
 def _scale(

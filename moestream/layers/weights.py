@@ -4,7 +4,17 @@ A layer asks by GGUF name and expected shape, so a file whose tensors do not fit
 is refused here, with the tensor's name, instead of failing in the arithmetic.
 """
 
-from moestream.backends import Array, Backend, ExpertTensors, Matrix
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends import (
+    Activation,
+    Array,
+    Backend,
+    ExpertBiases,
+    ExpertTensors,
+    Matrix,
+)
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile, Tensor
 
@@ -37,6 +47,10 @@ class Weights:
         """A bias that this file may lack."""
         return self.vector(name, size) if self.has(name) else None
 
+    def optional_floats(self, name: str, size: int) -> NDArray[np.float32] | None:
+        """A small vector that this file may lack, for arithmetic outside the backend."""
+        return self.backend.to_numpy(self.vector(name, size)) if self.has(name) else None
+
     def row(self, name: str, columns: int) -> Matrix:
         """A matrix of one output, which GGUF may store without its axis of length one."""
         info = self.file.tensors.get(self.prefix + name)
@@ -47,18 +61,33 @@ class Weights:
             Tensor(flat.name, flat.type, (1, columns), flat.data.reshape(1, -1))
         )
 
-    def experts(self, num_experts: int, width: int, hidden: int) -> ExpertTensors:
-        """A layer's routed experts, mapped, from separate or fused gate and up tensors."""
+    def experts(
+        self, num_experts: int, width: int, hidden: int, activation: Activation = "silu"
+    ) -> ExpertTensors:
+        """A layer's routed experts, mapped, from separate or fused gate and up tensors.
+
+        Their biases, where the file has them, are loaded.
+        """
         down = self._tensor("ffn_down_exps.weight", (num_experts, hidden, width))
         if self.has("ffn_gate_up_exps.weight"):
             fused = self._tensor("ffn_gate_up_exps.weight", (num_experts, 2 * width, hidden))
             gate, up = _rows(fused, 0, width), _rows(fused, width, 2 * width)
-            return ExpertTensors(gate, up, down)
-        return ExpertTensors(
-            self._tensor("ffn_gate_exps.weight", (num_experts, width, hidden)),
-            self._tensor("ffn_up_exps.weight", (num_experts, width, hidden)),
-            down,
+        else:
+            gate = self._tensor("ffn_gate_exps.weight", (num_experts, width, hidden))
+            up = self._tensor("ffn_up_exps.weight", (num_experts, width, hidden))
+        biases = self._expert_biases(num_experts, width, hidden)
+        return ExpertTensors(gate, up, down, activation, biases)
+
+    def _expert_biases(self, num_experts: int, width: int, hidden: int) -> ExpertBiases | None:
+        """Biases of gate, up and down, (N, F) twice and (N, E): all of them or none."""
+        if not self.has("ffn_down_exps.bias"):
+            return None
+        sizes = {"gate": width, "up": width, "down": hidden}
+        gate, up, down = (
+            self.backend.vector(self._tensor(f"ffn_{name}_exps.bias", (num_experts, size)))
+            for name, size in sizes.items()
         )
+        return gate, up, down
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         tensor = self.file.tensor(self.prefix + name)

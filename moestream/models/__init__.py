@@ -5,6 +5,7 @@ from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
+from moestream.models.keys import Keys
 from moestream.models.llama import Llama
 from moestream.models.olmoe import OLMoE
 from moestream.models.qwen2moe import Qwen2MoE
@@ -18,21 +19,35 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 
-__all__ = ["ARCHITECTURES", "Decoder", "ModelConfig", "load_model"]
+__all__ = ["ARCHITECTURES", "Decoder", "ModelConfig", "load_model", "read_config"]
+
+
+def read_config(file: GGUFFile) -> ModelConfig:
+    """Read the dimensions of the model that the file describes, from its header alone.
+
+    Raises:
+        UnsupportedModelError: an architecture that is not in ``ARCHITECTURES``, or a value in the
+            metadata that asks for what we lack.
+        ModelFormatError: metadata that is missing or makes no sense.
+    """
+    return _architecture(file).read_config(Keys(file))
 
 
 def load_model(file: GGUFFile, backend: Backend) -> Decoder:
     """Build the model that the file describes.
 
     Raises:
-        UnsupportedModelError: an architecture that is not in ``ARCHITECTURES``.
+        UnsupportedModelError: see ``read_config``.
         ModelFormatError: metadata or tensors that do not fit together.
     """
-    architecture = file.get("general.architecture", str)
-    if architecture not in ARCHITECTURES:
+    return _architecture(file)(file, read_config(file), backend)
+
+
+def _architecture(file: GGUFFile) -> type[Decoder]:
+    name = file.get("general.architecture", str)
+    if name not in ARCHITECTURES:
         supported = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
-            f"{file.path}: architecture {architecture!r} is not supported; supported are: "
-            f"{supported}"
+            f"{file.path}: architecture {name!r} is not supported; supported are: {supported}"
         )
-    return ARCHITECTURES[architecture](file, ModelConfig.from_gguf(file), backend)
+    return ARCHITECTURES[name]

@@ -1,21 +1,24 @@
 """A model's dimensions, read from GGUF metadata.
 
 A key that is missing gets the default that llama.cpp gives it. A value that llama.cpp acts upon in
-our architectures and we do not is an error that names the key; keys that it has no use for in them
-(``expert_weights_scale``, sliding windows, YaRN's constants) are not read here either.
+an architecture and we do not is an error that names the key; keys that it has no use for in it
+(``expert_weights_scale``, sliding windows, YaRN's constants in the plain ones) are not read either.
+
+An architecture with keys of its own derives from ``ModelConfig``.
 
 Source: llama.cpp, src/llama-model.cpp (``load_hparams``) and src/models/*.cpp.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 from moestream.errors import ModelFormatError, UnsupportedModelError
 from moestream.gguf import GGUFFile
+from moestream.layers.cache import AttentionShape, StateShape
 from moestream.layers.rope import RopeConfig
+from moestream.models.keys import Keys, Supported
 
-_SUPPORTED: dict[str, tuple[tuple[int, ...], str]] = {
+SUPPORTED: Supported = {
     "attention.causal": ((True,), "True: attention to what came before"),
     "expert_group_count": ((0, 1), "0 or 1: all experts in one group"),
     # llama.cpp takes the softmax whatever this says. Who wrote otherwise would not get the model
@@ -23,10 +26,10 @@ _SUPPORTED: dict[str, tuple[tuple[int, ...], str]] = {
     "expert_gating_func": ((0, 1), "0 or 1: softmax"),
     "nextn_predict_layers": ((0,), "0: no layers that predict further tokens"),
 }
-"""Keys with the only values that we have the arithmetic for, the first being the default."""
+"""Of an architecture that does not say otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Dimensions common to all architectures. Sizes of what a model lacks are 0."""
 
@@ -36,130 +39,72 @@ class ModelConfig:
     num_layers: int
     hidden_size: int
     num_heads: int
-    num_kv_heads: int
+    kv_heads: tuple[int, ...]
+    """Key and value heads of each layer; 0 where a layer does not attend."""
     head_dim: int
-    intermediate_size: int
+    value_dim: int
+    intermediate_sizes: tuple[int, ...]
+    """Width of each layer's dense network."""
     num_experts: int
     num_experts_per_tok: int
     moe_intermediate_size: int
     shared_intermediate_size: int
+    leading_dense_layers: int
     rms_norm_eps: float
     rope: RopeConfig
 
     @classmethod
-    def from_gguf(cls, file: GGUFFile) -> "ModelConfig":
-        """Read the dimensions.
+    def read(cls, keys: Keys, *, own_layers: int = 0, **own: object) -> Self:
+        """Read the common dimensions; ``own`` are those that a derived class adds or replaces.
+
+        ``own_layers`` counts the layers where that is not what the file's own key says.
 
         Raises:
             ModelFormatError: a key is missing, of a wrong type, or makes no sense.
             UnsupportedModelError: a value asks for what we lack.
         """
-        keys = _Keys(file)
-        for key, (values, meaning) in _SUPPORTED.items():
-            keys.require(key, values, meaning)
         hidden_size = keys.positive("embedding_length")
         num_heads = keys.positive("attention.head_count")
+        num_layers = own_layers or keys.positive("block_count")
         head_dim = keys.count("attention.key_length", hidden_size // num_heads)
-        if keys.count("attention.value_length", head_dim) != head_dim:
-            raise UnsupportedModelError(
-                f"{file.path}: keys and values of different length are not supported "
-                f"({keys.name('attention.value_length')})"
-            )
-        intermediate = keys.count("feed_forward_length", 0)
-        num_experts = keys.count("expert_count", 0)
-        per_token = keys.count("expert_used_count", 0)
-        config = cls(
-            architecture=keys.architecture,
-            vocab_size=keys.vocab_size(),
-            context_length=keys.positive("context_length"),
-            num_layers=keys.positive("block_count"),
-            hidden_size=hidden_size,
-            num_heads=num_heads,
-            num_kv_heads=keys.count("attention.head_count_kv", num_heads),
-            head_dim=head_dim,
-            intermediate_size=intermediate,
-            num_experts=num_experts,
-            num_experts_per_tok=per_token,
-            moe_intermediate_size=keys.count("expert_feed_forward_length", 0),
-            shared_intermediate_size=keys.count("expert_shared_feed_forward_length", 0),
-            rms_norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
-            rope=_rope(keys, head_dim),
-        )
-        _check(config, file)
+        values: dict[str, object] = {
+            "architecture": keys.architecture,
+            "vocab_size": keys.vocab_size(),
+            "context_length": keys.positive("context_length"),
+            "num_layers": num_layers,
+            "hidden_size": hidden_size,
+            "num_heads": num_heads,
+            "kv_heads": keys.per_layer("attention.head_count_kv", num_layers, num_heads),
+            "head_dim": head_dim,
+            "value_dim": keys.count("attention.value_length", head_dim),
+            "intermediate_sizes": keys.per_layer("feed_forward_length", num_layers, 0),
+            "num_experts": keys.count("expert_count", 0),
+            "num_experts_per_tok": keys.count("expert_used_count", 0),
+            "moe_intermediate_size": keys.count("expert_feed_forward_length", 0),
+            "shared_intermediate_size": keys.count("expert_shared_feed_forward_length", 0),
+            "leading_dense_layers": 0,
+            "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
+        }
+        values |= own
+        if "rope" not in values:
+            values["rope"] = read_rope(keys, head_dim)
+        config = cls(**values)  # type: ignore[arg-type]
+        _check(config, keys.file)
         return config
 
-
-class _Keys:
-    """Typed access to ``<architecture>.<key>``."""
-
-    def __init__(self, file: GGUFFile) -> None:
-        self.file = file
-        self.architecture = file.get("general.architecture", str)
-
-    def name(self, key: str) -> str:
-        return f"{self.architecture}.{key}"
-
-    def count(self, key: str, default: int | None = None) -> int:
-        name = self.name(key)
-        if isinstance(self.file.metadata.get(name), list):
-            raise UnsupportedModelError(
-                f"{self.file.path}: {name} differs from layer to layer, which "
-                f"{self.architecture} does not support here"
-            )
-        value = self.file.get(name, int) if default is None else self.file.get(name, int, default)
-        if value < 0:
-            raise ModelFormatError(f"{self.file.path}: {name} is {value}, expected a count")
-        return value
-
-    def positive(self, key: str, default: int | None = None) -> int:
-        value = self.count(key, default)
-        if value == 0:
-            raise ModelFormatError(f"{self.file.path}: {self.name(key)} is 0, expected at least 1")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        name = self.name(key)
-        value = (
-            self.file.get(name, float) if default is None else self.file.get(name, float, default)
+    def state_shapes(self) -> tuple[StateShape, ...]:
+        """What each layer keeps of the tokens it has seen."""
+        return tuple(
+            AttentionShape(heads, self.head_dim, self.value_dim) for heads in self.kv_heads
         )
-        if not math.isfinite(value) or value < 0:
-            raise ModelFormatError(
-                f"{self.file.path}: {name} is {value}, expected a finite number of at least 0"
-            )
-        return value
 
-    def require(self, key: str, values: tuple[int, ...], meaning: str) -> None:
-        value = self.file.get(self.name(key), type(values[0]), values[0])
-        if value not in values:
-            raise UnsupportedModelError(
-                f"{self.file.path}: {self.name(key)} is {value}; supported is {meaning}; choose "
-                "another model, or a conversion of this one that does without"
-            )
-
-    def text(self, key: str, default: str) -> str:
-        return self.file.get(self.name(key), str, default)
-
-    def above(self, limit: int, key: str, default: float) -> float:
-        value = self.number(key, default)
-        if value <= limit:
-            raise ModelFormatError(
-                f"{self.file.path}: {self.name(key)} is {value}, expected more than {limit}"
-            )
-        return value
-
-    def vocab_size(self) -> int:
-        """Rows of the embedding, one a token where the file has a vocabulary at all."""
-        rows = self.file.tensor("token_embd.weight").shape[0]
-        tokens = len(self.file.get("tokenizer.ggml.tokens", list, ()))
-        if tokens not in (0, rows):
-            raise ModelFormatError(
-                f"{self.file.path}: tensor 'token_embd.weight' has {rows} rows, but the "
-                f"vocabulary has {tokens} tokens"
-            )
-        return rows
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer is a mixture of experts."""
+        return self.num_experts > 0 and layer >= self.leading_dense_layers
 
 
-def _rope(keys: _Keys, head_dim: int) -> RopeConfig:
+def read_rope(keys: Keys, head_dim: int) -> RopeConfig:
+    """What the metadata says of rotary embedding, for heads of ``head_dim``."""
     # Older files give a linear factor under ``rope.scale_linear`` and no type.
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 0.0))
     scaling = keys.text("rope.scaling.type", "linear" if factor else "none")
@@ -187,11 +132,14 @@ def _rope(keys: _Keys, head_dim: int) -> RopeConfig:
 
 
 def _check(config: ModelConfig, file: GGUFFile) -> None:
-    if config.num_kv_heads == 0 or config.num_heads % config.num_kv_heads:
-        raise ModelFormatError(
-            f"{file.path}: {config.num_heads} attention heads do not divide among "
-            f"{config.num_kv_heads} key/value heads"
-        )
+    for heads in set(config.kv_heads):
+        if heads and config.num_heads % heads:
+            raise ModelFormatError(
+                f"{file.path}: {config.num_heads} attention heads do not divide among "
+                f"{heads} key/value heads"
+            )
+    if not any(config.kv_heads):
+        raise ModelFormatError(f"{file.path}: no layer has key/value heads")
     if config.num_experts and not 1 <= config.num_experts_per_tok <= config.num_experts:
         raise ModelFormatError(
             f"{file.path}: {config.num_experts_per_tok} experts a token are asked of "

@@ -1,30 +1,55 @@
 """The pre-norm decoder that all architectures share; an architecture's file says what differs."""
 
 from abc import ABC
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, Backend, RopeStyle
+from moestream.backends import Array, Backend, RopeStyle, Routing
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention, QKNorm
+from moestream.layers.cache import Cache, State
 from moestream.layers.ffn import FeedForward
-from moestream.layers.kv_cache import KVCache
 from moestream.layers.moe import MoE, RouteObserver
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
-from moestream.models.config import ModelConfig
+from moestream.models.config import SUPPORTED, ModelConfig
+from moestream.models.keys import Keys, Supported
+
+
+class Mixer(Protocol):
+    """What lets a token see those before it: attention, or something recurrent."""
+
+    def __call__(self, x: Array, state: State, start: int) -> Array:
+        """What the block adds to the residual stream: (T, E) -> (T, E); brings ``state`` up to it.
+
+        The chunk is at positions ``start``... of the timeline.
+        """
 
 
 class Layer:
-    """One transformer layer: attention, then experts or a dense network."""
+    """One transformer layer: a mixer, then experts or a dense network."""
 
-    def __init__(self, attention: Attention, ffn: FeedForward | MoE) -> None:
-        self.attention = attention
+    def __init__(self, mixer: Mixer, ffn: FeedForward | MoE) -> None:
+        self.mixer = mixer
         self.ffn = ffn
+
+    def __call__(
+        self, x: Array, index: int, state: State, start: int, on_route: RouteObserver | None
+    ) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        x = ops.add(x, self.mixer(x, state, start))
+        return ops.add(x, self.run_ffn(x, index, on_route))
+
+    def run_ffn(self, x: Array, index: int, on_route: RouteObserver | None) -> Array:
+        """What experts or the dense network add: (T, E) -> (T, E)."""
+        if isinstance(self.ffn, MoE):
+            return self.ffn(x, index, on_route)
+        return self.ffn(x)
 
 
 class Decoder(ABC):
@@ -33,50 +58,76 @@ class Decoder(ABC):
     Class attributes are what architectures of this family differ in.
     """
 
+    supported: ClassVar[Supported] = SUPPORTED
     rope_style: ClassVar[RopeStyle]
     qk_norm: ClassVar[QKNorm] = "none"
     norm_topk_prob: ClassVar[bool]
     shared_gate: ClassVar[bool] = False
     own_expert_width: ClassVar[bool] = False
     """Whether routed experts have a width key of their own, or that of dense networks."""
+    ffn_norm: ClassVar[str] = "ffn_norm.weight"
 
     def __init__(self, file: GGUFFile, config: ModelConfig, backend: Backend) -> None:
         self.config = config
         self.backend = backend
         weights = Weights(file, backend)
+        half = config.rope.dimensions // 2
+        self.rope = Rope(config.rope, weights.optional_floats("rope_freqs.weight", half))
         size = (config.vocab_size, config.hidden_size)
         self.token_embd = weights.matrix("token_embd.weight", *size)
-        self.layers = [self.layer(weights.layer(i)) for i in range(config.num_layers)]
+        self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
         self.output_norm = RMSNorm(
             weights, "output_norm.weight", config.hidden_size, config.rms_norm_eps
         )
         tied = not weights.has("output.weight")
         self.output = self.token_embd if tied else weights.matrix("output.weight", *size)
-        half = config.rope.dimensions // 2
-        factors = weights.optional_vector("rope_freqs.weight", half)
-        self.rope = Rope(config.rope, None if factors is None else backend.to_numpy(factors))
 
-    def layer(self, weights: Weights) -> Layer:
+    @classmethod
+    def read_config(cls, keys: Keys) -> ModelConfig:
+        """Read the dimensions from a file's metadata.
+
+        Raises:
+            ModelFormatError, UnsupportedModelError: see ``ModelConfig.read``.
+        """
+        keys.require(cls.supported)
+        return ModelConfig.read(keys)
+
+    def layer(self, weights: Weights, index: int) -> Layer:
         """Build one layer from its tensors."""
-        return Layer(self.attention(weights), self.ffn(weights))
+        return Layer(self.mixer(weights, index), self.ffn(weights, index))
 
-    def attention(self, weights: Weights) -> Attention:
-        """Build a layer's attention."""
+    def mixer(self, weights: Weights, index: int) -> Mixer:
+        """Build what comes first in a layer."""
         config = self.config
         return Attention(
             weights,
             hidden_size=config.hidden_size,
             num_heads=config.num_heads,
-            num_kv_heads=config.num_kv_heads,
+            num_kv_heads=config.kv_heads[index],
             head_dim=config.head_dim,
+            value_dim=config.value_dim,
             eps=config.rms_norm_eps,
+            rope=self.rope,
             rope_style=self.rope_style,
             qk_norm=self.qk_norm,
         )
 
-    def ffn(self, weights: Weights) -> FeedForward | MoE:
-        """Build what follows a layer's attention."""
+    def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
+        """Build what follows the mixer: experts, or a dense network in a layer without."""
+        if index < self.config.leading_dense_layers:
+            return self.dense(weights, index)
         return self.moe(weights)
+
+    def dense(self, weights: Weights, index: int) -> FeedForward:
+        """Build a layer's dense network."""
+        config = self.config
+        return FeedForward(
+            weights,
+            hidden_size=config.hidden_size,
+            width=config.intermediate_sizes[index],
+            eps=config.rms_norm_eps,
+            norm=self.ffn_norm,
+        )
 
     def moe(self, weights: Weights) -> MoE:
         """Build a layer's experts."""
@@ -91,22 +142,25 @@ class Decoder(ABC):
             hidden_size=config.hidden_size,
             width=self.expert_width,
             num_experts=config.num_experts,
-            num_experts_per_tok=config.num_experts_per_tok,
-            norm_topk_prob=self.norm_topk_prob,
+            routing=self.routing(),
             eps=config.rms_norm_eps,
+            norm=self.ffn_norm,
             shared_width=self.shared_width,
             shared_gate=self.shared_gate,
         )
+
+    def routing(self) -> Routing:
+        """How a layer's router chooses."""
+        return Routing(self.config.num_experts_per_tok, normalise=self.norm_topk_prob)
 
     @property
     def expert_width(self) -> int:
         """F of the routed experts; without its key, the dense width shared among the chosen."""
         config = self.config
+        dense = config.intermediate_sizes[-1]
         if not self.own_expert_width:
-            return config.intermediate_size
-        return config.moe_intermediate_size or (
-            config.intermediate_size // config.num_experts_per_tok
-        )
+            return dense
+        return config.moe_intermediate_size or dense // config.num_experts_per_tok
 
     @property
     def shared_width(self) -> int:
@@ -114,21 +168,20 @@ class Decoder(ABC):
         return 0
 
     def hidden(
-        self, tokens: NDArray[np.int32], cache: KVCache, on_route: RouteObserver | None = None
+        self, tokens: NDArray[np.int32], cache: Cache, on_route: RouteObserver | None = None
     ) -> Array:
         """Run a chunk through all layers and extend the cache: (T,) -> (T, E)."""
         cache.reserve(len(tokens))
         start = cache.length
-        angles = self.rope(start, len(tokens))
-        x = self.backend.embed(self.token_embd, tokens)
+        x = self.embed(tokens)
         for index, layer in enumerate(self.layers):
-            x = self.backend.add(x, layer.attention(x, cache.layer(index), start, angles))
-            if isinstance(layer.ffn, MoE):
-                x = self.backend.add(x, layer.ffn(x, index, on_route))
-            else:
-                x = self.backend.add(x, layer.ffn(x))
+            x = layer(x, index, cache.layer(index), start, on_route)
         cache.length += len(tokens)
         return x
+
+    def embed(self, tokens: NDArray[np.int32]) -> Array:
+        """What enters the first layer: (T,) -> (T, E)."""
+        return self.backend.embed(self.token_embd, tokens)
 
     def logits(self, hidden: Array) -> NDArray[np.float32]:
         """(T, E) -> (T, V)."""

@@ -15,13 +15,6 @@ class Llama(Decoder):
     rope_style = "interleaved"
     norm_topk_prob = True
 
-    def ffn(self, weights: Weights) -> FeedForward | MoE:
+    def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
         """Experts or a dense network, by the metadata."""
-        if self.config.num_experts:
-            return self.moe(weights)
-        return FeedForward(
-            weights,
-            hidden_size=self.config.hidden_size,
-            width=self.config.intermediate_size,
-            eps=self.config.rms_norm_eps,
-        )
+        return self.moe(weights) if self.config.num_experts else self.dense(weights, index)

@@ -17,4 +17,4 @@ class Qwen2MoE(Decoder):
     @property
     def shared_width(self) -> int:
         """Files without it give the shared expert the dense width."""
-        return self.config.shared_intermediate_size or self.config.intermediate_size
+        return self.config.shared_intermediate_size or self.config.intermediate_sizes[-1]

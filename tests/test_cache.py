@@ -5,15 +5,13 @@ import pytest
 
 from moestream.backends.reference import ReferenceBackend
 from moestream.errors import ContextLengthError
-from moestream.layers.kv_cache import KVCache
+from moestream.layers.cache import AttentionShape, Cache
 
 
-def cache_of(capacity: int) -> KVCache:
-    return KVCache(
+def cache_of(capacity: int) -> Cache:
+    return Cache(
         ReferenceBackend(),
-        num_layers=2,
-        num_heads=1,
-        head_dim=2,
+        [AttentionShape(1, 2, 2)] * 2,
         capacity=capacity,
         kv_types=("f32", "f32"),
     )
@@ -31,11 +29,9 @@ def test_grows_and_keeps_what_it_holds() -> None:
 
 
 def test_grows_by_whole_rows_of_either_type() -> None:
-    cache = KVCache(
+    cache = Cache(
         ReferenceBackend(),
-        num_layers=1,
-        num_heads=2,
-        head_dim=64,
+        [AttentionShape(2, 64, 64)] * 1,
         capacity=1000,
         kv_types=("q8_0", "f32"),
     )

@@ -1,0 +1,120 @@
+"""Typed access to a model's own metadata, ``<architecture>.<key>``.
+
+Owns the checks of single values and what their errors say. Knows no architecture.
+"""
+
+import math
+
+from moestream.errors import ModelFormatError, UnsupportedModelError
+from moestream.gguf import GGUFFile
+
+Supported = dict[str, tuple[tuple[int, ...], str]]
+"""Keys with the only values that an architecture here has the arithmetic for, the first being the
+default, and what they mean."""
+
+
+class Keys:
+    """The metadata of one file; every error names the file and the key."""
+
+    def __init__(self, file: GGUFFile) -> None:
+        self.file = file
+        self.architecture = file.get("general.architecture", str)
+
+    def name(self, key: str) -> str:
+        """The key's full name."""
+        return f"{self.architecture}.{key}"
+
+    def has(self, key: str) -> bool:
+        """Whether the file says anything of it."""
+        return self.name(key) in self.file.metadata
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A number of things, the same in all layers."""
+        name = self.name(key)
+        if isinstance(self.file.metadata.get(name), list):
+            raise UnsupportedModelError(
+                f"{self.file.path}: {name} differs from layer to layer, which "
+                f"{self.architecture} does not support here"
+            )
+        value = self.file.get(name, int) if default is None else self.file.get(name, int, default)
+        return self._counted(name, value)
+
+    def per_layer(self, key: str, num_layers: int, default: int | None = None) -> tuple[int, ...]:
+        """A number of things in each layer: one for all, or one a layer."""
+        name = self.name(key)
+        values = self.file.metadata.get(name)
+        if not isinstance(values, list):
+            return (self.count(key, default),) * num_layers
+        whole = [value for value in values if isinstance(value, int)]
+        if not num_layers <= len(whole) == len(values):
+            raise ModelFormatError(
+                f"{self.file.path}: {name} has {len(values)} values, expected a whole number for "
+                f"each of {num_layers} layers"
+            )
+        return tuple(self._counted(name, value) for value in whole[:num_layers])
+
+    def positive(self, key: str, default: int | None = None) -> int:
+        """A count of at least one."""
+        value = self.count(key, default)
+        if value == 0:
+            raise ModelFormatError(f"{self.file.path}: {self.name(key)} is 0, expected at least 1")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number of at least 0."""
+        name = self.name(key)
+        value = (
+            self.file.get(name, float) if default is None else self.file.get(name, float, default)
+        )
+        if not math.isfinite(value) or value < 0:
+            raise ModelFormatError(
+                f"{self.file.path}: {name} is {value}, expected a finite number of at least 0"
+            )
+        return value
+
+    def above(self, limit: int, key: str, default: float) -> float:
+        """A finite number greater than ``limit``."""
+        value = self.number(key, default)
+        if value <= limit:
+            raise ModelFormatError(
+                f"{self.file.path}: {self.name(key)} is {value}, expected more than {limit}"
+            )
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Yes or no."""
+        return self.file.get(self.name(key), bool, default)
+
+    def text(self, key: str, default: str) -> str:
+        """A word."""
+        return self.file.get(self.name(key), str, default)
+
+    def require(self, supported: Supported) -> None:
+        """Refuse what is not supported.
+
+        Raises:
+            UnsupportedModelError: a value asks for what we lack.
+        """
+        for key, (values, meaning) in supported.items():
+            value = self.file.get(self.name(key), type(values[0]), values[0])
+            if value not in values:
+                raise UnsupportedModelError(
+                    f"{self.file.path}: {self.name(key)} is {value}; supported is {meaning}; "
+                    "choose another model, or a conversion of this one that does without"
+                )
+
+    def vocab_size(self) -> int:
+        """Rows of the embedding, one a token where the file has a vocabulary at all."""
+        rows = self.file.tensor("token_embd.weight").shape[0]
+        tokens = len(self.file.get("tokenizer.ggml.tokens", list, ()))
+        if tokens not in (0, rows):
+            raise ModelFormatError(
+                f"{self.file.path}: tensor 'token_embd.weight' has {rows} rows, but the "
+                f"vocabulary has {tokens} tokens"
+            )
+        return rows
+
+    def _counted(self, name: str, value: int) -> int:
+        if value < 0:
+            raise ModelFormatError(f"{self.file.path}: {name} is {value}, expected a count")
+        return value
