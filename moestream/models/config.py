@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 from moestream.layers.rope import RopeConfig
 
 _SUPPORTED: dict[str, tuple[tuple[int, ...], str]] = {
@@ -47,7 +47,7 @@ class ModelConfig:
     rope: RopeConfig
 
     @classmethod
-    def from_gguf(cls, file: GGUFFile) -> "ModelConfig":
+    def from_gguf(cls, file: GGUFHeader) -> "ModelConfig":
         """Read the dimensions.
 
         Raises:
@@ -92,7 +92,7 @@ class ModelConfig:
 class _Keys:
     """Typed access to ``<architecture>.<key>``."""
 
-    def __init__(self, file: GGUFFile) -> None:
+    def __init__(self, file: GGUFHeader) -> None:
         self.file = file
         self.architecture = file.get("general.architecture", str)
 
@@ -149,7 +149,7 @@ class _Keys:
 
     def vocab_size(self) -> int:
         """Rows of the embedding, one a token where the file has a vocabulary at all."""
-        rows = self.file.tensor("token_embd.weight").shape[0]
+        rows = self.file.tensor_info("token_embd.weight").shape[0]
         tokens = len(self.file.get("tokenizer.ggml.tokens", list, ()))
         if tokens not in (0, rows):
             raise ModelFormatError(
@@ -186,7 +186,7 @@ def _rope(keys: _Keys, head_dim: int) -> RopeConfig:
     )
 
 
-def _check(config: ModelConfig, file: GGUFFile) -> None:
+def _check(config: ModelConfig, file: GGUFHeader) -> None:
     if config.num_kv_heads == 0 or config.num_heads % config.num_kv_heads:
         raise ModelFormatError(
             f"{file.path}: {config.num_heads} attention heads do not divide among "

@@ -46,14 +46,13 @@ def pull(model: str, as_json: bool, quiet: bool) -> None:
 
 
 def _download(model: str, source: str, quiet: bool) -> dict[str, Any]:
-    from moestream.hub import choose, parse_reference
+    from moestream.hub import parse_reference
     from moestream.hub.download import download
-    from moestream.hub.listing import endpoint, list_repository
+    from moestream.hub.listing import endpoint, look_up
 
     reference = parse_reference(source)
     with ui.working(f"asking {endpoint()} for {reference.repository}", quiet=quiet):
-        listing = list_repository(reference.repository)
-    chosen = choose(reference, listing.models(), reference.repository)
+        listing, chosen = look_up(reference)
     size = listing.size_bytes(chosen)
     if not quiet:
         ui.note(f"{reference.repository}: {chosen.names[0]}, {ui.format_bytes(size)}")
