@@ -88,7 +88,7 @@ class TraceRecorder:
 
 
 class ProfileRecorder:
-    """Counts what an engine's sessions use; writes a profile of it when closed, or when asked to."""
+    """Counts what an engine's sessions use, and writes a profile when closed, or when asked to."""
 
     def __init__(
         self,
