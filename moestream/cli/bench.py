@@ -17,6 +17,7 @@ from moestream import ui
 from moestream.cli.bench_options import test_options, threads_option
 from moestream.cli.bench_report import FORMATS, Row, Writer
 from moestream.cli.command import Command, Option
+from moestream.cli.opening import context_warning
 from moestream.cli.options import comparison_options, model_argument
 from moestream.cli.residency import choices_told, warnings
 from moestream.cli.streaming import streaming_comparison
@@ -165,7 +166,7 @@ def _opened(
     with ui.working("loading the model"):
         engine = Engine.open(path, **options)
     with engine:
-        _tell(told, ui.warning, *warnings(engine, options["streaming"]))
+        _tell(told, ui.warning, *warnings(engine, options["streaming"]), context_warning(engine))
         _tell(told, ui.note, choices_told(engine))
         yield engine
 

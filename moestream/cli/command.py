@@ -7,6 +7,7 @@ it is not given: the environment, then the config file. Knows no command.
 
 import difflib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
@@ -64,12 +65,11 @@ class Option(click.Option):
         try:
             return super().process_value(ctx, value)
         except click.BadParameter as error:
+            message = re.sub(r"is not a valid (\w+)(?: range)?\.", _expected, error.message)
             origin = self._origin(ctx)
-            if not origin:
-                raise
-            raise click.BadParameter(
-                f"{error.message} ({origin})", ctx, self, error.param_hint
-            ) from None
+            if origin:
+                message += f" ({origin})"
+            raise click.BadParameter(message, ctx, self, error.param_hint) from None
 
     def _origin(self, ctx: click.Context) -> str | None:
         """Where the value came from, if not from the command line."""
@@ -78,6 +78,12 @@ class Option(click.Option):
             names = [name for name in self.environment_names(ctx) if os.environ.get(name)]
             return f"from {names[0]} in the environment"
         return "from config.toml" if source is click.core.ParameterSource.DEFAULT_MAP else None
+
+
+def _expected(match: re.Match[str]) -> str:
+    """Say what click expects of a number in words that are not its own."""
+    kinds = {"integer": "a whole number", "float": "a number"}
+    return f"is not {kinds[match[1]]}." if match[1] in kinds else match[0]
 
 
 def _start_log(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:

@@ -97,5 +97,5 @@ def _is_unknown(model: str) -> str:
     close = difflib.get_close_matches(model.lower(), catalog(), n=3)
     if model.count("/") == 1:
         close = [f"hf:{model}"]
-    hint = f"did you mean {' or '.join(close)}?" if close else "see moestream models list"
+    hint = f"did you mean {' or '.join(close)}?" if close else "see moestream models list."
     return f"no model is called {model!r}; {hint} Any on the hub is hf:ORG/REPO[:QUANT|FILE]"
