@@ -2,6 +2,7 @@
 
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import get_args
 
 import pytest
 from alphabet_model import write_alphabet_model
-from command_line import run
+from command_line import COMMAND, run
 
 import moestream
 from moestream import Engine, SamplingParams, backends
@@ -156,10 +157,32 @@ def test_a_full_disk_is_one_clear_line(command: list[str], alphabet: Path) -> No
     assert done.stderr == "error: No space left on device\n"
 
 
-def test_shells_can_complete_model_names() -> None:
-    words = {"COMP_WORDS": "moestream inspect de", "COMP_CWORD": "2"}
-    done = run(env=words | {"_MOESTREAM_COMPLETE": "bash_complete"})
-    assert done.stdout.splitlines() == ["plain,demo", "plain,deepseek-coder-v2-lite", "file,de"]
+@pytest.mark.parametrize("line", ["moestream inspect olm", "moestream models pull olm"])
+def test_bash_completes_names_of_models(line: str, tmp_path: Path) -> None:
+    assert completed_by_bash(line, tmp_path) == ["olmoe-1b-7b"]
+
+
+def test_bash_is_left_to_complete_files_where_no_name_begins_so(tmp_path: Path) -> None:
+    assert completed_by_bash("moestream inspect ./mine", tmp_path) == ["(files)"]
+
+
+def completed_by_bash(line: str, folder: Path) -> list[str]:
+    """What bash offers after Tab, by the script that we give it."""
+    program = folder / "moestream"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    words = line.split()
+    script = [
+        run("completion", "bash").stdout,
+        'compopt() { COMPREPLY+=("(files)"); }',  # the true one works inside a completion alone
+        f"COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1}",
+        f"_moestream_completion {program}",
+        """printf '%s\\n' "${COMPREPLY[@]}\"""",
+    ]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
