@@ -6,12 +6,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
 from typing import get_args
 
+import click
 import pytest
 from alphabet_model import write_alphabet_model
 from command_line import COMMAND, run
@@ -19,7 +21,7 @@ from command_line import COMMAND, run
 import moestream
 from moestream import Engine, SamplingParams, backends
 from moestream.backends import KVType
-from moestream.cli import options
+from moestream.cli import cli, options
 from moestream.cli.generate import generate
 from moestream.cli.options import CACHE_TYPES
 
@@ -58,7 +60,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def test_help_shows_commands_sections_and_examples() -> None:
     group, command = run("--help").stdout, run("generate", "--help").stdout
-    assert re.search(r"^  generate +\w.*\n  inspect +\w", group, re.MULTILINE)
+    assert re.search(r"^Run a model:\n  chat +\w.*\n  generate +\w", group, re.MULTILINE)
     assert 'moestream generate demo -p "What is the capital of Italy?"' in group
     headings = re.findall(r"^(\w+):$", command, re.MULTILINE)
     assert headings == [
@@ -67,6 +69,22 @@ def test_help_shows_commands_sections_and_examples() -> None:
     chat_headings = re.findall(r"^(\w+):$", run("chat", "--help").stdout, re.MULTILINE)
     assert chat_headings == ["Chat", *headings[1:]]
     assert all(len(line) <= 100 for line in command.splitlines())
+
+
+def test_every_command_can_be_quiet_and_logged() -> None:
+    def of(command: click.Command) -> Iterator[click.Command]:
+        if not isinstance(command, click.Group):
+            yield command
+            return
+        for below in command.commands.values():
+            yield from of(below)
+
+    commands = list(of(cli))
+    assert len(commands) > 20
+    for command in commands:
+        flags = [flag for param in command.params for flag in param.opts]
+        assert {"-q", "--quiet", "--log-file"} <= set(flags), command.name
+        assert len(flags) == len(set(flags)), command.name
 
 
 def test_sampling_defaults_are_those_of_the_library() -> None:
