@@ -5,15 +5,11 @@ parser in ``gguf`` knows: it says whether there is more of it.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from moestream.errors import DownloadError
 from moestream.gguf import GGUFHeader, IncompleteHeader, Shard, read_header
 from moestream.hub.listing import HubFile, Listing, endpoint, explain
 from moestream.hub.reference import PREFIX, ModelFiles
-
-if TYPE_CHECKING:
-    from httpx2 import Response
 
 FIRST_BYTES = 1 << 19
 _GROWTH = 4
@@ -80,13 +76,9 @@ def _ask(data: bytearray, wanted: int, listing: Listing, file: HubFile) -> None:
         retry_on_status_codes=(),
     ) as response:
         hf_raise_for_status(response)
-        _take(data, wanted, response)
-
-
-def _take(data: bytearray, wanted: int, response: "Response") -> None:
-    if response.status_code != 206:  # it ignores ranges: the file comes from its start
-        data.clear()
-    for chunk in response.iter_bytes():
-        data += chunk[: wanted - len(data)]
-        if len(data) >= wanted:
-            return
+        if response.status_code != 206:  # it ignores ranges: the file comes from its start
+            data.clear()
+        for chunk in response.iter_bytes():
+            data += chunk[: wanted - len(data)]
+            if len(data) >= wanted:
+                return
