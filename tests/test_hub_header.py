@@ -52,7 +52,7 @@ def test_the_range_grows_until_the_header_is_whole(hub: FakeHub, alphabet: Path)
     assert str(fetched.path) == f"hf:org/model/{FILE}"
     asked = ranges(hub)
     assert asked[0] == (0, FIRST - 1)
-    assert len(asked) > 2
+    assert 2 < len(asked) < 7
     # Nothing twice, nothing left out, and of the tensors at most as much again as headers take.
     assert [start for start, _ in asked[1:]] == [end + 1 for _, end in asked[:-1]]
     first_tensor = min(info.offset for info in fetched.tensors.values())
