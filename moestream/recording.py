@@ -88,17 +88,19 @@ class TraceRecorder:
 
 
 class ProfileRecorder:
-    """Counts what an engine's sessions use, and writes the profile when it is closed."""
+    """Counts what an engine's sessions use, and writes a profile when closed, or when asked to."""
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         engine: Engine,
         *,
         half_life: float = PROFILE_HALF_LIFE,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Start to count; ``options`` tell the profile's reader what the workload was.
+
+        Without a ``path``, nothing is written in the end.
 
         Raises:
             ProfileError: the model has no experts.
@@ -116,17 +118,25 @@ class ProfileRecorder:
         """Count a routing event, of any session."""
         self._counter.add(event.layer, event.expert_ids)
 
+    def save(self, path: Path) -> Profile:
+        """Write a profile of what was counted so far, and go on counting.
+
+        Raises:
+            ProfileError: nothing was, or the disk refuses.
+        """
+        return write_profile(self._counted(path), path)
+
     def close(self) -> None:
-        """Write the profile, if any token was routed.
+        """Write the profile, if any token was routed and there is a path for it.
 
         Raises:
             ProfileError: the disk refuses.
         """
-        counted = self._counter.profile(
-            self.path.stem, self._model, self._fingerprint, self._options
-        )
-        if counted.tokens:
-            self.saved = write_profile(counted, self.path)
+        if self.path is not None and self._counted(self.path).tokens:
+            self.saved = self.save(self.path)
+
+    def _counted(self, path: Path) -> Profile:
+        return self._counter.profile(path.stem, self._model, self._fingerprint, self._options)
 
     def __enter__(self) -> "ProfileRecorder":
         return self
@@ -145,14 +155,16 @@ class Recording:
         trace: Path | None = None,
         guesses: Path | None = None,
         profile: Path | None = None,
+        counting: bool = False,
     ) -> None:
-        """Begin.
+        """Begin; ``counting`` makes a profile possible at any time, if the model has experts.
 
         Raises:
             TraceError, ProfileError, OSError: see ``TraceRecorder`` and ``ProfileRecorder``.
         """
+        counting = profile is not None or (counting and bool(expert_sizes(engine.file)))
         # The profile first: it makes no file before the end.
-        self.profile = None if profile is None else ProfileRecorder(profile, engine)
+        self.profile = ProfileRecorder(profile, engine) if counting else None
         self.trace = None if trace is None else TraceRecorder(trace, engine)
         self.guesses = None if guesses is None else GuessRecorder(guesses, engine)
         self._stack = ExitStack()

@@ -14,7 +14,7 @@ import numpy as np
 from gguf.constants import LlamaFileType
 
 from moestream.errors import MoestreamError
-from moestream.gguf import GGUFFile, TensorInfo
+from moestream.gguf import GGUFHeader, TensorInfo
 from moestream.models import ARCHITECTURES, read_config
 from moestream.quants import block_layout, dequantize
 
@@ -90,7 +90,7 @@ class ModelSummary:
     tokenizer: TokenizerSummary
 
 
-def summarize(file: GGUFFile) -> ModelSummary:
+def summarize(file: GGUFHeader) -> ModelSummary:
     """Sum up an open file."""
     reason = unsupported_reason(file)
     return ModelSummary(
@@ -110,7 +110,7 @@ def summarize(file: GGUFFile) -> ModelSummary:
     )
 
 
-def unsupported_reason(file: GGUFFile) -> str | None:
+def unsupported_reason(file: GGUFHeader) -> str | None:
     """Say why the model cannot run here, or None if nothing in the header stands in the way."""
     if not file.tensors:
         return "no tensors: a vocabulary only"
@@ -126,7 +126,7 @@ def unsupported_reason(file: GGUFFile) -> str | None:
     return None
 
 
-def _sizes(file: GGUFFile) -> Sizes:
+def _sizes(file: GGUFHeader) -> Sizes:
     experts = [info for info in file.tensors.values() if _EXPERT_TENSOR.fullmatch(info.name)]
     expert_bytes = sum(info.n_bytes for info in experts)
     parameters = sum(math.prod(info.shape) for info in file.tensors.values())
@@ -148,7 +148,7 @@ def _sizes(file: GGUFFile) -> Sizes:
     )
 
 
-def _shape(file: GGUFFile) -> Shape:
+def _shape(file: GGUFHeader) -> Shape:
     matches = (_EXPERT_TENSOR.fullmatch(name) for name in file.tensors)
     return Shape(
         num_layers=_dimension(file, "block_count"),
@@ -179,7 +179,7 @@ def _quantisation(tensors: Iterable[TensorInfo]) -> list[QuantSummary]:
     return sorted(totals, key=lambda total: -total.bytes)
 
 
-def _tokenizer(file: GGUFFile) -> TokenizerSummary:
+def _tokenizer(file: GGUFHeader) -> TokenizerSummary:
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     special_ids = {
         match[1]: value
@@ -195,19 +195,19 @@ def _tokenizer(file: GGUFFile) -> TokenizerSummary:
     )
 
 
-def _file_type(file: GGUFFile) -> str | None:
+def _file_type(file: GGUFHeader) -> str | None:
     """The mixture that the file was quantised to, such as ``Q4_K_M``."""
     number = file.metadata.get("general.file_type")
     names = [member.name for member in LlamaFileType if member.value == number]
     return names[0].removeprefix("MOSTLY_") if names else None
 
 
-def _text(file: GGUFFile, key: str) -> str | None:
+def _text(file: GGUFHeader, key: str) -> str | None:
     value = file.metadata.get(key)
     return value if isinstance(value, str) else None
 
 
-def _dimension(file: GGUFFile, key: str) -> Dimension:
+def _dimension(file: GGUFHeader, key: str) -> Dimension:
     value = file.metadata.get(f"{file.metadata.get('general.architecture')}.{key}")
     if isinstance(value, list):
         whole = [item for item in value if isinstance(item, int)]

@@ -33,14 +33,16 @@ MASKS = (
 class Terminal:
     """One tmux window of its own server, with the chat in it."""
 
-    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, command: Sequence[str], *, width: int = 80, height: int = 24
+    ) -> None:
         self.socket = folder / "tmux"
         self.began = time.monotonic()
         environment = os.environ | {"XDG_STATE_HOME": str(folder)}
         for name in ("NO_COLOR", "TMUX"):
             environment.pop(name, None)
         self.tmux(
-            *("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24"),
+            *("-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height)),
             f"{shlex.join(command)}; echo left with $?; read _",
             env=environment,
         )

@@ -127,11 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_blob(self, name: str) -> None:
         data, status, headers = self.hub.files[name], 200, {"Accept-Ranges": "bytes"}
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if match is not None and not self.hub.ignores_ranges:
-            start = int(match[1])
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            data, status = data[start:], 206
+            start, end = int(match[1]), min(int(match[2] or len(data) - 1), len(data) - 1)
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+            data, status = data[start : end + 1], 206
         self.hub.entered.set()
         drop = self.hub.drops.pop(0) if self.hub.drops else None
         self._send(status, data, headers, len(data) // 2 if self.hub.hold else drop)

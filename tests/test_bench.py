@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alphabet_model import ALPHABET
+from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import Argument, run
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
@@ -206,3 +206,10 @@ def test_more_context_than_can_be_is_one_line(alphabet: Path) -> None:
     done = run("bench", alphabet, "-p", "0", "-n", "1", "-d", "99", "-r", "1", "--budget", "99999G")
     assert done.returncode == 1
     assert done.stderr.startswith("error: a budget of ")
+
+
+def test_a_context_beyond_the_models_own_is_warned_of(tmp_path: Path) -> None:
+    model = write_alphabet_model(tmp_path / "m.gguf", context=20)
+    done = run("bench", model, *QUICK, "-d", "10")
+    assert done.returncode == 0
+    assert "warning: a context of 27 is more than the model's own 20" in done.stderr

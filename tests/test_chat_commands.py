@@ -37,9 +37,14 @@ def texts(before: str) -> list[str] | None:
         ("/set temp ", []),
         ("/model dem", ["/model demo"]),
         ("/system n", ["/system none"]),
+        ("/profile s", ["/profile save ", "/profile save italian"]),
+        ("/profile save it", ["/profile save italian"]),
     ],
 )
-def test_what_is_completed(before: str, expected: list[str] | None) -> None:
+def test_what_is_completed(
+    before: str, expected: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestream.profile_names.profile_names", lambda: ["italian"])
     assert texts(before) == expected
 
 
@@ -59,6 +64,14 @@ def test_names_are_found_in_any_case_and_by_their_other_names() -> None:
         assert leaving.leaving
     with pytest.raises(ChatUsageError, match="did you mean /quit"):
         run_command(program(), "/quti")
+
+
+def test_a_model_without_experts_has_nothing_to_profile() -> None:
+    dense = SimpleNamespace(profile=None, model="dense")
+    with pytest.raises(
+        ChatUsageError, match="dense has no experts, so there is nothing to profile"
+    ):
+        run_command(dense, "/profile save x")  # type: ignore[arg-type]
 
 
 def test_every_command_has_a_name_of_its_own_and_words() -> None:

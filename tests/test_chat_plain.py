@@ -11,6 +11,7 @@ import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import Argument, run, start, wait_for_output
 
+from moestream.experts.profiles import read_profile
 from moestream.experts.trace import read_trace
 
 BACKEND = "cpu" if find_spec("moestream._native") else "reference"
@@ -101,6 +102,11 @@ def test_the_system_prompt_can_be_seen_and_changed(alphabet: Path) -> None:
         ("/load .", ".: Is a directory"),
         ("/save /no/such/file", "No such file or directory"),
         ("/model nonesuch", "no model is called 'nonesuch'"),
+        ("/profile", "/profile: expected /profile save NAME"),
+        ("/profile save", "/profile save: expected /profile save NAME"),
+        ("/profile load x", "/profile load x: expected /profile save NAME"),
+        ("/profile save a/b", "'a/b' is no name of a profile"),
+        ("/profile save x", "nothing has been answered yet"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_the_chat_goes_on(
@@ -166,6 +172,20 @@ def test_a_trace_is_of_all_turns_and_one_model(alphabet: Path, tmp_path: Path) -
     assert code == 1
     assert "are of one model" in err
     assert set(read_trace(path).rows["turn"].tolist()) == {0, 1}
+
+
+def test_what_the_chat_used_can_be_saved_at_any_time(alphabet: Path, tmp_path: Path) -> None:
+    env = {"MOESTREAM_DATA": str(tmp_path)}
+    lines = "hello\n/profile save first\nagain\n/profile save second\n"
+    code, out, err = chat(alphabet, lines, "--save-profile", "all", env=env)
+    assert (code, out) == (0, f"{ALPHABET}\n" * 2)
+    names = ("first", "second", "all")
+    first, second, whole = (
+        read_profile(tmp_path / "profiles" / f"{name}.json", name) for name in names
+    )
+    assert f"saved what {first.tokens} tokens used to {tmp_path}/profiles/first.json" in err
+    assert 0 < first.tokens < second.tokens == whole.tokens
+    assert (second.uses == whole.uses).all()
 
 
 def test_streaming_tells_of_itself(alphabet: Path) -> None:

@@ -2,23 +2,26 @@
 
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
 from typing import get_args
 
+import click
 import pytest
 from alphabet_model import write_alphabet_model
-from command_line import run
+from command_line import COMMAND, run
 
 import moestream
 from moestream import Engine, SamplingParams, backends
 from moestream.backends import KVType
-from moestream.cli import options
+from moestream.cli import cli, options
 from moestream.cli.generate import generate
 from moestream.cli.options import CACHE_TYPES
 
@@ -57,7 +60,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def test_help_shows_commands_sections_and_examples() -> None:
     group, command = run("--help").stdout, run("generate", "--help").stdout
-    assert re.search(r"^  generate +\w.*\n  inspect +\w", group, re.MULTILINE)
+    assert re.search(r"^Run a model:\n  chat +\w.*\n  generate +\w", group, re.MULTILINE)
     assert 'moestream generate demo -p "What is the capital of Italy?"' in group
     headings = re.findall(r"^(\w+):$", command, re.MULTILINE)
     assert headings == [
@@ -66,6 +69,22 @@ def test_help_shows_commands_sections_and_examples() -> None:
     chat_headings = re.findall(r"^(\w+):$", run("chat", "--help").stdout, re.MULTILINE)
     assert chat_headings == ["Chat", *headings[1:]]
     assert all(len(line) <= 100 for line in command.splitlines())
+
+
+def test_every_command_can_be_quiet_and_logged() -> None:
+    def of(command: click.Command) -> Iterator[click.Command]:
+        if not isinstance(command, click.Group):
+            yield command
+            return
+        for below in command.commands.values():
+            yield from of(below)
+
+    commands = list(of(cli))
+    assert len(commands) > 20
+    for command in commands:
+        flags = [flag for param in command.params for flag in param.opts]
+        assert {"-q", "--quiet", "--log-file"} <= set(flags), command.name
+        assert len(flags) == len(set(flags)), command.name
 
 
 def test_sampling_defaults_are_those_of_the_library() -> None:
@@ -156,10 +175,32 @@ def test_a_full_disk_is_one_clear_line(command: list[str], alphabet: Path) -> No
     assert done.stderr == "error: No space left on device\n"
 
 
-def test_shells_can_complete_model_names() -> None:
-    words = {"COMP_WORDS": "moestream inspect de", "COMP_CWORD": "2"}
-    done = run(env=words | {"_MOESTREAM_COMPLETE": "bash_complete"})
-    assert done.stdout.splitlines() == ["plain,demo", "plain,deepseek-coder-v2-lite", "file,de"]
+@pytest.mark.parametrize("line", ["moestream inspect olm", "moestream models pull olm"])
+def test_bash_completes_names_of_models(line: str, tmp_path: Path) -> None:
+    assert completed_by_bash(line, tmp_path) == ["olmoe-1b-7b"]
+
+
+def test_bash_is_left_to_complete_files_where_no_name_begins_so(tmp_path: Path) -> None:
+    assert completed_by_bash("moestream inspect ./mine", tmp_path) == ["(files)"]
+
+
+def completed_by_bash(line: str, folder: Path) -> list[str]:
+    """What bash offers after Tab, by the script that we give it."""
+    program = folder / "moestream"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    words = line.split()
+    script = [
+        run("completion", "bash").stdout,
+        'compopt() { COMPREPLY+=("(files)"); }',  # the true one works inside a completion alone
+        f"COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1}",
+        f"_moestream_completion {program}",
+        """printf '%s\\n' "${COMPREPLY[@]}\"""",
+    ]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -10,16 +10,27 @@ from alphabet_model import EMBEDDING, EXPERTS, FFN, HEADS
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.backends.cpu import CpuBackend
+from moestream.errors import StorageError
 from moestream.experts.memory import MemoryPlan
+from moestream.experts.profiles import count_trace
 from moestream.experts.simulate import PolicySpec, Simulator
 from moestream.experts.trace import read_trace
 from moestream.forecast import calibration, machine
 from moestream.forecast.demand import Demand, read_demand
-from moestream.forecast.hits import SHARES, HitCurve, Hits, Range, default_curves, default_hits
+from moestream.forecast.hits import (
+    SHARES,
+    HitCurve,
+    Hits,
+    Range,
+    curve_of_profile,
+    curve_of_trace,
+    default_curves,
+    default_hits,
+)
 from moestream.forecast.machine import Disk, Machine, load_machine, save_machine
 from moestream.forecast.outlook import Outlook, look_ahead
 from moestream.forecast.speed import OVERLAP, Times, compute_s, forecast, read_s
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
 
 DATA = Path(__file__).parent / "data"
 QWEN = DATA / "traces" / "qwen3-30b-a3b.route.csv.gz"
@@ -106,6 +117,14 @@ def test_curves_that_come_along_say_whose_they_are_and_are_right() -> None:
     )
 
 
+def test_a_profile_gives_nearly_what_the_policy_would_hit() -> None:
+    trace = read_trace(QWEN)
+    curve, profile = curve_of_trace(QWEN), curve_of_profile(count_trace(trace, "mine"))
+    assert profile.source == "profile mine"
+    assert (profile.rates[0], profile.rates[-1]) == (0, pytest.approx(1))
+    assert all(abs(curve.at(share) - profile.at(share)) < 0.03 for share in SHARES[:-1])
+
+
 def test_demand_is_read_off_the_header(alphabet: Path) -> None:
     with GGUFFile.open(alphabet) as file:
         demand = read_demand(file, "f16", "q8_0" if EMBEDDING // HEADS % 32 == 0 else "f32")
@@ -173,6 +192,25 @@ def test_a_model_without_experts_needs_no_disk(counted: list[str]) -> None:
     assert "disk_costs" not in counted
 
 
+def test_a_model_that_is_not_here_takes_the_disk_of_the_folder_of_models(
+    counted: list[str], alphabet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with GGUFFile.open(alphabet) as file:
+        shard = Shard(alphabet, file.n_bytes, read_header(alphabet.read_bytes(), alphabet))
+    header, sizes = GGUFHeader(alphabet, [shard]), []
+
+    def measure(folder: Path, expert_bytes: int) -> tuple[float, float]:
+        sizes.append(expert_bytes)
+        return 0.5, 6.0
+
+    monkeypatch.setattr(calibration, "disk_costs_of_folder", measure)
+    assert machine.known_machine(header, ["F32"])[1] == Disk(0.5, 6.0)
+    assert sizes == [3 * FFN * EMBEDDING * 4]
+    assert "disk_costs" not in counted
+    assert machine.known_machine(header, ["F32"])[1] == Disk(0.5, 6.0)
+    assert len(sizes) == 1
+
+
 def test_what_was_measured_elsewhere_or_is_damaged_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     assert load_machine(path, {"threads": 2}) is None
@@ -202,6 +240,14 @@ def test_measurements_measure_something(
         latency_s, bytes_per_s = calibration.disk_costs(file)
     assert 0 <= latency_s < 1
     assert bytes_per_s > 1e5
+    monkeypatch.setattr(calibration, "_SCRATCH_BYTES", 1 << 20)
+    latency_s, bytes_per_s = calibration.disk_costs_of_folder(tmp_path, 10_000)
+    assert 0 <= latency_s < 1
+    assert bytes_per_s > 1e5
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(calibration, "_SCRATCH_BYTES", 1 << 60)
+    with pytest.raises(StorageError, match="GB free, and to measure its disk takes"):
+        calibration.disk_costs_of_folder(tmp_path, 10_000)
 
 
 # What comes of it.

@@ -221,6 +221,8 @@ def test_a_seed_repeats_a_run(alphabet: Path) -> None:
         (["-p", "a", "--raw", "--chat-template", "chatml"], "--raw uses no chat template"),
         (["-p", "a", "--temp", "-0.1"], "-0.1 is not in the range x>=0"),
         (["-p", "a", "--temp", "nan"], "nan is not a finite number"),
+        (["-p", "a", "--temp", "warm"], "'warm' is not a number."),
+        (["-p", "a", "-n", "few"], "'few' is not a whole number."),
         (["-p", "a", "--presence-penalty", "inf"], "inf is not a finite number"),
         (["-p", "a", "--top-p", "1.1"], "1.1 is not in the range 0<x<=1"),
         (["-p", "a", "--top-k", "-1"], "-1 is not in the range x>=0"),

@@ -11,7 +11,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from gguf_bytes import ARRAY, STRING, RawGGUF, array, entry, key
 
 from moestream.errors import ModelFormatError, ModelNotFoundError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFFile, IncompleteHeader, read_header
 
 SCALARS: dict[GGUFValueType, int | float | bool | str] = {
     GGUFValueType.UINT8: 255,
@@ -169,6 +169,28 @@ def split_model(folder: Path) -> list[Path]:
         writer.add_tensor(f"t{i}", np.full((1, 40), i, dtype=np.float32))
     finish(writer)
     return sorted(folder.iterdir())
+
+
+def test_the_beginning_of_a_file_is_enough_or_says_how_much_is_missing(written: Path) -> None:
+    contents = written.read_bytes()
+
+    def needed(n_bytes: int) -> int:
+        """0 where so many are enough."""
+        try:
+            found = read_header(contents[:n_bytes], written, len(contents))
+        except IncompleteHeader as more:
+            return more.needed_bytes
+        assert found == read_header(contents, written)
+        return 0
+
+    steps = [4]
+    while more := needed(steps[-1]):
+        assert steps[-1] < more <= len(contents)
+        assert needed(more - 1) == more  # not one less
+        steps.append(more)
+    assert len(steps) > 20
+    with GGUFFile.open(written) as file:
+        assert steps[-1] <= min(info.offset for info in file.tensors.values())
 
 
 def test_split_model_opens_by_any_shard(tmp_path: Path) -> None:

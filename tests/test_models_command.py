@@ -83,6 +83,7 @@ def test_offline_is_respected(hub: FakeHub) -> None:
         ("hf:org/model:Q2_K", "org/model has no Q2_K; it has Q4_K_M, Q8_0"),
         ("org/model", "did you mean hf:org/model?"),
         ("olmoe", "did you mean olmoe-1b-7b?"),
+        ("zzz", "see moestream models list. Any on the hub is hf:ORG/REPO[:QUANT|FILE]"),
     ],
 )
 def test_what_cannot_be_pulled_is_one_clear_line(model: str, complaint: str, hub: FakeHub) -> None:

@@ -1,12 +1,14 @@
 """``moestream plan``, as a process."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alphabet_model import write_alphabet_model
 from command_line import Argument, run
+from fake_hub import FakeHub, fake_hub
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
@@ -20,7 +22,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"MOESTREAM_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
-def plan(model: Path, cache: dict[str, str], *arguments: Argument) -> dict[str, Any]:
+def plan(model: Argument, cache: dict[str, str], *arguments: Argument) -> dict[str, Any]:
     done = run("plan", model, *arguments, "--json", env=cache)
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
@@ -43,6 +45,9 @@ def test_the_machine_is_measured_once_and_then_known(alphabet: Path, cache: dict
         assert part in words, part
     assert run("plan", alphabet, env=cache).stderr == ""
     assert "measuring" in run("plan", alphabet, "--measure", env=cache).stderr
+    quiet = run("plan", alphabet, "--measure", "-q", env=cache)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert "in a line" in quiet.stdout
 
 
 def test_json_has_the_sums(alphabet: Path, cache: dict[str, str]) -> None:
@@ -100,6 +105,70 @@ def test_nothing_is_built_to_plan_for_it(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: demo is not here yet")
     assert list(tmp_path.iterdir()) == []
+
+
+# Models that are on the hub alone.
+
+
+@pytest.fixture
+def hub(
+    alphabet: Path, cache: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeHub]:
+    with fake_hub({"model-Q4_K_M.gguf": alphabet.read_bytes()}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("MOESTREAM_CONFIG", str(tmp_path / "config"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+
+
+def test_a_model_on_the_hub_is_planned_for_as_if_it_were_here(
+    hub: FakeHub, alphabet: Path, cache: dict[str, str]
+) -> None:
+    there, here = plan("hf:org/model", cache), plan(alphabet, cache)
+    same = {"dense_bytes", "expert_bytes", "kv_bytes", "file_bytes", "case", "hit_rates_from"}
+    assert {key: there[key] for key in same} == {key: here[key] for key in same}
+    assert (there["here"], here["here"]) == (False, True)
+    assert there["disk"] is not None
+    told = run("plan", "hf:org/model", env=cache)
+    assert "get it with: moestream models pull hf:org/model" in told.stdout
+    assert not list(Path(cache["MOESTREAM_CACHE"]).rglob("*.gguf*"))
+    inspected = json.loads(run("inspect", "hf:org/model", "--json", env=cache).stdout)
+    assert inspected["sizes"]["expert_bytes"] == here["expert_bytes"]
+
+
+@pytest.mark.parametrize("command", ["plan", "inspect"])
+@pytest.mark.parametrize(
+    ("model", "env", "complaint"),
+    [
+        ("hf:org/none", {}, "has no org/none, or it is private"),
+        ("hf:org/model:Q2_K", {}, "org/model has no Q2_K; it has Q4_K_M"),
+        ("hf:org/model", {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+    ],
+)
+def test_what_the_hub_cannot_give_is_one_line(
+    command: str, model: str, env: dict[str, str], complaint: str, hub: FakeHub
+) -> None:
+    done = run(command, model, env=env)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert complaint in line
+
+
+def test_hit_rates_are_those_of_a_profile_if_one_is_given(
+    alphabet: Path, cache: dict[str, str], tmp_path: Path
+) -> None:
+    env = cache | {"MOESTREAM_DATA": str(tmp_path)}
+    options = ["--raw", "-p", "abcdefgh", "-n", "0"]
+    assert run("profile", "save", "letters", alphabet, *options, env=env).returncode == 0
+    value = plan(alphabet, env, "--profile", "letters", "--budget", "1M,2G")
+    assert value["hit_rates_from"] == "profile letters"
+    other = run("plan", DATA / "golden" / "qwen3moe.gguf", "--profile", "letters", env=env)
+    assert other.returncode == 1
+    assert "profile letters is of alphabet.gguf, not of qwen3moe.gguf" in other.stderr
+    both = run("plan", alphabet, "--profile", "letters", "--trace", QWEN, env=env)
+    assert both.returncode == 2
+    assert "--trace and --profile exclude each other" in both.stderr
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def test_the_line_tells_everything_where_there_is_room() -> None:
         "pinned 1.00M │ read 5.00G"
     )
     assert Status("demo", 0, 10).line(200, ascii_only=True) == "demo | context 0/10 (0%)"
+    unasked = Status("demo", 0, 10, streamed=(None, 0, 1 << 20)).line(200, ascii_only=True)
+    assert unasked == "demo | context 0/10 (0%) | pinned 0 bytes | read 1.00M"
     assert STATUS.line(200, rates=[1, 2], ascii_only=True).isascii()
 
 

@@ -115,15 +115,18 @@ class Dialogue:
         return self._used
 
     @property
-    def streamed(self) -> tuple[float, int, int] | None:
-        """Share of hits in decoding the last answer, bytes pinned, bytes read for it; or None."""
+    def streamed(self) -> tuple[float | None, int, int] | None:
+        """Share of hits in decoding the last answer, bytes pinned, bytes read for it; or None.
+
+        The share is None as long as nothing was decoded.
+        """
         now, before = self.session.residency, self._residency_before
         if now is None:
             return None
         before = before or ResidencyStats()
         hits = now.decode.hits - before.decode.hits
         asked = hits + now.decode.misses - before.decode.misses
-        return hits / asked if asked else 0.0, now.pinned_bytes, now.read_bytes - before.read_bytes
+        return hits / asked if asked else None, now.pinned_bytes, now.read_bytes - before.read_bytes
 
     def edited(self) -> None:
         """Tell that the conversation was changed from outside."""

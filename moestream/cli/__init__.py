@@ -5,28 +5,30 @@ the tokenizer) inside the commands, so that ``--help`` and a mistyped option ans
 """
 
 import gc
+import itertools
 
 import click
 
 from moestream import ui
-from moestream.cli.command import CommandModules, Group
 from moestream.cli.config import load_defaults
+from moestream.cli.group import CommandModules, Group
 from moestream.cli.version import version_option
 
 __all__ = ["main"]
 
-COMMANDS = (
-    *("bench", "chat", "completion", "doctor", "generate", "inspect", "models", "plan"),
-    *("profile", "simulate"),
-)
-"""Each in the module of its name."""
+SECTIONS = {
+    "Run a model": ("chat", "generate", "bench"),
+    "Get and look at models": ("models", "inspect", "plan"),
+    "Experts": ("profile", "simulate"),
+    "This machine": ("doctor", "completion"),
+}
+"""The commands; each is in the module of its name."""
 EXAMPLES = """
 moestream chat demo
 moestream generate demo -p "What is the capital of Italy?"
 moestream models list
-moestream inspect qwen3-30b-a3b-q4_k_m.gguf
 moestream simulate run.route.csv.gz
-moestream plan demo --memory 1G
+moestream plan qwen3-30b-a3b-instruct-2507 --memory 16G
 moestream bench demo --budget 500M,700M
 """
 NOTES = {
@@ -48,6 +50,7 @@ NOTES = {
 @click.group(
     cls=Group,
     examples=EXAMPLES,
+    sections=SECTIONS,
     notes=NOTES,
     defaults=load_defaults,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -57,7 +60,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-cli.commands = CommandModules(__name__, COMMANDS)
+cli.commands = CommandModules(__name__, itertools.chain(*SECTIONS.values()))
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from moestream import ui
 from moestream.cli.bench_options import test_options, threads_option
 from moestream.cli.bench_report import FORMATS, Row, Writer
 from moestream.cli.command import Command, Option
+from moestream.cli.opening import context_warning
 from moestream.cli.options import comparison_options, model_argument
 from moestream.cli.residency import choices_told, warnings
 from moestream.cli.streaming import streaming_comparison
@@ -80,8 +81,9 @@ def bench(
 ) -> None:
     """Measure tokens a second, of prefill (pp) and of decoding (tg).
 
-    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. Options and
-    columns have llama-bench's names. Where an option takes a list, all combinations are measured.
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. Options and columns have llama-bench's names. Where an option takes a list, all
+    combinations are measured.
     """
     shapes = [(p, 0) for p in n_prompt if p] + [(0, n) for n in n_gen if n] + [*pairs]
     if not shapes:
@@ -164,7 +166,7 @@ def _opened(
     with ui.working("loading the model"):
         engine = Engine.open(path, **options)
     with engine:
-        _tell(told, ui.warning, *warnings(engine, options["streaming"]))
+        _tell(told, ui.warning, *warnings(engine, options["streaming"]), context_warning(engine))
         _tell(told, ui.note, choices_told(engine))
         yield engine
 

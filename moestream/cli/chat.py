@@ -12,6 +12,7 @@ import click
 from moestream import __version__
 from moestream.cli.command import EXIT_ERROR, Command, Option
 from moestream.cli.options import Body, engine_options, model_argument, sampling_options
+from moestream.cli.output_options import output_options
 from moestream.cli.prompt import require_text
 from moestream.cli.streaming import streaming_options
 
@@ -60,46 +61,7 @@ def _chat_option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
     help="Plain lines: each one read is a message or a command. So it is wherever standard input "
     "or output is no terminal.",
 )
-@click.option(
-    "-n",
-    "--predict",
-    "--n-predict",
-    "predict",
-    cls=Option,
-    section="Output",
-    type=click.IntRange(min=-2),
-    default=-1,
-    show_default=True,
-    metavar="N",
-    help="Tokens of an answer at most; -1 goes on to the model's end or a full context.",
-)
-@click.option(
-    "--stop",
-    "-r",
-    "--reverse-prompt",
-    "stop",
-    cls=Option,
-    section="Output",
-    multiple=True,
-    metavar="TEXT",
-    help="End an answer before this text appears; may be given several times.",
-)
-@click.option(
-    "-q",
-    "--quiet",
-    is_flag=True,
-    cls=Option,
-    section="Output",
-    help="Print answers and errors alone.",
-)
-@click.option(
-    "-v",
-    "--verbose",
-    is_flag=True,
-    cls=Option,
-    section="Output",
-    help="Tell how memory is divided, and what streaming was given.",
-)
+@output_options
 @sampling_options
 @engine_options
 @streaming_options
@@ -114,7 +76,7 @@ def chat(
     reasoning: Any,
     context_shift: bool,
     no_tui: bool,
-    predict: int,
+    max_tokens: int | None,
     stop: tuple[str, ...],
     quiet: bool,
     verbose: bool,
@@ -125,18 +87,15 @@ def chat(
 ) -> None:
     """Talk with a model; it remembers what was said.
 
-    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. /help lists
-    what can be done besides talking.
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. /help lists what can be done besides talking.
     """
-    _check(system_prompt, chat_template, stop)
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
+    _check(system_prompt, chat_template)
     from moestream.chat.conversation import Conversation
     from moestream.chat.settings import Settings
     from moestream.cli.chat_program import Program
     from moestream.cli.opening import open_engine, tell_choices
 
-    max_tokens = None if predict < 0 else predict
     settings = Settings(sampling, max_tokens, stop, reasoning, context_shift)
 
     def open_and_tell(name: str) -> "Engine":
@@ -160,13 +119,11 @@ def chat(
         ctx.exit(EXIT_ERROR)
 
 
-def _check(system_prompt: str | None, chat_template: str | None, stop: tuple[str, ...]) -> None:
+def _check(system_prompt: str | None, chat_template: str | None) -> None:
     if system_prompt:
         require_text(system_prompt, "the system prompt")
     if chat_template is not None:
         require_text(chat_template, "--chat-template")
-    for text in stop:
-        require_text(text, "--stop")
 
 
 def _screen(program: "Program", *, plain: bool, quiet: bool) -> "Screen":

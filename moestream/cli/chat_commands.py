@@ -211,6 +211,32 @@ def _load(program: "Program", argument: str) -> None:
     program.screen.note(f"loaded {_turns(len(loaded.turns))} from {path}{last}")
 
 
+def _profile(program: "Program", argument: str) -> None:
+    from moestream.profile_names import profile_path
+
+    verb, _, name = argument.partition(" ")
+    if verb != "save" or not name.strip():
+        given = f"/profile {argument}".strip()
+        raise ChatUsageError(
+            f"{given}: expected /profile save NAME; moestream profile has the rest"
+        )
+    path = profile_path(name.strip())
+    if program.profile is None:
+        raise ChatUsageError(f"{program.model} has no experts, so there is nothing to profile")
+    if not program.dialogue.answers:
+        raise ChatUsageError("nothing has been answered yet, so there is nothing to save")
+    tokens = program.profile.save(path).tokens
+    program.screen.note(
+        f"saved what {tokens} tokens used to {path}; begin with it by --profile {name.strip()}"
+    )
+
+
+def _complete_profile(program: "Program", typed: str) -> Items:
+    from moestream.profile_names import profile_names
+
+    return [("save ", "NAME"), *((f"save {name}", "replaces it") for name in profile_names())]
+
+
 def _drop(program: "Program", argument: str) -> None:
     dialogue = program.dialogue
     _last_turn(program)
@@ -297,6 +323,13 @@ COMMANDS = (
     ChatCommand("stats", "", "speeds, context and streaming", _stats),
     ChatCommand("save", "FILE", "write the conversation as JSON", _save, files=True),
     ChatCommand("load", "FILE", "go on with a saved conversation", _load, files=True),
+    ChatCommand(
+        "profile",
+        "save NAME",
+        "keep which experts this chat used, for --profile",
+        _profile,
+        _complete_profile,
+    ),
     ChatCommand(
         "model",
         "[MODEL]",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from moestream.chat.reasoning import Piece
     from moestream.chat.settings import Settings
     from moestream.engine import Engine
+    from moestream.recording import ProfileRecorder
     from moestream.terminal.screen import Screen, View
     from moestream.terminal.status import Status
 
@@ -56,6 +57,8 @@ class Program:
         self._open_engine = open_engine
         self._chat_template = chat_template
         self._open = ExitStack()
+        self.profile: ProfileRecorder | None
+        """What the answers of this model used; None where it has no experts."""
         self.dialogue = self._start(model, conversation, settings, trace, save_profile)
 
     def run(self, screen: "Screen") -> None:
@@ -161,7 +164,9 @@ class Program:
 
         with ExitStack() as stack:
             engine = stack.enter_context(self._open_engine(model))
-            recording = stack.enter_context(Recording(engine, trace=trace, profile=save_profile))
+            recording = stack.enter_context(
+                Recording(engine, trace=trace, profile=save_profile, counting=True)
+            )
             dialogue = Dialogue(
                 engine,
                 conversation,
@@ -170,6 +175,7 @@ class Program:
                 recording=recording,
             )
             self._open = stack.pop_all()
+            self.profile = recording.profile
         return dialogue
 
     def _handle(self, line: str) -> None:

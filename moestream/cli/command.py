@@ -1,25 +1,21 @@
-"""The click classes that the commands are made of: help in sections, and how errors end a run.
+"""The click classes that commands and options are made of: help in sections, and defaults.
 
-Owns exit statuses: 0, 1 for an error that was foreseen, 2 for usage (click's own), 130 after
-Ctrl-C and 141 when the reader of our output has gone; and where an option's value comes from when
-it is not given: the environment, then the config file. Knows no command.
+Owns where an option's value comes from when it is not given: the environment, then the config
+file; and the exit statuses. Knows no command.
 """
 
-import difflib
 import os
+import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from moestream import __version__, ui
-from moestream.errors import MoestreamError
 
-EXIT_ERROR = 1
+EXIT_ERROR = 1  # what was foreseen; click's own 2 is for usage
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -64,12 +60,11 @@ class Option(click.Option):
         try:
             return super().process_value(ctx, value)
         except click.BadParameter as error:
+            message = re.sub(r"is not a valid (\w+)(?: range)?\.", _expected, error.message)
             origin = self._origin(ctx)
-            if not origin:
-                raise
-            raise click.BadParameter(
-                f"{error.message} ({origin})", ctx, self, error.param_hint
-            ) from None
+            if origin:
+                message += f" ({origin})"
+            raise click.BadParameter(message, ctx, self, error.param_hint) from None
 
     def _origin(self, ctx: click.Context) -> str | None:
         """Where the value came from, if not from the command line."""
@@ -78,6 +73,12 @@ class Option(click.Option):
             names = [name for name in self.environment_names(ctx) if os.environ.get(name)]
             return f"from {names[0]} in the environment"
         return "from config.toml" if source is click.core.ParameterSource.DEFAULT_MAP else None
+
+
+def _expected(match: re.Match[str]) -> str:
+    """Say what click expects of a number in words that are not its own."""
+    kinds = {"integer": "a whole number", "float": "a number"}
+    return f"is not {kinds[match[1]]}." if match[1] in kinds else match[0]
 
 
 def _start_log(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
@@ -97,12 +98,33 @@ def _log_option() -> Option:
     )
 
 
+def _be_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ui.be_quiet()
+
+
+def _quiet_option() -> Option:
+    return Option(
+        ["-q", "--quiet"],
+        section="Other",
+        is_flag=True,
+        expose_value=False,
+        callback=_be_quiet,
+        help="Write nothing to standard error but errors.",
+    )
+
+
 class Command(click.Command):
-    """A command whose help has sections of options, and examples at the end."""
+    """A command whose help has sections of options, and examples at the end.
+
+    Every one takes ``--log-file``, and ``--quiet`` where it has none of its own.
+    """
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+        if not any("--quiet" in param.opts for param in self.params):
+            self.params.append(_quiet_option())
         self.params.append(_log_option())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -121,105 +143,6 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, one a line, as they are."""
         write_examples(self.examples, formatter)
-
-
-class CommandModules(MutableMapping[str, click.Command]):
-    """The commands of a group by name, each imported from its module when it is asked for."""
-
-    def __init__(self, package: str, names: Iterable[str]) -> None:
-        self._package = package
-        self._found: dict[str, click.Command | None] = dict.fromkeys(names)
-
-    def __getitem__(self, name: str) -> click.Command:
-        found = self._found[name]
-        if found is None:
-            found = getattr(import_module(f"{self._package}.{name}"), name)
-            self._found[name] = found
-        return found
-
-    def __setitem__(self, name: str, command: click.Command) -> None:
-        self._found[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-
-class Group(click.Group):
-    """A group that suggests the command that was meant, and turns errors into exit statuses.
-
-    ``defaults`` is called before a command is run; it returns click's default map. ``notes`` are
-    titles of sections at the end of the help, with their rows.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        examples: str = "",
-        notes: Mapping[str, list[tuple[str, str]]] | None = None,
-        defaults: Callable[["Group"], dict[str, Any]] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = examples
-        self.notes = notes or {}
-        self.defaults = defaults
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the notes, and the examples, one a line, as they are."""
-        for title, rows in self.notes.items():
-            with formatter.section(title):
-                formatter.write_dl(rows)
-        write_examples(self.examples, formatter)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or fail with the ones that are spelt alike."""
-        name = args[0]
-        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
-            close = difflib.get_close_matches(name, self.commands)
-            hint = (
-                f"did you mean {' or '.join(close)}?" if close else f"see {ctx.command_path} --help"
-            )
-            raise click.UsageError(f"no command is called {name!r}; {hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what the library raises ends here as one line and an exit status."""
-        try:
-            if self.defaults is not None:
-                ctx.default_map = self.defaults(self)
-            result = super().invoke(ctx)
-            ui.flush()
-        except MoestreamError as error:
-            ui.error(str(error))
-            ctx.exit(EXIT_ERROR)
-        except MemoryError as error:
-            ui.error(f"out of memory: {error}" if str(error) else "out of memory")
-            ctx.exit(EXIT_ERROR)
-        except KeyboardInterrupt:
-            ui.note("interrupted")
-            ctx.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            ui.abandon_output()
-            ctx.exit(EXIT_BROKEN_PIPE)
-        except OSError as error:
-            ui.abandon_output()
-            ui.error(describe_os_error(error))
-            ctx.exit(EXIT_ERROR)
-        return result
-
-
-def describe_os_error(error: OSError) -> str:
-    """Say what the system refused, in the order in which our own errors say it."""
-    reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def write_examples(examples: str, formatter: click.HelpFormatter) -> None:

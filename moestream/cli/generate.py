@@ -15,7 +15,8 @@ from moestream import ui
 from moestream.cli.command import EXIT_INTERRUPTED, Command, Option
 from moestream.cli.opening import open_engine, tell_choices
 from moestream.cli.options import engine_options, model_argument, sampling_options
-from moestream.cli.prompt import Prompt, prompt_options, require_text
+from moestream.cli.output_options import output_options
+from moestream.cli.prompt import Prompt, prompt_options
 from moestream.cli.residency import Outcome, saved_fields
 from moestream.cli.streaming import streaming_options
 
@@ -69,43 +70,9 @@ class Run:
 @model_argument(default="demo")
 @prompt_options
 @click.option(
-    "-n",
-    "--predict",
-    "--n-predict",
-    "predict",
-    cls=Option,
-    section="Output",
-    type=click.IntRange(min=-2),
-    default=-1,
-    show_default=True,
-    metavar="N",
-    help="Tokens to generate at most; -1 goes on to the model's end or a full context.",
-)
-@click.option(
-    "--stop",
-    "-r",
-    "--reverse-prompt",
-    "stop",
-    cls=Option,
-    section="Output",
-    multiple=True,
-    metavar="TEXT",
-    help="End before this text appears; may be given several times.",
-)
-@click.option(
     "--json", "as_json", is_flag=True, cls=Option, section="Output", help="Print one JSON object."
 )
-@click.option(
-    "-q", "--quiet", is_flag=True, cls=Option, section="Output", help="Print the text alone."
-)
-@click.option(
-    "-v",
-    "--verbose",
-    is_flag=True,
-    cls=Option,
-    section="Output",
-    help="Tell how memory is divided, and what streaming did.",
-)
+@output_options
 @sampling_options
 @engine_options
 @streaming_options
@@ -123,7 +90,7 @@ def generate(
     *,
     model: str,
     prompt: Prompt,
-    predict: int,
+    max_tokens: int | None,
     stop: tuple[str, ...],
     as_json: bool,
     quiet: bool,
@@ -139,10 +106,6 @@ def generate(
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
     default is demo. Only the generated text goes to standard output.
     """
-    for text in stop:
-        require_text(text, "--stop")
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
     run = Run(
         model,
         sampling.seed,
@@ -155,7 +118,6 @@ def generate(
     )
     try:
         with _open(run, engine_options) as engine:
-            max_tokens = None if predict < 0 else predict
             try:
                 _generate(run, engine, prompt, sampling, max_tokens, stop)
             finally:

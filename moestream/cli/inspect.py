@@ -11,15 +11,17 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, Option
+from moestream.cli.header import open_header
 from moestream.cli.options import model_argument
 
 if TYPE_CHECKING:
-    from moestream.gguf import GGUFFile, MetadataValue
+    from moestream.gguf import GGUFHeader, MetadataValue
     from moestream.summary import Dimension, ModelSummary, TokenizerSummary
 
 EXAMPLES = """
 moestream inspect demo
 moestream inspect model.gguf --tensors
+moestream inspect hf:unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M
 moestream inspect model.gguf --json | jq .sizes
 """
 _SHOWN_ITEMS = 6
@@ -37,15 +39,12 @@ def inspect(model: str, tensors: bool, metadata: bool, as_json: bool) -> None:
     """Say what a model file is: architecture, sizes, experts, quantisation, tokenizer.
 
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file. Nothing
-    but the header is read, so a vocabulary or a model that cannot run here can be looked at too.
+    but the header is read, from the hub if the model is not here; so a vocabulary or a model that
+    cannot run here can be looked at too.
     """
-    from moestream.catalog import resolve
-    from moestream.gguf import GGUFFile
     from moestream.summary import summarize
 
-    with ui.progress() as progress:
-        path = resolve(model, progress=progress)
-    with GGUFFile.open(path) as file:
+    with open_header(model, build=True, quiet=False) as file:
         summary = summarize(file)
         if as_json:
             ui.print_json(_as_json(summary, file, tensors=tensors, metadata=metadata))
@@ -58,7 +57,7 @@ def inspect(model: str, tensors: bool, metadata: bool, as_json: bool) -> None:
 
 
 def _as_json(
-    summary: "ModelSummary", file: "GGUFFile", *, tensors: bool, metadata: bool
+    summary: "ModelSummary", file: "GGUFHeader", *, tensors: bool, metadata: bool
 ) -> dict[str, Any]:
     value = dataclasses.asdict(summary)
     if tensors:
@@ -78,7 +77,7 @@ def _as_json(
     return value
 
 
-def _print_summary(summary: "ModelSummary", file: "GGUFFile") -> None:
+def _print_summary(summary: "ModelSummary", file: "GGUFHeader") -> None:
     shards = f", {len(summary.shards)} shards" if len(summary.shards) > 1 else ""
     ui.print_fields(
         "model",
@@ -135,7 +134,7 @@ def _shape_fields(summary: "ModelSummary") -> list[tuple[str, str]]:
     return fields
 
 
-def _tokenizer_fields(tokenizer: "TokenizerSummary", file: "GGUFFile") -> list[tuple[str, str]]:
+def _tokenizer_fields(tokenizer: "TokenizerSummary", file: "GGUFHeader") -> list[tuple[str, str]]:
     value = file.metadata.get("tokenizer.ggml.tokens")
     tokens = value if isinstance(value, list) else []
     specials = [
@@ -167,7 +166,7 @@ def _print_quantisation(summary: "ModelSummary") -> None:
     ui.print_table(f"quantisation{mixture}", columns, rows)
 
 
-def _print_tensors(file: "GGUFFile") -> None:
+def _print_tensors(file: "GGUFHeader") -> None:
     rows = [
         (
             info.name,

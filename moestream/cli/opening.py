@@ -32,12 +32,18 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
     with ui.working(f"loading {model}", quiet=quiet) as progress:
         on_warmed = partial(progress, "reading the profile's experts")
         engine = Engine.open(path, **options, on_warmed=on_warmed)
-    for warning in () if quiet else warnings(engine, options["streaming"]):
+    found = (*warnings(engine, options["streaming"]), context_warning(engine))
+    for warning in () if quiet else filter(None, found):
         ui.warning(warning)
-    trained = engine.config.context_length
-    if engine.context_length > trained and not quiet:
-        ui.warning(f"a context of {engine.context_length} is more than the model's own {trained}")
     return engine
+
+
+def context_warning(engine: "Engine") -> str | None:
+    """What to tell the user of a context that the model was not trained for, or None."""
+    trained = engine.config.context_length
+    if engine.context_length <= trained:
+        return None
+    return f"a context of {engine.context_length} is more than the model's own {trained}"
 
 
 def tell_choices(engine: "Engine", seed: int | None, *, verbose: bool) -> None:

@@ -42,7 +42,8 @@ def apply(options: Sequence[Callable[[Body], Body]], body: Body) -> Body:
 def _complete_model(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    return [*complete_name(ctx, param, incomplete), CompletionItem(incomplete, type="file")]
+    # Names or files: bash forgets all names where a file is among what is offered.
+    return complete_name(ctx, param, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def complete_name(

@@ -11,19 +11,23 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, Option
+from moestream.cli.header import open_header
 from moestream.cli.options import Body, context_options, model_argument
 from moestream.cli.plan_report import as_json as report_as_json
 from moestream.cli.plan_report import print_report
-from moestream.errors import BudgetError, ModelNotFoundError, UnsupportedModelError
+from moestream.cli.profile_option import complete_profile, parts_callback
+from moestream.errors import BudgetError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from moestream.experts.memory import MemoryPlan
     from moestream.forecast.hits import Hits
-    from moestream.gguf import GGUFFile
+    from moestream.gguf import GGUFHeader
+    from moestream.profile_names import Part
 
 EXAMPLES = """
-moestream plan model.gguf
-moestream plan model.gguf --memory 16G -c 8192
+moestream plan qwen3-30b-a3b-instruct-2507
+moestream plan hf:unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M --memory 16G -c 8192
+moestream plan demo --profile italian
 moestream plan model.gguf --budget 6G,8G,12G --trace run.route.csv.gz --json
 """
 
@@ -80,6 +84,14 @@ def _option(*names: str, section: str, **kwargs: Any) -> Callable[[Body], Body]:
     "before.",
 )
 @_option(
+    "--profile",
+    section="Speed",
+    callback=parts_callback,
+    shell_complete=complete_profile,
+    metavar="NAME[:W],...",
+    help="Take them from a saved workload; several are mixed by weight. See moestream profile.",
+)
+@_option(
     "--measure",
     section="Speed",
     is_flag=True,
@@ -92,6 +104,7 @@ def plan(
     memory: int | None,
     budgets: tuple[int, ...],
     trace: Path | None,
+    profile: "tuple[Part, ...] | None",
     measure: bool,
     as_json: bool,
     context_length: int | None,
@@ -100,24 +113,26 @@ def plan(
 ) -> None:
     """Say whether a model will run here and how fast, before it is loaded.
 
-    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. Only the
-    header is read, and experts here and there to see how fast the disk is. Speeds are of decoding
-    with the context full and the page cache cold.
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. Only the header is read, from the hub if the model is not here, and experts
+    here and there to see how fast the disk is. Speeds are of decoding with the context full and the
+    page cache cold.
     """
     from moestream.forecast.demand import read_demand
     from moestream.forecast.machine import known_machine
     from moestream.forecast.outlook import look_ahead
-    from moestream.gguf import GGUFFile
     from moestream.models import read_config
     from moestream.summary import unsupported_reason
 
-    with GGUFFile.open(_find(model)) as file:
+    if trace is not None and profile is not None:
+        raise click.UsageError("--trace and --profile exclude each other; pass one of them")
+    with open_header(model, build=False, quiet=as_json) as file:
         if reason := unsupported_reason(file):
             raise UnsupportedModelError(f"{file.path} cannot run here: {reason}")
         context = context_length or min(read_config(file).context_length, 8192)
         demand = read_demand(file, cache_type_k, cache_type_v)
         divided = _divide(file, demand.num_experts_per_tok, context * demand.kv_bytes, memory)
-        hits = _hits(trace, demand.num_experts)
+        hits = _hits(file, trace, profile)
         with ui.progress(quiet=as_json) as progress:
             machine, disk = known_machine(
                 file,
@@ -136,26 +151,12 @@ def plan(
             budgets=budgets,
         )
     if as_json:
-        ui.print_json(report_as_json(model, context, outlook, machine, disk, hits))
+        ui.print_json(report_as_json(model, file, context, outlook, machine, disk, hits))
     else:
-        print_report(file, context, outlook, machine, disk, hits)
+        print_report(model, file, context, outlook, machine, disk, hits)
 
 
-def _find(model: str) -> Path:
-    """The file of a model that is here: nothing is fetched or built to plan for it."""
-    from moestream.catalog import find_spec, locate, resolve
-
-    spec = find_spec(model)
-    if spec is not None and locate(spec) is None:
-        getting = "models pull" if spec.kind == "hf" else "inspect"
-        raise ModelNotFoundError(
-            f"{model} is not here yet, and its header is what a plan goes by; "
-            f"get it with: moestream {getting} {model}"
-        )
-    return resolve(model)
-
-
-def _divide(file: "GGUFFile", chosen: int, kv_bytes: int, memory: int | None) -> "MemoryPlan":
+def _divide(file: "GGUFHeader", chosen: int, kv_bytes: int, memory: int | None) -> "MemoryPlan":
     """Divide what ``--budget auto`` comes to, here or in so much memory."""
     from moestream.experts.memory import Memory, process_memory
     from moestream.layers.streaming import plan_model
@@ -171,7 +172,16 @@ def _divide(file: "GGUFFile", chosen: int, kv_bytes: int, memory: int | None) ->
     )
 
 
-def _hits(trace: Path | None, num_experts: int) -> "Hits":
-    from moestream.forecast.hits import Hits, curve_of_trace, default_hits
+def _hits(file: "GGUFHeader", trace: Path | None, profile: "tuple[Part, ...] | None") -> "Hits":
+    from moestream.experts.profiles import Fingerprint
+    from moestream.forecast.hits import Hits, curve_of_profile, curve_of_trace, default_hits
+    from moestream.models import ModelConfig
+    from moestream.profile_names import load_mixture
 
-    return default_hits(num_experts) if trace is None else Hits(curve_of_trace(trace))
+    if trace is not None:
+        return Hits(curve_of_trace(trace))
+    if profile is None:
+        return default_hits(ModelConfig.from_gguf(file).num_experts)
+    mixture = load_mixture(profile)
+    mixture.require(Fingerprint.of(file), file.path.name)
+    return Hits(curve_of_profile(mixture))

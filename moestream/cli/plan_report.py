@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from moestream.forecast.hits import Hits
     from moestream.forecast.machine import Disk, Machine
     from moestream.forecast.outlook import Outlook, Point
-    from moestream.gguf import GGUFFile
+    from moestream.gguf import GGUFHeader
 
 
 def print_report(
-    file: "GGUFFile",
+    model: str,
+    file: "GGUFHeader",
     context: int,
     outlook: "Outlook",
     machine: "Machine",
@@ -29,6 +30,7 @@ def print_report(
     ui.print_fields(
         file.path.name,
         [
+            ("file", _file_told(model, file)),
             ("dense weights", memory(divided.dense_bytes)),
             ("experts", memory(experts) if experts else "none"),
             *([("experts of one token", memory(divided.floor_bytes))] if experts else []),
@@ -56,6 +58,17 @@ def print_report(
             ("in a line", verdict(outlook)),
         ],
     )
+
+
+def _file_told(model: str, file: "GGUFHeader") -> str:
+    size = ui.format_bytes(file.n_bytes)
+    return size if _is_here(file) else f"{size}; get it with: moestream models pull {model}"
+
+
+def _is_here(file: "GGUFHeader") -> bool:
+    from moestream.gguf import GGUFFile
+
+    return isinstance(file, GGUFFile)
 
 
 def _disk_told(disk: "Disk") -> str:
@@ -102,6 +115,7 @@ def verdict(outlook: "Outlook") -> str:
 
 def as_json(
     model: str,
+    file: "GGUFHeader",
     context: int,
     outlook: "Outlook",
     machine: "Machine",
@@ -112,6 +126,8 @@ def as_json(
     divided = outlook.chosen.plan
     return {
         "model": model,
+        "here": _is_here(file),
+        "file_bytes": file.n_bytes,
         "context_length": context,
         "dense_bytes": divided.dense_bytes,
         "expert_bytes": divided.total_expert_bytes,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from moestream.errors import ModelFormatError, ModelNotFoundError
-from moestream.gguf import GGUFFile, TensorInfo
+from moestream.gguf import GGUFFile, GGUFHeader, TensorInfo
 
 _SEPARATE = ("ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight")
 _FUSED = ("ffn_gate_up_exps.weight", "ffn_down_exps.weight")
@@ -153,12 +153,12 @@ class ExpertStore:
         self.close()
 
 
-def expert_sizes(file: GGUFFile) -> dict[int, int]:
+def expert_sizes(file: GGUFHeader) -> dict[int, int]:
     """Bytes of one routed expert, by layer; layers without any are left out."""
     return {layer: experts.expert_bytes for layer, experts in _find_layers(file)}
 
 
-def _find_layers(file: GGUFFile) -> Iterator[tuple[int, LayerExperts]]:
+def _find_layers(file: GGUFHeader) -> Iterator[tuple[int, LayerExperts]]:
     """Layers with experts, in order."""
     found: dict[int, tuple[str, ...]] = {}
     for name in file.tensors:

@@ -5,6 +5,7 @@ Owns how each is measured. What is done with the figures, and how long they are 
 """
 
 import random
+import shutil
 import statistics
 import tempfile
 import time
@@ -25,6 +26,7 @@ from moestream.experts.arena import Arena
 from moestream.experts.reads import ExpertReader
 from moestream.experts.store import ExpertStore
 from moestream.experts.streaming import StreamingOptions
+from moestream.folders import sync
 from moestream.gguf import GGUFFile, Tensor
 from moestream.quants import dequantize, row_bytes
 
@@ -37,6 +39,7 @@ _LAYERS, _HIDDEN, _WIDTH, _EXPERTS = 8, 256, 32, 16
 _TOKENS = 48
 _BATCH_BYTES = 32 << 20
 """Read at once at most, to see a disk's speed with many reads under way."""
+_SCRATCH_BYTES = 128 << 20
 
 
 def memory_speed(backend: CpuBackend) -> float:
@@ -116,6 +119,44 @@ def disk_costs(file: GGUFFile) -> tuple[float, float]:
             many = statistics.fmean(reads.seconds_per_byte(batch) for _ in range(2 * _REPEATS))
     size = statistics.fmean(experts.expert_bytes for experts in store.layers.values())
     return max(one - many, 0.0) * size, 1 / many
+
+
+def disk_costs_of_folder(folder: Path, expert_bytes: int) -> tuple[float, float]:
+    """The same of the disk that a folder lies on, for a model that is not there yet.
+
+    Reads experts of about that size from a file of 128 MiB, written for the moment.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < 2 * _SCRATCH_BYTES:
+        raise StorageError(
+            f"{folder} has {free / 1e9:.2f} GB free, and to measure its disk takes a file of "
+            f"{_SCRATCH_BYTES / 1e9:.2f} GB; make room, or set MOESTREAM_CACHE to a folder on "
+            "another disk"
+        )
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        path = _write_experts(Path(scratch) / "experts.gguf", expert_bytes)
+        sync(path)
+        with GGUFFile.open(path) as file:
+            return disk_costs(file)
+
+
+def _write_experts(path: Path, expert_bytes: int) -> Path:
+    """One layer of experts of noise, which a disk that compresses does not find easy."""
+    rows = max(expert_bytes // (3 * 4 * _HIDDEN), 1)
+    experts = max(_SCRATCH_BYTES // (3 * 4 * _HIDDEN * rows), 1)
+    writer = GGUFWriter(path, "llama")
+    noise = np.random.default_rng(0).integers(0, 2**32, (experts, rows, _HIDDEN), np.uint32)
+    for name, change in (("gate", 0), ("up", 1), ("down", 2)):
+        values = (noise ^ np.uint32(change)).view(np.float32)
+        writer.add_tensor(f"blk.0.ffn_{name}_exps.weight", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 class _Reads:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moestream.backends import KVType
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
 from moestream.models import read_config
 
@@ -38,7 +38,7 @@ class Demand:
 
 
 def read_demand(
-    file: GGUFFile, cache_type_k: KVType = "f16", cache_type_v: KVType = "f16"
+    file: GGUFHeader, cache_type_k: KVType = "f16", cache_type_v: KVType = "f16"
 ) -> Demand:
     """Add up what a token reads.
 

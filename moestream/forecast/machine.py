@@ -8,6 +8,7 @@ measured is ``calibration``'s.
 import json
 import os
 import platform
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,9 +19,10 @@ import psutil
 
 from moestream import __version__
 from moestream.backends.cpu import CpuBackend
-from moestream.folders import cache_dir
+from moestream.experts.store import expert_sizes
+from moestream.folders import cache_dir, models_dir
 from moestream.forecast import calibration
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFFile, GGUFHeader
 
 _NAME = "machine.json"
 
@@ -50,7 +52,7 @@ class Machine:
 
 
 def known_machine(
-    file: GGUFFile,
+    file: GGUFHeader,
     types: Iterable[str],
     *,
     anew: bool = False,
@@ -58,6 +60,7 @@ def known_machine(
 ) -> tuple[Machine, Disk | None]:
     """Tell of this machine and the disk under ``file``, None if the file has no experts.
 
+    Of a model that is not here, it is the disk that models are kept on.
     What is not known yet is measured, and all of it if ``anew``; ``step`` is told of it.
     """
     folder = cache_dir()
@@ -115,13 +118,22 @@ def save_machine(path: Path, machine: Machine) -> None:
     temporary.replace(path)
 
 
-def _disk(machine: Machine, file: GGUFFile, step: Callable[[str], None]) -> Disk | None:
-    if not any("_exps." in name for name in file.tensors):
+def _disk(machine: Machine, file: GGUFHeader, step: Callable[[str], None]) -> Disk | None:
+    sizes = expert_sizes(file)
+    if not sizes:
         return None
-    key = f"device {file.statuses[0].st_dev}"
+    here = file if isinstance(file, GGUFFile) else None
+    folder = next(path for path in (models_dir(), *models_dir().parents) if path.is_dir())
+    device = folder.stat().st_dev if here is None else here.statuses[0].st_dev
+    key = f"device {device}"
     if key not in machine.disks:
         step("measuring the disk")
-        machine.disks[key] = Disk(*calibration.disk_costs(file))
+        if here is not None:
+            costs = calibration.disk_costs(here)
+        else:
+            size = int(statistics.fmean(sizes.values()))
+            costs = calibration.disk_costs_of_folder(folder, size)
+        machine.disks[key] = Disk(*costs)
     return machine.disks[key]
 
 

@@ -1,18 +1,17 @@
 """GGUF files as the rest of moestream sees them: metadata, and tensors that are mapped, not copied.
 
-Owns finding the shards of a split file, their agreement, and the mappings. Knows nothing of what
-a key or a tensor means to a model, nor of the maths of a block: ``models`` and ``quants`` do.
+Owns finding the shards of a split file, and the mappings; what they say of themselves is put
+together in ``model``. Knows nothing of what a key or a tensor means to a model, nor of the maths of
+a block: ``models`` and ``quants`` do.
 """
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Self
 
 import numpy as np
 from gguf.constants import GGMLQuantizationType
@@ -20,15 +19,22 @@ from numpy.typing import NDArray
 
 from moestream.errors import ModelFormatError, ModelNotFoundError
 from moestream.gguf.guard import MappingGuard
-from moestream.gguf.header import Header, TensorInfo, read_header
-from moestream.gguf.reader import MetadataValue
+from moestream.gguf.header import TensorInfo, read_header
+from moestream.gguf.model import GGUFHeader, Shard
+from moestream.gguf.reader import IncompleteHeader, MetadataValue
 from moestream.quants import row_bytes
 
-__all__ = ["GGUFFile", "MetadataValue", "Tensor", "TensorInfo"]
+__all__ = [
+    "GGUFFile",
+    "GGUFHeader",
+    "IncompleteHeader",
+    "MetadataValue",
+    "Shard",
+    "Tensor",
+    "TensorInfo",
+    "read_header",
+]
 
-_T = TypeVar("_T", int, float, str, bool, list[Any])
-_D = TypeVar("_D")
-_MISSING: Any = object()
 _SHARD_NAME = re.compile(r"(?s:(?P<stem>.*))-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
@@ -42,24 +48,19 @@ class Tensor:
     data: NDArray[np.uint8]
 
 
-class GGUFFile:
+class GGUFFile(GGUFHeader):
     """A GGUF model file, split or whole: read-only metadata and mapped tensors.
 
     The views that ``tensor`` hands out stay valid after ``close``; a mapping goes when its last
     view does.
     """
 
-    def __init__(self, path: Path, shards: "list[_Shard]") -> None:
+    def __init__(self, path: Path, mapped: "list[_Mapped]") -> None:
         """Not for callers: use ``GGUFFile.open``."""
-        self.path = path
-        self.shards = tuple(shard.path for shard in shards)
-        self.version = shards[0].header.version
-        self.n_bytes = sum(len(shard.data) for shard in shards)
-        self.metadata: Mapping[str, MetadataValue] = MappingProxyType(shards[0].header.metadata)
-        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_merge_directories(shards))
-        self.statuses = tuple(shard.status for shard in shards)
+        super().__init__(path, [file.shard for file in mapped])
+        self.statuses = tuple(file.status for file in mapped)
         """Of each shard's file when it was mapped: whether it is still the same."""
-        self._maps = [shard.data for shard in shards]
+        self._maps = [file.data for file in mapped]
         self._guards = [MappingGuard(data) for data in self._maps]
 
     @classmethod
@@ -72,29 +73,8 @@ class GGUFFile:
             UnsupportedQuantError: a tensor has a type number that is unknown here.
         """
         path = Path(path)
-        opened = _Shard.open(path)
-        return cls(path, [opened] if opened.count <= 1 else _open_all(opened))
-
-    @overload
-    def get(self, key: str, kind: type[_T]) -> _T: ...
-    @overload
-    def get(self, key: str, kind: type[_T], default: _D) -> _T | _D: ...
-    def get(self, key: str, kind: type[Any], default: Any = _MISSING) -> Any:
-        """Look up metadata that must be of exactly the Python type ``kind``: an int is no float.
-
-        Raises:
-            ModelFormatError: it has another type, or is missing and there is no ``default``.
-        """
-        value = self.metadata.get(key, _MISSING)
-        if value is _MISSING and default is not _MISSING:
-            return default
-        if type(value) is not kind:
-            found = "missing" if value is _MISSING else f"of type {type(value).__name__}"
-            raise ModelFormatError(
-                f"{self.shards[0]}: metadata key {key!r} is {found}; "
-                f"type {kind.__name__} was expected"
-            )
-        return value
+        opened = _Mapped.open(path)
+        return cls(path, [opened] if opened.shard.count <= 1 else _open_all(opened))
 
     def tensor(self, name: str) -> Tensor:
         """Map the tensor ``name``: a view, no copy.
@@ -102,11 +82,7 @@ class GGUFFile:
         Raises:
             ModelFormatError: the model has no such tensor.
         """
-        info = self.tensors.get(name)
-        if info is None:
-            raise ModelFormatError(
-                f"{self.path}: tensor {name!r} is missing; there are {len(self.tensors)} others"
-            )
+        info = self.tensor_info(name)
         if not self._maps:
             raise ValueError(f"{self.path} is closed")
         data = np.frombuffer(self._maps[info.shard], np.uint8, info.n_bytes, info.offset)
@@ -135,50 +111,19 @@ class GGUFFile:
         """Let go of the mappings; views that are still held keep theirs."""
         self._maps = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 @dataclass(frozen=True, slots=True)
-class _Shard:
-    path: Path
+class _Mapped:
+    """A mapped file, and what its header says."""
+
+    shard: Shard
     data: mmap
     status: os.stat_result
-    header: Header
 
     @classmethod
-    def open(cls, path: Path) -> "_Shard":
+    def open(cls, path: Path) -> "_Mapped":
         data, status = _map(path)
-        return cls(path, data, status, read_header(data, path))
-
-    @property
-    def number(self) -> int:
-        """Counted from 1, as in file names; the metadata counts from 0."""
-        return self._count("split.no", 0) + 1
-
-    @property
-    def count(self) -> int:
-        return self._count("split.count", 1)
-
-    @property
-    def promised_tensors(self) -> int:
-        return self._count("split.tensors.count", len(self.header.tensors))
-
-    def _count(self, key: str, default: int) -> int:
-        value = self.header.metadata.get(key, default)
-        if type(value) is not int or value < 0:
-            raise ModelFormatError(
-                f"{self.path}: metadata key {key!r} is {value!r:.40}; a count was expected"
-            )
-        return value
+        return cls(Shard(path, len(data), read_header(data, path)), data, status)
 
 
 def _map(path: Path) -> tuple[mmap, os.stat_result]:
@@ -197,17 +142,17 @@ def _map(path: Path) -> tuple[mmap, os.stat_result]:
         raise ModelNotFoundError(f"{path}: cannot be opened: {reason}") from None
 
 
-def _open_all(opened: _Shard) -> list[_Shard]:
+def _open_all(opened: _Mapped) -> list[_Mapped]:
     """Open the siblings of any one shard, found by its name."""
-    number, count = opened.number, opened.count
-    match = _SHARD_NAME.fullmatch(opened.path.name)
+    given, number, count = opened.shard.path, opened.shard.number, opened.shard.count
+    match = _SHARD_NAME.fullmatch(given.name)
     if match is None or (int(match["number"]), int(match["count"])) != (number, count):
         raise ModelFormatError(
-            f"{opened.path}: by its metadata this is shard {number} of {count}, but its name does "
+            f"{given}: by its metadata this is shard {number} of {count}, but its name does "
             f"not end in -{number:05d}-of-{count:05d}.gguf; give it the name it was made with"
         )
     paths = [
-        opened.path.with_name(f"{match['stem']}-{no:05d}-of-{count:05d}.gguf")
+        given.with_name(f"{match['stem']}-{no:05d}-of-{count:05d}.gguf")
         for no in range(1, count + 1)
     ]
     missing = [path for path in paths if not path.exists()]
@@ -216,30 +161,4 @@ def _open_all(opened: _Shard) -> list[_Shard]:
             f"{missing[0]}: this shard is missing, {len(missing)} of {count} are; "
             "put all of them into one folder"
         )
-    return [opened if path == opened.path else _Shard.open(path) for path in paths]
-
-
-def _merge_directories(shards: list[_Shard]) -> dict[str, TensorInfo]:
-    """Join the shards' directories; the shards must be the parts of one split."""
-    tensors: dict[str, TensorInfo] = {}
-    for index, shard in enumerate(shards):
-        if len(shards) > 1 and (shard.number, shard.count) != (index + 1, len(shards)):
-            raise ModelFormatError(
-                f"{shard.path}: by its metadata this is shard {shard.number} of {shard.count}, "
-                f"by its name {index + 1} of {len(shards)}; the shards are not of one model"
-            )
-        for tensor in shard.header.tensors:
-            if tensor.name in tensors:
-                other = shards[tensors[tensor.name].shard].path
-                raise ModelFormatError(
-                    f"{shard.path}: tensor {tensor.name!r} is also in {other}; "
-                    "the shards are not of one model"
-                )
-            tensors[tensor.name] = replace(tensor, shard=index)
-    promised = shards[0].promised_tensors
-    if len(shards) > 1 and len(tensors) != promised:
-        raise ModelFormatError(
-            f"{shards[0].path}: {promised} tensors are promised in its metadata, but its "
-            f"{len(shards)} shards have {len(tensors)}; they are not of one model"
-        )
-    return tensors
+    return [opened if path == given else _Mapped.open(path) for path in paths]

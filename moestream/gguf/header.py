@@ -9,13 +9,12 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
-from mmap import mmap
 from pathlib import Path
 
 from gguf.constants import GGMLQuantizationType
 
 from moestream.errors import ModelFormatError, UnsupportedQuantError
-from moestream.gguf.reader import MetadataValue, Reader
+from moestream.gguf.reader import Data, MetadataValue, Reader
 from moestream.quants import row_bytes
 
 VERSIONS = (2, 3)
@@ -51,14 +50,20 @@ class Header:
     tensors: tuple[TensorInfo, ...]
 
 
-def read_header(data: mmap, path: Path) -> Header:
-    """Parse and check the header of a mapped file; ``path`` is for messages.
+def read_header(data: Data, path: Path, n_bytes: int | None = None) -> Header:
+    """Parse and check the header of a file; ``path`` is for messages.
+
+    Args:
+        data: the whole file, mapped, or its beginning.
+        path: for messages.
+        n_bytes: bytes of the whole file, where ``data`` is a part of it.
 
     Raises:
+        IncompleteHeader: the header goes on after ``data``.
         ModelFormatError: naming file, key or tensor, and the numbers that do not fit.
         UnsupportedQuantError: a tensor's type number is unknown to the ``gguf`` package.
     """
-    reader = Reader(data, path)
+    reader = Reader(data, path, n_bytes)
     version = _read_version(reader)
     n_tensors, n_keys = reader.uint64(), reader.uint64()
     reader.require(
@@ -77,9 +82,11 @@ def read_header(data: mmap, path: Path) -> Header:
 
 
 def _read_version(reader: Reader) -> int:
-    magic = reader.data[:4]
+    magic = bytes(reader.data[:4])
     if magic != b"GGUF":
-        reader.fail(f"not a GGUF file: it starts with {reader.data[:16]!r}, not with b'GGUF'")
+        reader.fail(
+            f"not a GGUF file: it starts with {bytes(reader.data[:16])!r}, not with b'GGUF'"
+        )
     reader.position = len(magic)
     version = reader.uint32()
     if version and version & 0xFFFF == 0:
@@ -142,7 +149,7 @@ def _read_entry(reader: Reader, name: str) -> TensorInfo:
 def _check_places(
     reader: Reader, tensors: Iterable[TensorInfo], data_start: int, alignment: int
 ) -> None:
-    size = len(reader.data)
+    size = reader.n_bytes
     occupied_until, before = data_start, ""
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         reader.subject = f"tensor {tensor.name!r}"

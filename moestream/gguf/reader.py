@@ -1,4 +1,4 @@
-"""Reading GGUF's basic values from a mapped file: numbers, strings, arrays.
+"""Reading GGUF's basic values from a mapped file, or its beginning: numbers, strings, arrays.
 
 Owns their encoding and the bounds of what may be read, and distrusts every length: nothing is
 allocated before the bytes that would fill it are known to be there. Knows nothing of the order in
@@ -18,6 +18,7 @@ from gguf.constants import GGUFValueType
 
 from moestream.errors import ModelFormatError
 
+Data: TypeAlias = "mmap | bytes | bytearray"
 MetadataValue: TypeAlias = "int | float | str | bool | list[MetadataValue]"
 
 # What a header may make us allocate. The largest in use, a 262k vocabulary with its merges and
@@ -44,19 +45,30 @@ _UINT32 = struct.Struct("<I").unpack_from
 _UINT64 = struct.Struct("<Q").unpack_from
 
 
+class IncompleteHeader(Exception):  # noqa: N818  # no error: there is more of the file
+    """What there is of the file ends before its header; ``needed_bytes`` are the least to go on."""
+
+    def __init__(self, needed_bytes: int) -> None:
+        super().__init__(needed_bytes)
+        self.needed_bytes = needed_bytes
+
+
 class Reader:
-    """A cursor over a mapped file that never steps past its end.
+    """A cursor over a file, or its beginning, that never steps past the end.
 
     ``subject`` says what is being read, in words; every error begins with it. Each method reads
     one thing, leaves the cursor behind it, and raises ``ModelFormatError`` where it cannot.
     """
 
-    def __init__(self, data: mmap, path: Path) -> None:
+    def __init__(self, data: Data, path: Path, n_bytes: int | None = None) -> None:
+        """Begin; ``n_bytes`` are those of the whole file, where ``data`` is not all of it."""
         self.data = data
         self.path = path
         self.subject = "header"
         self.position = 0
-        self._end = min(len(data), MAX_HEADER_BYTES)
+        self.n_bytes = len(data) if n_bytes is None else n_bytes
+        self._limit = min(self.n_bytes, MAX_HEADER_BYTES)
+        self._end = min(len(data), self._limit)
         self._elements_left = MAX_ARRAY_ELEMENTS
 
     def fail(self, problem: str) -> NoReturn:
@@ -64,13 +76,15 @@ class Reader:
         raise ModelFormatError(f"{self.path}: {self.subject}: {problem}")
 
     def require(self, n_bytes: int, what: str) -> None:
-        """Fail unless ``n_bytes`` more can be there to read."""
-        if n_bytes > self._end - self.position:
-            limit = "file ends" if self._end == len(self.data) else "largest sane header ends"
+        """Fail unless ``n_bytes`` more can be there to read; IncompleteHeader if not yet."""
+        if n_bytes > self._limit - self.position:
+            limit = "file ends" if self._limit == self.n_bytes else "largest sane header ends"
             self.fail(
                 f"{n_bytes} bytes ({what}) should follow at byte {self.position}, but the {limit} "
-                f"at {self._end}; the file is cut off or damaged, fetch it again"
+                f"at {self._limit}; the file is cut off or damaged, fetch it again"
             )
+        if n_bytes > self._end - self.position:
+            raise IncompleteHeader(self.position + n_bytes)
 
     def uint32(self) -> int:
         """Read an unsigned 32-bit number."""

@@ -160,7 +160,8 @@ def _fetch(
                 raise DownloadError(
                     f"could not write {path}: {error.strerror}; what was fetched is kept"
                 ) from error
-            raise explain(error, listing.repository) from error
+            told = explain(error, listing.repository)
+            raise type(told)(f"{told}: what was fetched is kept") from error
         part.check()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moestream.errors import DownloadError, ModelNotFoundError
-from moestream.hub.reference import ModelFiles, group_shards
+from moestream.hub.reference import HubReference, ModelFiles, choose, group_shards
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -63,6 +63,17 @@ def list_repository(repository: str) -> Listing:
     return _read(info, repository)
 
 
+def look_up(reference: HubReference) -> tuple[Listing, ModelFiles]:
+    """Ask the hub what the repository has, and return that and the model that is meant.
+
+    Raises:
+        ModelNotFoundError: no such repository, or not for us; none or several models fit.
+        DownloadError: the hub could not be asked.
+    """
+    listing = list_repository(reference.repository)
+    return listing, choose(reference, listing.models(), reference.repository)
+
+
 def _read(info: "ModelInfo", repository: str) -> Listing:
     if info.sha is None:
         raise DownloadError(f"{endpoint()} named no commit of {repository}; is it a hub at all?")
@@ -103,7 +114,7 @@ def explain(error: Exception, repository: str) -> DownloadError | ModelNotFoundE
     reason = " ".join(str(error).split()) or type(error).__name__
     return DownloadError(
         f"{repository} could not be read from {hub} ({reason}); check the network, HF_ENDPOINT and "
-        "proxies, and run it again: what was fetched is kept"
+        "proxies, and run it again"
     )
 
 

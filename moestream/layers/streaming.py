@@ -17,7 +17,7 @@ from moestream.experts.residency import Warmed
 from moestream.experts.statistics import ResidencyStats
 from moestream.experts.store import ExpertStore
 from moestream.experts.streaming import MOST_GUESSES, StreamingOptions, open_residency
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.layers.moe import MoE
 
 
@@ -131,7 +131,7 @@ class ExpertStreaming:
 
 def plan_model(
     budget: str,
-    file: GGUFFile,
+    file: GGUFHeader,
     *,
     num_experts_per_tok: int,
     kv_bytes: int,

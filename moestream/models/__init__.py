@@ -2,7 +2,7 @@
 
 from moestream.backends import Backend
 from moestream.errors import UnsupportedModelError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
@@ -22,7 +22,7 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
 __all__ = ["ARCHITECTURES", "Decoder", "ModelConfig", "load_model", "read_config"]
 
 
-def read_config(file: GGUFFile) -> ModelConfig:
+def read_config(file: GGUFHeader) -> ModelConfig:
     """Read the dimensions of the model that the file describes, from its header alone.
 
     Raises:
@@ -43,7 +43,7 @@ def load_model(file: GGUFFile, backend: Backend) -> Decoder:
     return _architecture(file)(file, read_config(file), backend)
 
 
-def _architecture(file: GGUFFile) -> type[Decoder]:
+def _architecture(file: GGUFHeader) -> type[Decoder]:
     name = file.get("general.architecture", str)
     if name not in ARCHITECTURES:
         supported = ", ".join(ARCHITECTURES)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Self, cast
 
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 from moestream.layers.cache import AttentionShape, StateShape
 from moestream.layers.rope import RopeConfig
 from moestream.models.keys import Keys, Supported
@@ -131,7 +131,7 @@ def read_rope(keys: Keys, head_dim: int) -> RopeConfig:
     )
 
 
-def _check(config: ModelConfig, file: GGUFFile) -> None:
+def _check(config: ModelConfig, file: GGUFHeader) -> None:
     for heads in set(config.kv_heads):
         if heads and config.num_heads % heads:
             raise ModelFormatError(

@@ -6,7 +6,7 @@ Owns the checks of single values and what their errors say. Knows no architectur
 import math
 
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 
 Supported = dict[str, tuple[tuple[int, ...], str]]
 """Keys with the only values that an architecture here has the arithmetic for, the first being the
@@ -16,7 +16,7 @@ default, and what they mean."""
 class Keys:
     """The metadata of one file; every error names the file and the key."""
 
-    def __init__(self, file: GGUFFile) -> None:
+    def __init__(self, file: GGUFHeader) -> None:
         self.file = file
         self.architecture = file.get("general.architecture", str)
 
@@ -105,7 +105,7 @@ class Keys:
 
     def vocab_size(self) -> int:
         """Rows of the embedding, one a token where the file has a vocabulary at all."""
-        rows = self.file.tensor("token_embd.weight").shape[0]
+        rows = self.file.tensor_info("token_embd.weight").shape[0]
         tokens = len(self.file.get("tokenizer.ggml.tokens", list, ()))
         if tokens not in (0, rows):
             raise ModelFormatError(

@@ -27,7 +27,7 @@ class Status:
     activity: str = ""
     """What goes on, such as ``thinking``; empty at the prompt."""
     tps: float | None = None
-    streamed: tuple[float, int, int] | None = None
+    streamed: tuple[float | None, int, int] | None = None
     """Share of hits, bytes pinned, bytes read."""
 
     def line(self, width: int, *, rates: Collection[float] = (), ascii_only: bool = False) -> str:
@@ -58,7 +58,7 @@ class Status:
         if self.streamed is not None:
             hit_rate, pinned, read = self.streamed
             parts += [
-                (3, f"hits {hit_rate:.1%}"),
+                (3, "" if hit_rate is None else f"hits {hit_rate:.1%}"),
                 (5, f"pinned {format_memory(pinned)}"),
                 (4, f"read {format_memory(read)}"),
             ]

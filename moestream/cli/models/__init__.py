@@ -2,7 +2,7 @@
 
 import click
 
-from moestream.cli.command import Group
+from moestream.cli.group import Group
 from moestream.cli.models.add import add
 from moestream.cli.models.info import info, path
 from moestream.cli.models.listing import list_models

@@ -21,8 +21,7 @@ HF_TOKEN=hf_... moestream models pull hf:ORG/PRIVATE-REPO:Q4_K_M
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("model", shell_complete=complete_name)
 @click.option("--json", "as_json", is_flag=True, cls=Option, help="Print one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, cls=Option, help="Print the path alone.")
-def pull(model: str, as_json: bool, quiet: bool) -> None:
+def pull(model: str, as_json: bool) -> None:
     """Fetch a model from the hub, and print where it lies.
 
     MODEL is a name from models.toml or hf:ORG/REPO[:QUANT|FILE]; the default of QUANT is Q4_K_M.
@@ -35,30 +34,27 @@ def pull(model: str, as_json: bool, quiet: bool) -> None:
     if spec is None:
         raise ModelNotFoundError(_is_unknown(model))
     started = time.perf_counter()
-    values = _download(model, spec.source, quiet) if spec.kind == "hf" else _make(model, quiet)
+    values = _download(model, spec.source) if spec.kind == "hf" else _make(model)
     seconds = time.perf_counter() - started
-    if not quiet:
-        _tell(values["fetched_bytes"], seconds, made=spec.kind == "recipe")
+    _tell(values["fetched_bytes"], seconds, made=spec.kind == "recipe")
     if as_json:
         ui.print_json({"model": model, **values, "seconds": seconds})
     else:
         ui.print_line(values["path"])
 
 
-def _download(model: str, source: str, quiet: bool) -> dict[str, Any]:
-    from moestream.hub import choose, parse_reference
+def _download(model: str, source: str) -> dict[str, Any]:
+    from moestream.hub import parse_reference
     from moestream.hub.download import download
-    from moestream.hub.listing import endpoint, list_repository
+    from moestream.hub.listing import endpoint, look_up
 
     reference = parse_reference(source)
-    with ui.working(f"asking {endpoint()} for {reference.repository}", quiet=quiet):
-        listing = list_repository(reference.repository)
-    chosen = choose(reference, listing.models(), reference.repository)
+    with ui.working(f"asking {endpoint()} for {reference.repository}"):
+        listing, chosen = look_up(reference)
     size = listing.size_bytes(chosen)
-    if not quiet:
-        ui.note(f"{reference.repository}: {chosen.names[0]}, {ui.format_bytes(size)}")
+    ui.note(f"{reference.repository}: {chosen.names[0]}, {ui.format_bytes(size)}")
     try:
-        with ui.progress(quiet=quiet, transfer=True) as progress:
+        with ui.progress(transfer=True) as progress:
             outcome = download(listing, chosen, progress=progress)
     except KeyboardInterrupt:
         ui.note(f"what was fetched is kept; go on with: moestream models pull {model}")
@@ -73,11 +69,11 @@ def _download(model: str, source: str, quiet: bool) -> dict[str, Any]:
     }
 
 
-def _make(model: str, quiet: bool) -> dict[str, Any]:
+def _make(model: str) -> dict[str, Any]:
     """Build what has a recipe; a file of the user's own is only looked for."""
     from moestream.catalog import resolve
 
-    with ui.progress(quiet=quiet) as progress:
+    with ui.progress() as progress:
         path: Path = resolve(model, progress=progress)
     return {"path": str(path), "size_bytes": path.stat().st_size, "fetched_bytes": 0}
 
@@ -98,5 +94,5 @@ def _is_unknown(model: str) -> str:
     close = difflib.get_close_matches(model.lower(), catalog(), n=3)
     if model.count("/") == 1:
         close = [f"hf:{model}"]
-    hint = f"did you mean {' or '.join(close)}?" if close else "see moestream models list"
+    hint = f"did you mean {' or '.join(close)}?" if close else "see moestream models list."
     return f"no model is called {model!r}; {hint} Any on the hub is hf:ORG/REPO[:QUANT|FILE]"

@@ -5,7 +5,7 @@ The files and folders are ``profile_names``'s and ``experts.profiles``'s.
 
 import click
 
-from moestream.cli.command import Group
+from moestream.cli.group import Group
 from moestream.cli.profile.compare import diff, merge
 from moestream.cli.profile.load import load
 from moestream.cli.profile.save import save

@@ -119,8 +119,9 @@ def save(
     """Save which experts a workload uses.
 
     NAME is a new profile's name, or a path that ends in .json; one that is there is replaced.
-    MODEL is a name from models.toml or a path to a .gguf file; the default is demo. With --trace,
-    it is only checked to be the trace's; without MODEL, a trace is taken at its word.
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. With --trace, it is only checked to be the trace's; without MODEL, a trace is
+    taken at its word.
     """
     if bool(texts or files) == bool(trace):
         raise click.UsageError("give a workload, by -p and -f, or --trace: one of the two")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from moestream.errors import ProfileError
 from moestream.experts.store import expert_sizes
 from moestream.experts.trace import TraceHeader
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Fingerprint:
     tensors_sha256: str | None = None
 
     @classmethod
-    def of(cls, file: GGUFFile) -> "Fingerprint":
+    def of(cls, file: GGUFHeader) -> "Fingerprint":
         """Take a model file's.
 
         Raises:
@@ -82,7 +82,7 @@ class Fingerprint:
         return None
 
 
-def directory_hash(file: GGUFFile) -> str:
+def directory_hash(file: GGUFHeader) -> str:
     """SHA-256 of names, types and shapes, by name: the same however a model is split."""
     lines = sorted(f"{info.name} {info.type.name} {info.shape}" for info in file.tensors.values())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

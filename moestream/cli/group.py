@@ -1,0 +1,126 @@
+"""The click class that groups of commands are made of: help in sections, and how errors end a run.
+
+Owns which exit status an exception becomes. Knows no command.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from moestream import ui
+from moestream.cli.command import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED, write_examples
+from moestream.errors import MoestreamError
+
+
+class CommandModules(MutableMapping[str, click.Command]):
+    """The commands of a group by name, each imported from its module when it is asked for."""
+
+    def __init__(self, package: str, names: Iterable[str]) -> None:
+        self._package = package
+        self._found: dict[str, click.Command | None] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> click.Command:
+        found = self._found[name]
+        if found is None:
+            found = getattr(import_module(f"{self._package}.{name}"), name)
+            self._found[name] = found
+        return found
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._found[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+class Group(click.Group):
+    """A group that suggests the command that was meant, and turns errors into exit statuses.
+
+    ``defaults`` is called before a command is run; it returns click's default map. ``sections`` are
+    headings in the help with the names of commands under them; without any, all are under one.
+    ``notes`` are titles of sections at the end of the help, with their rows.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: str = "",
+        sections: Mapping[str, Sequence[str]] | None = None,
+        notes: Mapping[str, list[tuple[str, str]]] | None = None,
+        defaults: Callable[["Group"], dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.sections = sections or {}
+        self.notes = notes or {}
+        self.defaults = defaults
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by section."""
+        names = self.list_commands(ctx)
+        width = max(map(len, names))  # the same in all sections
+        for title, members in (self.sections or {"Commands": names}).items():
+            told = {name: self.commands[name].get_short_help_str(limit=200) for name in members}
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{width}}", text) for name, text in told.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the notes, and the examples, one a line, as they are."""
+        for title, rows in self.notes.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        write_examples(self.examples, formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or fail with the ones that are spelt alike."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            close = difflib.get_close_matches(name, self.commands)
+            hint = (
+                f"did you mean {' or '.join(close)}?" if close else f"see {ctx.command_path} --help"
+            )
+            raise click.UsageError(f"no command is called {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the library raises ends here as one line and an exit status."""
+        try:
+            if self.defaults is not None:
+                ctx.default_map = self.defaults(self)
+            result = super().invoke(ctx)
+            ui.flush()
+        except MoestreamError as error:
+            ui.error(str(error))
+            ctx.exit(EXIT_ERROR)
+        except MemoryError as error:
+            ui.error(f"out of memory: {error}" if str(error) else "out of memory")
+            ctx.exit(EXIT_ERROR)
+        except KeyboardInterrupt:
+            ui.note("interrupted")
+            ctx.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            ui.abandon_output()
+            ctx.exit(EXIT_BROKEN_PIPE)
+        except OSError as error:
+            ui.abandon_output()
+            ui.error(describe_os_error(error))
+            ctx.exit(EXIT_ERROR)
+        return result
+
+
+def describe_os_error(error: OSError) -> str:
+    """Say what the system refused, in the order in which our own errors say it."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason

@@ -1,0 +1,52 @@
+"""Everything that a person sees: messages, progress, generated text and tables.
+
+What was asked for goes to standard output, everything else to standard error. Colours and bars
+appear on a terminal alone (and ``NO_COLOR`` is respected); elsewhere the output is plain text that
+is never cut or wrapped. Knows nothing of models: it is handed words and numbers. rich is imported
+when something is to be drawn, because it takes 0.1 s.
+"""
+
+from moestream.ui.bars import Progress, progress, working
+from moestream.ui.messages import (
+    be_quiet,
+    error,
+    log_crash,
+    log_end,
+    log_to,
+    note,
+    note_fields,
+    warning,
+    write_note,
+    write_text,
+)
+from moestream.ui.streams import abandon_output, flush, prepare, printable
+from moestream.ui.tables import print_fields, print_heat, print_json, print_line, print_table
+from moestream.ui.units import format_bytes, format_count, format_memory
+
+__all__ = [
+    "Progress",
+    "abandon_output",
+    "be_quiet",
+    "error",
+    "flush",
+    "format_bytes",
+    "format_count",
+    "format_memory",
+    "log_crash",
+    "log_end",
+    "log_to",
+    "note",
+    "note_fields",
+    "prepare",
+    "print_fields",
+    "print_heat",
+    "print_json",
+    "print_line",
+    "print_table",
+    "printable",
+    "progress",
+    "warning",
+    "working",
+    "write_note",
+    "write_text",
+]

@@ -1,0 +1,66 @@
+"""The two streams: characters that are safe on them, styles where a terminal has them."""
+
+import functools
+import os
+import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def prepare() -> None:
+    """Make both streams put a substitute for what the locale lacks, where Python would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def printable(text: str) -> str:
+    """Escape control characters: names in a file must not steer the terminal, nor end a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def flush() -> None:
+    """Hand standard output to the system, so that its errors show here and not at exit."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def abandon_output() -> None:
+    """Send what is left for standard output nowhere: it broke, and exit must not try it again."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def styled(text: str, style: str, stream: TextIO | None) -> str:
+    """Return ``text`` with the codes of a style, where the stream is a terminal that has them."""
+    if stream is None or not stream.isatty():
+        return text
+    from rich.text import Text
+
+    console = console_of(stream)
+    with console.capture() as capture:
+        console.print(Text(text, style), end="", soft_wrap=True)
+    return capture.get()
+
+
+def has_no_colours(stream: TextIO) -> bool:
+    """Whether a terminal has none, or was told to have none."""
+    console = console_of(stream)
+    return console.no_color or console.color_system is None
+
+
+@functools.cache
+def console_of(stream: TextIO) -> "Console":
+    """Rich's way to draw on a stream; one for each."""
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False)
+
+
+def write(stream: TextIO | None, text: str) -> None:
+    """Write text as it is."""
+    if stream is not None:  # None when closed by the caller, as with ``>&-``
+        stream.write(text)

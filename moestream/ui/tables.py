@@ -1,0 +1,91 @@
+"""What was asked for: lines, JSON, labels with values, tables and maps."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
+from itertools import groupby
+from typing import Any, TextIO
+
+from moestream.ui.streams import console_of, has_no_colours, printable, styled, write
+
+_HEAT = (
+    *((" ", "grey0"), (".", "grey15"), (":", "dark_blue"), ("-", "purple4"), ("=", "dark_magenta")),
+    *(("+", "red3"), ("*", "dark_orange3"), ("#", "orange1"), ("%", "yellow1"), ("@", "grey100")),
+)
+"""From cold to hot: a character, and rich's name of a colour."""
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Write one JSON object in one line; JSON is UTF-8 whatever the locale says."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A path of bytes that are not UTF-8 has lone surrogates: written ``\udcff``, as JSON may.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    write(sys.stdout, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_line(text: str) -> None:
+    """Write one line of what was asked for, such as a path, as it is."""
+    write(sys.stdout, text + "\n")
+
+
+def print_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
+    """Write a heading and, under it, labels with their values in a second column."""
+    write_fields(sys.stdout, title, fields)
+
+
+def write_fields(stream: TextIO | None, title: str, fields: Sequence[tuple[str, str]]) -> None:
+    """Write the same to any stream."""
+    cells = [(printable(label), printable(value)) for label, value in fields]
+    width = max((len(label) for label, _ in cells), default=0)
+    _heading(title, stream)
+    for label, value in cells:
+        write(stream, f"  {label:{width}}  {value}\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a heading and aligned columns; a column name that starts with ``>`` aligns right."""
+    names = [name.removeprefix(">") for name in columns]
+    cells = [names, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    signs = [">" if name.startswith(">") else "<" for name in columns]
+    _heading(title, sys.stdout)
+    for index, row in enumerate(cells):
+        padded = [f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)]
+        line = ("  " + "  ".join(padded)).rstrip()
+        write(sys.stdout, (line if index else styled(line, "dim", sys.stdout)) + "\n")
+
+
+def print_heat(title: str, labels: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+    """Write a map of cells from 0 to 1, a row a label: colours on a terminal, else characters.
+
+    Where a row is wider than the terminal, neighbours share a cell, which shows the hottest.
+    """
+    width = max(map(len, labels), default=0)
+    columns = max(map(len, rows), default=0)
+    merged = 1
+    if sys.stdout is not None and sys.stdout.isatty():
+        merged = -(-columns // max(console_of(sys.stdout).width - width - 4, 1))
+    _heading(title + (f" ({merged} in a cell)" if merged > 1 else ""), sys.stdout)
+    for label, row in zip(labels, rows, strict=True):
+        cells = [max(row[i : i + merged]) for i in range(0, len(row), merged)]
+        write(sys.stdout, f"  {label:>{width}}  {_heat(cells)}\n")
+
+
+def _heat(cells: Sequence[float]) -> str:
+    levels = [min(int(max(cell, 0.0) * len(_HEAT)), len(_HEAT) - 1) for cell in cells]
+    if sys.stdout is None or not sys.stdout.isatty() or has_no_colours(sys.stdout):
+        return "".join(_HEAT[level][0] for level in levels)
+    from rich.text import Text
+
+    console = console_of(sys.stdout)
+    line = Text()
+    for level, run in groupby(levels):
+        line.append(" " * len(list(run)), f"on {_HEAT[level][1]}")
+    with console.capture() as capture:
+        console.print(line, end="", soft_wrap=True)
+    return capture.get()
+
+
+def _heading(title: str, stream: TextIO | None) -> None:
+    write(stream, styled(title, "bold", stream) + "\n")
