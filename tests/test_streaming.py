@@ -21,7 +21,8 @@ from moestream.experts.memory import MemoryPlan
 from moestream.experts.policies import HALF_LIFE, POLICIES
 from moestream.experts.profiles import Fingerprint, Profile
 from moestream.experts.reads import READ_METHODS, ExpertReader
-from moestream.experts.streaming import StreamingOptions, size_classes
+from moestream.experts.slot_memory import size_classes
+from moestream.experts.streaming import StreamingOptions
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 NAMES = ("qwen3moe", "mixtral-q8_0", "qwen2moe", "olmoe-q4_1")
@@ -77,6 +78,11 @@ EVERY = [
     options_of(io="pread", prefetch_mass=1.0, prefetch_layers=2),
     options_of(io="madvise", prefetch_mass=0.5),
     options_of(io="madvise", prefetch_layers=3, window=4),
+    *(options_of(io="direct", split=share) for share in (0.01, 0.3, 0.5, 0.9)),
+    options_of(io="pread", split=0.75, prefetch=False, policy="lru"),
+    options_of(split="auto"),
+    options_of(io="pread", split=0.4, prefetch_mass=1.0, prefetch_layers=2, layer_budget="shallow"),
+    options_of(io="direct", split="auto", layer_budget="adaptive", policy="lcp"),
 ]
 
 

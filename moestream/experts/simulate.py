@@ -73,19 +73,6 @@ class PolicySpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
-    """How fast experts are read, and for how long unnoticed: while a layer computes otherwise."""
-
-    bytes_per_s: float
-    hidden_s: float = 0.0
-
-    def stall_s(self, n_bytes: NDArray[np.int64]) -> float:
-        """Time that sets wait for so many bytes each, (S,), in all."""
-        waits = np.maximum(n_bytes / self.bytes_per_s - self.hidden_s, 0.0)
-        return float(waits.sum())
-
-
-@dataclass(frozen=True, slots=True)
 class Replay:
     """What one policy reached at one budget; counts are of the counted passes alone.
 

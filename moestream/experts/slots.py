@@ -16,7 +16,7 @@ from moestream.experts.reads import READY, ExpertReader
 from moestream.experts.residency import Arrivals, Residency, Warmed
 from moestream.experts.statistics import Counts, ResidencyStats
 
-_FOREVER = 2**63
+FOREVER = 2**63
 
 
 class SlotResidency(Residency):
@@ -116,7 +116,7 @@ class SlotResidency(Residency):
 
     def _make_room(self, pool: Pool) -> None:
         """All slots are taken by guesses under way: wait until one can be had."""
-        self._cancel(_FOREVER)
+        self._cancel(FOREVER)
         while not pool.make_room():
             under_way = pool.under_way()
             if not under_way:
