@@ -243,6 +243,12 @@ def test_only_the_tail_of_a_prompt_counts() -> None:
     assert kept == [2, 3]
 
 
+def test_a_prompt_reads_the_experts_of_most_tokens_first() -> None:
+    residency, _, reader = make(20)
+    assert sorted(use(residency, 0, ids([5, 4], [5, 1], [4, 5], [3, 1]))) == [1, 3, 4, 5]
+    assert reader.demanded == [5, 1, 4, 3]
+
+
 def test_the_hot_stay_through_a_prefill_of_everything() -> None:
     residency, _, reader = make(8, spare=2)
     for _ in range(30):

@@ -83,10 +83,12 @@ def configure(
     """
     num_experts = uses.shape[1]
     steps = np.arange(num_experts + 1, dtype=np.int64)
-    waits = np.array([
-        _waits_s(row, steps * size, int(size), k, disk).min(axis=0)
-        for row, size in zip(uses, sizes, strict=True)
-    ])  # (L, N + 1)
+    waits = np.array(
+        [
+            _waits_s(row, steps * size, int(size), k, disk).min(axis=0)
+            for row, size in zip(uses, sizes, strict=True)
+        ]
+    )  # (L, N + 1)
     start = np.minimum(budget_bytes // len(sizes) // sizes, num_experts)
     rooms = balance_layers(waits[:, :-1] - waits[:, 1:], sizes, start, budget_bytes)
     return [
@@ -124,7 +126,8 @@ def configure_layers(
 def _counts(rooms: NDArray[np.int64], expert_bytes: int, num_experts: int) -> NDArray[np.int64]:
     """Experts kept by share and room: (splits, R)."""
     parts = np.array([max(int(expert_bytes * share), 1) for share in SPLITS], np.int64)
-    return np.minimum(rooms // parts[:, None], num_experts)
+    counts: NDArray[np.int64] = np.minimum(rooms // parts[:, None], num_experts)
+    return counts
 
 
 def _waits_s(

@@ -20,8 +20,8 @@ def layer_slots(
     """How many experts each layer may keep.
 
     ``classes`` are the layers by the bytes of their slots, and ``slots`` how many of each size
-    there is memory for, of which ``spare`` are left to what is not kept. With ``weights`` each layer
-    has its part of the whole, instead of what ``kind`` gives.
+    there is memory for, of which ``spare`` are left to what is not kept. With ``weights``
+    each layer has its part of the whole, instead of what ``kind`` gives.
     """
     sizes = {layer: slot_bytes for slot_bytes, layers in classes.items() for layer in layers}
     whole = all(slots[size] >= num_experts * len(layers) for size, layers in classes.items())

@@ -21,7 +21,7 @@ from moestream.experts.layout import FIELDS
 from moestream.experts.pool import NONE, Pool
 from moestream.experts.reads import READY, ExpertReader
 from moestream.experts.residency import Arrivals
-from moestream.experts.slots import FOREVER, SlotResidency
+from moestream.experts.slots import SlotResidency
 from moestream.experts.split_layout import SplitLayout
 from moestream.experts.statistics import Counts
 

@@ -110,16 +110,20 @@ def open_residency(
         if method == "madvise":
             made = _mapped(store, reader, options, factory, experts_bytes, num_experts_per_tok)
         else:
-            guesses = num_experts_per_tok * (1 if options.prefetch_mass is None else MOST_GUESSES)
-            spare = 2 + 2 * guesses * max(options.prefetch_layers, 1)
-            division = Division(
-                factory, options.layer_budget, spare, num_experts_per_tok, split.weights
-            )
+            spare = _spare(options, num_experts_per_tok)
+            kind, weights = options.layer_budget, split.weights
+            division = Division(factory, kind, spare, num_experts_per_tok, weights)
             made = open_slots(store, reader, division, experts_bytes)
-        return made, split.shares
     except BaseException:
         reader.close()
         raise
+    return made, split.shares
+
+
+def _spare(options: StreamingOptions, num_experts_per_tok: int) -> int:
+    """Slots for what is not kept: two, and for the guesses of this turn and of those to come."""
+    guesses = num_experts_per_tok * (1 if options.prefetch_mass is None else MOST_GUESSES)
+    return 2 + 2 * guesses * max(options.prefetch_layers, 1)
 
 
 def _method(store: ExpertStore, options: StreamingOptions, experts_bytes: int) -> ReadMethod:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-
+from statistics import fmean
 
 from moestream.experts.memory import Memory, MemoryPlan, plan_memory
 from moestream.experts.prefetch import Predict, Prefetcher
@@ -21,7 +21,6 @@ from moestream.experts.store import ExpertStore
 from moestream.experts.streaming import MOST_GUESSES, StreamingOptions, open_residency
 from moestream.gguf import GGUFFile
 from moestream.layers.moe import MoE
-
 
 _TIMED = 5
 """Runs of a layer that are timed, where a choice depends on how fast it is."""
@@ -41,6 +40,11 @@ class Choices:
     asked_split: float | str = 1.0
     split: Mapping[int, float] = field(default_factory=dict)
     """Share of an expert that is kept, by layer."""
+
+    @property
+    def mean_split(self) -> float:
+        """The mean of these."""
+        return fmean(self.split.values()) if self.split else 1.0
 
 
 class ExpertStreaming:
