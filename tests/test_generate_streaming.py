@@ -1,5 +1,6 @@
 """The streaming options of ``moestream generate``, as a process."""
 
+import gzip
 import json
 import re
 import signal
@@ -309,3 +310,26 @@ def test_a_trace_that_cannot_be_written_is_one_clear_line(
     done = run("generate", alphabet, *ASK, "--trace", path, *flags)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"error: {path}: No such file or directory"
+
+
+def test_the_cache_is_traced_beside_the_routing(alphabet: Path, tmp_path: Path) -> None:
+    routing, cache = tmp_path / "run.route.csv", tmp_path / "cache.csv.gz"
+    ask(alphabet, "--budget", "1M", "--io", "pread", "--trace", routing, "--trace-cache", cache)
+    rows = read_trace(routing).rows
+    lines = gzip.decompress(cache.read_bytes()).decode().splitlines()
+    assert lines[1] == "turn,phase,step,layer,resident"
+    decoded = [line.split(",") for line in lines[2:] if line.split(",")[1] == str(DECODE)]
+    assert decoded
+    for _, _, step, layer, resident in decoded:
+        asked = rows[(rows["step"] == int(step)) & (rows["layer"] == int(layer))]
+        held = {int(expert) for expert in resident.split()}
+        assert [expert in held for expert in asked["expert"]] == asked["residency"].tolist()
+
+
+def test_there_is_no_cache_to_trace_where_nothing_is_streamed(
+    alphabet: Path, tmp_path: Path
+) -> None:
+    done = run("generate", alphabet, *ASK, "--trace-cache", tmp_path / "c.csv")
+    assert done.returncode == 1
+    assert "no experts are streamed, so there is no cache to trace" in unwrapped(done.stderr)
+    assert not (tmp_path / "c.csv").exists()

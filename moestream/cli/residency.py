@@ -201,8 +201,9 @@ def _share(counts: "Counts", phase: str) -> str:
     asked = counts.hits + counts.misses
     if not asked:
         return f"nothing was asked for in {phase}"
+    cached = f" ({counts.cached_rate:.1%} without prefetch)" if counts.foreseen else ""
     late = f", {counts.late} more were on their way" if counts.late else ""
-    return f"{counts.hit_rate:.1%} of {asked} experts asked for in {phase}{late}"
+    return f"{counts.hit_rate:.1%} of {asked} experts asked for in {phase}{cached}{late}"
 
 
 def _prefilled(counts: "Counts") -> str:

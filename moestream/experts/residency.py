@@ -91,6 +91,13 @@ class Residency(ABC):
         return found
 
     @abstractmethod
+    def contents(self, layer: int) -> list[int]:
+        """Which experts of a layer were in memory at the last ``fetch``, which was for this layer.
+
+        To be asked before its iterator is used.
+        """
+
+    @abstractmethod
     def _fetch(
         self, layer: int, keys: list[int], uses: Sequence[list[int]], counts: Counts
     ) -> Arrivals | None:

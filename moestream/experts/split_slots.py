@@ -56,27 +56,30 @@ class SplitResidency(SlotResidency):
     def _fetch(
         self, layer: int, keys: list[int], uses: Sequence[list[int]], counts: Counts
     ) -> Arrivals | None:
+        arrivals = super()._fetch(layer, keys, uses, counts)
         tails = self._tails(keys[0])
         if tails is None:
-            return super()._fetch(layer, keys, uses, counts)
-        tail_bytes = self._bytes[layer + self._num_layers]
-        if self._open is not None:
-            self._end_turn(*self._open)
+            return arrivals
+        if arrivals is None:  # all heads are there, and stay
+            pool, base = self._pools[layer], layer * self.num_experts
+            arrivals = self._arrive(pool, base, keys, [], [], counts)
+            self._open = (pool, keys)
+        self._unread = self._begin_tails(tails, self._open[1] if self._open else [], counts)
+        return arrivals
+
+    def _begin_tails(self, tails: Pool, keys: list[int], counts: Counts) -> list[int]:
+        """Start reading the tails of keys whose heads have slots; return those that must wait.
+
+        Only of such keys: a tail whose head waits for a slot could keep it from ever having one.
+        """
         tail_keys = [key + self._shift for key in keys]
         guessed = tails.claim(tail_keys)
-        # Those on their way are demand from now on, before what was guessed wrong is taken back.
-        self._demand(tails, [key for key in tail_keys if tails.slots[key] != NONE])
-        self.counts.useful_bytes += guessed * tail_bytes
-        counts.demand_bytes += (len(keys) - guessed) * tail_bytes
-        arrivals = super()._fetch(layer, keys, uses, counts)
-        if arrivals is None:  # all heads are there, and stay
-            arrivals = self._arrive(
-                self._pools[layer], layer * self.num_experts, keys, [], [], counts
-            )
-            self._open = (self._pools[layer], keys)
-        held = self._open[1] if self._open else []
-        self._unread = self._demand(tails, [key + self._shift for key in held])
-        return arrivals
+        if keys:
+            n_bytes = self._bytes[keys[0] // self.num_experts + self._num_layers]
+            self.counts.useful_bytes += guessed * n_bytes
+            counts.demand_bytes += (len(keys) - guessed) * n_bytes
+        tail_keys.sort(key=lambda key: tails.slots[key] == NONE)  # those that have one need none
+        return self._demand(tails, tail_keys)
 
     def _arrive(
         self,
@@ -107,8 +110,8 @@ class SplitResidency(SlotResidency):
             begun, later = later[: len(later) - len(left)], left
             held += begun
             parted += begun
-            self._unread += [key + shift for key in begun]
             self._unread = self._demand(tails, self._unread)
+            self._unread += self._begin_tails(tails, begun, counts)
             if not whole:
                 self._wait_for_more(pool, tails, parted, counts)
         self._open = None
