@@ -78,7 +78,7 @@ EVERY = [
     options_of(io="pread", prefetch_mass=1.0, prefetch_layers=2),
     options_of(io="madvise", prefetch_mass=0.5),
     options_of(io="madvise", prefetch_layers=3, window=4),
-    *(options_of(io="direct", split=share) for share in (0.01, 0.3, 0.5, 0.9)),
+    *(options_of(io="direct", split=share) for share in (0.01, 0.5, 0.9)),
     options_of(io="pread", split=0.75, prefetch=False, policy="lru"),
     options_of(split="auto"),
     options_of(io="pread", split=0.4, prefetch_mass=1.0, prefetch_layers=2, layer_budget="shallow"),

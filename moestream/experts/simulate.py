@@ -165,11 +165,10 @@ class Simulator:
     ) -> Replay:
         """Replay the trace through a policy within a budget."""
         kept = self._configured(budget_bytes) if spec.split == "auto" else None
-        splits = (
-            dict.fromkeys(self.header.expert_bytes, float(spec.split))
-            if spec.split != "auto"
-            else {layer: found.share for layer, found in (kept or {}).items()}
-        )
+        if kept is None:
+            splits = dict.fromkeys(self.header.expert_bytes, float(spec.split))
+        else:
+            splits = {layer: found.share for layer, found in kept.items()}
         part_sizes = self._layer_sizes(splits)
         policy = self._policy(spec, part_sizes, budget_bytes, kept)
         access = policy.access
