@@ -103,9 +103,9 @@ def shift(data: Data) -> str:
     if found is None:
         return ""
     text = (
-        f"\n### Live, at a cap of {found['cap']}\n\nThe engine is given Italian and then code, "
-        f"token by token, from token {found['turn']} on; medians of {found['repeat']} runs, no\n"
-        f"prefetch. Each {found['window']} tokens, by the first of them.\n"
+        f"\n### Live, at a cap of {found['cap']}\n\nThe engine is given Italian and, from token "
+        f"{found['turn']} on, code, token by token;\nwithout prefetch; medians of {found['repeat']} "
+        f"runs. Each {found['window']} tokens, by the first of them.\n"
     )
     names = {"tps": "tok/s", "hit_rate": "hits, %", "token_mib": "MiB a token"}
     for key, name in names.items():
