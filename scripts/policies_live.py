@@ -104,8 +104,8 @@ def shift(data: Data) -> str:
         return ""
     text = (
         f"\n### Live, at a cap of {found['cap']}\n\nThe engine is given Italian and, from token "
-        f"{found['turn']} on, code, token by token;\nwithout prefetch; medians of {found['repeat']} "
-        f"runs. Each {found['window']} tokens, by the first of them.\n"
+        f"{found['turn']} on, code, token by token;\nwithout prefetch; medians of "
+        f"{found['repeat']} runs. Each {found['window']} tokens, by the first of them.\n"
     )
     names = {"tps": "tok/s", "hit_rate": "hits, %", "token_mib": "MiB a token"}
     for key, name in names.items():
