@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from moestream.cache_recording import CacheRecorder
 from moestream.engine import Engine
 from moestream.errors import TraceError
 from moestream.experts.profiles import (
@@ -146,7 +147,7 @@ class ProfileRecorder:
 
 
 class Recording:
-    """What a run was asked to record, if anything: trace, guesses, profile. A context manager."""
+    """What a run was asked to record: trace, guesses, cache, profile. A context manager."""
 
     def __init__(
         self,
@@ -154,6 +155,7 @@ class Recording:
         *,
         trace: Path | None = None,
         guesses: Path | None = None,
+        cache: Path | None = None,
         profile: Path | None = None,
         counting: bool = False,
     ) -> None:
@@ -167,11 +169,12 @@ class Recording:
         self.profile = ProfileRecorder(profile, engine) if counting else None
         self.trace = None if trace is None else TraceRecorder(trace, engine)
         self.guesses = None if guesses is None else GuessRecorder(guesses, engine)
+        self.cache = None if cache is None else CacheRecorder(cache, engine)
         self._stack = ExitStack()
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver | None:
         """Return what is to be called with every routing event of ``session`` in one turn."""
-        traced = (self.trace, self.guesses)
+        traced = (self.trace, self.guesses, self.cache)
         observers = [to.observer(session, turn) for to in traced if to is not None]
         if self.profile is not None:
             observers.append(self.profile.observe)
@@ -185,7 +188,7 @@ class Recording:
         return record
 
     def __enter__(self) -> Self:
-        for recorder in (self.profile, self.trace, self.guesses):
+        for recorder in (self.profile, self.trace, self.guesses, self.cache):
             if recorder is not None:
                 self._stack.enter_context(recorder)
         return self

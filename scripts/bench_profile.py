@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 from bench_stream import mebibytes
 from capped_runs import run_capped
+from profile_text import profile_text
 from stream_run import HELDOUT
 
 Run = dict[str, Any]
@@ -53,17 +53,6 @@ def parts(language: str, characters: int = 400) -> tuple[str, list[str]]:
     rest = text[cut:]
     starts = range(0, len(rest) - characters, characters)
     return text[:cut], [rest[start : start + characters] for start in starts]
-
-
-def make_profile(model: Path, text: str, path: Path) -> None:
-    """Profile a text by prefill alone."""
-    from moestream import Engine
-    from moestream.recording import ProfileRecorder
-    from moestream.tokenizer import Tokenizer
-
-    with Engine.open(model, context_length=4096) as engine, ProfileRecorder(path, engine) as made:
-        tokens = Tokenizer.from_gguf(engine.file).encode(text)
-        engine.session().forward(tokens, on_route=made.observe)
 
 
 def child(spec: Run) -> None:
@@ -159,19 +148,14 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(json.loads(sys.argv[2]))
         return
-    if sys.argv[1:2] == ["--profile"]:
-        model, language, path = sys.argv[2:]
-        make_profile(Path(model), parts(language)[0], Path(path))
-        return
     args = arguments()
     languages = tuple(args.language or LANGUAGES)
     with tempfile.TemporaryDirectory() as folder:
         profiles = {}
         for language in {*languages, *(WRONG[language] for language in languages)}:
             profiles[language] = Path(folder) / f"{language}.json"
-            # In a process of its own: what this one had in memory would count as every run's peak.
-            spec = [str(args.model), language, str(profiles[language])]
-            subprocess.run([sys.executable, __file__, "--profile", *spec], check=True)
+            part = (0, len(parts(language)[0]))
+            profile_text(args.model, language, part, profiles[language])
         print(
             f"{'cap':>6} | {'prompt':>8} | {'way':>6} | {' | '.join(f'{c:>9}' for c in _COLUMNS)}"
         )

@@ -7,7 +7,8 @@ cannot be dropped. The last line is JSON.
 
     scripts/bench_stream.py --model demo.gguf --cap 700M --llama-bench build/bin/llama-bench
 
-llama-bench decodes random tokens, without a prompt; where it thrashes, ``--peer-tokens`` of them.
+llama-bench decodes random tokens, without a prompt. Where it and ``mapped`` thrash, under a cap,
+they generate ``--peer-tokens`` instead of ``--tokens``.
 Its bytes a token include what it reads to load. ``bound`` is what this disk and these kernels
 would allow: 1 / max(time of a token with all in memory, bytes of a token / speed of the disk).
 """
@@ -19,9 +20,12 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 
 from capped_runs import Run, disk_speed, run_capped
+from profile_text import profile_text
+from stream_run import PROMPT_CHARACTERS
 
 LANGUAGES = ("it", "en")
 
@@ -36,13 +40,17 @@ LEVERS: dict[str, Run] = {
     "lfu": {"io": "direct", "prefetch": False, "policy": "lfu"},
     "adaptive": {"io": "direct", "prefetch": False, "layer_budget": "adaptive"},
     "fate": {"io": "direct", "policy": "arc", "layer_budget": "shallow", "prefetch_mass": 1.0},
-    "moepic": {"io": "direct", "policy": "lcp", "layer_budget": "adaptive"},
+    "moepic": {"io": "direct", "policy": "lcp", "layer_budget": "adaptive", "split": "auto"},
+    "moepic whole": {"io": "direct", "policy": "lcp", "layer_budget": "adaptive"},
+    "moepic 0.75": {"io": "direct", "policy": "lcp", "layer_budget": "adaptive", "split": 0.75},
+    "profile": {"io": "direct", "prefetch": False, "policy": "decay", "profile": True},
     "madvise": {"io": "madvise"},
     "pread": {"io": "pread"},
     "auto": {},
 }
 """What is different from the defaults. ``demand`` keeps nothing: each token reads its experts.
-``fate`` and ``moepic`` are what of those systems leaves the output exact."""
+``fate`` and ``moepic`` are what of those systems leaves the output exact; ``profile`` begins with
+one of the same text's later part, which is neither the prompt nor what is generated."""
 QUICK = ("decay", "blend", "blend+prefetch", "auto")
 COLUMNS = {
     "tps": "tok/s",
@@ -50,6 +58,7 @@ COLUMNS = {
     "p99_ms": "p99 ms",
     "token_mib": "MiB/token",
     "hit_rate": "hit rate",
+    "cached_rate": "cached",
     "stall_ms": "stall ms",
     "prompt_tps": "prompt/s",
     "peak_mib": "peak MiB",
@@ -64,13 +73,18 @@ def mebibytes(text: str) -> int:
 
 def ours(args: argparse.Namespace, cap_mib: int | None, lever: str, language: str) -> Run:
     """One run of moestream."""
+    options = dict(LEVERS[lever])
+    if "profile" in options:
+        options["profile"] = str(args.profiles / f"{language}.json")
     spec = {
         "model": str(args.model),
         "budget": args.budget or (f"{int(cap_mib / 1.1)}M" if cap_mib else None),
-        "options": LEVERS[lever],
+        "options": options,
         "language": language,
         **{key: getattr(args, key) for key in ("tokens", "threads", "greedy")},
     }
+    if lever == "mapped" and cap_mib is not None:
+        spec["tokens"] = args.peer_tokens
     program = Path(__file__).with_name("stream_run.py")
     command = [sys.executable, str(program), json.dumps(spec)]
     done = run_capped(command, cap_mib, args.model, args.timeout)
@@ -152,7 +166,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--greedy", action="store_true", help="instead of sampled")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--llama-bench", type=Path, help="llama.cpp's program of that name")
-    parser.add_argument("--peer-tokens", type=int, default=32, help="of llama-bench, capped")
+    parser.add_argument(
+        "--peer-tokens", type=int, default=32, help="of llama-bench and of mapped, capped"
+    )
     parser.add_argument("--timeout", type=float, default=180.0, help="of one run, in seconds")
     args = parser.parse_args()
     default = QUICK if args.quick else tuple(LEVERS)
@@ -167,6 +183,17 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure what bounds us, then every cap."""
     args = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        args.profiles = Path(folder)
+        if "profile" in args.levers:
+            for language in LANGUAGES:
+                part = (PROMPT_CHARACTERS, 1 << 20)
+                profile_text(args.model, language, part, args.profiles / f"{language}.json")
+        measure(args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Run and print everything."""
     try:
         uncapped = ours(args, None, "mapped", LANGUAGES[0])
         compute_s = uncapped["p50_ms"] / 1e3

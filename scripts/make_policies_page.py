@@ -1,15 +1,13 @@
 #!/usr/bin/env python3
 r"""Makes docs/policies.md from data that it makes: routing of the demo model, and replays of it.
 
-    scripts/make_policies_page.py TRACE... [--model demo] [--work FOLDER] [--live bench.json]
+    scripts/make_policies_page.py TRACE... [--model demo] [--work FOLDER] \
+        [--live bench.json] [--shift shift.json]
 
 TRACEs are further routing traces, as of Qwen3-30B-A3B. Routing and guesses of the demo model are
-recorded into FOLDER by ``moestream generate`` unless they are there. ``--live`` takes the output of
-
-    scripts/bench_stream.py --model demo.gguf --cap 500M --cap 700M \
-        --levers mapped,lru,lfu,decay,fate,moepic,auto > bench.json
-
-which wants a quiet machine. The last line is JSON: every figure of the page.
+recorded into FOLDER by ``moestream generate`` unless they are there. ``--live`` and ``--shift``
+take the output of bench_stream.py and bench_shift.py, run as ``policies_live.COMMANDS`` says, which
+wants a quiet machine. The last line is JSON: every figure of the page.
 """
 
 from __future__ import annotations
@@ -28,8 +26,9 @@ import numpy as np
 from policies_tables import page
 
 from moestream.experts.budgets import LayerBudget
+from moestream.experts.configure import Disk
 from moestream.experts.foresight import Foresight
-from moestream.experts.simulate import NAMES, Disk, PolicySpec, Replay, Simulator
+from moestream.experts.simulate import NAMES, PolicySpec, Replay, Simulator
 from moestream.experts.trace import Trace, read_trace
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +43,7 @@ SYSTEMS: dict[str, tuple[PolicySpec, LayerBudget]] = {
     "arc, shallow (Fate)": (PolicySpec("arc"), "shallow"),
     "lcp, adaptive (MoEpic)": (PolicySpec("lcp"), "adaptive"),
 }
-SPLITS = (1.0, 0.75, 0.5, None)
+SPLITS = (1.0, 0.75, 0.5, "auto")
 SHIFT_WINDOW = 32
 SHIFT_POLICIES = ("lru", "lfu", "lcp", "decay", "blend", "belady")
 MASSES = (None, 0.2, 0.3, 0.4, 1.0)
@@ -96,7 +95,7 @@ def splits(trace: Trace, disk: Disk) -> dict[str, list[dict[str, float]]]:
     for split in SPLITS:
         spec = PolicySpec("lcp", split=split)
         runs = [simulator.run(spec, trace.header.total_bytes // part) for part in (4, 2)]
-        found["auto" if split is None else f"{split:g}"] = [_split_row(run) for run in runs]
+        found[f"{split}" if split == "auto" else f"{split:g}"] = [_split_row(run) for run in runs]
     return found
 
 
@@ -172,6 +171,11 @@ def overhead(trace: Trace) -> dict[str, float]:
     return found
 
 
+def last_line(path: Path | None) -> dict[str, Any] | None:
+    """What a benchmark printed last."""
+    return None if path is None else json.loads(path.read_text().splitlines()[-1])
+
+
 def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """All that the page tells."""
     recorded = {
@@ -202,7 +206,8 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "shift": {"window": SHIFT_WINDOW, "turn": Simulator(recorded["it"][0]).tokens}
         | {"rates": shift(both)},
         "overhead_us": overhead(both),
-        "live": None if args.live is None else json.loads(args.live.read_text().splitlines()[-1]),
+        "live": last_line(args.live),
+        "live_shift": last_line(args.shift),
     }
 
 
@@ -214,6 +219,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="generated for each domain")
     parser.add_argument("--work", type=Path, help="where routing is kept between runs")
     parser.add_argument("--live", type=Path, help="what bench_stream.py printed")
+    parser.add_argument("--shift", type=Path, help="what bench_shift.py printed")
     parser.add_argument("--disk", type=float, default=1000, help="MB/s, for split experts")
     parser.add_argument("--hide-ms", type=float, default=0.3, help="a layer's computing time")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "policies.md")

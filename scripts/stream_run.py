@@ -15,10 +15,11 @@ from typing import Any
 
 from moestream import Engine, SamplingParams
 from moestream.experts.streaming import StreamingOptions
+from moestream.profile_names import load_profile
 from moestream.tokenizer import Tokenizer
 
 HELDOUT = Path(__file__).parents[1] / "tests" / "data" / "heldout"
-_PROMPT_CHARACTERS = 400
+PROMPT_CHARACTERS = 400
 
 
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
@@ -26,6 +27,8 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     options = dict(spec["options"])
     streamed = options.pop("streaming", True) and spec["budget"] is not None
     keep = options.pop("keep", True)
+    if "profile" in options:
+        options["profile"] = load_profile(options["profile"])
     with Engine.open(spec["model"], context_length=2048, threads=spec["threads"]) as engine:
         if streamed:
             plan = engine.plan_memory(spec["budget"])
@@ -33,12 +36,12 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
                 plan = replace(plan, experts_bytes=2 * plan.floor_bytes // engine.config.num_layers)
             engine.stream(plan, StreamingOptions(**options))
         text = (HELDOUT / f"{spec['language']}.txt").read_text(encoding="utf-8")
-        prompt = Tokenizer.from_gguf(engine.file).encode(text[:_PROMPT_CHARACTERS])
+        prompt = Tokenizer.from_gguf(engine.file).encode(text[:PROMPT_CHARACTERS])
         params = SamplingParams(temperature=0.0 if spec["greedy"] else 0.8, seed=1)
         session = engine.session()
         made = session.generate(prompt, params, max_tokens=spec["tokens"])
         next(made)
-        before = (_disk_bytes(), _stall_s(session))
+        before = (disk_bytes(), _stall_s(session))
         times = [time.perf_counter()]
         times.extend(time.perf_counter() for _ in made)
         steps = sorted(b - a for a, b in pairwise(times))
@@ -47,18 +50,20 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             "prompt_tps": session.stats.prompt_tps,
             "p50_ms": 1e3 * steps[len(steps) // 2],
             "p99_ms": 1e3 * steps[int(len(steps) * 0.99)],
-            "token_mib": (_disk_bytes() - before[0]) / len(steps) / (1 << 20),
+            "token_mib": (disk_bytes() - before[0]) / len(steps) / (1 << 20),
             "load_s": engine.load_s,
         }
         if session.residency is not None and engine.streaming is not None:
             stats = session.residency.to_dict()
             report["hit_rate"] = stats["decode"]["hit_rate"]
+            report["cached_rate"] = stats["decode"]["cached_rate"]
+            report["split"] = engine.streaming.choices.mean_split
             report["stall_ms"] = 1e3 * (_stall_s(session) - before[1]) / len(steps)
             report |= {"io": engine.streaming.choices.io, "residency": stats}
     return report
 
 
-def _disk_bytes() -> int:
+def disk_bytes() -> int:
     """Bytes that this process had the disk read, page faults included."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))

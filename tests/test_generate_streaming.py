@@ -1,5 +1,6 @@
 """The streaming options of ``moestream generate``, as a process."""
 
+import gzip
 import json
 import re
 import signal
@@ -65,6 +66,8 @@ WAYS: list[list[str]] = [
     ["--policy", "blend", "--half-life", "8"],
     ["--window", "16", "--pin", "copy"],
     ["--prefetch-mass", "0.9"],
+    ["--split", "auto"],
+    ["--split", "0.5", "--io", "direct"],
     *(["--layer-budget", kind] for kind in ("uniform", "shallow", "adaptive")),
 ]
 
@@ -105,6 +108,8 @@ def test_json_tells_of_residency(alphabet: Path) -> None:
         "layer_budget": "global",
         "prefetch_mass": None,
         "profile": None,
+        "asked_split": 1.0,
+        "split": {"0": 1.0},
     }
 
 
@@ -132,6 +137,16 @@ def test_without_verbose_the_choice_and_the_warning_are_told(alphabet: Path) -> 
     assert "experts streamed within 1.00M: io " in choices
     assert timings.startswith("prompt ")
     assert run("generate", alphabet, *ASK, "--budget", "1M", "-q").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [("0.5", "policy decay, split 0.5, prefetch"), ("auto", "split 1 (auto), prefetch")],
+)
+def test_what_is_kept_of_an_expert_is_told(split: str, told: str, alphabet: Path) -> None:
+    done = run("generate", alphabet, *ASK, "--budget", "1M", "--io", "pread", "--split", split)
+    assert done.stdout == f"{ALPHABET}\n"
+    assert told in unwrapped(done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +219,9 @@ def test_a_model_without_experts_has_nothing_to_trace(tmp_path: Path) -> None:
         ("--pin mlock --io pread", "--pin mlock goes with --io madvise"),
         ("--pin none --io direct", "--pin none goes with --io madvise"),
         ("--pin none --policy lru", "--pin none keeps no expert, so --policy cannot be given"),
+        ("--pin mlock --split 0.5", "--pin mlock leaves experts in the mapped file, so --split"),
+        ("--io madvise --split auto", "--io madvise leaves experts in the mapped file, so --spl"),
+        ("--split 0", "'0' is neither auto nor a share from 0.01 to 1"),
         ("--pin none --half-life 8", "--pin none keeps no expert, so --half-life cannot"),
         ("--policy none --budget 1G", "--policy none maps the file and streams nothing, so --budg"),
         ("--policy none --io pread --window 3", "so --io and --window cannot be given with it"),
@@ -292,3 +310,26 @@ def test_a_trace_that_cannot_be_written_is_one_clear_line(
     done = run("generate", alphabet, *ASK, "--trace", path, *flags)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"error: {path}: No such file or directory"
+
+
+def test_the_cache_is_traced_beside_the_routing(alphabet: Path, tmp_path: Path) -> None:
+    routing, cache = tmp_path / "run.route.csv", tmp_path / "cache.csv.gz"
+    ask(alphabet, "--budget", "1M", "--io", "pread", "--trace", routing, "--trace-cache", cache)
+    rows = read_trace(routing).rows
+    lines = gzip.decompress(cache.read_bytes()).decode().splitlines()
+    assert lines[1] == "turn,phase,step,layer,resident"
+    decoded = [line.split(",") for line in lines[2:] if line.split(",")[1] == str(DECODE)]
+    assert decoded
+    for _, _, step, layer, resident in decoded:
+        asked = rows[(rows["step"] == int(step)) & (rows["layer"] == int(layer))]
+        held = {int(expert) for expert in resident.split()}
+        assert [expert in held for expert in asked["expert"]] == asked["residency"].tolist()
+
+
+def test_there_is_no_cache_to_trace_where_nothing_is_streamed(
+    alphabet: Path, tmp_path: Path
+) -> None:
+    done = run("generate", alphabet, *ASK, "--trace-cache", tmp_path / "c.csv")
+    assert done.returncode == 1
+    assert "no experts are streamed, so there is no cache to trace" in unwrapped(done.stderr)
+    assert not (tmp_path / "c.csv").exists()

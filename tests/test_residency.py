@@ -196,9 +196,10 @@ def test_layers_with_shares_of_their_own_leak_no_slot(kind: str, slots: int) -> 
 
 
 @pytest.mark.parametrize("slots", [2, 5, 12])
-def test_a_turn_that_is_broken_off_leaks_no_slot(slots: int) -> None:
-    residency, pool, reader = make(slots, seed=slots)
-    chance = random.Random(slots)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_turn_that_is_broken_off_leaks_no_slot(slots: int, seed: int) -> None:
+    residency, pool, reader = make(slots, seed=seed)
+    chance = random.Random(seed)
     for _ in range(80):
         layer = chance.randrange(LAYERS)
         rows = ids(*(chance.sample(range(EXPERTS), K) for _ in range(chance.choice([1, 1, 6]))))
@@ -243,6 +244,12 @@ def test_only_the_tail_of_a_prompt_counts() -> None:
     assert kept == [2, 3]
 
 
+def test_a_prompt_reads_the_experts_of_most_tokens_first() -> None:
+    residency, _, reader = make(20)
+    assert sorted(use(residency, 0, ids([5, 4], [5, 1], [4, 5], [3, 1]))) == [1, 3, 4, 5]
+    assert reader.demanded == [5, 1, 4, 3]
+
+
 def test_the_hot_stay_through_a_prefill_of_everything() -> None:
     residency, _, reader = make(8, spare=2)
     for _ in range(30):
@@ -265,7 +272,8 @@ def test_a_right_guess_is_a_hit_and_is_useful() -> None:
     assert use(residency, 1, ids([2, 3])) == [2, 3]
     stats = residency.stats()
     assert reader.demanded == []
-    assert stats.decode.hits == 2
+    assert (stats.decode.hits, stats.decode.foreseen) == (2, 2)
+    assert (stats.decode.hit_rate, stats.decode.cached_rate) == (0.5, 0)
     assert (stats.useful_bytes, stats.wasted_bytes) == (2 * SLOT, 0)
 
 

@@ -21,12 +21,13 @@ from moestream.experts.memory import MemoryPlan
 from moestream.experts.policies import HALF_LIFE, POLICIES
 from moestream.experts.profiles import Fingerprint, Profile
 from moestream.experts.reads import READ_METHODS, ExpertReader
-from moestream.experts.streaming import StreamingOptions, size_classes
+from moestream.experts.slot_memory import size_classes
+from moestream.experts.streaming import StreamingOptions
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 NAMES = ("qwen3moe", "mixtral-q8_0", "qwen2moe", "olmoe-q4_1")
-EXPERTS_BYTES = (0, 1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 30)
-"""From less than one token's experts to more than all; slots keep some from 1 << 18 on."""
+EXPERTS_BYTES = (0, 1 << 14, 1 << 16, 1 << 17, 190_000, 1 << 18, 1 << 30)
+"""From less than one token's experts to more than all; slots keep some from 190,000 on."""
 
 
 def plan(experts_bytes: int) -> MemoryPlan:
@@ -77,6 +78,11 @@ EVERY = [
     options_of(io="pread", prefetch_mass=1.0, prefetch_layers=2),
     options_of(io="madvise", prefetch_mass=0.5),
     options_of(io="madvise", prefetch_layers=3, window=4),
+    *(options_of(io="direct", split=share) for share in (0.01, 0.5, 0.9)),
+    options_of(io="pread", split=0.75, prefetch=False, policy="lru"),
+    options_of(split="auto"),
+    options_of(io="pread", split=0.4, prefetch_mass=1.0, prefetch_layers=2, layer_budget="shallow"),
+    options_of(io="direct", split="auto", layer_budget="adaptive", policy="lcp"),
 ]
 
 
@@ -316,6 +322,51 @@ def test_events_tell_what_was_in_memory_when_the_layer_asked(io, tokens):
         resident = np.concatenate([event.resident for event in events])
         assert (resident.sum(), (~resident).sum()) == (counts.hits, counts.misses)
         assert io == "madvise" or counts.misses > 0
+
+
+@pytest.mark.parametrize("split", [1.0, 0.5])
+@pytest.mark.parametrize("io", READ_METHODS)
+def test_contents_hold_the_hits_and_none_of_the_misses(io, split, tokens):
+    with open_engine("qwen3moe") as engine:
+        if io == "madvise" and split < 1:
+            return
+        engine.stream(plan(190_000), options_of(io=io, split=split))
+        session, seen = engine.session(), []
+
+        def look(event):
+            contents = set(engine.streaming.residency.contents(event.layer))
+            for expert, resident in zip(event.expert_ids[0], event.resident[0], strict=True):
+                assert (int(expert) in contents) == resident
+            seen.append(contents)
+
+        for token in tokens[:20]:
+            session.forward([token], on_route=look)
+        assert io == "madvise" or max(map(len, seen)) > 0
+
+
+def test_a_split_below_one_is_not_for_the_mapped_file():
+    with open_engine("qwen3moe") as engine, pytest.raises(BudgetError, match="use pread or direct"):
+        engine.stream(plan(1 << 16), options_of(io="madvise", split=0.5))
+
+
+@pytest.mark.parametrize("split", [0.0, 1.5, "most"])
+def test_a_split_that_cannot_be_is_refused(split):
+    with open_engine("qwen3moe") as engine, pytest.raises(BudgetError, match="neither auto nor a"):
+        engine.stream(plan(1 << 16), options_of(split=split))
+
+
+def test_a_split_finds_a_part_of_more_experts_in_memory(tokens):
+    found = []
+    for split in (1.0, 0.3):
+        with open_engine("qwen3moe") as engine:
+            engine.stream(plan(190_000), options_of(io="direct", split=split, prefetch=False))
+            assert set(engine.streaming.choices.split.values()) == {split}
+            logits(engine, tokens)
+            counts = engine.streaming.stats().decode
+            found.append((counts.hits, counts.demand_bytes))
+    (hits, read), (more_hits, more_read) = found
+    assert more_hits > hits
+    assert more_read != read
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,10 @@ CASES = [
     (2.0, 2, {"pin": "copy"}),
     (2.0, 1, {}),
     (0.25, 2, {"io": "direct", "warm": True}),
+    (0.0, 1, {"io": "direct", "split": 0.3}),
+    (0.25, 2, {"io": "direct", "split": 0.75, "warm": True}),
+    (0.25, 1, {"io": "pread", "split": 0.5, "policy": "lcp", "prefetch": False}),
+    (0.25, 2, {"split": "auto", "layer_budget": "adaptive"}),
     (0.6, 1, {"io": "madvise", "pin": "mlock", "warm": True}),
     (2.0, 2, {"warm": True}),
 ]

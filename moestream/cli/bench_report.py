@@ -101,6 +101,7 @@ def _setting(engine: "Engine") -> Fields:
         "pin": choices and choices.pin,
         "policy": choices and choices.policy,
         "prefetch_layers": choices and choices.prefetch_layers,
+        "split": choices and choices.mean_split,
     }
 
 

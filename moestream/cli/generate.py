@@ -19,6 +19,7 @@ from moestream.cli.output_options import output_options
 from moestream.cli.prompt import Prompt, prompt_options
 from moestream.cli.residency import Outcome, saved_fields
 from moestream.cli.streaming import streaming_options
+from moestream.cli.trace_options import trace_options
 
 if TYPE_CHECKING:
     from moestream.engine import Engine
@@ -46,6 +47,7 @@ class Run:
     verbose: bool = False
     trace: Path | None = None
     guesses: Path | None = None
+    cache: Path | None = None
     save_profile: Path | None = None
     parts: list[str] = field(default_factory=list)
     backend: str | None = None
@@ -76,13 +78,7 @@ class Run:
 @sampling_options
 @engine_options
 @streaming_options
-@click.option(
-    "--trace-guesses",
-    cls=Option,
-    section="Streaming",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write what each layer would guess of the next one's routing, for simulate --guesses.",
-)
+@trace_options
 @click.pass_context
 def generate(
     ctx: click.Context,
@@ -97,6 +93,7 @@ def generate(
     verbose: bool,
     trace: Path | None,
     trace_guesses: Path | None,
+    trace_cache: Path | None,
     save_profile: Path | None,
     sampling: "SamplingParams",
     **engine_options: Any,
@@ -114,6 +111,7 @@ def generate(
         verbose,
         trace,
         trace_guesses,
+        trace_cache,
         save_profile,
     )
     try:
@@ -161,7 +159,11 @@ def _generate(
     run.stats = session.stats
     run.stream = stream = TextStream(tokenizer, stop)
     with Recording(
-        engine, trace=run.trace, guesses=run.guesses, profile=run.save_profile
+        engine,
+        trace=run.trace,
+        guesses=run.guesses,
+        cache=run.cache,
+        profile=run.save_profile,
     ) as recording:
         run.profile = recording.profile
         observer = recording.observer(session)

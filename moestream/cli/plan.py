@@ -175,13 +175,13 @@ def _divide(file: "GGUFHeader", chosen: int, kv_bytes: int, memory: int | None) 
 def _hits(file: "GGUFHeader", trace: Path | None, profile: "tuple[Part, ...] | None") -> "Hits":
     from moestream.experts.profiles import Fingerprint
     from moestream.forecast.hits import Hits, curve_of_profile, curve_of_trace, default_hits
-    from moestream.models import ModelConfig
+    from moestream.models import read_config
     from moestream.profile_names import load_mixture
 
     if trace is not None:
         return Hits(curve_of_trace(trace))
     if profile is None:
-        return default_hits(ModelConfig.from_gguf(file).num_experts)
+        return default_hits(read_config(file).num_experts)
     mixture = load_mixture(profile)
     mixture.require(Fingerprint.of(file), file.path.name)
     return Hits(curve_of_profile(mixture))

@@ -105,7 +105,8 @@ def choices_told(engine: "Engine") -> str:
     prefetch = f"prefetch {_layers(ahead)} ahead{_mass(choices)}" if ahead else "no prefetch"
     return (
         f"experts streamed within {_bytes(streaming.plan.budget_bytes)}: io {choices.io}, "
-        f"pin {choices.pin}, policy {choices.policy}{_by_layer(choices)}, {prefetch}"
+        f"pin {choices.pin}, policy {choices.policy}{_by_layer(choices)}{_split(choices)}, "
+        + prefetch
         + (f", profile {choices.profile}" if choices.profile else "")
     )
 
@@ -117,6 +118,15 @@ def _mass(choices: "Choices") -> str:
 
 def _by_layer(choices: "Choices") -> str:
     return "" if choices.layer_budget == "global" else f" by layer ({choices.layer_budget})"
+
+
+def _split(choices: "Choices") -> str:
+    """What is kept of an expert, where anything but 1 was asked for."""
+    if choices.asked_split == 1:
+        return ""
+    shares = sorted(set(choices.split.values())) or [1.0]
+    told = f"{shares[0]:g}" + (f" to {shares[-1]:g}" if len(shares) > 1 else "")
+    return f", split {told}" + (" (auto)" if choices.asked_split == "auto" else "")
 
 
 def warnings(engine: "Engine", options: "StreamingOptions | None") -> list[str]:
@@ -171,17 +181,29 @@ def choice_fields(choices: "Choices") -> Fields:
         ("pin", f"{choices.pin}: {pin}"),
         ("policy", choices.policy + (": the page cache's" if choices.policy == "none" else "")),
         ("layer budget", choices.layer_budget),
+        *([("kept of an expert", _kept(choices))] if choices.asked_split != 1 else []),
         ("prefetch", f"{_layers(ahead)} ahead{_mass(choices)}, while it pays" if ahead else "off"),
         *([("profile", choices.profile)] if choices.profile else []),
     ]
+
+
+def _kept(choices: "Choices") -> str:
+    shares = set(choices.split.values())
+    if shares <= {1.0}:
+        waits = choices.asked_split == "auto" and choices.pin == "copy"
+        return "all of it" + (": any less would wait longer" if waits else "")
+    return f"the first {min(shares):.0%}" + (
+        f" to {max(shares):.0%}, by layer" if len(shares) > 1 else ""
+    )
 
 
 def _share(counts: "Counts", phase: str) -> str:
     asked = counts.hits + counts.misses
     if not asked:
         return f"nothing was asked for in {phase}"
+    cached = f" ({counts.cached_rate:.1%} without prefetch)" if counts.foreseen else ""
     late = f", {counts.late} more were on their way" if counts.late else ""
-    return f"{counts.hit_rate:.1%} of {asked} experts asked for in {phase}{late}"
+    return f"{counts.hit_rate:.1%} of {asked} experts asked for in {phase}{cached}{late}"
 
 
 def _prefilled(counts: "Counts") -> str:

@@ -31,8 +31,8 @@ def print_report(trace: Path, simulator: "Simulator", rows: Sequence[Row]) -> No
     ui.print_fields(trace.name, fields)
     _print_matrix("hit rate, %", rows, lambda r: f"{100 * r.hit_rate:.1f}")
     _print_matrix("read a token", rows, lambda r: ui.format_bytes(r.bytes_read // r.tokens))
-    if any(spec.split is None for spec, *_ in rows):
-        _print_matrix("share kept of an expert", rows, lambda r: f"{r.split:g}")
+    if any(spec.split == "auto" for spec, *_ in rows):
+        _print_matrix("share kept of an expert", rows, _kept)
     if simulator.disk is not None:
         _print_matrix(
             "waited a token, ms", rows, lambda r: f"{1e3 * (r.stall_s or 0) / r.tokens:.1f}"
@@ -49,6 +49,11 @@ def print_report(trace: Path, simulator: "Simulator", rows: Sequence[Row]) -> No
         )
     if any(replay.resident_bytes > 1.001 * n_bytes for _, _, n_bytes, replay in rows):
         ui.note("where a routed set is bigger than its share, more than the budget was resident")
+
+
+def _kept(replay: "Replay") -> str:
+    least, most = min(replay.splits.values()), max(replay.splits.values())
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
 
 
 def _print_matrix(title: str, rows: Sequence[Row], cell: Callable[["Replay"], str]) -> None:
@@ -111,6 +116,7 @@ def row_as_json(row: Row, layer_budget: str) -> dict[str, Any]:
         "bytes_read": replay.bytes_read,
         "resident_bytes": round(replay.resident_bytes),
         "split": replay.split,
+        "splits": replay.splits,
         "stall_s": replay.stall_s,
         "covered_rate": None if replay.foreseen is None else replay.covered_rate,
         "foreseen": replay.foreseen,

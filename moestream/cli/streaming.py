@@ -14,12 +14,13 @@ import click
 from moestream.cli.command import Option
 from moestream.cli.options import Body, apply, require_finite
 from moestream.cli.profile_option import complete_profile, file_callback, parts_callback
+from moestream.cli.split_option import split_callback
 from moestream.errors import BudgetError
 
 POLICIES = ("decay", "blend", "lru", "lfu", "lcp", "lfru", "arc", "random")
 _NAMES = (
     *("io", "pin", "policy", "prefetch", "prefetch_layers", "half_life", "window", "profile"),
-    *("layer_budget", "prefetch_mass"),
+    *("layer_budget", "prefetch_mass", "split"),
 )
 
 
@@ -92,7 +93,15 @@ def _check(budget: str | None, given: Mapping[str, Any]) -> None:
         )
     if pin == "none":
         _reject(
-            "--pin none keeps no expert", given, ("policy", "half_life", "window", "layer_budget")
+            "--pin none keeps no expert",
+            given,
+            ("policy", "half_life", "window", "layer_budget", "split"),
+        )
+    if given.get("split", 1) != 1 and (io == "madvise" or pin == "mlock"):
+        flag = "--io madvise" if io == "madvise" else "--pin mlock"
+        raise click.UsageError(
+            f"{flag} leaves experts in the mapped file, so --split has no parts to keep; "
+            "read by pread or direct"
         )
     if given.get("prefetch") is False:
         _reject("--no-prefetch reads nothing ahead", given, ("prefetch_layers", "prefetch_mass"))
@@ -198,6 +207,14 @@ _HOW = (
         show_default="global",
         help="One cache for all layers; one a layer, of equal size; the first layers whole, the "
         "rest equal; or moved to the layers where it hits most.",
+    ),
+    _option(
+        "--split",
+        callback=split_callback,
+        show_default="1",
+        metavar="auto|SHARE",
+        help="Keep only this share of an expert, so that more have a part in memory, and read the "
+        "rest at each use; auto takes what should wait least on this disk.",
     ),
     _option(
         "--io",

@@ -24,10 +24,7 @@ def choose_method(store: ExpertStore, experts_bytes: int) -> ReadMethod:
     """Pick the read method for so many bytes of experts in memory."""
     if experts_bytes >= store.total_bytes:
         return "madvise"
-    keys = [
-        store.key(layer, expert) for layer in store.layers for expert in range(store.num_experts)
-    ]
-    sample = random.Random(0).sample(keys, min(2 * _SAMPLE, len(keys)))
+    sample = sample_keys(store, 2 * _SAMPLE)
     half = len(sample) // 2
     try:
         around = read_speed(store, "direct", sample[:half])
@@ -35,6 +32,14 @@ def choose_method(store: ExpertStore, experts_bytes: int) -> ReadMethod:
         return "pread"
     through = read_speed(store, "pread", sample[half:])
     return "pread" if through > _CACHED * around else "direct"
+
+
+def sample_keys(store: ExpertStore, count: int = _SAMPLE) -> list[int]:
+    """Some experts, as far apart as chance will have it."""
+    keys = [
+        store.key(layer, expert) for layer in store.layers for expert in range(store.num_experts)
+    ]
+    return random.Random(0).sample(keys, min(count, len(keys)))
 
 
 def read_speed(store: ExpertStore, method: ReadMethod, keys: list[int]) -> float:

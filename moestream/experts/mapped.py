@@ -53,12 +53,14 @@ class MappedResidency(Residency):
         stays, n_bytes = self._stays, self._bytes[layer]
         missing = [key for key in keys if not stays[key] and not self.reader.is_resident(key)]
         self._missing = missing
-        late = 0
+        late = guessed = 0
         for key in keys if self._guesses else ():
             if self._guesses.pop(key, None) is not None:
-                self.counts.useful_bytes += n_bytes
+                guessed += 1
                 late += key in missing
+        self.counts.useful_bytes += guessed * n_bytes
         counts.late += late
+        counts.foreseen += guessed - late
         counts.misses += len(missing)
         counts.hits += len(keys) - len(missing)
         counts.demand_bytes += n_bytes * (len(missing) - late)
@@ -75,6 +77,12 @@ class MappedResidency(Residency):
             if not missing:
                 return None
         return self._arrive(layer * self.num_experts, keys, missing, counts)
+
+    def contents(self, layer: int) -> list[int]:
+        """See ``Residency.contents``."""
+        base, missing = layer * self.num_experts, set(self._missing)
+        resident = self.reader.is_resident
+        return [key - base for key in self._keys(layer) if key not in missing and resident(key)]
 
     def _admit(self, keys: list[int]) -> None:
         policy = self._policy

@@ -7,7 +7,7 @@ is read. Source of the rules of O_DIRECT: open(2), notes.
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from moestream.errors import ModelFormatError, StorageError, UnsupportedModelError
 from moestream.experts.layout import Layout, mapped_layout, slot_layout
+from moestream.experts.split_layout import split_layout
 from moestream.experts.store import ExpertStore
 
 if TYPE_CHECKING:
@@ -43,10 +44,14 @@ class ExpertReader:
         store: ExpertStore,
         method: ReadMethod,
         *,
+        shares: Mapping[int, float] | None = None,
         threads: int = _THREADS,
         piece_bytes: int = _PIECE_BYTES,
     ) -> None:
         """Start the threads.
+
+        With ``shares``, by layer, the head of an expert has that much of its bytes and is read
+        apart from its tail; see ``SplitLayout``. Not for what is mapped.
 
         Raises:
             StorageError: the file system cannot read by this method.
@@ -55,7 +60,8 @@ class ExpertReader:
         self._store = store
         self._descriptors: list[int] = []
         try:
-            self.layout = self._make_layout()
+            whole = self._make_layout()
+            self.layout = whole if shares is None else split_layout(store, whole, shares)
             self._native = _native_reader()(
                 self.layout.ranges, threads, piece_bytes, method == "madvise"
             )
@@ -138,7 +144,7 @@ class ExpertReader:
             os.close(self._descriptors.pop())
 
     def _failure(self, key: int) -> Exception:
-        layer, expert = divmod(key, self._store.num_experts)
+        layer, expert = divmod(key % self._store.num_keys, self._store.num_experts)
         segment = self._store.layers[layer].segments(expert)[0]
         path = self._store.file.shards[segment.shard]
         code = self._native.error(key)

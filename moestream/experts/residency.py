@@ -30,6 +30,18 @@ _WARMING = 32
 """Experts asked for at once when a profile's are read: enough to keep all threads reading."""
 
 
+def popular_first(expert_ids: NDArray[np.int32]) -> list[int]:
+    """The experts that some tokens (T, k) chose: the most chosen first, then in the file's order.
+
+    While an expert of many tokens is computed, the next ones are read.
+
+    Source: Fate, arXiv 2502.12224, which loads a prompt's experts by popularity.
+    """
+    experts, tokens = np.unique(expert_ids, return_counts=True)
+    found: list[int] = experts[np.argsort(-tokens, kind="stable")].tolist()
+    return found
+
+
 class Residency(ABC):
     """A policy and the means to carry it out. Not for use by two threads at once."""
 
@@ -67,7 +79,7 @@ class Residency(ABC):
             keys = [base + expert for expert in expert_ids[0].tolist()]
             return self._fetch(layer, keys, (keys,), self.counts.decode)
         tail = [[base + expert for expert in row] for row in expert_ids[-_PROMPT_TAIL:].tolist()]
-        union = (np.unique(expert_ids) + base).tolist()  # in the order of the file
+        union = [base + expert for expert in popular_first(expert_ids)]
         return self._fetch(layer, union, tail, self.counts.prefill)
 
     def was_resident(self, layer: int, expert_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -77,6 +89,13 @@ class Residency(ABC):
         """
         found: NDArray[np.bool_] = ~np.isin(expert_ids + layer * self.num_experts, self._missing)
         return found
+
+    @abstractmethod
+    def contents(self, layer: int) -> list[int]:
+        """Which experts of a layer were in memory at the last ``fetch``, which was for this layer.
+
+        To be asked before its iterator is used.
+        """
 
     @abstractmethod
     def _fetch(

@@ -15,20 +15,24 @@ def layer_slots(
     num_experts: int,
     slots: Mapping[int, int],
     spare: int,
+    weights: Mapping[int, float] | None = None,
 ) -> dict[int, int]:
     """How many experts each layer may keep.
 
     ``classes`` are the layers by the bytes of their slots, and ``slots`` how many of each size
-    there is memory for, of which ``spare`` are left to what is not kept.
+    there is memory for, of which ``spare`` are left to what is not kept. With ``weights``
+    each layer has its part of the whole, instead of what ``kind`` gives.
     """
     sizes = {layer: slot_bytes for slot_bytes, layers in classes.items() for layer in layers}
     whole = all(slots[size] >= num_experts * len(layers) for size, layers in classes.items())
     kept = {size: slots[size] - (0 if whole else min(spare, slots[size])) for size in classes}
-    shares = split_budget(
-        kind,
-        sum(size * count for size, count in kept.items()),
-        {layer: num_experts * size for layer, size in sizes.items()},
-    )
+    budget_bytes = sum(size * count for size, count in kept.items())
+    whole_bytes = {layer: num_experts * size for layer, size in sizes.items()}
+    if weights is None:
+        shares = split_budget(kind, budget_bytes, whole_bytes)
+    else:
+        part = budget_bytes / (sum(weights.values()) or 1)
+        shares = {n: min(int(weights[n] * part), most) for n, most in whole_bytes.items()}
     return {layer: n_bytes // sizes[layer] for layer, n_bytes in shares.items()}
 
 

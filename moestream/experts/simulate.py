@@ -9,9 +9,10 @@ the set's own, until it is within its budget. Prefill warms the cache as one set
 """
 
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from moestream.errors import TraceError
 from moestream.experts.budgets import LayerBudget, split_budget
+from moestream.experts.configure import Disk, Kept, configure_layers
 from moestream.experts.foresight import Foresight
 from moestream.experts.policies import (
     HALF_LIFE,
@@ -40,8 +42,6 @@ BOUNDS = ("belady", "belady-bypass")
 NAMES = (*POLICIES, *BOUNDS)
 FADING = ("decay", "blend")
 """Those that have a half-life."""
-SPLITS = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
-"""Shares of an expert that may be what is kept of it, where the best is looked for."""
 
 Progress = Callable[[int], None]
 """Called with how many routed sets more have been replayed."""
@@ -52,8 +52,9 @@ class PolicySpec:
     """A policy by name; ``half_life`` (of decay and blend) and ``window`` (of decay) in tokens.
 
     With a ``split`` below 1, what is resident is that share of each expert alone: more experts have
-    room, and the rest of one is read whenever it is used. Without one, the share of ``SPLITS`` that
-    makes a ``Disk`` wait least is looked for.
+    room, and the rest of one is read whenever it is used. With ``auto`` the configurator says which
+    share, by layer, and with an adaptive layer budget also what each layer has to begin with; it
+    is told how often the counted passes use each expert, and how fast the ``Disk`` is.
 
     Source of the split: MoEpic, arXiv 2509.08342.
     """
@@ -61,28 +62,15 @@ class PolicySpec:
     name: str
     half_life: float = HALF_LIFE
     window: int | None = None
-    split: float | None = 1.0
+    split: float | Literal["auto"] = 1.0
 
     @property
     def label(self) -> str:
         """The name with what it was given: ``lru``, ``decay 32``, ``decay 32 window 256``."""
         half_life = f" {self.half_life:g}" if self.name in FADING else ""
         window = "" if self.window is None else f" window {self.window}"
-        split = "" if self.split == 1 else f" split {self.split or 'auto'}"
+        split = "" if self.split == 1 else f" split {self.split}"
         return self.name + half_life + window + split
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """How fast experts are read, and for how long unnoticed: while a layer computes otherwise."""
-
-    bytes_per_s: float
-    hidden_s: float = 0.0
-
-    def stall_s(self, n_bytes: NDArray[np.int64]) -> float:
-        """Time that sets wait for so many bytes each, (S,), in all."""
-        waits = np.maximum(n_bytes / self.bytes_per_s - self.hidden_s, 0.0)
-        return float(waits.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +81,8 @@ class Replay:
     bigger than the budget or than its layer's share, for experts in use are never dropped.
     With guesses, ``foreseen`` are misses that had been guessed, and ``wasted`` guesses of experts
     that were neither in memory nor used. Guesses change nothing of what the policy keeps.
-    ``stall_s`` is what a ``Disk`` makes the counted passes wait.
+    ``splits`` are the shares kept of an expert by layer. ``stall_s`` is what a ``Disk`` makes the
+    counted passes wait.
     """
 
     tokens: int
@@ -101,10 +90,15 @@ class Replay:
     hits: int
     bytes_read: int
     resident_bytes: float
-    split: float = 1.0
+    splits: dict[int, float]
     stall_s: float | None = None
     foreseen: int | None = None
     wasted: int | None = None
+
+    @property
+    def split(self) -> float:
+        """Share kept of an expert, the mean over layers."""
+        return fmean(self.splits.values())
 
     @property
     def hit_rate(self) -> float:
@@ -170,12 +164,13 @@ class Simulator:
         self, spec: PolicySpec, budget_bytes: int, *, progress: Progress | None = None
     ) -> Replay:
         """Replay the trace through a policy within a budget."""
-        if spec.split is None:
-            tried = (replace(spec, split=split) for split in SPLITS)
-            replays = [self.run(fixed, budget_bytes, progress=progress) for fixed in tried]
-            return min(replays, key=lambda replay: replay.stall_s or 0.0)
-        part_sizes = self._layer_sizes(spec.split)
-        policy = self._policy(spec, part_sizes, budget_bytes)
+        kept = self._configured(budget_bytes) if spec.split == "auto" else None
+        if kept is None:
+            splits = dict.fromkeys(self.header.expert_bytes, float(spec.split))
+        else:
+            splits = {layer: found.share for layer, found in kept.items()}
+        part_sizes = self._layer_sizes(splits)
+        policy = self._policy(spec, part_sizes, budget_bytes, kept)
         access = policy.access
         n_missing, used_bytes = array("q"), array("q")
         guessing = None if self.foresight is None else _Guessing(self.foresight, self._counted)
@@ -193,7 +188,7 @@ class Simulator:
         lookups = int(lengths.sum())
         sizes, parts = (
             np.array(layer_sizes)[self.sets.layers[self._counted]]
-            for layer_sizes in (self._layer_sizes(1.0), part_sizes)
+            for layer_sizes in (self._layer_sizes({}), part_sizes)
         )
         read_bytes = lengths * sizes - (lengths - misses) * parts
         return Replay(
@@ -202,28 +197,52 @@ class Simulator:
             hits=lookups - int(misses.sum()),
             bytes_read=int(read_bytes.sum()),
             resident_bytes=float(np.frombuffer(used_bytes, np.int64)[self._counted].mean()),
-            split=spec.split,
+            splits=splits,
             stall_s=None if self.disk is None else self.disk.stall_s(read_bytes),
             foreseen=None if guessing is None else guessing.foreseen,
             wasted=None if guessing is None else guessing.wasted,
         )
 
-    def _layer_sizes(self, split: float) -> list[int]:
+    def _configured(self, budget_bytes: int) -> dict[int, Kept]:
+        if self.disk is None:
+            raise ValueError("a split of auto is about time: it needs a Disk")
+        header, n = self.header, self.header.num_experts
+        keys = self.sets.keys[np.repeat(self._counted, self.sets.lengths)]
+        uses = np.bincount(keys, minlength=header.num_layers * n).reshape(-1, n)
+        by_layer = {layer: uses[layer].astype(np.float64) for layer in header.expert_bytes}
+        return configure_layers(
+            self.layer_budget,
+            by_layer,
+            header.expert_bytes,
+            budget_bytes,
+            header.num_experts_per_tok,
+            self.disk,
+        )
+
+    def _layer_sizes(self, splits: Mapping[int, float]) -> list[int]:
         """Bytes that a resident expert takes, by layer; 0 where a layer has none."""
         sizes = (self.header.expert_bytes.get(n, 0) for n in range(self.header.num_layers))
-        return [int(size * split) for size in sizes]
+        return [int(size * splits.get(layer, 1.0)) for layer, size in enumerate(sizes)]
 
     @cached_property
     def _next_uses(self) -> NDArray[np.int64]:
         return next_uses(self.sets.keys, self.sets.starts)
 
-    def _policy(self, spec: PolicySpec, sizes: list[int], budget_bytes: int) -> Policy:
+    def _policy(
+        self,
+        spec: PolicySpec,
+        sizes: list[int],
+        budget_bytes: int,
+        kept: Mapping[int, Kept] | None,
+    ) -> Policy:
         num_experts = self.header.num_experts
         if self.layer_budget == "global":
             keys = [size for size in sizes for _ in range(num_experts)]
             return self._factory(spec, None)(keys, budget_bytes)
         layer_bytes = {n: num_experts * size for n, size in enumerate(sizes) if size}
         shares = split_budget(self.layer_budget, budget_bytes, layer_bytes)
+        if kept is not None and self.layer_budget == "adaptive":
+            shares = {layer: found.count * sizes[layer] for layer, found in kept.items()}
         parts = [
             self._factory(spec, layer)([size] * num_experts, shares.get(layer, 0))
             for layer, size in enumerate(sizes)

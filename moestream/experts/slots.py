@@ -16,7 +16,7 @@ from moestream.experts.reads import READY, ExpertReader
 from moestream.experts.residency import Arrivals, Residency, Warmed
 from moestream.experts.statistics import Counts, ResidencyStats
 
-_FOREVER = 2**63
+FOREVER = 2**63
 
 
 class SlotResidency(Residency):
@@ -50,6 +50,8 @@ class SlotResidency(Residency):
         guessed = pool.claim(keys)
         slots = pool.slots
         missing = [key for key in keys if states[key] != READY or slots[key] == NONE]
+        # Those under way first: behind one that waits for a slot, they would keep theirs unused.
+        missing.sort(key=lambda key: slots[key] == NONE)
         self._missing = missing
         in_use = keys if len(keys) <= 16 else set(keys)
         for used in uses:
@@ -59,6 +61,7 @@ class SlotResidency(Residency):
             self.counts.useful_bytes += guessed * self._bytes[layer]
             late = sum(slots[key] != NONE for key in missing)
             counts.late += late
+            counts.foreseen += max(guessed - late, 0)
         counts.misses += len(missing)
         counts.hits += len(keys) - len(missing)
         base = layer * self.num_experts
@@ -72,6 +75,12 @@ class SlotResidency(Residency):
         self._open = (pool, [*there, *waiting])
         self._drop_late_guesses()
         return self._arrive(pool, base, there, waiting, later, counts)
+
+    def contents(self, layer: int) -> list[int]:
+        """See ``Residency.contents``."""
+        base, states, missing = layer * self.num_experts, self.reader.states, set(self._missing)
+        keys = range(base, base + self.num_experts)
+        return [key - base for key in keys if states[key] == READY and key not in missing]
 
     def _demand(self, pool: Pool, missing: list[int]) -> list[int]:
         """Start reading as many as there are slots for; return the others."""
@@ -116,7 +125,7 @@ class SlotResidency(Residency):
 
     def _make_room(self, pool: Pool) -> None:
         """All slots are taken by guesses under way: wait until one can be had."""
-        self._cancel(_FOREVER)
+        self._cancel(FOREVER)
         while not pool.make_room():
             under_way = pool.under_way()
             if not under_way:

@@ -11,14 +11,17 @@ from typing import Any
 class Counts:
     """Routed experts asked for in one phase, each counted once a layer and pass.
 
-    A hit was wholly in memory when its layer asked; ``late`` ones were missed too, but their read
-    had been begun on speculation.
+    A hit was wholly in memory when its layer asked; ``foreseen`` ones only because they had been
+    read on speculation: what Fate counts as hits are the two together, so is ``hit_rate``. ``late``
+    ones were missed, but their read had been begun on speculation.
     """
 
     turns: int = 0
     """Times that a layer asked."""
     hits: int = 0
     misses: int = 0
+    foreseen: int = 0
+    """Of the hits."""
     late: int = 0
     demand_bytes: int = 0
     """Of the missing experts that no speculation had begun to read."""
@@ -29,6 +32,12 @@ class Counts:
         """Share of the routed experts that were in memory; 0 when none were asked for."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else 0.0
+
+    @property
+    def cached_rate(self) -> float:
+        """Share that was in memory without a guess."""
+        asked = self.hits + self.misses
+        return (self.hits - self.foreseen) / asked if asked else 0.0
 
 
 @dataclass(slots=True)
@@ -90,6 +99,7 @@ class ResidencyStats:
         values = asdict(self)
         for phase in ("decode", "prefill"):
             values[phase]["hit_rate"] = getattr(self, phase).hit_rate
+            values[phase]["cached_rate"] = getattr(self, phase).cached_rate
         values["recall"] = {layer: record.recall for layer, record in self.recall.items()}
         values["bandwidth"] = self.bandwidth
         return values

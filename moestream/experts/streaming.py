@@ -10,19 +10,18 @@ from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moestream.errors import BudgetError, StorageError
 from moestream.experts.budgets import LayerBudget, split_budget
 from moestream.experts.choose import choose_method
 from moestream.experts.mapped import MappedResidency
 from moestream.experts.policies import HALF_LIFE, POLICIES, PolicyFactory
-from moestream.experts.pool import Pool
 from moestream.experts.profiles import Profile
 from moestream.experts.reads import READ_METHODS, ExpertReader, ReadMethod
 from moestream.experts.residency import Residency
-from moestream.experts.shares import by_layer, layer_slots
-from moestream.experts.slots import SlotResidency
+from moestream.experts.shares import by_layer
+from moestream.experts.slot_memory import Division, open_slots
+from moestream.experts.split_choice import Setting, check_split, choose_split
 from moestream.experts.store import ExpertStore
 
 PinMethod = Literal["copy", "mlock", "none"]
@@ -36,14 +35,13 @@ Each costs room for two: with more, what is kept shrinks by more than guessing b
 """
 _LOCKED = 0.5
 """Share of the experts' memory that may be locked. With all of it, a capped run thrashed."""
-_SAME_CLASS = 0.03
-"""Experts whose sizes differ by less than this share slots of one size."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamingOptions:
     """What a user may choose. ``auto`` is decided when the file is opened.
 
+    With a ``split`` below 1, of an expert that is kept only that share of its bytes is in memory.
     With a ``profile``, what its workload used most is read before the first token.
     """
 
@@ -56,6 +54,7 @@ class StreamingOptions:
     half_life: float = HALF_LIFE
     window: int | None = None
     layer_budget: LayerBudget = "global"
+    split: float | Literal["auto"] = 1.0
     profile: Profile | None = None
 
     def factory(self) -> PolicyFactory:
@@ -82,22 +81,49 @@ def open_residency(
     *,
     experts_bytes: int,
     num_experts_per_tok: int,
-) -> Residency:
-    """Start streaming within ``experts_bytes``.
+    layer_s: float = 0.0,
+) -> tuple[Residency, Mapping[int, float]]:
+    """Start streaming within ``experts_bytes``; tell which share of an expert each layer keeps.
+
+    ``layer_s`` is how long a layer computes, of which a ``split`` of ``auto`` makes use.
 
     Raises:
-        BudgetError: an unknown policy or layer budget.
+        BudgetError: an unknown policy or layer budget, or a split that cannot be.
         StorageError: the file cannot be read by the method asked for.
     """
     factory = options.factory()
-    reader = ExpertReader(store, _method(store, options, experts_bytes))
+    check_split(options.split)
+    method = _method(store, options, experts_bytes)
+    if method == "madvise" and options.split != 1 and experts_bytes < store.total_bytes:
+        raise BudgetError(
+            "a split keeps parts of experts in memory of its own, and madvise reads none there; "
+            "use pread or direct"
+        )
+    split = choose_split(
+        store,
+        options.split,
+        Setting(method, options.layer_budget, experts_bytes, num_experts_per_tok, layer_s),
+        None if options.profile is None else options.profile.key_rates(),
+    )
+    reader = ExpertReader(store, method, shares=split.shares if split.is_split else None)
     try:
-        if reader.method == "madvise":
-            return _mapped(store, reader, options, factory, experts_bytes, num_experts_per_tok)
-        return _slots(store, reader, options, factory, experts_bytes, num_experts_per_tok)
+        if method == "madvise":
+            made = _mapped(store, reader, options, factory, experts_bytes, num_experts_per_tok)
+        else:
+            spare = _spare(options, num_experts_per_tok)
+            kind, weights = options.layer_budget, split.weights
+            division = Division(factory, kind, spare, num_experts_per_tok, weights)
+            made = open_slots(store, reader, division, experts_bytes)
     except BaseException:
         reader.close()
         raise
+    return made, split.shares
+
+
+def _spare(options: StreamingOptions, num_experts_per_tok: int) -> int:
+    """Slots for what is not kept: two, and for the guesses of this turn and of those to come."""
+    guesses = num_experts_per_tok * (1 if options.prefetch_mass is None else MOST_GUESSES)
+    return 2 + 2 * guesses * max(options.prefetch_layers, 1)
 
 
 def _method(store: ExpertStore, options: StreamingOptions, experts_bytes: int) -> ReadMethod:
@@ -152,58 +178,6 @@ def can_lock(reader: ExpertReader, store: ExpertStore) -> bool:
     worked = reader.lock(first, True)
     reader.lock(first, False)
     return worked
-
-
-def _slots(
-    store: ExpertStore,
-    reader: ExpertReader,
-    options: StreamingOptions,
-    factory: PolicyFactory,
-    experts_bytes: int,
-    num_experts_per_tok: int,
-) -> Residency:
-    addresses: NDArray[np.uint64] = np.zeros((store.num_keys, 3), np.uint64)
-    classes = size_classes(reader.layout.slot_bytes)
-    guesses = num_experts_per_tok * (1 if options.prefetch_mass is None else MOST_GUESSES)
-    spare = 2 + 2 * guesses * max(options.prefetch_layers, 1)
-    total = sum(slot_bytes * len(layers) for slot_bytes, layers in classes.items())
-    # Each class gets the same share of what it would need to be wholly in memory.
-    slots = {n: experts_bytes * len(layers) // total for n, layers in classes.items()}
-    if options.layer_budget != "global":
-        shares = layer_slots(options.layer_budget, classes, store.num_experts, slots, spare)
-        slots = {
-            n: sum(shares[layer] for layer in layers) + min(spare, slots[n])
-            for n, layers in classes.items()
-        }
-    pools: dict[int, Pool] = {}
-    for slot_bytes, layers in classes.items():
-        make_policy = factory
-        if options.layer_budget != "global":
-            own = {layer: shares[layer] * slot_bytes for layer in layers}
-            make_policy = by_layer(
-                options.layer_budget, factory, own, store.num_experts, num_experts_per_tok
-            )
-        pool = Pool(
-            reader,
-            addresses,
-            slot_bytes=slot_bytes,
-            num_slots=slots[slot_bytes],
-            num_experts=store.num_experts * len(layers),
-            spare=spare,
-            make_policy=make_policy,
-        )
-        pools |= dict.fromkeys(layers, pool)
-    return SlotResidency(reader, addresses, pools, _expert_bytes(store), store.num_experts)
-
-
-def size_classes(slot_bytes: Mapping[int, int]) -> dict[int, list[int]]:
-    """Group layers by the size of their experts: bytes of a slot to the layers that share it."""
-    classes: dict[int, list[int]] = {}
-    for layer in sorted(slot_bytes, key=lambda layer: -slot_bytes[layer]):
-        size = slot_bytes[layer]
-        fitting = [slot for slot in classes if size >= slot * (1 - _SAME_CLASS)]
-        classes.setdefault(min(fitting, default=size), []).append(layer)
-    return classes
 
 
 def _expert_bytes(store: ExpertStore) -> dict[int, int]:

@@ -20,7 +20,7 @@ class TraceWriter:
 
     def __init__(self, path: str | os.PathLike[str], header: TraceHeader) -> None:
         self._sizes = header.expert_bytes
-        self._file = _create(Path(path))
+        self._file = create_text(Path(path))
         shape = f"n_layer={header.num_layers} n_expert={header.num_experts}"
         used = f"n_expert_used={header.num_experts_per_tok}"
         lines = [MAGIC, f"# model={_word(header.model)} arch={_word(header.arch)} {shape} {used}"]
@@ -74,7 +74,8 @@ class TraceWriter:
         self.close()
 
 
-def _create(path: Path) -> TextIO:
+def create_text(path: Path) -> TextIO:
+    """Create a text file, compressed when its name ends in ``.gz``."""
     if path.suffix == ".gz":
         return gzip.open(path, "wt", encoding="utf-8", compresslevel=4)
     return path.open("w", encoding="utf-8")

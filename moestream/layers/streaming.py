@@ -5,9 +5,11 @@ what is computed, in ``moe``.
 """
 
 import resource
+import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 
 from moestream.experts.memory import Memory, MemoryPlan, plan_memory
 from moestream.experts.prefetch import Predict, Prefetcher
@@ -19,6 +21,9 @@ from moestream.experts.store import ExpertStore
 from moestream.experts.streaming import MOST_GUESSES, StreamingOptions, open_residency
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.layers.moe import MoE
+
+_TIMED = 5
+"""Runs of a layer that are timed, where a choice depends on how fast it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,14 @@ class Choices:
     layer_budget: str
     prefetch_mass: float | None
     profile: str | None = None
+    asked_split: float | str = 1.0
+    split: Mapping[int, float] = field(default_factory=dict)
+    """Share of an expert that is kept, by layer."""
+
+    @property
+    def mean_split(self) -> float:
+        """The mean of these."""
+        return fmean(self.split.values()) if self.split else 1.0
 
 
 class ExpertStreaming:
@@ -58,15 +71,17 @@ class ExpertStreaming:
         if profile is not None:
             profile.require(Fingerprint.of(file), file.path.name)
         self._moes = dict(moes)
+        layer_s = _layer_s(next(iter(moes.values()))) if options.split == "auto" else 0.0
         # Dense weights were copied from the mapping; their pages there are not needed again.
         file.forget_pages()
         self._store = ExpertStore(file)
         try:
-            self.residency = open_residency(
+            self.residency, split = open_residency(
                 self._store,
                 options,
                 experts_bytes=plan.experts_bytes,
                 num_experts_per_tok=max(moe.num_experts_per_tok for moe in moes.values()),
+                layer_s=layer_s,
             )
         except BaseException:
             self._store.close()
@@ -78,7 +93,9 @@ class ExpertStreaming:
         layers = "global" if pin == "none" else options.layer_budget
         named = None if profile is None else profile.name
         method = self.residency.reader.method
-        self.choices = Choices(method, pin, policy, ahead, layers, mass, named)
+        self.choices = Choices(
+            *(method, pin, policy, ahead, layers, mass, named, options.split, split)
+        )
         self.prefetcher = self._make_prefetcher(ahead, options.prefetch_mass) if ahead else None
         self._valve = PressureValve(self.residency.give_back)
         self._kv_bytes = plan.kv_bytes
@@ -157,6 +174,20 @@ def _predictor(moe: MoE, mass: float | None) -> Predict:
         return lambda x: moe.norm_and_route(x)[0]
     most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
     return lambda x: moe.foresee(x, mass, most)
+
+
+def _layer_s(moe: MoE) -> float:
+    """How long a layer's experts take to compute for one token, all in memory.
+
+    To be called before they are streamed; the first run brings them into the page cache.
+    """
+    x = moe.norm.weight[None]  # (1, E): any vector will do
+    times = []
+    for _ in range(1 + _TIMED):
+        started = time.perf_counter()
+        moe(x, 0)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
 
 
 def _major_faults() -> int:

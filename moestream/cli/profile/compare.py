@@ -15,7 +15,7 @@ from moestream.cli.profile_option import (
     name_argument,
     parts_callback,
 )
-from moestream.cli.simulate import budgets_callback
+from moestream.cli.simulate_options import budgets_callback
 
 if TYPE_CHECKING:
     from pathlib import Path
