@@ -78,11 +78,13 @@ class Context:
         self,
         q: NDArray[np.float32],
         k: NDArray[np.float32],
-        v: NDArray[np.float32],
+        v: NDArray[np.float32] | None,
         keys: NDArray[np.generic],
-        values: NDArray[np.generic],
+        values: NDArray[np.generic] | None,
         start: int,
         scale: float,
+        window: int,
+        sinks: NDArray[np.float32] | None,
         out: NDArray[np.float32],
     ) -> None: ...
     def embed(self, table: Matrix, tokens: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...

@@ -144,24 +144,21 @@ class CpuBackend:
         self,
         q: Floats,
         k: Floats,
-        v: Floats,
+        v: Floats | None,
         keys: NDArray[np.generic],
-        values: NDArray[np.generic],
+        values: NDArray[np.generic] | None,
         start: int,
         scale: float,
         *,
         window: int = 0,
         sinks: Floats | None = None,
+        value_dim: int = 0,
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
-        tokens, heads, dim = q.shape
-        if window or sinks is not None or v.shape[2] != dim:
-            return _FORMULAS.attention(
-                q, k, v, keys, values, start, scale, window=window, sinks=sinks
-            )
-        out = np.empty((tokens, heads * dim), np.float32)
-        self._run.attention(q, k, v, keys, values, start, scale, out)
-        return out  # (T, H * D)
+        tokens, heads, _ = q.shape
+        out = np.empty((tokens, heads * (value_dim if v is None else v.shape[2])), np.float32)
+        self._run.attention(q, k, v, keys, values, start, scale, window, sinks, out)
+        return out  # (T, H * Dv)
 
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""

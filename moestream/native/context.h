@@ -110,13 +110,16 @@ void sum_slots(Context&, const float* outputs, const float* weights, int tokens,
                int columns, float* out);
 
 struct AttentionShape {
-    int tokens, heads, kv_heads, dim;
+    int tokens, heads, kv_heads, dim, value_dim;
     int positions;  // of the cache buffers
     int start;
     float scale;
+    int window;                 // positions that a token sees; 0: all
+    const float* sinks;         // (heads,), scores of a position without a value; or null
     Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
 };
 
+// `v` and `values` are null where a position's values are the first value_dim of its keys.
 void attention(Context&, const AttentionShape&, const float* q, const float* k, const float* v,
                uint8_t* keys, uint8_t* values, float* out);
 
