@@ -35,6 +35,10 @@ class Experts:
         up_type: int,
         down: NDArray[np.uint8],
         down_type: int,
+        activation: str = "silu",
+        gate_bias: NDArray[np.float32] | None = None,
+        up_bias: NDArray[np.float32] | None = None,
+        down_bias: NDArray[np.float32] | None = None,
     ) -> None: ...
     def streamed(self, addresses: NDArray[np.uint64]) -> Experts: ...
 
@@ -106,13 +110,22 @@ class Context:
     def add(
         self, a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]
     ) -> None: ...
-    def swiglu(
-        self, gate: NDArray[np.float32], up: NDArray[np.float32], out: NDArray[np.float32]
+    def glu(
+        self,
+        gate: NDArray[np.float32],
+        up: NDArray[np.float32],
+        activation: str,
+        out: NDArray[np.float32],
     ) -> None: ...
     def route(
         self,
         logits: NDArray[np.float32],
         normalise: bool,
+        gating: str,
+        scale: float,
+        groups: int,
+        groups_used: int,
+        bias: NDArray[np.float32] | None,
         ids: NDArray[np.int32],
         weights: NDArray[np.float32],
     ) -> None: ...

@@ -1,7 +1,7 @@
 """Golden models of mixtures with plain attention: gpt-oss, Granite, Hunyuan and MiniMax.
 
 Three layers each, grouped queries, heads that do not follow from the hidden size, eight experts of
-which three run; what an architecture has besides is in its own function of keys and of tensors.
+which two or three run; what an architecture has besides is in its own function of keys and of tensors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import gguf
 from golden_files import EPSILON, VOCAB, TensorSpec
 
 HEADS, KV_HEADS = 4, 2
-EXPERTS, EXPERTS_USED = 8, 3
+EXPERTS = 8
 WINDOW = 9
 
 
@@ -31,6 +31,7 @@ class Mixture:
     hidden: int = 64
     head_dim: int = 24
     width: int = 32
+    experts_used: int = 3
     biases: bool = False
     tied: bool = False
     ffn_norm: str = "ffn_norm"
@@ -56,7 +57,7 @@ class Mixture:
         writer.add_value_length(self.head_dim)
         writer.add_layer_norm_rms_eps(EPSILON)
         writer.add_expert_count(EXPERTS)
-        writer.add_expert_used_count(EXPERTS_USED)
+        writer.add_expert_used_count(self.experts_used)
         self.keys(writer, self)
 
     def tensors(self) -> Iterator[TensorSpec]:

@@ -50,9 +50,18 @@ struct ExpertMatrices {
     }
 };
 
+// What a gate passes through before it scales `up`: silu(g) * u, gelu(g) * u (by tanh), or
+// g * sigmoid(1.702 g) * (u + 1) with g at most 7 and u within -7 to 7.
+enum class Activation { Silu, Gelu, SwigluOai };
+
 // A layer's routed experts.
 struct ExpertSet {
     ExpertMatrices gate, up, down;
+    Activation activation = Activation::Silu;
+    // (experts, F) twice and (experts, E), or all null.
+    const float* gate_bias = nullptr;
+    const float* up_bias = nullptr;
+    const float* down_bias = nullptr;
 };
 
 // Which experts each token goes to.
@@ -60,6 +69,18 @@ struct Routing {
     const int32_t* ids;  // (tokens, slots)
     int tokens;
     int slots;
+};
+
+enum class Gating { Softmax, Sigmoid, SoftmaxOfChosen };
+
+// How experts are chosen and weighed; see Routing in backends/base.py.
+struct RoutingRule {
+    int experts, k;
+    bool normalise;
+    Gating gating;
+    float scale;
+    int groups, groups_used;
+    const float* bias;  // (experts,), added to what is chosen by; or null
 };
 
 // An input in the forms that different weight types read, each made when first asked for.
@@ -133,9 +154,11 @@ void rms_norm(Context&, const float* x, int rows, int columns, const float* weig
 void rope(Context&, const float* x, int tokens, int heads, int dim, const float* cos,
           const float* sin, int half, bool interleaved, float* out);
 void add(Context&, const float* a, const float* b, size_t count, float* out);
-void swiglu(Context&, const float* gate, const float* up, size_t count, float* out);
-void route(Context&, const float* logits, int tokens, int experts, int k, bool normalise,
-           int32_t* ids, float* weights);
+void glu(Context&, Activation, const float* gate, const float* up, size_t count, float* out);
+// The same on this thread.
+void glu_row(const Kernels&, Activation, const float* gate, const float* up, int count, float* out);
+void route(Context&, const float* logits, int tokens, const RoutingRule& rule, int32_t* ids,
+           float* weights);
 
 // Bytes a second that all threads together read from memory.
 double read_bandwidth(Context&, size_t bytes, int repeats);
