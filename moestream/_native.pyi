@@ -35,6 +35,10 @@ class Experts:
         up_type: int,
         down: NDArray[np.uint8],
         down_type: int,
+        activation: str = "silu",
+        gate_bias: NDArray[np.float32] | None = None,
+        up_bias: NDArray[np.float32] | None = None,
+        down_bias: NDArray[np.float32] | None = None,
     ) -> None: ...
     def streamed(self, addresses: NDArray[np.uint64]) -> Experts: ...
 
@@ -78,11 +82,13 @@ class Context:
         self,
         q: NDArray[np.float32],
         k: NDArray[np.float32],
-        v: NDArray[np.float32],
+        v: NDArray[np.float32] | None,
         keys: NDArray[np.generic],
-        values: NDArray[np.generic],
+        values: NDArray[np.generic] | None,
         start: int,
         scale: float,
+        window: int,
+        sinks: NDArray[np.float32] | None,
         out: NDArray[np.float32],
     ) -> None: ...
     def embed(self, table: Matrix, tokens: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
@@ -104,13 +110,22 @@ class Context:
     def add(
         self, a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]
     ) -> None: ...
-    def swiglu(
-        self, gate: NDArray[np.float32], up: NDArray[np.float32], out: NDArray[np.float32]
+    def glu(
+        self,
+        gate: NDArray[np.float32],
+        up: NDArray[np.float32],
+        activation: str,
+        out: NDArray[np.float32],
     ) -> None: ...
     def route(
         self,
         logits: NDArray[np.float32],
         normalise: bool,
+        gating: str,
+        scale: float,
+        groups: int,
+        groups_used: int,
+        bias: NDArray[np.float32] | None,
         ids: NDArray[np.int32],
         weights: NDArray[np.float32],
     ) -> None: ...

@@ -135,4 +135,6 @@ def weights(model: Model) -> Iterator[Weight]:
 
 
 def _stays_f32(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) == 1 or "ffn_gate_inp" in name  # as llama.cpp's own quantiser does
+    return (
+        len(shape) == 1 or "ffn_gate_inp" in name or name.endswith(".bias")
+    )  # as llama.cpp's own quantiser does

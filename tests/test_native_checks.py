@@ -202,6 +202,8 @@ def test_attention_arguments():
         values,
         5,
         1.0,
+        0,
+        None,
         floats(3, 64),
     ]
     CONTEXT.attention(*good)
@@ -218,7 +220,11 @@ def test_attention_arguments():
         (5, 6),
         (5, -1),
         (5, 2**62),
-        (7, floats(3, 63)),
+        (7, -1),
+        (8, floats(3)),
+        (2, None),
+        (4, None),
+        (9, floats(3, 63)),
     ):
         arguments = list(good)
         arguments[index] = bad
@@ -237,12 +243,23 @@ def test_attention_arguments():
 def test_attention_over_blocks(dim: int, shape: tuple[int, ...], said: str):
     q, keys = floats(1, 1, dim), np.zeros((1, 8, dim), np.float16)
     with pytest.raises(ValueError, match=said):
-        CONTEXT.attention(q, q, q, keys, np.zeros(shape, np.uint8), 0, 1.0, floats(1, dim))
+        CONTEXT.attention(q, q, q, keys, np.zeros(shape, np.uint8), 0, 1.0, 0, None, floats(1, dim))
+
+
+def test_values_cannot_be_more_than_their_keys():
+    q, keys = floats(1, 1, 8), np.zeros((1, 8, 8), np.float16)
+    CONTEXT.attention(q, q, None, keys, None, 0, 1.0, 0, None, floats(1, 6))
+    with pytest.raises(ValueError, match="values of 9 are no part of keys of 8"):
+        CONTEXT.attention(q, q, None, keys, None, 0, 1.0, 0, None, floats(1, 9))
 
 
 def test_elementwise_arguments():
     a = floats(2, 3)
-    for call in (CONTEXT.add, CONTEXT.swiglu):
+
+    def glu(gate, up, out):
+        CONTEXT.glu(gate, up, "gelu", out)
+
+    for call in (CONTEXT.add, glu):
         with pytest.raises(ValueError, match="expected"):
             call(a, floats(3, 2), a)
         with pytest.raises(ValueError, match="expected"):
@@ -251,8 +268,47 @@ def test_elementwise_arguments():
         CONTEXT.rms_norm(a, floats(2), 1e-5, a)
     with pytest.raises(ValueError, match="turns"):
         CONTEXT.rope(floats(1, 2, 8), floats(1, 5), floats(1, 5), True, floats(1, 2, 8))
-    with pytest.raises(ValueError, match="cannot choose"):
-        CONTEXT.route(floats(1, 3), True, np.zeros((1, 4), np.int32), floats(1, 4))
+    with pytest.raises(ValueError, match="activation relu is not known"):
+        CONTEXT.glu(a, a, "relu", a)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"ids": np.zeros((1, 7), np.int32), "weights": floats(1, 7)}, "cannot choose 7 of 6"),
+        ({"groups": 3}, "cannot choose 3 of 2"),
+        ({"groups": 4}, "1 of 4 groups of 6"),
+        ({"groups": 2, "groups_used": 3}, "3 of 2 groups"),
+        ({"groups": 0}, "1 of 0 groups"),
+        ({"gating": "none"}, "gating none is not known"),
+        ({"bias": floats(5)}, r"bias has shape \(5\), expected \(6\)"),
+    ],
+)
+def test_route_arguments(changed, said):
+    good = {
+        "logits": floats(1, 6),
+        "normalise": True,
+        "gating": "softmax",
+        "scale": 1.0,
+        "groups": 1,
+        "groups_used": 1,
+        "bias": None,
+        "ids": np.zeros((1, 3), np.int32),
+        "weights": floats(1, 3),
+    }
+    CONTEXT.route(**good)
+    with pytest.raises(ValueError, match=said):
+        CONTEXT.route(**good | changed)
+
+
+def test_biases_of_experts_go_together():
+    parts = experts_of(RNG, QType.Q4_1, QType.Q4_1, 3, 32, 64)
+    types = [parts[0], QType.Q4_1, parts[1], QType.Q4_1, parts[2], QType.Q4_1, "silu"]
+    _native.Experts(*types, floats(3, 32), floats(3, 32), floats(3, 64))
+    with pytest.raises(ValueError, match="all or none"):
+        _native.Experts(*types, floats(3, 32))
+    with pytest.raises(ValueError, match=r"down_bias has shape \(3, 32\), expected \(3, 64\)"):
+        _native.Experts(*types, floats(3, 32), floats(3, 32), floats(3, 32))
 
 
 @pytest.mark.parametrize(("threads", "isa"), [(0, None), (2000, None), (1, "none")])

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from itertools import product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from gguf import GGMLQuantizationType as QType
 from native_blocks import ISAS
 
 from moestream import _native
-from moestream.backends import Routing
+from moestream.backends import Activation, Routing
 from moestream.backends.cpu import CpuBackend
 from moestream.backends.kv_rows import write_rows
 from moestream.backends.reference import ReferenceBackend
@@ -63,11 +64,65 @@ def test_attention_is_the_references(
     np.testing.assert_array_equal(values, theirs[1])
 
 
+ODD = {
+    "window": {"window": 9},
+    "window of a split": {"window": 300},
+    "sinks": {"sinks": True},
+    "both": {"window": 5, "sinks": True},
+}
+
+
+@each_isa
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(("start", "tokens"), [(0, 37), (700, 5), (511, 1)])
+@pytest.mark.parametrize(
+    ("dim", "value_dim", "in_keys"),
+    [(32, 32, False), (192, 128, False), (32, 64, False), (20, 12, False), (576, 512, True)],
+)
+def test_attention_with_windows_sinks_and_other_values_is_the_references(
+    monkeypatch, isa, odd, start, tokens, dim, value_dim, in_keys
+):
+    rng = np.random.default_rng(start + tokens)
+    ops = backend(monkeypatch, isa)
+    heads, kv_heads = (16, 1) if in_keys else (6, 2)
+    options = dict(ODD[odd])
+    if options.get("sinks"):
+        options["sinks"] = rng.standard_normal(heads, np.float32) * 3
+    buffers = [
+        ops.kv_buffer(kv_heads, start + tokens + 3, size, "f16") for size in (dim, value_dim)
+    ]
+    for buffer in buffers:
+        buffer[:] = rng.standard_normal(buffer.shape, np.float32)
+    theirs = [buffer.copy() for buffer in buffers]
+    q = rng.standard_normal((tokens, heads, dim), np.float32) * 2
+    k = rng.standard_normal((tokens, kv_heads, dim), np.float32)
+    v = None if in_keys else rng.standard_normal((tokens, kv_heads, value_dim), np.float32)
+    if in_keys:
+        options["value_dim"], buffers[1], theirs[1] = value_dim, None, None
+    got = ops.attention(q, k, v, *buffers, start, dim**-0.5, **options)
+    expected = REFERENCE.attention(q, k, v, *theirs, start, dim**-0.5, **options)
+    assert got.shape == (tokens, heads * value_dim)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+@each_isa
+def test_attention_reads_nothing_that_has_left_the_window(monkeypatch, isa):
+    ops = backend(monkeypatch, isa)
+    keys, values = filled_cache(ops, np.random.default_rng(3), 1, 1024, 16, "f16", "f16")
+    keys[:, :1000], values[:, :1000] = np.nan, np.nan
+    q = np.ones((3, 2, 16), np.float32)
+    k, v = np.ones((2, 3, 1, 16), np.float32)
+    got = ops.attention(q, k, v, keys, values, 1010, 0.25, window=11)
+    assert np.isfinite(got).all()
+    assert np.isnan(ops.attention(q, k, v, keys, values, 1010, 0.25, window=12)[0]).all()
+
+
 @pytest.mark.parametrize(
     ("kv_types", "dim"),
     [*product([("f16", "f16")], [64, 24, 20]), (("q8_0", "q8_0"), 64), (("f16", "q8_0"), 32)],
 )
-def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim):
+@pytest.mark.parametrize("window", [0, 70, 400])
+def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim, window):
     rng = np.random.default_rng(1)
     q = rng.standard_normal((90, 6, dim), np.float32)
     k, v = rng.standard_normal((2, 90, 2, dim), np.float32)
@@ -86,6 +141,7 @@ def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim):
                         values,
                         600 + i,
                         0.125,
+                        window=window,
                     )
                     for i in range(0, 90, chunk)
                 ]
@@ -116,9 +172,9 @@ def test_elementwise_operations_are_the_references(monkeypatch, isa):
         a, b = (rng.standard_normal(shape, np.float32) * 5 for _ in range(2))
         weight = rng.standard_normal(shape[1]).astype(np.float32)
         np.testing.assert_array_equal(ops.add(a, b), a + b)
-        np.testing.assert_allclose(
-            ops.glu(a, b, "silu"), REFERENCE.glu(a, b, "silu"), rtol=1e-6, atol=1e-7
-        )
+        for activation in get_args(Activation):
+            got, expected = (maths.glu(a, b, activation) for maths in (ops, REFERENCE))
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=2e-6)
         np.testing.assert_allclose(
             ops.rms_norm(a, weight, 1e-5), REFERENCE.rms_norm(a, weight, 1e-5), rtol=2e-6
         )
@@ -153,14 +209,26 @@ def test_rope_is_the_references(monkeypatch, isa, style, turned):
 
 
 @each_isa
-@pytest.mark.parametrize("normalise", [True, False])
-def test_route_is_the_references(monkeypatch, isa, normalise):
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(
+    "routing",
+    [
+        *(Routing(8, normalise=normalise) for normalise in (False, True)),
+        Routing(8, normalise=False, gating="softmax_of_chosen"),
+        Routing(8, normalise=True, gating="sigmoid", scale=2.5),
+        Routing(8, normalise=True, gating="sigmoid", groups=6, groups_used=2),
+        Routing(3, normalise=False, groups=10, groups_used=4),
+    ],
+    ids=lambda routing: f"{routing.gating}-{routing.groups}-{routing.normalise}",
+)
+def test_route_is_the_references(monkeypatch, isa, routing, biased):
     ops = backend(monkeypatch, isa)
     rng = np.random.default_rng(6)
     logits = rng.standard_normal((50, 60), np.float32)
     logits[3, 7:20] = logits[3, 40]  # equals: the lower id first
-    ids, weights = ops.route(logits, Routing(8, normalise=normalise))
-    theirs = REFERENCE.route(logits, Routing(8, normalise=normalise))
+    bias = rng.standard_normal(60, np.float32) if biased else None
+    ids, weights = ops.route(logits, routing, bias)
+    theirs = REFERENCE.route(logits, routing, bias)
     np.testing.assert_array_equal(ids, theirs[0])
     np.testing.assert_allclose(weights, theirs[1], rtol=2e-6)
 

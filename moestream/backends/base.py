@@ -174,21 +174,24 @@ class Backend(Protocol):
         self,
         q: Array,
         k: Array,
-        v: Array,
+        v: Array | None,
         keys: Array,
-        values: Array,
+        values: Array | None,
         start: int,
         scale: float,
         *,
         window: int = 0,
         sinks: Array | None = None,
+        value_dim: int = 0,
     ) -> Array:
         """Write k, v (T, K, D) at ``start`` into the buffers, then attend causally.
 
         What is attended to is what the buffers hold, rounded to their types, which may differ.
         q is (T, H, D); token t sees positions 0 to ``start + t``, or the last ``window`` of them.
-        Values may have another length than keys. ``sinks`` (H,) are scores of a position of no
-        value, which takes its share of each head's softmax. Returns (T, H * value length).
+        Values may have another length than keys; where there are none (``v`` and ``values`` None),
+        a position's values are the first ``value_dim`` of its keys. ``sinks`` (H,) are scores of a
+        position of no value, which takes its share of each head's softmax.
+        Returns (T, H * value length).
         """
 
     def add(self, a: Array, b: Array) -> Array:

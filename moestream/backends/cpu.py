@@ -24,7 +24,6 @@ from moestream.backends.base import (
     StreamedExperts,
 )
 from moestream.backends.kv_rows import KVType, kv_zeros
-from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType, dequantize
@@ -38,9 +37,6 @@ except ImportError as error:
     ) from None
 
 Floats = NDArray[np.float32]
-
-_FORMULAS = ReferenceBackend()
-"""For what has no kernel yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +84,18 @@ class CpuBackend:
         """Check the experts' layout; their blocks stay where they lie."""
         parts = (tensors.gate, tensors.up, tensors.down)
         known = [self._has_kernel(part.type) for part in parts]  # all are asked, so all warn
-        if not all(known) or tensors.activation != "silu" or tensors.biases is not None:
+        if not all(known):
             return DecodedExperts(tensors)
         gate, up, down = parts
         mapped = _native.Experts(
-            gate.data, int(gate.type), up.data, int(up.type), down.data, int(down.type)
+            gate.data,
+            int(gate.type),
+            up.data,
+            int(up.type),
+            down.data,
+            int(down.type),
+            tensors.activation,
+            *(tensors.biases or (None, None, None)),
         )
         if isinstance(tensors, StreamedExperts):
             return mapped.streamed(tensors.addresses)
@@ -144,24 +147,21 @@ class CpuBackend:
         self,
         q: Floats,
         k: Floats,
-        v: Floats,
+        v: Floats | None,
         keys: NDArray[np.generic],
-        values: NDArray[np.generic],
+        values: NDArray[np.generic] | None,
         start: int,
         scale: float,
         *,
         window: int = 0,
         sinks: Floats | None = None,
+        value_dim: int = 0,
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
-        tokens, heads, dim = q.shape
-        if window or sinks is not None or v.shape[2] != dim:
-            return _FORMULAS.attention(
-                q, k, v, keys, values, start, scale, window=window, sinks=sinks
-            )
-        out = np.empty((tokens, heads * dim), np.float32)
-        self._run.attention(q, k, v, keys, values, start, scale, out)
-        return out  # (T, H * D)
+        tokens, heads, _ = q.shape
+        out = np.empty((tokens, heads * (value_dim if v is None else v.shape[2])), np.float32)
+        self._run.attention(q, k, v, keys, values, start, scale, window, sinks, out)
+        return out  # (T, H * Dv)
 
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
@@ -171,10 +171,8 @@ class CpuBackend:
 
     def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
         """See ``Activation``."""
-        if activation != "silu":
-            return _FORMULAS.glu(gate, up, activation)
         out = np.empty_like(gate)
-        self._run.swiglu(gate, up, out)
+        self._run.glu(gate, up, activation, out)
         return out
 
     def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
@@ -186,12 +184,20 @@ class CpuBackend:
     def route(
         self, logits: Floats, routing: Routing, selection_bias: Floats | None = None
     ) -> tuple[NDArray[np.int32], Floats]:
-        """Softmax over all, then the k largest one by one."""
-        if selection_bias is not None or routing != Routing(routing.k, routing.normalise):
-            return _FORMULAS.route(logits, routing, selection_bias)
+        """Gate, then the k largest one by one."""
         ids = np.empty((len(logits), routing.k), np.int32)
         weights = np.empty((len(logits), routing.k), np.float32)
-        self._run.route(logits, routing.normalise, ids, weights)
+        self._run.route(
+            logits,
+            routing.normalise,
+            routing.gating,
+            routing.scale,
+            routing.groups,
+            routing.groups_used,
+            selection_bias,
+            ids,
+            weights,
+        )
         return ids, weights
 
     def moe_ffn(

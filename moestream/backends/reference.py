@@ -97,24 +97,29 @@ class ReferenceBackend:
         self,
         q: Floats,
         k: Floats,
-        v: Floats,
+        v: Floats | None,
         keys: NDArray[np.generic],
-        values: NDArray[np.generic],
+        values: NDArray[np.generic] | None,
         start: int,
         scale: float,
         *,
         window: int = 0,
         sinks: Floats | None = None,
+        value_dim: int = 0,
     ) -> Floats:
         """Softmax of the scaled scores over the visible positions, one KV head at a time."""
         tokens, heads, _ = q.shape
         kv_heads = k.shape[1]
         stop = start + tokens
         write_rows(keys[:, start:stop], k.swapaxes(0, 1))
-        write_rows(values[:, start:stop], v.swapaxes(0, 1))
+        if v is None or values is None:
+            past_values = [read_rows(rows[:stop])[:, :value_dim] for rows in keys]
+        else:
+            write_rows(values[:, start:stop], v.swapaxes(0, 1))
+            past_values = [read_rows(rows[:stop]) for rows in values]
         ages = np.arange(start, stop)[:, None] - np.arange(stop)  # (T, S)
         hidden = (ages < 0) | (ages >= (window or stop))
-        out = np.empty((heads, tokens, v.shape[2]), np.float32)
+        out = np.empty((heads, tokens, past_values[0].shape[1]), np.float32)
         group = heads // kv_heads
         for head in range(heads):
             past_keys = read_rows(keys[head // group, :stop])  # (S, D)
@@ -123,7 +128,7 @@ class ReferenceBackend:
             if sinks is not None:
                 scores = np.column_stack([scores, np.full(tokens, sinks[head])])
             shares = _softmax(scores)[:, :stop]
-            out[head] = shares @ read_rows(values[head // group, :stop])
+            out[head] = shares @ past_values[head // group]
         return out.swapaxes(0, 1).reshape(tokens, -1)  # (T, H * D)
 
     def add(self, a: Floats, b: Floats) -> Floats:

@@ -9,14 +9,16 @@ from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
 
-QKNorm = Literal["none", "head", "whole"]
-"""RMS norm of queries and keys: none, over each head, or over all heads together."""
+QKNorm = Literal["none", "head", "head_turned", "whole"]
+"""RMS norm of queries and keys: none, over each head, over each after it was turned to its
+position, or over all heads together."""
 
 
 class Attention:
     """Norm, projections, rotation, attention over the cache, output projection: (T, E) -> (T, E).
 
-    Biases of the projections are used where the file has them.
+    Biases of the projections are used where the file has them. ``window`` is how many positions a
+    token sees, 0 for all; ``sinks`` asks for a score of no value in each head's softmax.
     """
 
     def __init__(
@@ -32,11 +34,16 @@ class Attention:
         rope: Rope,
         rope_style: RopeStyle,
         qk_norm: QKNorm = "none",
+        scale: float | None = None,
+        window: int = 0,
+        sinks: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_dim, self.value_dim = head_dim, value_dim
         self.rope, self.rope_style, self.qk_norm = rope, rope_style, qk_norm
+        self.scale = 1 / math.sqrt(head_dim) if scale is None else scale
+        self.window = window
         queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
         values, attended = num_kv_heads * value_dim, num_heads * value_dim
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
@@ -48,6 +55,7 @@ class Attention:
         self.k_bias = weights.optional_vector("attn_k.bias", pairs)
         self.v_bias = weights.optional_vector("attn_v.bias", values)
         self.output_bias = weights.optional_vector("attn_output.bias", hidden_size)
+        self.sinks = weights.vector("attn_sinks.weight", num_heads) if sinks else None
         if qk_norm != "none":
             whole = qk_norm == "whole"
             self.q_norm = RMSNorm(
@@ -72,6 +80,10 @@ class Attention:
         angles = self.rope(start, len(x))
         q = ops.rope(q, *angles, self.rope_style)
         k = ops.rope(k, *angles, self.rope_style)
+        if self.qk_norm == "head_turned":
+            q, k = self.q_norm(q), self.k_norm(k)
         keys, values = state
-        out = ops.attention(q, k, v, keys, values, start, 1 / math.sqrt(self.head_dim))
+        out = ops.attention(
+            q, k, v, keys, values, start, self.scale, window=self.window, sinks=self.sinks
+        )
         return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)

@@ -5,8 +5,12 @@ from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
+from moestream.models.gpt_oss import GptOss
+from moestream.models.granitemoe import GraniteMoE
+from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.keys import Keys
 from moestream.models.llama import Llama
+from moestream.models.minimax_m2 import MiniMaxM2
 from moestream.models.olmoe import OLMoE
 from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
@@ -16,6 +20,10 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "olmoe": OLMoE,
     "qwen2moe": Qwen2MoE,
     "qwen3moe": Qwen3MoE,
+    "gpt-oss": GptOss,
+    "granitemoe": GraniteMoE,
+    "hunyuan-moe": HunyuanMoE,
+    "minimax-m2": MiniMaxM2,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

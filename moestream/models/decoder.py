@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, Backend, RopeStyle, Routing
+from moestream.backends import Activation, Array, Backend, RopeStyle, Routing
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention, QKNorm
@@ -65,6 +65,7 @@ class Decoder(ABC):
     shared_gate: ClassVar[bool] = False
     own_expert_width: ClassVar[bool] = False
     """Whether routed experts have a width key of their own, or that of dense networks."""
+    activation: ClassVar[Activation] = "silu"
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
 
     def __init__(self, file: GGUFFile, config: ModelConfig, backend: Backend) -> None:
@@ -98,6 +99,19 @@ class Decoder(ABC):
 
     def mixer(self, weights: Weights, index: int) -> Mixer:
         """Build what comes first in a layer."""
+        return self.attention(weights, index)
+
+    def attention(
+        self,
+        weights: Weights,
+        index: int,
+        *,
+        scale: float | None = None,
+        rope: Rope | None = None,
+        window: int = 0,
+        sinks: bool = False,
+    ) -> Attention:
+        """Build a layer's attention."""
         config = self.config
         return Attention(
             weights,
@@ -107,9 +121,12 @@ class Decoder(ABC):
             head_dim=config.head_dim,
             value_dim=config.value_dim,
             eps=config.rms_norm_eps,
-            rope=self.rope,
+            rope=rope or self.rope,
             rope_style=self.rope_style,
             qk_norm=self.qk_norm,
+            scale=scale,
+            window=window,
+            sinks=sinks,
         )
 
     def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
@@ -127,6 +144,7 @@ class Decoder(ABC):
             width=config.intermediate_sizes[index],
             eps=config.rms_norm_eps,
             norm=self.ffn_norm,
+            activation=self.activation,
         )
 
     def moe(self, weights: Weights) -> MoE:
@@ -145,6 +163,7 @@ class Decoder(ABC):
             routing=self.routing(),
             eps=config.rms_norm_eps,
             norm=self.ffn_norm,
+            activation=self.activation,
             shared_width=self.shared_width,
             shared_gate=self.shared_gate,
         )

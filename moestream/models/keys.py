@@ -72,7 +72,7 @@ class Keys:
             )
         return value
 
-    def above(self, limit: int, key: str, default: float) -> float:
+    def above(self, limit: int, key: str, default: float | None = None) -> float:
         """A finite number greater than ``limit``."""
         value = self.number(key, default)
         if value <= limit:
@@ -80,6 +80,20 @@ class Keys:
                 f"{self.file.path}: {self.name(key)} is {value}, expected more than {limit}"
             )
         return value
+
+    def windowed_layers(self, num_layers: int, every: int) -> tuple[bool, ...]:
+        """Which layers see a window: all but each ``every``-th, unless the file says otherwise."""
+        key = "attention.sliding_window_pattern"
+        pattern = self.file.metadata.get(self.name(key))
+        if not isinstance(pattern, list):
+            every = self.count(key, every)
+            return tuple(every == 0 or index % every < every - 1 for index in range(num_layers))
+        if len(pattern) < num_layers:
+            raise ModelFormatError(
+                f"{self.file.path}: {self.name(key)} has {len(pattern)} values, expected one for "
+                f"each of {num_layers} layers"
+            )
+        return tuple(bool(value) for value in pattern[:num_layers])
 
     def flag(self, key: str, default: bool) -> bool:
         """Yes or no."""

@@ -69,10 +69,11 @@ inline void score(const float* const* q, const float* keys, int count, int dim, 
     }
 }
 
-// Scores become exponentials (0 beyond `count`); returns what older results shrink by.
-inline float soften(float* scores, int count, float* maximum, __m256* sum) {
+// Scores become exponentials (0 before `hidden` and beyond `count`); returns what older results shrink by.
+inline float soften(float* scores, int hidden, int count, float* maximum, __m256* sum) {
     const float before = *maximum;
     float largest = before;
+    for (int j = 0; j < hidden; ++j) scores[j] = -std::numeric_limits<float>::infinity();
     for (int j = 0; j < count; ++j) largest = scores[j] > largest ? scores[j] : largest;
     for (int j = count; j < kKeyBlock; ++j) scores[j] = -std::numeric_limits<float>::infinity();
     *maximum = largest;
@@ -89,9 +90,10 @@ inline float soften(float* scores, int count, float* maximum, __m256* sum) {
     return shrink;
 }
 
-// weighted = weighted * shrink + scores @ values, for Q queries and N * 8 coordinates.
+// weighted = weighted * shrink + scores @ values (stride floats apart), for Q queries and N * 8 coordinates.
 template <int Q, int N>
-inline void accumulate(const float* scores, const float* values, int count, int dim,
+inline void accumulate(const float* scores, const float* values, int count, int stride,
+                       int dim,
                        const float* shrink, float* weighted) {
     __m256 acc[Q][N];
     for (int i = 0; i < Q; ++i) {
@@ -102,7 +104,7 @@ inline void accumulate(const float* scores, const float* values, int count, int 
     }
     for (int j = 0; j < count; ++j) {
         for (int n = 0; n < N; ++n) {
-            const __m256 value = _mm256_loadu_ps(values + j * dim + n * 8);
+            const __m256 value = _mm256_loadu_ps(values + j * stride + n * 8);
             for (int i = 0; i < Q; ++i) {
                 const __m256 weight = _mm256_set1_ps(scores[i * kKeyBlock + j]);
                 acc[i][n] = _mm256_fmadd_ps(weight, value, acc[i][n]);
@@ -115,14 +117,15 @@ inline void accumulate(const float* scores, const float* values, int count, int 
 }
 
 template <int Q>
-inline void accumulate_all(const float* scores, const float* values, int count, int dim,
+inline void accumulate_all(const float* scores, const float* values, int count, int stride,
+                       int dim,
                            const float* shrink, float* weighted) {
     int c = 0;
     for (; c + 32 <= dim; c += 32) {
-        accumulate<Q, 4>(scores, values + c, count, dim, shrink, weighted + c);
+        accumulate<Q, 4>(scores, values + c, count, stride, dim, shrink, weighted + c);
     }
     for (; c < dim; c += 8) {
-        accumulate<Q, 1>(scores, values + c, count, dim, shrink, weighted + c);
+        accumulate<Q, 1>(scores, values + c, count, stride, dim, shrink, weighted + c);
     }
 }
 
@@ -133,7 +136,7 @@ class TileRun {
             tile.maximum[i] = -std::numeric_limits<float>::infinity();
             sums_[i] = _mm256_setzero_ps();
         }
-        std::memset(tile.weighted, 0, sizeof(float) * tile.queries * tile.dim);
+        std::memset(tile.weighted, 0, sizeof(float) * tile.queries * tile.value_dim);
     }
 
     void run() {
@@ -142,21 +145,14 @@ class TileRun {
     }
 
   private:
-    // Positions of the block at `start` that query i may see.
-    int seen(int i, int start) const {
-        const int end = tile_.end < tile_.visible[i] ? tile_.end : tile_.visible[i];
-        const int count = end - start;
-        return count < 0 ? 0 : count < kKeyBlock ? count : kKeyBlock;
-    }
-
     // Call body<2> on pairs of queries that see the same positions, body<1> on the others.
     template <class Pair, class Single>
     void each(int start, const Pair& pair, const Single& single) const {
         for (int i = 0; i < tile_.queries;) {
-            const int count = seen(i, start);
+            const int count = tile_.seen(i, start);
             if (count == 0) {
                 ++i;
-            } else if (i + 1 < tile_.queries && seen(i + 1, start) == count) {
+            } else if (i + 1 < tile_.queries && tile_.seen(i + 1, start) == count) {
                 pair(i, count);
                 i += 2;
             } else {
@@ -181,19 +177,21 @@ class TileRun {
                  score<1>(t.q + i, keys, count, t.dim, t.scale, scores + i * kKeyBlock);
              });
         for (int i = 0; i < t.queries; ++i) {
-            const int count = seen(i, start);
+            const int count = tile_.seen(i, start);
             if (count == 0) continue;
-            shrink[i] = soften(scores + i * kKeyBlock, count, &t.maximum[i], &sums_[i]);
+            shrink[i] = soften(scores + i * kKeyBlock, t.hidden(i, start), count, &t.maximum[i], &sums_[i]);
         }
-        const float* values = block_floats(t.values, start, rows, t.dim, floats);
+        const float* values = t.values.data == nullptr
+                                  ? keys
+                                  : block_floats(t.values, start, rows, t.value_dim, floats);
         each(start,
              [&](int i, int count) {
-                 accumulate_all<2>(scores + i * kKeyBlock, values, count, t.dim, shrink + i,
-                                   t.weighted + static_cast<size_t>(i) * t.dim);
+                 accumulate_all<2>(scores + i * kKeyBlock, values, count, t.value_stride(), t.value_dim, shrink + i,
+                                   t.weighted + static_cast<size_t>(i) * t.value_dim);
              },
              [&](int i, int count) {
-                 accumulate_all<1>(scores + i * kKeyBlock, values, count, t.dim, shrink + i,
-                                   t.weighted + static_cast<size_t>(i) * t.dim);
+                 accumulate_all<1>(scores + i * kKeyBlock, values, count, t.value_stride(), t.value_dim, shrink + i,
+                                   t.weighted + static_cast<size_t>(i) * t.value_dim);
              });
     }
 

@@ -1,4 +1,10 @@
 // The Python face of what works on each token or number alone: norms, rotation, sums, routing.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <optional>
+#include <string>
+
 #include "bind.h"
 #include "checks.h"
 
@@ -47,29 +53,45 @@ void call_add(Context& context, const Floats& a, const Floats& b, const FloatsOu
     add(context, a.data(), b.data(), a.size(), out.data());
 }
 
-void call_swiglu(Context& context, const Floats& gate, const Floats& up, const FloatsOut& out) {
+void call_glu(Context& context, const Floats& gate, const Floats& up,
+              const std::string& activation, const FloatsOut& out) {
     check_same_shape("gate", gate, gate);
     check_same_shape("up", up, gate);
     check_same_shape("out", out, gate);
+    const Activation kind = checked_activation(activation);
     Running running(context);
-    swiglu(context, gate.data(), up.data(), gate.size(), out.data());
+    glu(context, kind, gate.data(), up.data(), gate.size(), out.data());
 }
 
-void call_route(Context& context, const Floats& logits, bool normalise,
-                const IntsOut& ids, const FloatsOut& weights) {
+void call_route(Context& context, const Floats& logits, bool normalise, const std::string& gating,
+                float scale, int64_t groups, int64_t groups_used,
+                const std::optional<Floats>& bias, const IntsOut& ids, const FloatsOut& weights) {
     check_shape("logits", logits, {-1, -1});
-    const auto tokens = static_cast<int64_t>(logits.shape(0));
+    const auto tokens = static_cast<int64_t>(logits.shape(0)),
+               experts = static_cast<int64_t>(logits.shape(1));
     check_shape("ids", ids, {tokens, -1});
-    check_shape("weights", weights, {tokens, static_cast<int64_t>(ids.shape(1))});
-    if (ids.shape(1) == 0 || ids.shape(1) > logits.shape(1)) {
-        fail("cannot choose " + std::to_string(ids.shape(1)) + " of " +
-             std::to_string(logits.shape(1)) + " experts");
+    const auto k = static_cast<int64_t>(ids.shape(1));
+    check_shape("weights", weights, {tokens, k});
+    if (bias.has_value()) check_shape("bias", *bias, {experts});
+    if (groups < 1 || experts % groups != 0 || groups_used < 1 || groups_used > groups) {
+        fail("cannot use " + std::to_string(groups_used) + " of " + std::to_string(groups) +
+             " groups of " + std::to_string(experts) + " experts");
     }
-    const int count = checked_int("tokens", logits.shape(0)),
-              experts = checked_int("experts", logits.shape(1)),
-              k = checked_int("experts a token", ids.shape(1));
+    if (k == 0 || k > experts / groups * groups_used) {
+        fail("cannot choose " + std::to_string(k) + " of " +
+             std::to_string(experts / groups * groups_used) + " experts");
+    }
+    const RoutingRule rule{checked_int("experts", experts),
+                           checked_int("experts a token", k),
+                           normalise,
+                           checked_gating(gating),
+                           scale,
+                           static_cast<int>(groups),
+                           static_cast<int>(groups_used),
+                           bias.has_value() ? bias->data() : nullptr};
     Running running(context);
-    route(context, logits.data(), count, experts, k, normalise, ids.data(), weights.data());
+    route(context, logits.data(), checked_int("tokens", tokens), rule, ids.data(),
+          weights.data());
 }
 
 }  // namespace
@@ -83,9 +105,10 @@ void bind_elementwise(nb::class_<Context>& context) {
              arg("sin").noconvert(), arg("interleaved"), arg("out").noconvert())
         .def("add", &call_add, arg("a").noconvert(), arg("b").noconvert(),
              arg("out").noconvert())
-        .def("swiglu", &call_swiglu, arg("gate").noconvert(), arg("up").noconvert(),
+        .def("glu", &call_glu, arg("gate").noconvert(), arg("up").noconvert(), arg("activation"),
              arg("out").noconvert())
-        .def("route", &call_route, arg("logits").noconvert(), arg("normalise"),
+        .def("route", &call_route, arg("logits").noconvert(), arg("normalise"), arg("gating"),
+             arg("scale"), arg("groups"), arg("groups_used"), arg("bias").noconvert().none(),
              arg("ids").noconvert(), arg("weights").noconvert());
 }
 

@@ -1,9 +1,13 @@
 // The Python face of routed experts: where they lie, and running those that were chosen.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "bind.h"
 #include "checks.h"
@@ -16,6 +20,7 @@ struct MappedExperts {
     ExpertSet set;
     int count = 0;
     Bytes arrays[3];
+    std::optional<Floats> biases[3];
     Addresses addresses;  // of streamed experts, which have no arrays
 };
 
@@ -37,6 +42,22 @@ ExpertMatrices expert_matrices(const char* name, const Bytes& data, int type_num
     experts.first.row_bytes = static_cast<size_t>(data.stride(1));
     experts.expert_bytes = static_cast<size_t>(data.stride(0));
     return experts;
+}
+
+// Biases (experts, rows) of the three matrices: all or none.
+void set_biases(MappedExperts& experts, const std::optional<Floats>& gate,
+                const std::optional<Floats>& up, const std::optional<Floats>& down) {
+    if (gate.has_value() != up.has_value() || up.has_value() != down.has_value()) {
+        fail("biases of gate, up and down go together: all or none");
+    }
+    if (!gate.has_value()) return;
+    check_shape("gate_bias", *gate, {experts.count, experts.set.gate.first.rows});
+    check_shape("up_bias", *up, {experts.count, experts.set.up.first.rows});
+    check_shape("down_bias", *down, {experts.count, experts.set.down.first.rows});
+    experts.biases[0] = gate, experts.biases[1] = up, experts.biases[2] = down;
+    experts.set.gate_bias = gate->data();
+    experts.set.up_bias = up->data();
+    experts.set.down_bias = down->data();
 }
 
 std::unique_ptr<MappedExperts> make_experts(const Bytes& gate, int gate_type, const Bytes& up,
@@ -65,6 +86,7 @@ std::unique_ptr<MappedExperts> make_streamed(const MappedExperts& mapped,
     experts->set = mapped.set;
     experts->count = mapped.count;
     experts->addresses = addresses;
+    std::copy_n(mapped.biases, 3, experts->biases);
     ExpertMatrices* parts[] = {&experts->set.gate, &experts->set.up, &experts->set.down};
     for (int part = 0; part < 3; ++part) {
         Matrix& first = parts[part]->first;
@@ -166,12 +188,18 @@ void bind_experts(nb::module_& m, nb::class_<Context>& context) {
     nb::class_<MappedExperts>(m, "Experts")
         .def("__init__",
              [](MappedExperts* self, const Bytes& gate, int gate_type, const Bytes& up,
-                int up_type, const Bytes& down, int down_type) {
-                 new (self) MappedExperts(
-                     std::move(*make_experts(gate, gate_type, up, up_type, down, down_type)));
+                int up_type, const Bytes& down, int down_type, const std::string& activation,
+                const std::optional<Floats>& gate_bias, const std::optional<Floats>& up_bias,
+                const std::optional<Floats>& down_bias) {
+                 auto made = make_experts(gate, gate_type, up, up_type, down, down_type);
+                 made->set.activation = checked_activation(activation);
+                 set_biases(*made, gate_bias, up_bias, down_bias);
+                 new (self) MappedExperts(std::move(*made));
              },
              arg("gate").noconvert(), arg("gate_type"), arg("up").noconvert(), arg("up_type"),
-             arg("down").noconvert(), arg("down_type"))
+             arg("down").noconvert(), arg("down_type"), arg("activation") = "silu",
+             arg("gate_bias").noconvert() = nb::none(), arg("up_bias").noconvert() = nb::none(),
+             arg("down_bias").noconvert() = nb::none())
         .def("streamed", &make_streamed, arg("addresses").noconvert());
     context
         .def("moe_ffn", &call_moe_ffn, arg("x").noconvert(), arg("experts"),

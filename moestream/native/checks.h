@@ -71,6 +71,21 @@ void check_same_shape(const char* name, const Array& array, const Floats& like) 
     }
 }
 
+// As named in moestream/backends/base.py.
+inline Activation checked_activation(const std::string& name) {
+    if (name == "silu") return Activation::Silu;
+    if (name == "gelu") return Activation::Gelu;
+    if (name == "swiglu_oai") return Activation::SwigluOai;
+    fail("activation " + name + " is not known, expected silu, gelu or swiglu_oai");
+}
+
+inline Gating checked_gating(const std::string& name) {
+    if (name == "softmax") return Gating::Softmax;
+    if (name == "sigmoid") return Gating::Sigmoid;
+    if (name == "softmax_of_chosen") return Gating::SoftmaxOfChosen;
+    fail("gating " + name + " is not known, expected softmax, sigmoid or softmax_of_chosen");
+}
+
 inline int checked_type(int number) {
     const int index = type_index(number);
     if (index < 0) fail("GGML type " + std::to_string(number) + " has no native kernel");

@@ -50,9 +50,18 @@ struct ExpertMatrices {
     }
 };
 
+// What a gate passes through before it scales `up`: silu(g) * u, gelu(g) * u (by tanh), or
+// g * sigmoid(1.702 g) * (u + 1) with g at most 7 and u within -7 to 7.
+enum class Activation { Silu, Gelu, SwigluOai };
+
 // A layer's routed experts.
 struct ExpertSet {
     ExpertMatrices gate, up, down;
+    Activation activation = Activation::Silu;
+    // (experts, F) twice and (experts, E), or all null.
+    const float* gate_bias = nullptr;
+    const float* up_bias = nullptr;
+    const float* down_bias = nullptr;
 };
 
 // Which experts each token goes to.
@@ -60,6 +69,18 @@ struct Routing {
     const int32_t* ids;  // (tokens, slots)
     int tokens;
     int slots;
+};
+
+enum class Gating { Softmax, Sigmoid, SoftmaxOfChosen };
+
+// How experts are chosen and weighed; see Routing in backends/base.py.
+struct RoutingRule {
+    int experts, k;
+    bool normalise;
+    Gating gating;
+    float scale;
+    int groups, groups_used;
+    const float* bias;  // (experts,), added to what is chosen by; or null
 };
 
 // An input in the forms that different weight types read, each made when first asked for.
@@ -110,13 +131,16 @@ void sum_slots(Context&, const float* outputs, const float* weights, int tokens,
                int columns, float* out);
 
 struct AttentionShape {
-    int tokens, heads, kv_heads, dim;
+    int tokens, heads, kv_heads, dim, value_dim;
     int positions;  // of the cache buffers
     int start;
     float scale;
+    int window;                 // positions that a token sees; 0: all
+    const float* sinks;         // (heads,), scores of a position without a value; or null
     Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
 };
 
+// `v` and `values` are null where a position's values are the first value_dim of its keys.
 void attention(Context&, const AttentionShape&, const float* q, const float* k, const float* v,
                uint8_t* keys, uint8_t* values, float* out);
 
@@ -130,9 +154,11 @@ void rms_norm(Context&, const float* x, int rows, int columns, const float* weig
 void rope(Context&, const float* x, int tokens, int heads, int dim, const float* cos,
           const float* sin, int half, bool interleaved, float* out);
 void add(Context&, const float* a, const float* b, size_t count, float* out);
-void swiglu(Context&, const float* gate, const float* up, size_t count, float* out);
-void route(Context&, const float* logits, int tokens, int experts, int k, bool normalise,
-           int32_t* ids, float* weights);
+void glu(Context&, Activation, const float* gate, const float* up, size_t count, float* out);
+// The same on this thread.
+void glu_row(const Kernels&, Activation, const float* gate, const float* up, int count, float* out);
+void route(Context&, const float* logits, int tokens, const RoutingRule& rule, int32_t* ids,
+           float* weights);
 
 // Bytes a second that all threads together read from memory.
 double read_bandwidth(Context&, size_t bytes, int repeats);

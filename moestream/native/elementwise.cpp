@@ -1,8 +1,7 @@
-// The operations between the products: norms, rotation, routing, embedding rows.
+// The operations between the products: norms, rotation, embedding rows.
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <limits>
 
 #include "block_decode.h"
 #include "context.h"
@@ -10,10 +9,6 @@
 namespace moestream {
 namespace {
 
-// Smallest normal float16: keeps the normalisation of router weights from dividing by zero.
-constexpr float kMinWeightSum = 6.103515625e-5f;
-// In place of the probability of an expert that has been chosen.
-constexpr float kTaken = -1.0f;
 // Floats that one task of an elementwise loop handles; less than two are not worth a thread.
 constexpr size_t kChunk = 16384;
 
@@ -69,34 +64,6 @@ void rotate_head(const float* x, const float* cos, const float* sin, int half, b
     }
 }
 
-void route_token(const Kernels& kernels, const float* logits, int experts, int k, bool normalise,
-                 float* probabilities, int32_t* ids, float* weights) {
-    const float largest = *std::max_element(logits, logits + experts);
-    kernels.exponentials(logits, experts, largest, probabilities);
-    float total = 0.0f;
-    for (int i = 0; i < experts; ++i) total += probabilities[i];
-    for (int i = 0; i < experts; ++i) probabilities[i] /= total;
-    float sum = 0.0f;
-    for (int slot = 0; slot < k; ++slot) {
-        // The lowest id among equals, and among what is left when only NaN is left.
-        int best = -1;
-        for (int i = 0; i < experts; ++i) {
-            const float p = probabilities[i];
-            if (p == kTaken) continue;
-            const bool is_number = p == p;
-            const bool better = best < 0 || p > probabilities[best] ||
-                                (is_number && probabilities[best] != probabilities[best]);
-            if (better) best = i;
-        }
-        ids[slot] = best;
-        weights[slot] = probabilities[best];
-        sum += weights[slot];
-        probabilities[best] = kTaken;
-    }
-    const float divisor = normalise ? (sum < kMinWeightSum ? kMinWeightSum : sum) : 1.0f;
-    for (int slot = 0; slot < k; ++slot) weights[slot] = weights[slot] / divisor;
-}
-
 }  // namespace
 
 void embed(Context& context, const Matrix& table, const int32_t* tokens, int count, float* out) {
@@ -140,26 +107,6 @@ void rope(Context& context, const float* x, int tokens, int heads, int dim, cons
 void add(Context& context, const float* a, const float* b, size_t count, float* out) {
     in_chunks(context, count, [&](size_t first, size_t n) {
         for (size_t i = first; i < first + n; ++i) out[i] = a[i] + b[i];
-    });
-}
-
-void swiglu(Context& context, const float* gate, const float* up, size_t count, float* out) {
-    in_chunks(context, count, [&](size_t first, size_t n) {
-        context.kernels.swiglu(gate + first, up + first, static_cast<int>(n), out + first);
-    });
-}
-
-void route(Context& context, const float* logits, int tokens, int experts, int k, bool normalise,
-           int32_t* ids, float* weights) {
-    context.reserve_scratch(sizeof(float) * experts);
-    const int step = 16;
-    context.pool.parallel_for((tokens + step - 1) / step, [&](int task, int thread) {
-        for (int token = task * step; token < std::min(tokens, (task + 1) * step); ++token) {
-            const size_t at = static_cast<size_t>(token) * k;
-            route_token(context.kernels, logits + static_cast<size_t>(token) * experts, experts, k,
-                        normalise, context.scratch[thread].get<float>(0), ids + at,
-                        weights + at);
-        }
     });
 }
 

@@ -79,7 +79,7 @@ class ExpertRun {
         context.reserve_scratch(panel_bytes_ + 2 * sizeof(float) * most_ * kPanelRows);
     }
 
-    // hidden (pairs in group order, F) = silu(gate(x)) * up(x).
+    // hidden (pairs in group order, F) = act(gate(x)) * up(x).
     void gate_and_up(const InputRows& gate_in, const InputRows& up_in, float* hidden) {
         const int width = experts_.gate.first.rows;
         each_panel(width, [&](Place at, Place next, int thread) {
@@ -89,10 +89,14 @@ class ExpertRun {
             const int rows = std::min(kPanelRows, width - at.row);
             multiply(experts_.gate, at, next, gate_in, scratch.panel, scratch.gate);
             multiply(experts_.up, at, next, up_in, scratch.panel, scratch.up);
+            const int expert = groups_.experts[at.group];
             for (int t = 0; t < tokens; ++t) {
-                context_.kernels.swiglu(scratch.gate + t * kPanelRows, scratch.up + t * kPanelRows,
-                                        rows,
-                                        hidden + static_cast<size_t>(begin + t) * width + at.row);
+                float* gate = scratch.gate + t * kPanelRows;
+                float* up = scratch.up + t * kPanelRows;
+                add_bias(experts_.gate_bias, expert, width, at.row, rows, gate);
+                add_bias(experts_.up_bias, expert, width, at.row, rows, up);
+                glu_row(context_.kernels, experts_.activation, gate, up, rows,
+                        hidden + static_cast<size_t>(begin + t) * width + at.row);
             }
         });
     }
@@ -107,10 +111,23 @@ class ExpertRun {
             panel.out = outputs + at.row;
             panel.out_stride = width;
             context_.kernels.matmul[experts_.down.first.type](panel);
+            for (int t = 0; t < panel.tokens; ++t) {
+                float* out = panel.out + static_cast<size_t>(panel.out_rows[t]) * width;
+                add_bias(experts_.down_bias, groups_.experts[at.group], width, at.row, panel.rows,
+                         out);
+            }
         });
     }
 
   private:
+    // To `rows` outputs of one token, from row `first` on of an expert's `width`.
+    static void add_bias(const float* biases, int expert, int width, int first, int rows,
+                         float* out) {
+        if (biases == nullptr) return;
+        const float* bias = biases + static_cast<size_t>(expert) * width + first;
+        for (int i = 0; i < rows; ++i) out[i] += bias[i];
+    }
+
     template <class Body>
     void each_panel(int rows, const Body& body) {
         const int groups = static_cast<int>(groups_.experts.size());

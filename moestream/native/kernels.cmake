@@ -1,6 +1,7 @@
 # The sources apart from the Python face, and each instruction set's flags for its own unit alone:
 # one binary runs on every machine of its architecture, so there is no -march=native here.
 set(MOESTREAM_SOURCES
+    activation.cpp
     attention.cpp
     dispatch.cpp
     elementwise.cpp
@@ -8,6 +9,7 @@ set(MOESTREAM_SOURCES
     kernels_scalar.cpp
     linear.cpp
     packing.cpp
+    routing.cpp
     threads.cpp)
 set(MOESTREAM_DEFINITIONS)
 # No fused multiply-adds but those that are written: all instruction sets give the same bits.

@@ -155,14 +155,14 @@ const float* block_floats(const CacheRows& rows, int start, int count, int dim, 
 }
 
 void attend_query(const AttentionTile& tile, int query) {
-    const int dim = tile.dim;
-    const int end = std::min(tile.end, tile.visible[query]);
+    const int dim = tile.dim, value_dim = tile.value_dim, stride = tile.value_stride();
     float maximum = -std::numeric_limits<float>::infinity();
     float sum_lane[8] = {};
-    float* weighted = tile.weighted + static_cast<size_t>(query) * dim;
-    std::fill_n(weighted, dim, 0.0f);
-    for (int start = tile.begin; start < end; start += kKeyBlock) {
-        const int count = std::min(kKeyBlock, end - start);
+    float* weighted = tile.weighted + static_cast<size_t>(query) * value_dim;
+    std::fill_n(weighted, value_dim, 0.0f);
+    for (int start = tile.begin; start < tile.end; start += kKeyBlock) {
+        const int count = tile.seen(query, start), hidden = tile.hidden(query, start);
+        if (count == 0) continue;
         const float* keys = block_floats(tile.keys, start, count, dim, tile.scratch);
         float scores[kKeyBlock];
         float largest = maximum;
@@ -172,18 +172,21 @@ void attend_query(const AttentionTile& tile, int query) {
                 lanes[i % 8] = std::fma(tile.q[query][i], keys[j * dim + i], lanes[i % 8]);
             }
             scores[j] = sum_lanes(lanes) * tile.scale;
+            if (j < hidden) scores[j] = -std::numeric_limits<float>::infinity();
             largest = scores[j] > largest ? scores[j] : largest;
         }
         const float shrink = maximum == largest ? 1.0f : exp_lane(maximum - largest);
         maximum = largest;
         for (int j = 0; j < 8; ++j) sum_lane[j] *= shrink;
-        for (int i = 0; i < dim; ++i) weighted[i] *= shrink;
-        const float* values = block_floats(tile.values, start, count, dim, tile.scratch);
+        for (int i = 0; i < value_dim; ++i) weighted[i] *= shrink;
+        const float* values = tile.values.data == nullptr
+                                  ? keys
+                                  : block_floats(tile.values, start, count, value_dim, tile.scratch);
         for (int j = 0; j < count; ++j) {
             const float weight = exp_lane(scores[j] - maximum);
             sum_lane[j % 8] += weight;
-            for (int i = 0; i < dim; ++i) {
-                weighted[i] = std::fma(weight, values[j * dim + i], weighted[i]);
+            for (int i = 0; i < value_dim; ++i) {
+                weighted[i] = std::fma(weight, values[j * stride + i], weighted[i]);
             }
         }
     }

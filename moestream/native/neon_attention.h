@@ -71,10 +71,11 @@ template <int Q>
     }
 }
 
-// Scores become exponentials (0 beyond `count`); returns what older results shrink by.
-inline float soften(float* scores, int count, float* maximum, float32x4_t* sum) {
+// Scores become exponentials (0 before `hidden` and beyond `count`); returns what older results shrink by.
+inline float soften(float* scores, int hidden, int count, float* maximum, float32x4_t* sum) {
     const float before = *maximum;
     float largest = before;
+    for (int j = 0; j < hidden; ++j) scores[j] = -std::numeric_limits<float>::infinity();
     for (int j = 0; j < count; ++j) largest = scores[j] > largest ? scores[j] : largest;
     for (int j = count; j < kKeyBlock; ++j) scores[j] = -std::numeric_limits<float>::infinity();
     *maximum = largest;
@@ -92,9 +93,10 @@ inline float soften(float* scores, int count, float* maximum, float32x4_t* sum) 
     return shrink;
 }
 
-// weighted = weighted * shrink + scores @ values, for Q queries and N * 4 coordinates.
+// weighted = weighted * shrink + scores @ values (stride floats apart), for Q queries and N * 4 coordinates.
 template <int Q, int N>
-[[gnu::flatten]] inline void accumulate(const float* scores, const float* values, int count, int dim,
+[[gnu::flatten]] inline void accumulate(const float* scores, const float* values, int count, int stride,
+                       int dim,
                        const float* shrink, float* weighted) {
     float32x4_t acc[Q][N];
     unroll<Q * N>([&](auto k) {
@@ -103,7 +105,7 @@ template <int Q, int N>
     });
     for (int j = 0; j < count; ++j) {
         unroll<N>([&](auto n) {
-            const float32x4_t value = vld1q_f32(values + j * dim + n * 4);
+            const float32x4_t value = vld1q_f32(values + j * stride + n * 4);
             unroll<Q>([&](auto i) {
                 acc[i][n] = vfmaq_n_f32(acc[i][n], value, scores[i * kKeyBlock + j]);
             });
@@ -116,14 +118,15 @@ template <int Q, int N>
 }
 
 template <int Q>
-inline void accumulate_all(const float* scores, const float* values, int count, int dim,
+inline void accumulate_all(const float* scores, const float* values, int count, int stride,
+                       int dim,
                            const float* shrink, float* weighted) {
     int c = 0;
     for (; c + 32 <= dim; c += 32) {
-        accumulate<Q, 8>(scores, values + c, count, dim, shrink, weighted + c);
+        accumulate<Q, 8>(scores, values + c, count, stride, dim, shrink, weighted + c);
     }
     for (; c < dim; c += 8) {
-        accumulate<Q, 2>(scores, values + c, count, dim, shrink, weighted + c);
+        accumulate<Q, 2>(scores, values + c, count, stride, dim, shrink, weighted + c);
     }
 }
 
@@ -134,7 +137,7 @@ class TileRun {
             tile.maximum[i] = -std::numeric_limits<float>::infinity();
             sums_[i][0] = sums_[i][1] = vdupq_n_f32(0.0f);
         }
-        std::memset(tile.weighted, 0, sizeof(float) * tile.queries * tile.dim);
+        std::memset(tile.weighted, 0, sizeof(float) * tile.queries * tile.value_dim);
     }
 
     void run() {
@@ -143,22 +146,15 @@ class TileRun {
     }
 
   private:
-    // Positions of the block at `start` that query i may see.
-    int seen(int i, int start) const {
-        const int end = tile_.end < tile_.visible[i] ? tile_.end : tile_.visible[i];
-        const int count = end - start;
-        return count < 0 ? 0 : count < kKeyBlock ? count : kKeyBlock;
-    }
-
     // Call body(2, ...) on pairs of queries that see the same positions, body(1, ...) on the
     // others, the number being a constant.
     template <class Body>
     void each(int start, const Body& body) const {
         for (int i = 0; i < tile_.queries;) {
-            const int count = seen(i, start);
+            const int count = tile_.seen(i, start);
             if (count == 0) {
                 ++i;
-            } else if (i + 1 < tile_.queries && seen(i + 1, start) == count) {
+            } else if (i + 1 < tile_.queries && tile_.seen(i + 1, start) == count) {
                 body(std::integral_constant<int, 2>{}, i, count);
                 i += 2;
             } else {
@@ -179,14 +175,16 @@ class TileRun {
             score<queries>(t.q + i, keys, count, t.dim, t.scale, scores + i * kKeyBlock);
         });
         for (int i = 0; i < t.queries; ++i) {
-            const int count = seen(i, start);
+            const int count = tile_.seen(i, start);
             if (count == 0) continue;
-            shrink[i] = soften(scores + i * kKeyBlock, count, &t.maximum[i], sums_[i]);
+            shrink[i] = soften(scores + i * kKeyBlock, t.hidden(i, start), count, &t.maximum[i], sums_[i]);
         }
-        const float* values = block_floats(t.values, start, rows, t.dim, floats);
+        const float* values = t.values.data == nullptr
+                                  ? keys
+                                  : block_floats(t.values, start, rows, t.value_dim, floats);
         each(start, [&](auto queries, int i, int count) {
-            accumulate_all<queries>(scores + i * kKeyBlock, values, count, t.dim, shrink + i,
-                                    t.weighted + static_cast<size_t>(i) * t.dim);
+            accumulate_all<queries>(scores + i * kKeyBlock, values, count, t.value_stride(), t.value_dim, shrink + i,
+                                    t.weighted + static_cast<size_t>(i) * t.value_dim);
         });
     }
 
@@ -196,7 +194,7 @@ class TileRun {
 
 void attend(const AttentionTile& tile) {
     // No model has heads of other sizes; the scalar kernel takes them as they are.
-    if (tile.dim % 8 != 0) return kScalarKernels.attend(tile);
+    if (tile.dim % 8 != 0 || tile.value_dim % 8 != 0) return kScalarKernels.attend(tile);
     TileRun(tile).run();
 }
 

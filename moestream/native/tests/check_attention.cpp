@@ -20,6 +20,11 @@ struct Case {
     int dim, queries, begin, end;
     Type cache;
     Style style;
+    int value_dim = 0;      // 0: as the keys
+    bool in_keys = false;   // values are the first of the keys
+    bool windowed = false;  // some of the first positions are hidden
+
+    int values() const { return value_dim == 0 ? dim : value_dim; }
 };
 
 class Tile {
@@ -27,31 +32,34 @@ class Tile {
     Tile(const Case& c, Random& random)
         : case_(c),
           q_(floats(random, c.style, static_cast<size_t>(c.queries) * c.dim)),
-          cache_{Guarded<uint8_t>(cache_bytes()), Guarded<uint8_t>(cache_bytes())} {
-        for (Guarded<uint8_t>& cache : cache_) {
-            fill(cache.data(), floats(random, c.style, cached()), random);
-        }
+          cache_{Guarded<uint8_t>(cache_bytes(c.dim)), Guarded<uint8_t>(cache_bytes(c.values()))} {
+        fill(cache_[0].data(), floats(random, c.style, cached(c.dim)), random);
+        fill(cache_[1].data(), floats(random, c.style, cached(c.values())), random);
         // From one that sees nothing to one that sees all; neighbours often see the same.
         for (int i = 0; i < c.queries; ++i) {
             visible_[i] = i > 0 && random.below(2) == 0
                               ? visible_[i - 1]
                               : std::max(0, c.begin - 1) + random.below(c.end - c.begin + 3);
+            first_[i] = c.windowed ? random.below(visible_[i] + 1) : 0;
         }
     }
 
     Result run(const Kernels& kernels) const {
-        Result result(case_.queries, case_.dim);
-        const Guarded<float> scratch(attention_scratch_floats(case_.dim));
+        Result result(case_.queries, case_.values());
+        const Guarded<float> scratch(
+            attention_scratch_floats(std::max(case_.dim, case_.values())));
         AttentionTile tile{};
         tile.queries = case_.queries;
         for (int i = 0; i < case_.queries; ++i) {
             tile.q[i] = q_.data() + static_cast<size_t>(i) * case_.dim;
+            tile.first[i] = first_[i];
             tile.visible[i] = visible_[i];
         }
         tile.dim = case_.dim;
+        tile.value_dim = case_.values();
         tile.scale = 0.125f;
         tile.keys = {case_.cache, cache_[0].data()};
-        tile.values = {case_.cache, cache_[1].data()};
+        if (!case_.in_keys) tile.values = {case_.cache, cache_[1].data()};
         tile.begin = case_.begin;
         tile.end = case_.end;
         tile.maximum = result.maximum.data();
@@ -63,12 +71,12 @@ class Tile {
     }
 
   private:
-    size_t cached() const { return static_cast<size_t>(case_.end) * case_.dim; }
-    size_t cache_bytes() const { return case_.end * cache_row_bytes(case_.cache, case_.dim); }
+    size_t cached(int dim) const { return static_cast<size_t>(case_.end) * dim; }
+    size_t cache_bytes(int dim) const { return case_.end * cache_row_bytes(case_.cache, dim); }
 
     // Values as the cache's type holds them; of Q8_0, every 32nd as a scale of random codes.
     void fill(uint8_t* cache, const Guarded<float>& values, Random& random) const {
-        for (size_t i = 0; i < cached(); ++i) {
+        for (size_t i = 0; i < values.size(); ++i) {
             if (case_.cache == Type::F32) {
                 std::memcpy(cache + 4 * i, &values[i], 4);
             } else if (case_.cache == Type::F16 || i % 32 == 0) {
@@ -84,7 +92,7 @@ class Tile {
     Case case_;
     Guarded<float> q_;
     Guarded<uint8_t> cache_[2];
-    int visible_[kTileQueries];
+    int first_[kTileQueries], visible_[kTileQueries];
 };
 
 void check_case(const Kernels& kernels, const Case& c, Random& random) {
@@ -121,6 +129,12 @@ void check_attention(const Kernels& kernels) {
             }
         }
         check_case(kernels, {64, 32, 0, kSplitPositions, cache, Style::Normal}, random);
+        for (const bool windowed : {false, true}) {
+            check_case(kernels, {64, 9, 32, 130, cache, Style::Normal, 0, false, windowed}, random);
+            check_case(kernels, {192, 5, 0, 70, cache, Style::Normal, 128, false, windowed}, random);
+            check_case(kernels, {64, 3, 0, 90, cache, Style::Normal, 96, false, windowed}, random);
+            check_case(kernels, {576, 16, 0, 99, cache, Style::Normal, 512, true, windowed}, random);
+        }
     }
 }
 
