@@ -1,7 +1,7 @@
 """Golden models of mixtures with plain attention: gpt-oss, Granite, Hunyuan and MiniMax.
 
 Three layers each, grouped queries, heads that do not follow from the hidden size, eight experts of
-which two or three run; what an architecture has besides is in its own function of keys and of tensors.
+which two or three run; what an architecture has besides is in its functions of keys and tensors.
 """
 
 from __future__ import annotations
