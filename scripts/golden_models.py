@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import golden_ernie4_5_moe
+import golden_gemma4
+import golden_phimoe
 import gguf
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
 
@@ -93,6 +96,9 @@ MODELS: tuple[Model, ...] = (
     GoldenModel("llama-k", "llama", 16, K_TYPES, **WIDE),
     GoldenModel("llama-i", "llama", 17, I_TYPES, **WIDE),
     GoldenModel("mixtral-k", "llama", 109, ("Q4_K", "Q6_K", "Q5_K"), layers=1, experts=3, **WIDE),
+    *golden_gemma4.MODELS,
+    *golden_phimoe.MODELS,
+    *golden_ernie4_5_moe.MODELS,
 )
 
 

@@ -18,6 +18,7 @@ import psutil
 
 from moestream import __version__
 from moestream.backends.cpu import CpuBackend
+from moestream.experts.store import is_expert_weight
 from moestream.folders import cache_dir
 from moestream.forecast import calibration
 from moestream.gguf import GGUFFile
@@ -116,7 +117,7 @@ def save_machine(path: Path, machine: Machine) -> None:
 
 
 def _disk(machine: Machine, file: GGUFFile, step: Callable[[str], None]) -> Disk | None:
-    if not any("_exps." in name for name in file.tensors):
+    if not any(map(is_expert_weight, file.tensors)):
         return None
     key = f"device {file.statuses[0].st_dev}"
     if key not in machine.disks:

@@ -5,9 +5,12 @@ from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
+from moestream.models.ernie4_5_moe import Ernie45MoE
+from moestream.models.gemma4 import Gemma4
 from moestream.models.keys import Keys
 from moestream.models.llama import Llama
 from moestream.models.olmoe import OLMoE
+from moestream.models.phimoe import PhiMoE
 from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
 
@@ -16,6 +19,9 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "olmoe": OLMoE,
     "qwen2moe": Qwen2MoE,
     "qwen3moe": Qwen3MoE,
+    "gemma4": Gemma4,
+    "phimoe": PhiMoE,
+    "ernie4_5-moe": Ernie45MoE,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 
@@ -33,14 +39,18 @@ def read_config(file: GGUFFile) -> ModelConfig:
     return _architecture(file).read_config(Keys(file))
 
 
-def load_model(file: GGUFFile, backend: Backend) -> Decoder:
-    """Build the model that the file describes.
+def load_model(file: GGUFFile, backend: Backend, context_length: int = 0) -> Decoder:
+    """Build the model that the file describes, for sessions of up to ``context_length`` tokens.
+
+    Without it, for as many as the model was made for.
 
     Raises:
         UnsupportedModelError: see ``read_config``.
         ModelFormatError: metadata or tensors that do not fit together.
     """
-    return _architecture(file)(file, read_config(file), backend)
+    config = read_config(file)
+    architecture = _architecture(file)
+    return architecture(file, config, backend, context_length or config.context_length)
 
 
 def _architecture(file: GGUFFile) -> type[Decoder]:
