@@ -117,8 +117,10 @@ class SlotResidency(Residency):
     def _make_room(self, pool: Pool) -> None:
         """All slots are taken by guesses under way: wait until one can be had."""
         self._cancel(_FOREVER)
-        while not pool.make_room():
-            under_way = pool.under_way()
+        while True:
+            under_way = pool.under_way()  # asked first: one may end before there is room
+            if pool.make_room():
+                return
             if not under_way:
                 raise RuntimeError("no slot can be had, though none is in use: this is a bug")
             self.reader.wait_done(under_way)
