@@ -81,9 +81,7 @@ class Ernie45MoE:
         yield from _swiglu("_shexp", (), self.hidden, self.shared_width)
 
 
-def _swiglu(
-    suffix: str, many: tuple[int, ...], hidden: int, width: int
-) -> Iterator[TensorSpec]:
+def _swiglu(suffix: str, many: tuple[int, ...], hidden: int, width: int) -> Iterator[TensorSpec]:
     yield f"ffn_gate{suffix}.weight", (*many, width, hidden), hidden**-0.5
     yield f"ffn_up{suffix}.weight", (*many, width, hidden), hidden**-0.5
     yield f"ffn_down{suffix}.weight", (*many, hidden, width), 1.5 * width**-0.5

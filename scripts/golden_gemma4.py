@@ -116,7 +116,7 @@ MODELS = (
     Gemma4("gemma4", 104),
     Gemma4("gemma4-dense", 106, experts=0, sliding=(True, True, False)),
     Gemma4(
-        "gemma4-q8_0", 215, ("Q8_0", "Q4_0"), intermediate=64, expert_width=32, head_dims=(16, 32), kv_heads=(2, 2),
-        fused=False,
+        "gemma4-q8_0", 324, ("Q8_0", "Q4_0"), intermediate=64, expert_width=32,
+        head_dims=(16, 32), kv_heads=(2, 2), fused=False,
     ),
 )  # fmt: skip

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import gguf
 import golden_ernie4_5_moe
 import golden_gemma4
 import golden_phimoe
-import gguf
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
 
 

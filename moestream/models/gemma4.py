@@ -76,9 +76,7 @@ class Gemma4MoE(MoE):
             norm="pre_ffw_norm_2.weight",
             activation="gelu",
         )
-        self.router_norm = RMSNorm(
-            weights, "ffn_gate_inp.scale", hidden, eps, factor=hidden**-0.5
-        )
+        self.router_norm = RMSNorm(weights, "ffn_gate_inp.scale", hidden, eps, factor=hidden**-0.5)
         self.dense = dense
         self.dense_post_norm = RMSNorm(weights, "post_ffw_norm_1.weight", hidden, eps)
         self.routed_post_norm = RMSNorm(weights, "post_ffw_norm_2.weight", hidden, eps)
