@@ -304,6 +304,14 @@ def test_a_guess_may_end_while_room_is_looked_for(monkeypatch: pytest.MonkeyPatc
     check_slots(pool)
 
 
+def test_guesses_that_were_right_and_hold_all_slots_are_used_first() -> None:
+    residency, pool, reader = make(2, spare=2)
+    assert residency.speculate(1, [3, 4], 1) == 2
+    reader.states[EXPERTS + 3] = reader.states[EXPERTS + 4] = READING
+    assert sorted(use(residency, 1, ids([2, 3, 4]))) == [2, 3, 4]
+    check_slots(pool)
+
+
 def test_guesses_for_later_turns_are_left() -> None:
     residency, _, reader = make(20, spare=4)
     use(residency, 0, ids([0, 1]))

@@ -50,6 +50,8 @@ class SlotResidency(Residency):
         guessed = pool.claim(keys)
         slots = pool.slots
         missing = [key for key in keys if states[key] != READY or slots[key] == NONE]
+        # First what was guessed and holds a slot: nobody but this turn can free that.
+        missing.sort(key=lambda key: slots[key] == NONE)
         self._missing = missing
         in_use = keys if len(keys) <= 16 else set(keys)
         for used in uses:
