@@ -16,7 +16,7 @@ from moestream.gguf import GGUFFile
 from moestream.layers.cache import state_bytes
 from moestream.layers.moe import MoE
 from moestream.layers.streaming import ExpertStreaming, plan_model
-from moestream.models import Decoder, ModelConfig, load_model
+from moestream.models import Decoder, ModelConfig, load_model, read_config
 from moestream.session import Session
 
 _DEFAULT_CONTEXT = 8192
@@ -88,13 +88,13 @@ class Engine:
         maths = open_backend(backend, threads=threads)
         file = GGUFFile.open(path)
         try:
-            model = load_model(file, maths)
+            context = context_length or min(read_config(file).context_length, _DEFAULT_CONTEXT)
+            model = load_model(file, maths, context)
             state_bytes(model.config.state_shapes(), 1, (cache_type_k, cache_type_v))
             file.check_intact()
         except BaseException:
             file.close()
             raise
-        context = context_length or min(model.config.context_length, _DEFAULT_CONTEXT)
         engine = cls(file, model, maths, context, (cache_type_k, cache_type_v))
         engine._process_bytes = before
         if budget is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from gguf.constants import LlamaFileType
 
 from moestream.errors import MoestreamError
+from moestream.experts.store import is_expert_weight, used_tensors
 from moestream.gguf import GGUFHeader, TensorInfo
 from moestream.models import ARCHITECTURES, read_config
 from moestream.quants import block_layout, dequantize
@@ -21,7 +22,6 @@ from moestream.quants import block_layout, dequantize
 Dimension = int | list[int] | None
 """A number, or one for each layer, or nothing that makes sense."""
 
-_EXPERT_TENSOR = re.compile(r"(blk\.\d+)\.ffn_(?:gate|up|down|gate_up)_exps\.\w+")
 _SPECIAL_ID = re.compile(r"tokenizer\.ggml\.(\w+)_token_id")
 
 
@@ -127,18 +127,20 @@ def unsupported_reason(file: GGUFHeader) -> str | None:
 
 
 def _sizes(file: GGUFHeader) -> Sizes:
-    experts = [info for info in file.tensors.values() if _EXPERT_TENSOR.fullmatch(info.name)]
+    experts = [info for info in file.tensors.values() if is_expert_weight(info.name)]
+    used = list(used_tensors(file))
     expert_bytes = sum(info.n_bytes for info in experts)
     parameters = sum(math.prod(info.shape) for info in file.tensors.values())
-    expert_parameters = sum(math.prod(info.shape) for info in experts)
     active_bytes = active_parameters = None
     k = _dimension(file, "expert_used_count")
     if not experts:
-        active_bytes, active_parameters = 0, parameters
-    elif isinstance(k, int):
-        active_bytes = sum(info.n_bytes // info.shape[0] * k for info in experts)
-        chosen = sum(math.prod(info.shape[1:]) * k for info in experts)
-        active_parameters = parameters - expert_parameters + chosen
+        k = 0
+    if isinstance(k, int):
+        chosen = [info for info in used if is_expert_weight(info.name)]
+        dense = [info for info in used if not is_expert_weight(info.name)]
+        active_bytes = sum(info.n_bytes // info.shape[0] * k for info in chosen)
+        active_parameters = sum(math.prod(info.shape) for info in dense)
+        active_parameters += sum(math.prod(info.shape[1:]) * k for info in chosen)
     return Sizes(
         dense_bytes=sum(info.n_bytes for info in file.tensors.values()) - expert_bytes,
         expert_bytes=expert_bytes,
@@ -149,10 +151,12 @@ def _sizes(file: GGUFHeader) -> Sizes:
 
 
 def _shape(file: GGUFHeader) -> Shape:
-    matches = (_EXPERT_TENSOR.fullmatch(name) for name in file.tensors)
+    expert_layers = {
+        info.name.split(".")[1] for info in used_tensors(file) if is_expert_weight(info.name)
+    }
     return Shape(
         num_layers=_dimension(file, "block_count"),
-        num_moe_layers=len({match[1] for match in matches if match}),
+        num_moe_layers=len(expert_layers),
         hidden_size=_dimension(file, "embedding_length"),
         num_heads=_dimension(file, "attention.head_count"),
         num_kv_heads=_dimension(file, "attention.head_count_kv"),

@@ -16,10 +16,12 @@ import argparse
 import json
 import lzma
 import sys
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 from llama_cpp_vocab import apply_template
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from moestream.chat import ChatTemplate
@@ -60,6 +62,20 @@ _RESULT = {
     "tool_call_id": "call12345",
     "content": '{"temperature": 21}',
 }
+_THOUGHT_CALL = {**_CALL, "reasoning_content": "It must be looked up."}
+_TWO_CALLS = {
+    **_CALL,
+    "content": None,
+    "tool_calls": [
+        *_CALL["tool_calls"],
+        {
+            "id": "call67890",
+            "type": "function",
+            "function": {"name": "get_weather", "arguments": {"city": "Bern", "days": [1, 2.5]}},
+        },
+    ],
+}
+_OTHER_RESULT = {**_RESULT, "tool_call_id": "call67890", "content": "cold & <wet>"}
 CHATS: dict[str, dict[str, Any]] = {
     "user": {"messages": [_USER]},
     "system": {"messages": [_SYSTEM, _USER]},
@@ -74,12 +90,25 @@ CHATS: dict[str, dict[str, Any]] = {
     "reasoning": {
         "messages": [_USER, {**_ANSWER, "reasoning_content": "Hm."}, _SECOND],
     },
+    "thought, then called": {"messages": [_SYSTEM, _USER, _THOUGHT_CALL], "tools": [_TOOL]},
+    "called, then answered": {
+        "messages": [_USER, _THOUGHT_CALL, _RESULT, _ANSWER, _SECOND],
+        "tools": [_TOOL],
+    },
+    "two calls": {
+        "messages": [_USER, _TWO_CALLS, _RESULT, _OTHER_RESULT],
+        "tools": [_TOOL],
+    },
     "two of a role": {"messages": [_USER, _SECOND]},
 }
 # What both can say: roles and contents alone.
 PLAIN = ("user", "system", "turns", "system turns", "no opening")
 _EOS = {"zephyr": "<|endoftext|>", "deepseek2": "<｜end▁of▁sentence｜>"}
 _EOS["deepseek3"] = _EOS["deepseek2"]
+
+
+TODAY = datetime(2026, 1, 31, tzinfo=UTC)
+"""What a template is told that asks for the date."""
 
 
 def main() -> int:
@@ -129,6 +158,7 @@ def write_golden(paths: list[Path], target: Path) -> None:
     templates = {path.name: path.read_text(encoding="utf-8") for path in paths}
     data = {
         "tokens": TOKENS,
+        "today": TODAY.isoformat(),
         "chats": CHATS,
         "templates": {
             name: {
@@ -146,7 +176,8 @@ def write_golden(paths: list[Path], target: Path) -> None:
 
 def _ours(source: str, chat: dict[str, Any]) -> str | None:
     try:
-        return ChatTemplate.from_source(source, **TOKENS).render(**chat)
+        template = ChatTemplate.from_source(source, **TOKENS)
+        return template.render(**chat, strftime_now=TODAY.strftime)
     except TemplateError:
         return None
 
@@ -157,10 +188,20 @@ def _llama_cpp(name: str, label: str) -> str:
     return apply_template(name, pairs, open_answer=chat.get("add_generation_prompt", True))
 
 
+class _Today(datetime):
+    """What transformers takes for the class that knows the time."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        """Always the same."""
+        return TODAY
+
+
 def _theirs(source: str, chat: dict[str, Any]) -> str | None:
     names = {"add_generation_prompt": True, **TOKENS, **chat}
     messages = names.pop("messages")
     try:
+        chat_template_utils.datetime = _Today
         rendered, _ = render_jinja_template([messages], chat_template=source, **names)
     except Exception:
         return None

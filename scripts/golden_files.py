@@ -127,11 +127,18 @@ def weights(model: Model) -> Iterator[Weight]:
     types = cycle(model.types)
     for name, shape, std in model.tensors():
         values = random.uniform(shape, std)
-        if "norm" in name or name.startswith("rope_freqs"):
-            values += np.float32(1.5)
+        values += np.float32(_mean(model, name))
         kind = "F32" if _stays_f32(name, shape) else next(types)
         qtype = gguf.GGMLQuantizationType[kind]
         yield name, encode(values, qtype, random.bytes), qtype
+
+
+def _mean(model: Model, name: str) -> float:
+    """What only scales lies around 1.5, unless a model wants milder scores of attention."""
+    if "attn_q_norm" in name:
+        return getattr(model, "query_norm_mean", 1.5)
+    scales = ("norm.weight", "_norm_1.weight", "_norm_2.weight", "output_scale.weight")
+    return 1.5 if name.endswith(scales) or name.startswith("rope_f") else 0.0
 
 
 def _stays_f32(name: str, shape: tuple[int, ...]) -> bool:

@@ -177,19 +177,21 @@ MIXTURES: tuple[Mixture, ...] = (
     Mixture(
         "hunyuan-moe-q8_0",
         "hunyuan-moe",
-        207,
+        496,
         _hunyuan_keys,
         _hunyuan_extras,
         ("Q8_0",),
         head_dim=32,
+        experts_used=2,
     ),
     Mixture(
         "minimax-m2-q5_0",
         "minimax-m2",
-        208,
+        570,
         _minimax_keys,
         _minimax_extras,
         ("Q5_0",),
         head_dim=32,
+        experts_used=2,
     ),
 )

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gguf
+import golden_ernie4_5_moe
+import golden_gemma4
+import golden_phimoe
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
 from golden_mixtures import MIXTURES
 
@@ -95,6 +98,9 @@ MODELS: tuple[Model, ...] = (
     GoldenModel("llama-i", "llama", 17, I_TYPES, **WIDE),
     GoldenModel("mixtral-k", "llama", 109, ("Q4_K", "Q6_K", "Q5_K"), layers=1, experts=3, **WIDE),
     *MIXTURES,
+    *golden_gemma4.MODELS,
+    *golden_phimoe.MODELS,
+    *golden_ernie4_5_moe.MODELS,
 )
 
 

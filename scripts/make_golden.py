@@ -33,23 +33,27 @@ from numpy.typing import NDArray
 Logits = NDArray[np.float32]
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
-SELF_KL = 1e-9  # of F32 weights, all tokens at once against one at a time
+# Of F32 weights, all tokens at once against one at a time. llama.cpp takes GELU from a table of
+# half precision, where a last bit of difference in a sum can become one of 2^-11.
+SELF_KL = 1e-9
+GELU_SELF_KL = 1e-6
+GELU_ARCHITECTURES = ("gemma4",)
 
 
 def golden_logits(model: Model, path: Path) -> dict[str, Logits]:
     """Return llama.cpp's logits (T, V) of one model, by their names in its `.npz`."""
     if is_f32(model):
-        return {"logits": _stable_logits(path)}
+        return {"logits": _stable_logits(path, model)}
     with LlamaCpp(path, n_ctx=CONTEXT) as oracle:
         rounded = oracle.logits(tokens())
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         write_f32_copy(path, copy)
-        return {"logits": rounded, "f32": _stable_logits(copy)}
+        return {"logits": rounded, "f32": _stable_logits(copy, model)}
 
 
-def _stable_logits(path: Path) -> Logits:
-    """Return the logits of an F32 file.
+def _stable_logits(path: Path, model: Model) -> Logits:
+    """Return the logits of `model` in an F32 file.
 
     Raises:
         SystemExit: when llama.cpp gives others token by token.
@@ -57,7 +61,8 @@ def _stable_logits(path: Path) -> Logits:
     with LlamaCpp(path, n_ctx=CONTEXT) as oracle:
         batch, single = oracle.logits(tokens()), oracle.logits(tokens(), chunk=1)
     kl = kl_divergence(log_softmax(batch), log_softmax(single)).max()
-    if kl > SELF_KL or (batch.argmax(axis=1) != single.argmax(axis=1)).any():
+    most = GELU_SELF_KL if model.arch in GELU_ARCHITECTURES else SELF_KL
+    if kl > most or (batch.argmax(axis=1) != single.argmax(axis=1)).any():
         sys.exit(f"{path.name}: token by token, llama.cpp differs from itself by a KL of {kl:.1e}")
     return batch
 

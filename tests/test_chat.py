@@ -1,5 +1,6 @@
 import json
 import lzma
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ def render(source: str, **names: Any) -> str:
 def test_transformers_text(name: str) -> None:
     golden = GOLDEN["templates"][name]
     template = ChatTemplate.from_source(golden["source"], **GOLDEN["tokens"])
+    today = datetime.fromisoformat(GOLDEN["today"])
     for chat, expected in golden["expected"].items():
         if expected is None:
             with pytest.raises(TemplateError):
                 template.render(**GOLDEN["chats"][chat])
         else:
-            assert template.render(**GOLDEN["chats"][chat]) == expected, chat
+            text = template.render(**GOLDEN["chats"][chat], strftime_now=today.strftime)
+            assert text == expected, chat
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

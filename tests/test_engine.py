@@ -152,14 +152,18 @@ def test_every_moe_layer_reports_its_routing_once_a_chunk(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("model", [m.name for m in MODELS if m.experts and is_f32(m)])
-def test_a_layers_own_gate_on_its_own_input_predicts_its_routing(model: str) -> None:
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_layers_own_gate_on_its_own_input_predicts_its_routing(model: str, backend: str) -> None:
     events: list[RoutingEvent] = []
-    with Engine.open(GOLDEN / f"{model}.gguf", context_length=64) as engine:
+    with Engine.open(GOLDEN / f"{model}.gguf", backend=backend, context_length=64) as engine:
         engine.session().forward(PROMPT, on_route=events.append)
         for event in events:
             moe = engine.model.layers[event.layer].ffn
             assert isinstance(moe, MoE)
-            np.testing.assert_array_equal(moe.norm_and_route(event.x)[0], event.expert_ids)
+            guessed, weights = moe.norm_and_route(event.x)
+            np.testing.assert_array_equal(guessed, event.expert_ids)
+            np.testing.assert_array_equal(weights, event.expert_weights)
+    assert events
 
 
 def test_unknown_backend_names_the_known(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from golden_models import MODELS
 from logit_stats import kl_divergence, log_softmax
 
 from moestream._native import available_isas
+from moestream.backends.reference import ReferenceBackend
 from moestream.engine import Engine
 from moestream.gguf import GGUFFile
 from moestream.layers.moe import RoutingEvent
@@ -72,6 +73,27 @@ def test_logits_are_those_of_llama_cpp(model, backend, session, golden):
     assert kl.max() < (F32_KL if is_f32(model) else BACKENDS[backend])
     if kl.max() < F32_KL:
         np.testing.assert_array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
+
+
+@each([model for model in MODELS if model.arch == "gemma4"])
+def test_llama_cpps_table_explains_its_gelu(model, golden, monkeypatch):
+    """llama.cpp takes GELU of half precision, to half precision, from a table."""
+    exact = ReferenceBackend.glu
+
+    def from_table(self, gate, up, activation):
+        assert activation == "gelu"
+        half = np.clip(gate, -10, 10).astype(np.float16).astype(np.float32)
+        gelu = exact(self, half, np.ones_like(half), activation).astype(np.float16)
+        return np.where(gate >= 10, gate, gelu.astype(np.float32)) * up
+
+    theirs = log_softmax(exact_logits(golden, model))
+    plain, table = [], []
+    for kl in (plain, table):
+        with open_engine(GOLDEN / f"{model.name}.gguf", "reference") as engine:
+            ours = log_softmax(engine.session().forward(golden["tokens"]))
+        kl.append(kl_divergence(theirs, ours).mean())
+        monkeypatch.setattr(ReferenceBackend, "glu", from_table)
+    assert table[0] < plain[0] / 20
 
 
 @each(QUANTISED)

@@ -39,6 +39,19 @@ NORMS = {
     "olmoe": {"blk.0.attn_q_norm.weight": (16,), "blk.0.attn_k_norm.weight": (8,)},
     "qwen3moe": {"blk.0.attn_q_norm.weight": (4,), "blk.0.attn_k_norm.weight": (4,)},
 }
+OWN_KEYS: dict[str, dict[str, Any]] = {
+    "gemma4": {
+        "attention.key_length": 4,
+        "attention.value_length": 4,
+        "attention.key_length_swa": 4,
+        "attention.value_length_swa": 4,
+        "attention.sliding_window": 16,
+        "attention.sliding_window_pattern": [True],
+    },
+}
+"""Keys that only one architecture must have."""
+PLAIN = ("llama", "olmoe", "qwen2moe", "qwen3moe")
+"""Architectures without keys of their own."""
 OPS = ReferenceBackend()
 
 
@@ -54,7 +67,11 @@ def model(tmp_path: Path):
     ) -> GGUFFile:
         path = tmp_path / "model.gguf"
         writer = gguf.GGUFWriter(path, architecture)
-        for key, value in {**KEYS, **(keys or {})}.items():
+        for key, value in {
+            **KEYS,
+            **OWN_KEYS.get(architecture, {}),
+            **(keys or {}),
+        }.items():
             name = f"{architecture}.{key}"
             if isinstance(value, str):
                 writer.add_string(name, value)
@@ -139,13 +156,47 @@ def test_keys_that_make_no_sense(model, keys, error: type[MoestreamError], said:
         ("nextn_predict_layers", 1, "0: no layers that predict further tokens"),
     ],
 )
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", PLAIN)
 def test_keys_that_ask_for_what_is_not_there(
     model, architecture: str, key: str, value: int, expected: str
 ) -> None:
     said = rf"{architecture}\.{key} is {value}; supported is {expected}; choose another"
     with pytest.raises(UnsupportedModelError, match=said):
         read_config(model(architecture, {key: value}))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "value", "said"),
+    [
+        ("ernie4_5-moe", "interleave_moe_layer_step", 2, "supported is 1: experts in every"),
+        ("gemma4", "embedding_length_per_layer_input", 8, "supported is 0: no embeddings of each"),
+        ("gemma4", "attention.shared_kv_layers", 1, "supported is 0: every layer has keys"),
+        ("gemma4", "attention.value_length_swa", 2, "expected the 4 of gemma4.*key_length_swa"),
+        ("gemma4", "attention.sliding_window", None, "missing"),
+        ("gemma4", "attention.sliding_window_pattern", None, "missing"),
+    ],
+)
+def test_keys_of_one_architecture(
+    model, architecture: str, key: str, value: int | None, said: str
+) -> None:
+    with pytest.raises(MoestreamError, match=rf"{architecture}\.{key}.*{said}"):
+        read_config(model(architecture, {key: value}))
+
+
+def test_gemma4_caps_logits_where_the_file_does_not_say(model) -> None:
+    assert read_config(model("gemma4")).logit_cap == 30
+
+
+@pytest.mark.parametrize(("kind", "context", "other"), [("short", 64, 65), ("long", 65, 64)])
+def test_phimoe_turns_by_the_length_of_the_context(
+    model, kind: str, context: int, other: int
+) -> None:
+    keys = {"rope.scaling.original_context_length": 64, "expert_count": 3, "expert_used_count": 2}
+    wrong = {f"rope_factors_{kind}.weight": (3,)}
+    file = model("phimoe", keys, experts(3, 24, fused=False) | wrong)
+    load_model(file, OPS, other)
+    with pytest.raises(ModelFormatError, match=rf"rope_factors_{kind}.*\(3,\).*\(2,\)"):
+        load_model(file, OPS, context)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +211,7 @@ def test_keys_that_ask_for_what_is_not_there(
         {"logit_scale": 0.5, "residual_scale": 0.5, "embedding_scale": 2.0, "pooling_type": 1},
     ],
 )
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", PLAIN)
 def test_keys_without_effect(model, architecture: str, keys: dict[str, Any]) -> None:
     plain = read_config(model(architecture))
     assert read_config(model(architecture, keys)) == plain

@@ -12,6 +12,17 @@ def words(name: str, text: str) -> list[str]:
     return [text[start:end] for _, (start, end) in pieces]
 
 
+# What llama.cpp's converter writes for the mixtures of experts that run here.
+OF_MIXTURES = (
+    "gpt-4o", "qwen2", "qwen35", "deepseek-llm", "deepseek-v3", "glm4", "kimi-k2", "gemma4",
+    "refact", "granite-docling", "dbrx", "lfm2", "bailingmoe2", "minimax-m2", "hunyuan", "olmo",
+)  # fmt: skip
+
+
+def test_the_words_of_all_mixtures_are_known() -> None:
+    assert set(OF_MIXTURES) <= set(pre_tokenizers())
+
+
 @pytest.mark.parametrize("name", CASED)
 def test_a_capital_begins_a_word_in_any_alphabet(name: str) -> None:
     assert words(name, "москваМОСКВА éÉ") == ["москва", "МОСКВА", " é", "É"]

@@ -4,7 +4,14 @@ import pytest
 from gguf.constants import TokenType
 from vocabulary_files import write_bytes_vocabulary
 
-from moestream.chat.reasoning import MARKERS, Markers, Piece, ReasoningSplitter, find_markers
+from moestream.chat.reasoning import (
+    HARMONY,
+    MARKERS,
+    Markers,
+    Piece,
+    ReasoningSplitter,
+    find_markers,
+)
 from moestream.gguf import GGUFFile
 from moestream.tokenizer import Tokenizer
 
@@ -45,6 +52,43 @@ def test_markers_may_be_cut_anywhere(text: str, inside: bool, expected: list[str
         assert split([text[:cut], text[cut:]], inside=inside) == expected
 
 
+FINAL = "<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant" + FINAL + "Yes.",
+            ["hm", "Yes."],
+        ),
+        (FINAL + "Yes: <|end|>", ["", "Yes: <|end|>"]),
+        ("Hello.", ["", "Hello."]),
+        (
+            "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>"
+            "b<|end|><|start|>assistant" + FINAL + "c",
+            ["ab", "c"],
+        ),
+        (
+            "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}",
+            ["", "{}"],
+        ),
+        ("<|channel|>analysis<|message|>hm", ["hm", ""]),
+    ],
+)
+def test_harmony_has_messages_with_headers(text: str, expected: list[str]) -> None:
+    assert split([text], markers=HARMONY) == expected
+    assert split(list(text), markers=HARMONY) == expected
+    for cut in range(len(text)):
+        assert split([text[:cut], text[cut:]], markers=HARMONY) == expected
+
+
+def test_gemma_4_thinks_in_a_channel() -> None:
+    markers = next(markers for markers in MARKERS if markers.close == "<channel|>")
+    text = "<|channel>thought\nhm\n<channel|>Yes."
+    assert split([text], markers=markers) == split(list(text), markers=markers) == ["hm", "Yes."]
+
+
 def test_what_is_sure_comes_at_once() -> None:
     splitter = ReasoningSplitter(THINK)
     assert splitter.add("<thi") == []
@@ -70,3 +114,11 @@ def test_markers_are_those_of_the_vocabulary_or_the_template(tmp_path: Path) -> 
     assert find_markers("{{ content.split('</think>') }}", plain) == THINK
     own = tokenizer("own.gguf", [("[THINK]", TokenType.CONTROL), ("[/THINK]", TokenType.CONTROL)])
     assert find_markers("{{ messages }}", own) == Markers("[THINK]", "[/THINK]")
+
+
+def test_harmony_goes_by_its_channel_token(tmp_path: Path) -> None:
+    path = write_bytes_vocabulary(
+        tmp_path / "v.gguf", specials=[("<|channel|>", TokenType.CONTROL)]
+    )
+    tokenizer = Tokenizer.from_gguf(GGUFFile.open(path))
+    assert find_markers("<|start|>{{ x }}<|message|>", tokenizer) == HARMONY

@@ -296,6 +296,30 @@ def test_guesses_for_a_turn_that_has_come_are_taken_back() -> None:
     check_slots(pool)
 
 
+def test_a_guess_may_end_while_room_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    residency, pool, reader = make(2, spare=2)
+    assert residency.speculate(1, [2, 3], 1) == 2
+    reader.states[EXPERTS + 2] = reader.states[EXPERTS + 3] = READING  # too late to take back
+    look = pool.under_way
+
+    def look_too_late() -> list[int]:
+        for key in list(reader.jobs):
+            reader.finish(key)
+        return look()
+
+    monkeypatch.setattr(pool, "under_way", look_too_late)
+    assert use(residency, 1, ids([4, 5])) in ([4, 5], [5, 4])
+    check_slots(pool)
+
+
+def test_guesses_that_were_right_and_hold_all_slots_are_used_first() -> None:
+    residency, pool, reader = make(2, spare=2)
+    assert residency.speculate(1, [3, 4], 1) == 2
+    reader.states[EXPERTS + 3] = reader.states[EXPERTS + 4] = READING
+    assert sorted(use(residency, 1, ids([2, 3, 4]))) == [2, 3, 4]
+    check_slots(pool)
+
+
 def test_guesses_for_later_turns_are_left() -> None:
     residency, _, reader = make(20, spare=4)
     use(residency, 0, ids([0, 1]))

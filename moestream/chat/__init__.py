@@ -91,7 +91,7 @@ class ChatTemplate:
         """
         names = {
             **self._tokens,
-            "messages": messages,
+            "messages": [_with_reasoning(message) for message in messages],
             "tools": tools,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
@@ -103,6 +103,12 @@ class ChatTemplate:
             raise TemplateError(
                 f"the chat template ({self.origin}) fails: {error or type(error).__name__}"
             ) from error
+
+
+def _with_reasoning(message: Message) -> Message:
+    """Give reasoning the other name too that templates know it by: gpt-oss and LFM2.5 read it."""
+    reasoning = message.get("reasoning_content")
+    return message if reasoning is None else {"thinking": reasoning, **message}
 
 
 def _find_own(file: GGUFFile, tokenizer: Tokenizer) -> tuple[str, str]:

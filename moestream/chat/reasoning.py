@@ -25,7 +25,10 @@ MARKERS = (
     Markers("<seed:think>", "</seed:think>"),  # Seed-OSS
     Markers("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     Markers("◁think▷", "◁/think▷"),  # Kimi
+    Markers("<|channel>thought", "<channel|>"),  # Gemma 4
 )
+HARMONY = Markers("<|channel|>analysis<|message|>", "<|end|>")
+"""gpt-oss: every message has a header, and reasoning is a message of a channel of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Piece:
 
 def find_markers(template: str, tokenizer: Tokenizer) -> Markers | None:
     """Return the markers that a model has tokens for or its chat template speaks of, if any."""
+    if tokenizer.token_id("<|channel|>") is not None and "<|message|>" in template:
+        return HARMONY
     for markers in MARKERS:
         if tokenizer.token_id(markers.open) is not None or any(
             marker in template for marker in (markers.open, markers.close)
@@ -56,6 +61,7 @@ class ReasoningSplitter:
     def __init__(self, markers: Markers | None, *, inside: bool = False) -> None:
         """``inside``: the prompt has opened the reasoning already, as some templates do."""
         self._markers = markers
+        self._headers = markers == HARMONY
         self._state: Literal["start", "reasoning", "answer"] = "answer"
         if markers is not None:
             self._state = "reasoning" if inside else "start"
@@ -73,8 +79,10 @@ class ReasoningSplitter:
         pieces: list[Piece] = []
         if self._state == "start":
             self._start()
-        if self._state == "reasoning":
+        while self.reasoning:
             pieces += self._reason()
+            if not self._next_message():
+                break
         if self._state == "answer":
             text, self._held = self._held, ""
             pieces += self._piece("answer", text)
@@ -91,10 +99,36 @@ class ReasoningSplitter:
 
     def _start(self) -> None:
         assert self._markers is not None
+        if self._headers:
+            self._read_header()
+            return
         text, opener = self._held.lstrip(), self._markers.open
         if text.startswith(opener):
             self._state, self._held = "reasoning", text[len(opener) :]
         elif not opener.startswith(text):
+            self._state = "answer"
+
+    def _next_message(self) -> bool:
+        """Whether another message follows the reasoning, as harmony has it; if so, begin it."""
+        if self._state != "start":
+            return False
+        self._start()
+        return True
+
+    def _read_header(self) -> None:
+        """Of a message in harmony's form, ``<|start|>assistant<|channel|>NAME<|message|>``.
+
+        A channel other than ``analysis`` is the answer's, and so is text without a header.
+        """
+        text = self._held.lstrip()
+        header, end, rest = text.partition("<|message|>")
+        if end:
+            self._state = "reasoning" if "<|channel|>analysis" in header else "answer"
+            self._held, self._blank = rest, True
+        elif not any(
+            text.startswith(opener) or opener.startswith(text)
+            for opener in ("<|start|>", "<|channel|>")
+        ):
             self._state = "answer"
 
     def _reason(self) -> list[Piece]:
@@ -103,6 +137,8 @@ class ReasoningSplitter:
         if closer:
             pieces = self._piece("reasoning", before.rstrip())
             self._state, self._held, self._blank = "answer", after, True
+            if self._headers:
+                self._state = "start"
             return pieces
         # White space is held back too: if the marker follows, it is not shown.
         sure = len(before) - _overlap(before, self._markers.close)

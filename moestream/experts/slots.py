@@ -50,7 +50,7 @@ class SlotResidency(Residency):
         guessed = pool.claim(keys)
         slots = pool.slots
         missing = [key for key in keys if states[key] != READY or slots[key] == NONE]
-        # Those under way first: behind one that waits for a slot, they would keep theirs unused.
+        # First what was guessed and holds a slot: nobody but this turn can free that.
         missing.sort(key=lambda key: slots[key] == NONE)
         self._missing = missing
         in_use = keys if len(keys) <= 16 else set(keys)
@@ -126,8 +126,10 @@ class SlotResidency(Residency):
     def _make_room(self, pool: Pool) -> None:
         """All slots are taken by guesses under way: wait until one can be had."""
         self._cancel(FOREVER)
-        while not pool.make_room():
-            under_way = pool.under_way()
+        while True:
+            under_way = pool.under_way()  # asked first: one may end before there is room
+            if pool.make_room():
+                return
             if not under_way:
                 raise RuntimeError("no slot can be had, though none is in use: this is a bug")
             self.reader.wait_done(under_way)

@@ -15,6 +15,7 @@ from moestream.gguf import GGUFFile, GGUFHeader, TensorInfo
 
 _SEPARATE = ("ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight")
 _FUSED = ("ffn_gate_up_exps.weight", "ffn_down_exps.weight")
+_WEIGHTS = tuple(f".{name}" for name in {*_SEPARATE, *_FUSED})
 
 
 class ExpertKey(NamedTuple):
@@ -158,10 +159,35 @@ def expert_sizes(file: GGUFHeader) -> dict[int, int]:
     return {layer: experts.expert_bytes for layer, experts in _find_layers(file)}
 
 
+def is_expert_weight(name: str) -> bool:
+    """Whether a tensor holds routed experts' weights.
+
+    Their biases and scales (``ffn_down_exps.bias``, ``ffn_down_exps.scale``) are none: those are
+    small, and loaded with the dense weights.
+    """
+    return name.endswith(_WEIGHTS)
+
+
+def used_tensors(file: GGUFHeader) -> Iterator[TensorInfo]:
+    """The tensors that a model is run with.
+
+    Not those of the last layers that predict further tokens, which nothing here runs.
+    """
+    prefix = file.metadata.get("general.architecture")
+    layers, extra = (
+        file.metadata.get(f"{prefix}.{key}") for key in ("block_count", "nextn_predict_layers")
+    )
+    own = layers - extra if isinstance(layers, int) and isinstance(extra, int) else None
+    for name, info in file.tensors.items():
+        block = name.removeprefix("blk.").partition(".")[0]
+        if own is None or not block.isdecimal() or int(block) < own:
+            yield info
+
+
 def _find_layers(file: GGUFHeader) -> Iterator[tuple[int, LayerExperts]]:
     """Layers with experts, in order."""
     found: dict[int, tuple[str, ...]] = {}
-    for name in file.tensors:
+    for name in (info.name for info in used_tensors(file)):
         block, _, rest = name.removeprefix("blk.").partition(".")
         if block.isdecimal() and rest == _SEPARATE[-1]:
             fused = f"blk.{block}.{_FUSED[0]}" in file.tensors

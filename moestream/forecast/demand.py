@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moestream.backends import KVType
+from moestream.experts.store import is_expert_weight, used_tensors
 from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
 from moestream.models import read_config
@@ -49,12 +50,12 @@ def read_demand(
     dense: Counter[str] = Counter()
     experts: Counter[str] = Counter()
     moe_layers = set()
-    for name, info in file.tensors.items():
-        if "_exps." in name:
-            moe_layers.add(name.split(".")[1])
+    for info in used_tensors(file):
+        if is_expert_weight(info.name):
+            moe_layers.add(info.name.split(".")[1])
             chosen = info.n_bytes // info.shape[0] * config.num_experts_per_tok
             experts[info.type.name] += chosen
-        elif name != EMBEDDING or OUTPUT not in file.tensors:  # else one row of it is read
+        elif info.name != EMBEDDING or OUTPUT not in file.tensors:  # else one row of it is read
             dense[info.type.name] += info.n_bytes
     shapes, kv_types = config.state_shapes(), (cache_type_k, cache_type_v)
     fixed = state_bytes(shapes, 0, kv_types)

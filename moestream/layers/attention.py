@@ -5,7 +5,7 @@ from typing import Literal
 
 from moestream.backends import Array, RopeStyle
 from moestream.layers.cache import State
-from moestream.layers.norm import RMSNorm
+from moestream.layers.norm import RMSNorm, UnweightedRMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
 
@@ -17,8 +17,11 @@ position, or over all heads together."""
 class Attention:
     """Norm, projections, rotation, attention over the cache, output projection: (T, E) -> (T, E).
 
-    Biases of the projections are used where the file has them. ``window`` is how many positions a
-    token sees, 0 for all; ``sinks`` asks for a score of no value in each head's softmax.
+    Biases of the projections are used where the file has them. ``scale`` multiplies the scores, by
+    default the head's width to the power of -0.5. ``window`` is how many positions a token sees, 0
+    for all; ``sinks`` asks for a score of no value in each head's softmax. ``keys_as_values``:
+    there is no ``attn_v``; what is projected to be keys is, before its norm and rotation, values
+    too. ``norm_values``: head by head, without a weight.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class Attention:
         scale: float | None = None,
         window: int = 0,
         sinks: bool = False,
+        keys_as_values: bool = False,
+        norm_values: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
@@ -44,12 +49,15 @@ class Attention:
         self.rope, self.rope_style, self.qk_norm = rope, rope_style, qk_norm
         self.scale = 1 / math.sqrt(head_dim) if scale is None else scale
         self.window = window
+        self.v_norm = UnweightedRMSNorm(self.backend, value_dim, eps) if norm_values else None
         queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
         values, attended = num_kv_heads * value_dim, num_heads * value_dim
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
         self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
         self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
-        self.attn_v = weights.matrix("attn_v.weight", values, hidden_size)
+        self.attn_v = (
+            None if keys_as_values else weights.matrix("attn_v.weight", values, hidden_size)
+        )
         self.attn_output = weights.matrix("attn_output.weight", hidden_size, attended)
         self.q_bias = weights.optional_vector("attn_q.bias", queries)
         self.k_bias = weights.optional_vector("attn_k.bias", pairs)
@@ -67,9 +75,7 @@ class Attention:
         """Attend from the chunk at positions ``start``...; writes its keys and values to state."""
         ops = self.backend
         x = self.norm(x)
-        q, k, v = ops.linears(  # (T, H * D), (T, K * D), (T, K * Dv)
-            x, [self.attn_q, self.attn_k, self.attn_v], [self.q_bias, self.k_bias, self.v_bias]
-        )
+        q, k, v = self._project(x)
         if self.qk_norm == "whole":
             q, k = self.q_norm(q), self.k_norm(k)
         q = q.reshape(-1, self.num_heads, self.head_dim)
@@ -77,6 +83,8 @@ class Attention:
         v = v.reshape(-1, self.num_kv_heads, self.value_dim)
         if self.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
+        if self.v_norm is not None:
+            v = self.v_norm(v)
         angles = self.rope(start, len(x))
         q = ops.rope(q, *angles, self.rope_style)
         k = ops.rope(k, *angles, self.rope_style)
@@ -87,3 +95,11 @@ class Attention:
             q, k, v, keys, values, start, self.scale, window=self.window, sinks=self.sinks
         )
         return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)
+
+    def _project(self, x: Array) -> list[Array]:
+        """Queries, keys and values of normed input: (T, H * D), (T, K * D), (T, K * Dv)."""
+        weights, biases = [self.attn_q, self.attn_k], [self.q_bias, self.k_bias]
+        if self.attn_v is None:
+            q, k = self.backend.linears(x, weights, biases)
+            return [q, k, k]
+        return self.backend.linears(x, [*weights, self.attn_v], [*biases, self.v_bias])

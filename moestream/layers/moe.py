@@ -38,7 +38,10 @@ RouteObserver = Callable[[RoutingEvent], None]
 
 
 class MoE:
-    """Norm, router, weighted sum of k experts, and a shared expert where there is one."""
+    """Norm, router, weighted sum of k experts, and a shared expert where there is one.
+
+    ``router_norm`` is of what the router sees: an architecture may give it one of its own.
+    """
 
     def __init__(
         self,
@@ -59,8 +62,10 @@ class MoE:
         self.num_experts_per_tok = routing.k
         self.routing = routing
         self.norm = RMSNorm(weights, norm, hidden_size, eps)
+        self.router_norm = self.norm
         self.router = weights.matrix("ffn_gate_inp.weight", num_experts, hidden_size)
         self.router_bias = weights.optional_vector("ffn_gate_inp.bias", num_experts)
+        self.expert_scales = weights.optional_vector("ffn_down_exps.scale", num_experts)
         self.selection_bias = weights.optional_vector("exp_probs_b.bias", num_experts)
         self._tensors = weights.experts(num_experts, width, hidden_size, activation)
         self._experts = self.backend.experts(self._tensors)
@@ -80,11 +85,11 @@ class MoE:
 
         On the layer's own input this is the routing itself; on an earlier layer's it predicts it.
         """
-        return self._route(self.norm(x))
+        return self._route(self.router_norm(x))
 
     def likeliest(self, x: Array, most: int) -> tuple[NDArray[np.int32], Array]:
         """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest."""
-        return self._choose(self.norm(x), replace(self.routing, k=most, normalise=False))
+        return self._choose(self.router_norm(x), replace(self.routing, k=most, normalise=False))
 
     def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
         """Guess what this layer will choose from an earlier layer's ``x`` (1, E): ids (1, n).
@@ -107,7 +112,9 @@ class MoE:
         """What the block adds to the residual stream ``x``: (T, E) -> (T, E)."""
         ops = self.backend
         normed = self.norm(x)
-        expert_ids, expert_weights = self._route(normed)
+        expert_ids, expert_weights = self._route(
+            normed if self.router_norm is self.norm else self.router_norm(x)
+        )
         arrivals = resident = None
         if self._residency is not None:
             arrivals = self._residency.fetch(layer, expert_ids)
@@ -118,9 +125,17 @@ class MoE:
         if on_route is not None:  # after the reads are begun, which go on meanwhile
             on_route(RoutingEvent(layer, x, expert_ids, expert_weights, resident))
         # Before the routed experts: those that are missing are being read meanwhile.
-        shared = None if self.shared is None else self._run_shared(self.shared, normed)
-        out = ops.moe_ffn(normed, self._experts, expert_ids, expert_weights, arrivals)
-        return out if shared is None else ops.add(out, shared)
+        beside = self.run_beside(x, normed)
+        routed = ops.moe_ffn(normed, self._experts, expert_ids, expert_weights, arrivals)
+        return self.join(routed, beside)
+
+    def run_beside(self, x: Array, normed: Array) -> Array | None:
+        """What every token passes through beside its experts: here the shared expert, if any."""
+        return None if self.shared is None else self._run_shared(self.shared, normed)
+
+    def join(self, routed: Array, beside: Array | None) -> Array:
+        """The block's output, from the experts' sum and what ran beside them."""
+        return routed if beside is None else self.backend.add(routed, beside)
 
     def stream(self, residency: Residency, layer: int, prefetcher: Prefetcher | None) -> None:
         """From now on, ask ``residency`` for the experts of this layer."""
@@ -141,7 +156,10 @@ class MoE:
         return self.backend.sigmoid_scale(out, self.backend.linear(normed, self.shared_gate))
 
     def _route(self, normed: Array) -> tuple[NDArray[np.int32], Array]:
-        return self._choose(normed, self.routing)
+        ids, expert_weights = self._choose(normed, self.routing)
+        if self.expert_scales is not None:  # of an expert's output: as well of its weight
+            expert_weights = expert_weights * self.expert_scales[ids]
+        return ids, expert_weights
 
     def _choose(self, normed: Array, routing: Routing) -> tuple[NDArray[np.int32], Array]:
         logits = self.backend.linear(normed, self.router, self.router_bias)  # (T, N)

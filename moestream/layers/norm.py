@@ -1,20 +1,43 @@
 """Root-mean-square normalisation."""
 
-from moestream.backends import Array
+import numpy as np
+
+from moestream.backends import Array, Backend
 from moestream.layers.weights import Weights
 
 
 class RMSNorm:
-    """``x / rms(x) * weight`` over the last axis.
+    """``x / rms(x) * weight`` over the last axis, plus a bias where the file has one.
+
+    ``factor`` multiplies the weight.
 
     Source: arXiv 1910.07467.
     """
 
-    def __init__(self, weights: Weights, name: str, size: int, eps: float) -> None:
+    def __init__(
+        self, weights: Weights, name: str, size: int, eps: float, *, factor: float = 1.0
+    ) -> None:
         self.backend = weights.backend
         self.weight = weights.vector(name, size)
+        if factor != 1.0:
+            self.weight = self.weight * factor
+        self.bias = weights.optional_vector(name.removesuffix(".weight") + ".bias", size)
         self.eps = eps
 
     def __call__(self, x: Array) -> Array:
         """Normalise: any shape whose last axis is the weight's size."""
-        return self.backend.rms_norm(x, self.weight, self.eps)
+        normed = self.backend.rms_norm(x, self.weight, self.eps)
+        return normed if self.bias is None else normed + self.bias
+
+
+class UnweightedRMSNorm:
+    """``x / rms(x)`` over the last axis."""
+
+    def __init__(self, backend: Backend, size: int, eps: float) -> None:
+        self.backend = backend
+        self.ones = np.ones(size, np.float32)
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        """Normalise: any shape whose last axis is of ``size``."""
+        return self.backend.rms_norm(x, self.ones, self.eps)

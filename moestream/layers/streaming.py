@@ -17,7 +17,7 @@ from moestream.experts.pressure import PressureValve
 from moestream.experts.profiles import Fingerprint
 from moestream.experts.residency import Warmed
 from moestream.experts.statistics import ResidencyStats
-from moestream.experts.store import ExpertStore
+from moestream.experts.store import ExpertStore, is_expert_weight, used_tensors
 from moestream.experts.streaming import MOST_GUESSES, StreamingOptions, open_residency
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.layers.moe import MoE
@@ -156,11 +156,12 @@ def plan_model(
     memory: Memory | None = None,
 ) -> MemoryPlan:
     """Divide a budget for the model in ``file``; see ``plan_memory``."""
-    experts = [info for name, info in file.tensors.items() if "_exps." in name]
+    used = list(used_tensors(file))
+    experts = [info for info in used if is_expert_weight(info.name)]
     expert_bytes = sum(info.n_bytes for info in experts)
     return plan_memory(
         budget,
-        dense_bytes=sum(info.n_bytes for info in file.tensors.values()) - expert_bytes,
+        dense_bytes=sum(info.n_bytes for info in used) - expert_bytes,
         kv_bytes=kv_bytes,
         floor_bytes=num_experts_per_tok * sum(info.n_bytes // info.shape[0] for info in experts),
         total_expert_bytes=expert_bytes,

@@ -5,6 +5,8 @@ from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
+from moestream.models.ernie4_5_moe import Ernie45MoE
+from moestream.models.gemma4 import Gemma4
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
@@ -12,6 +14,7 @@ from moestream.models.keys import Keys
 from moestream.models.llama import Llama
 from moestream.models.minimax_m2 import MiniMaxM2
 from moestream.models.olmoe import OLMoE
+from moestream.models.phimoe import PhiMoE
 from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
 
@@ -24,6 +27,9 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "granitemoe": GraniteMoE,
     "hunyuan-moe": HunyuanMoE,
     "minimax-m2": MiniMaxM2,
+    "gemma4": Gemma4,
+    "phimoe": PhiMoE,
+    "ernie4_5-moe": Ernie45MoE,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 
@@ -41,14 +47,18 @@ def read_config(file: GGUFHeader) -> ModelConfig:
     return _architecture(file).read_config(Keys(file))
 
 
-def load_model(file: GGUFFile, backend: Backend) -> Decoder:
-    """Build the model that the file describes.
+def load_model(file: GGUFFile, backend: Backend, context_length: int = 0) -> Decoder:
+    """Build the model that the file describes, for sessions of up to ``context_length`` tokens.
+
+    Without it, for as many as the model was made for.
 
     Raises:
         UnsupportedModelError: see ``read_config``.
         ModelFormatError: metadata or tensors that do not fit together.
     """
-    return _architecture(file)(file, read_config(file), backend)
+    config = read_config(file)
+    architecture = _architecture(file)
+    return architecture(file, config, backend, context_length or config.context_length)
 
 
 def _architecture(file: GGUFHeader) -> type[Decoder]:

@@ -68,12 +68,15 @@ class Decoder(ABC):
     activation: ClassVar[Activation] = "silu"
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
 
-    def __init__(self, file: GGUFFile, config: ModelConfig, backend: Backend) -> None:
+    def __init__(
+        self, file: GGUFFile, config: ModelConfig, backend: Backend, context_length: int
+    ) -> None:
+        """Load the weights, for sessions of up to ``context_length`` tokens."""
         self.config = config
         self.backend = backend
         weights = Weights(file, backend)
-        half = config.rope.dimensions // 2
-        self.rope = Rope(config.rope, weights.optional_floats("rope_freqs.weight", half))
+        factors = self.rope_factors(weights, context_length)
+        self.rope = Rope(config.rope, factors)
         size = (config.vocab_size, config.hidden_size)
         self.token_embd = weights.matrix("token_embd.weight", *size)
         self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
@@ -82,6 +85,7 @@ class Decoder(ABC):
         )
         tied = not weights.has("output.weight")
         self.output = self.token_embd if tied else weights.matrix("output.weight", *size)
+        self.output_bias = weights.optional_vector("output.bias", config.vocab_size)
 
     @classmethod
     def read_config(cls, keys: Keys) -> ModelConfig:
@@ -92,6 +96,10 @@ class Decoder(ABC):
         """
         keys.require(cls.supported)
         return ModelConfig.read(keys)
+
+    def rope_factors(self, weights: Weights, context_length: int) -> NDArray[np.float32] | None:
+        """What the frequencies of rotation are divided by, (D/2,), if the file says."""
+        return weights.optional_floats("rope_freqs.weight", self.config.rope.dimensions // 2)
 
     def layer(self, weights: Weights, index: int) -> Layer:
         """Build one layer from its tensors."""
@@ -204,4 +212,5 @@ class Decoder(ABC):
 
     def logits(self, hidden: Array) -> NDArray[np.float32]:
         """(T, E) -> (T, V)."""
-        return self.backend.to_numpy(self.backend.linear(self.output_norm(hidden), self.output))
+        normed = self.output_norm(hidden)
+        return self.backend.to_numpy(self.backend.linear(normed, self.output, self.output_bias))

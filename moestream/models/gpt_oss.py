@@ -36,9 +36,11 @@ class GptOss(Decoder):
     ffn_norm = "post_attention_norm.weight"
     config: GptOssConfig
 
-    def __init__(self, file: GGUFFile, config: GptOssConfig, backend: Backend) -> None:
+    def __init__(
+        self, file: GGUFFile, config: GptOssConfig, backend: Backend, context_length: int
+    ) -> None:
         self.windowed_rope = Rope(replace(config.rope, base=config.windowed_rope_base))
-        super().__init__(file, config, backend)
+        super().__init__(file, config, backend, context_length)
 
     @classmethod
     def read_config(cls, keys: Keys) -> GptOssConfig:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moestream.errors import ProfileError
-from moestream.experts.store import expert_sizes
+from moestream.experts.store import expert_sizes, is_expert_weight
 from moestream.experts.trace import TraceHeader
 from moestream.gguf import GGUFHeader
 
@@ -42,11 +42,11 @@ class Fingerprint:
         if not sizes:
             raise ProfileError(f"{file.path}: has no experts, so there is nothing to profile")
         architecture = file.get("general.architecture", str)
-        down = next(info for name, info in file.tensors.items() if "ffn_down_exps" in name)
+        experts = next(info for name, info in file.tensors.items() if is_expert_weight(name))
         return cls(
             architecture=architecture,
             num_layers=file.get(f"{architecture}.block_count", int),
-            num_experts=down.shape[0],
+            num_experts=experts.shape[0],
             num_experts_per_tok=file.get(f"{architecture}.expert_used_count", int),
             expert_bytes=sizes,
             tensors_sha256=directory_hash(file),

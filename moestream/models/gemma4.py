@@ -1,0 +1,212 @@
+"""Gemma 4, with experts (26B-A4B) or without (31B).
+
+Not supported are per-layer embeddings and layers that attend to an earlier one's keys and values:
+those of E2B and E4B, which have no experts.
+
+Source: llama.cpp, src/models/gemma4.cpp; arXiv 2503.19786 (Gemma 3, whose attention it keeps).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends import Array, Backend, Routing
+from moestream.errors import ModelFormatError
+from moestream.gguf import GGUFFile
+from moestream.layers.attention import Attention
+from moestream.layers.cache import AttentionShape, State, StateShape
+from moestream.layers.ffn import FeedForward
+from moestream.layers.moe import MoE, RouteObserver
+from moestream.layers.norm import RMSNorm
+from moestream.layers.rope import Rope, RopeConfig
+from moestream.layers.weights import Weights
+from moestream.models.config import SUPPORTED, ModelConfig, read_rope
+from moestream.models.decoder import Decoder, Layer
+from moestream.models.keys import Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gemma4Config(ModelConfig):
+    """``head_dim`` and ``rope`` are those of layers that see everything."""
+
+    sliding: tuple[bool, ...]
+    """Which layers see no more than ``window`` positions."""
+    window: int
+    sliding_head_dim: int
+    sliding_rope: RopeConfig
+    logit_cap: float
+    """What logits come near to and never reach; 0 for none."""
+
+    def head_dim_of(self, layer: int) -> int:
+        """D in this layer."""
+        return self.sliding_head_dim if self.sliding[layer] else self.head_dim
+
+    def state_shapes(self) -> tuple[StateShape, ...]:
+        """Keys and values as long as the layer's heads."""
+        return tuple(
+            AttentionShape(heads, self.head_dim_of(layer), self.head_dim_of(layer))
+            for layer, heads in enumerate(self.kv_heads)
+        )
+
+
+class Gemma4MoE(MoE):
+    """Experts and a dense network side by side, each between norms of its own.
+
+    The router sees the residual stream normed for it alone.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        config: Gemma4Config,
+        width: int,
+        routing: Routing,
+        dense: FeedForward,
+    ) -> None:
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        super().__init__(
+            weights,
+            hidden_size=hidden,
+            width=width,
+            num_experts=config.num_experts,
+            routing=routing,
+            eps=eps,
+            norm="pre_ffw_norm_2.weight",
+            activation="gelu",
+        )
+        self.router_norm = RMSNorm(weights, "ffn_gate_inp.scale", hidden, eps, factor=hidden**-0.5)
+        self.dense = dense
+        self.dense_post_norm = RMSNorm(weights, "post_ffw_norm_1.weight", hidden, eps)
+        self.routed_post_norm = RMSNorm(weights, "post_ffw_norm_2.weight", hidden, eps)
+
+    def run_beside(self, x: Array, normed: Array) -> Array:
+        """The dense network, on the residual stream."""
+        return self.dense_post_norm(self.dense(x))
+
+    def join(self, routed: Array, beside: Array | None) -> Array:
+        """Norm the experts' sum before it is added."""
+        return super().join(self.routed_post_norm(routed), beside)
+
+
+class Gemma4Layer(Layer):
+    """Norms after attention and after the networks too; the whole layer scaled."""
+
+    def __init__(
+        self, weights: Weights, config: Gemma4Config, mixer: Attention, ffn: FeedForward | MoE
+    ) -> None:
+        super().__init__(mixer, ffn)
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self.post_attention_norm = RMSNorm(weights, "post_attention_norm.weight", hidden, eps)
+        self.post_ffw_norm = RMSNorm(weights, "post_ffw_norm.weight", hidden, eps)
+        self.output_scale = weights.optional_vector("layer_output_scale.weight", 1)
+
+    def __call__(
+        self, x: Array, index: int, state: State, start: int, on_route: RouteObserver | None
+    ) -> Array:
+        """(T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        x = ops.add(x, self.post_attention_norm(self.mixer(x, state, start)))
+        x = ops.add(x, self.post_ffw_norm(self.run_ffn(x, index, on_route)))
+        return x if self.output_scale is None else x * self.output_scale
+
+
+class Gemma4(Decoder):
+    """Layers that slide and layers that see all, each kind with heads and rotation of its own."""
+
+    config: Gemma4Config
+    supported = SUPPORTED | {
+        "embedding_length_per_layer_input": ((0,), "0: no embeddings of each layer's own"),
+        "attention.shared_kv_layers": ((0,), "0: every layer has keys and values of its own"),
+    }
+    rope_style = "half"
+    norm_topk_prob = True
+    own_expert_width = True
+
+    def __init__(
+        self, file: GGUFFile, config: Gemma4Config, backend: Backend, context_length: int
+    ) -> None:
+        self.sliding_rope = Rope(config.sliding_rope)
+        super().__init__(file, config, backend, context_length)
+
+    @classmethod
+    def read_config(cls, keys: Keys) -> Gemma4Config:
+        """The common dimensions, and those of the sliding layers."""
+        keys.require(cls.supported)
+        head_dim, sliding_dim = (_head_dim(keys, suffix) for suffix in ("", "_swa"))
+        rope = read_rope(keys, head_dim)
+        layers = keys.positive("block_count")
+        return Gemma4Config.read(
+            keys,
+            rope=rope,
+            sliding=tuple(map(bool, keys.per_layer("attention.sliding_window_pattern", layers))),
+            window=keys.positive("attention.sliding_window"),
+            sliding_head_dim=sliding_dim,
+            sliding_rope=RopeConfig(
+                dimensions=keys.count("rope.dimension_count_swa", rope.dimensions),
+                base=keys.above(1, "rope.freq_base_swa", 10000.0),
+            ),
+            logit_cap=keys.number("final_logit_softcapping", 30.0),
+        )
+
+    def layer(self, weights: Weights, index: int) -> Gemma4Layer:
+        """One layer, with the norms that are only here."""
+        return Gemma4Layer(
+            weights, self.config, self.mixer(weights, index), self.ffn(weights, index)
+        )
+
+    def mixer(self, weights: Weights, index: int) -> Attention:
+        """Attention with unscaled scores; values are normed, and may be the keys."""
+        config = self.config
+        sliding = config.sliding[index]
+        return Attention(
+            weights,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_heads,
+            num_kv_heads=config.kv_heads[index],
+            head_dim=config.head_dim_of(index),
+            value_dim=config.head_dim_of(index),
+            eps=config.rms_norm_eps,
+            rope=self.sliding_rope if sliding else self.rope,
+            rope_style=self.rope_style,
+            qk_norm="head",
+            scale=1.0,
+            window=config.window if sliding else 0,
+            keys_as_values=not weights.has("attn_v.weight"),
+            norm_values=True,
+        )
+
+    def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
+        """A dense network, with experts beside it where the metadata counts any."""
+        config = self.config
+        dense = FeedForward(
+            weights,
+            hidden_size=config.hidden_size,
+            width=config.intermediate_sizes[index],
+            eps=config.rms_norm_eps,
+            activation="gelu",
+        )
+        if config.num_experts == 0:
+            return dense
+        return Gemma4MoE(weights, config, self.expert_width, self.routing(), dense)
+
+    def embed(self, tokens: NDArray[np.int32]) -> Array:
+        """Embeddings, scaled by the square root of their width."""
+        return super().embed(tokens) * math.sqrt(self.config.hidden_size)
+
+    def logits(self, hidden: Array) -> NDArray[np.float32]:
+        """(T, E) -> (T, V), no further from 0 than the cap."""
+        cap, logits = self.config.logit_cap, super().logits(hidden)
+        return np.tanh(logits / cap) * cap if cap else logits
+
+
+def _head_dim(keys: Keys, suffix: str) -> int:
+    """Width of a head's keys and values, which must be of one."""
+    key, value = (keys.positive(f"attention.{part}_length{suffix}") for part in ("key", "value"))
+    if key != value:
+        raise ModelFormatError(
+            f"{keys.file.path}: {keys.name(f'attention.value_length{suffix}')} is {value}, "
+            f"expected the {key} of {keys.name(f'attention.key_length{suffix}')}"
+        )
+    return key
