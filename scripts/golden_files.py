@@ -129,10 +129,13 @@ def weights(model: Model) -> Iterator[Weight]:
         values = random.uniform(shape, std)
         if "norm" in name or name.startswith("rope_freqs"):
             values += np.float32(1.5)
+        if name.endswith("ssm_a"):  # rates of decay
+            values = -np.abs(values)
         kind = "F32" if _stays_f32(name, shape) else next(types)
         qtype = gguf.GGMLQuantizationType[kind]
         yield name, encode(values, qtype, random.bytes), qtype
 
 
 def _stays_f32(name: str, shape: tuple[int, ...]) -> bool:
-    return len(shape) == 1 or "ffn_gate_inp" in name  # as llama.cpp's own quantiser does
+    kept = ("ffn_gate_inp", "conv")  # by llama.cpp's own quantiser, too
+    return len(shape) == 1 or any(part in name for part in kept)

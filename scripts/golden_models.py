@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import gguf
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
+from golden_lfm2moe import LFM2MOE_MODELS
+from golden_qwen3next import QWEN3NEXT_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ MODELS: tuple[Model, ...] = (
     GoldenModel("llama-k", "llama", 16, K_TYPES, **WIDE),
     GoldenModel("llama-i", "llama", 17, I_TYPES, **WIDE),
     GoldenModel("mixtral-k", "llama", 109, ("Q4_K", "Q6_K", "Q5_K"), layers=1, experts=3, **WIDE),
+    *QWEN3NEXT_MODELS,
+    *LFM2MOE_MODELS,
 )
 
 

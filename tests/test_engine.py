@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden_models import MODELS
 from numpy.typing import NDArray
 
 from moestream import Engine, SamplingParams
@@ -149,13 +150,15 @@ def test_every_moe_layer_reports_its_routing_once_a_chunk(engine: Engine) -> Non
     assert [len(event.x) for event in events] == [3] * layers + [2] * layers
 
 
-def test_a_layers_own_gate_on_its_own_input_predicts_its_routing(engine: Engine) -> None:
+@pytest.mark.parametrize("name", [model.name for model in MODELS if model.experts])
+def test_a_layers_own_gate_on_its_own_input_predicts_its_routing(name: str) -> None:
     events: list[RoutingEvent] = []
-    engine.session().forward(PROMPT, on_route=events.append)
-    for event in events:
-        moe = engine.model.layers[event.layer].ffn
-        assert isinstance(moe, MoE)
-        np.testing.assert_array_equal(moe.norm_and_route(event.x)[0], event.expert_ids)
+    with Engine.open(GOLDEN / f"{name}.gguf", backend="reference") as engine:
+        engine.session().forward(PROMPT, on_route=events.append)
+        for event in events:
+            moe = engine.model.layers[event.layer].ffn
+            assert isinstance(moe, MoE)
+            np.testing.assert_array_equal(moe.norm_and_route(event.x)[0], event.expert_ids)
 
 
 def test_unknown_backend_names_the_known(tmp_path: Path) -> None:

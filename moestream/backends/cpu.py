@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from moestream.backends.base import (
     Activation,
     Arrivals,
+    DeltaRule,
     ExpertTensors,
     RopeStyle,
     Routing,
@@ -163,6 +164,20 @@ class CpuBackend:
         self._run.attention(q, k, v, keys, values, start, scale, out)
         return out  # (T, H * D)
 
+    def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
+        """A weighted sum of shifted inputs."""
+        return _FORMULAS.causal_conv(x, kernel, past, silu=silu)
+
+    def delta_net(
+        self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
+    ) -> Floats:
+        """Token by token."""
+        return _FORMULAS.delta_net(qkv, write, forget, state, rule)
+
+    def multiply(self, a: Floats, b: Floats) -> Floats:
+        """Element by element."""
+        return a * b
+
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
         out = np.empty_like(a)
@@ -178,7 +193,7 @@ class CpuBackend:
         return out
 
     def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
-        """``x * sigmoid(logits)``: one number a token, not worth a kernel."""
+        """``x * sigmoid(logits)``: a few thousand numbers a token, not worth a kernel."""
         decay = np.exp(-np.abs(logits))
         sigmoid: Floats = np.where(logits >= 0, np.ones_like(decay), decay) / (1 + decay)
         return x * sigmoid

@@ -3,6 +3,8 @@
 import math
 from typing import Literal
 
+import numpy as np
+
 from moestream.backends import Array, RopeStyle
 from moestream.layers.cache import State
 from moestream.layers.norm import RMSNorm
@@ -16,7 +18,8 @@ QKNorm = Literal["none", "head", "whole"]
 class Attention:
     """Norm, projections, rotation, attention over the cache, output projection: (T, E) -> (T, E).
 
-    Biases of the projections are used where the file has them.
+    Biases of the projections are used where the file has them. With ``output_gate``, each head of
+    the query projection is followed by a gate, by whose sigmoid the head's result is scaled.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Attention:
         rope: Rope,
         rope_style: RopeStyle,
         qk_norm: QKNorm = "none",
+        output_gate: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
@@ -40,7 +44,15 @@ class Attention:
         queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
         values, attended = num_kv_heads * value_dim, num_heads * value_dim
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
-        self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
+        if output_gate:
+            rows = np.arange(2 * queries).reshape(num_heads, 2, head_dim)
+            self.attn_q, self.attn_gate = (
+                weights.matrix_rows("attn_q.weight", 2 * queries, hidden_size, part.ravel())
+                for part in (rows[:, 0], rows[:, 1])
+            )
+        else:
+            self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
+            self.attn_gate = None
         self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
         self.attn_v = weights.matrix("attn_v.weight", values, hidden_size)
         self.attn_output = weights.matrix("attn_output.weight", hidden_size, attended)
@@ -74,4 +86,6 @@ class Attention:
         k = ops.rope(k, *angles, self.rope_style)
         keys, values = state
         out = ops.attention(q, k, v, keys, values, start, 1 / math.sqrt(self.head_dim))
+        if self.attn_gate is not None:
+            out = ops.sigmoid_scale(out, ops.linear(x, self.attn_gate))
         return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)

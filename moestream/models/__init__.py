@@ -6,16 +6,22 @@ from moestream.gguf import GGUFFile
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
+from moestream.models.lfm2moe import LFM2MoE
 from moestream.models.llama import Llama
 from moestream.models.olmoe import OLMoE
 from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
+from moestream.models.qwen3next import Qwen3Next
+from moestream.models.qwen35moe import Qwen35MoE
 
 ARCHITECTURES: dict[str, type[Decoder]] = {
     "llama": Llama,
     "olmoe": OLMoE,
     "qwen2moe": Qwen2MoE,
     "qwen3moe": Qwen3MoE,
+    "qwen3next": Qwen3Next,
+    "qwen35moe": Qwen35MoE,
+    "lfm2moe": LFM2MoE,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

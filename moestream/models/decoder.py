@@ -66,6 +66,7 @@ class Decoder(ABC):
     own_expert_width: ClassVar[bool] = False
     """Whether routed experts have a width key of their own, or that of dense networks."""
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
+    output_norm_name: ClassVar[str] = "output_norm.weight"
 
     def __init__(self, file: GGUFFile, config: ModelConfig, backend: Backend) -> None:
         self.config = config
@@ -77,7 +78,7 @@ class Decoder(ABC):
         self.token_embd = weights.matrix("token_embd.weight", *size)
         self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
         self.output_norm = RMSNorm(
-            weights, "output_norm.weight", config.hidden_size, config.rms_norm_eps
+            weights, self.output_norm_name, config.hidden_size, config.rms_norm_eps
         )
         tied = not weights.has("output.weight")
         self.output = self.token_embd if tied else weights.matrix("output.weight", *size)
@@ -98,6 +99,10 @@ class Decoder(ABC):
 
     def mixer(self, weights: Weights, index: int) -> Mixer:
         """Build what comes first in a layer."""
+        return self.attention(weights, index)
+
+    def attention(self, weights: Weights, index: int, *, output_gate: bool = False) -> Attention:
+        """Build a layer's attention."""
         config = self.config
         return Attention(
             weights,
@@ -110,6 +115,7 @@ class Decoder(ABC):
             rope=self.rope,
             rope_style=self.rope_style,
             qk_norm=self.qk_norm,
+            output_gate=output_gate,
         )
 
     def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
