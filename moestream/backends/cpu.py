@@ -40,6 +40,9 @@ except ImportError as error:
 
 Floats = NDArray[np.float32]
 
+_MOST_WIDTH = 16
+"""Weights a channel that the kernel of convolutions takes."""
+
 _FORMULAS = ReferenceBackend()
 """For what has no kernel yet."""
 
@@ -165,14 +168,24 @@ class CpuBackend:
         return out  # (T, H * D)
 
     def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
-        """A weighted sum of shifted inputs."""
-        return _FORMULAS.causal_conv(x, kernel, past, silu=silu)
+        """Channel by channel, shared out among the threads."""
+        if kernel.shape[1] > _MOST_WIDTH:
+            return _FORMULAS.causal_conv(x, kernel, past, silu=silu)
+        out = np.empty_like(x)
+        self._run.causal_conv(x, kernel, past, silu, out)
+        return out  # (T, C)
 
     def delta_net(
         self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
     ) -> Floats:
-        """Token by token."""
-        return _FORMULAS.delta_net(qkv, write, forget, state, rule)
+        """Head by head, each one's state read and written once a token."""
+        heads, dim, _ = state.shape
+        if dim % 8:
+            return _FORMULAS.delta_net(qkv, write, forget, state, rule)
+        out = np.empty((len(qkv), heads * dim), np.float32)
+        parameters = rule.rates, rule.time_bias, rule.key_heads, rule.num_key_heads, rule.eps
+        self._run.delta_net(qkv, write, forget, *parameters, state, out)
+        return out  # (T, H * D)
 
     def multiply(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""

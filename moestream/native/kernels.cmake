@@ -8,6 +8,7 @@ set(MOESTREAM_SOURCES
     kernels_scalar.cpp
     linear.cpp
     packing.cpp
+    recurrent.cpp
     threads.cpp)
 set(MOESTREAM_DEFINITIONS)
 # No fused multiply-adds but those that are written: all instruction sets give the same bits.
