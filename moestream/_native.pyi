@@ -129,6 +129,27 @@ class Context:
         ids: NDArray[np.int32],
         weights: NDArray[np.float32],
     ) -> None: ...
+    def causal_conv(
+        self,
+        x: NDArray[np.float32],
+        kernel: NDArray[np.float32],
+        past: NDArray[np.float32],
+        silu: bool,
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def delta_net(
+        self,
+        qkv: NDArray[np.float32],
+        write: NDArray[np.float32],
+        forget: NDArray[np.float32],
+        rates: NDArray[np.float32],
+        time_bias: NDArray[np.float32],
+        key_heads: NDArray[np.int32],
+        num_key_heads: int,
+        eps: float,
+        state: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None: ...
     def read_bandwidth(self, bytes: int, repeats: int = 5) -> float: ...
 
 class Reader:

@@ -1,7 +1,7 @@
 """Whether a model would run in so much memory: wholly in it, streamed, or not at all.
 
-Owns the sums, from a model's sizes alone; a context's keys and values come on top, and are small
-beside what is left free here.
+Owns the sums, from a model's sizes alone; what a context takes (keys and values, recurrent states)
+comes on top, and is small beside what is left free here.
 """
 
 from dataclasses import dataclass

@@ -65,6 +65,8 @@ class Session:
             capacity=engine.context_length,
             kv_types=engine.kv_types,
         )
+        self._torn = False
+        """Whether a pass broke off in the middle, in a state that cannot be rewound."""
 
     def forward(
         self,
@@ -160,10 +162,25 @@ class Session:
         streaming = self.engine.streaming
         return None if streaming is None else streaming.stats()
 
+    def reusable(self, length: int) -> int:
+        """How many of the first ``length`` tokens ``truncate`` can keep without running them again.
+
+        All, or none where a recurrent state would have to be taken back.
+        """
+        kept = self._cache.can_rewind or (length == len(self.tokens) and not self._torn)
+        return length if kept else 0
+
     def truncate(self, length: int) -> None:
-        """Forget all tokens from position ``length`` on."""
-        self._cache.truncate(length)
-        del self.tokens[length:]
+        """Forget all tokens from position ``length`` on.
+
+        Where a recurrent state cannot be taken back, those before are run again from the start.
+        """
+        if 0 < length <= len(self.tokens) and self.reusable(length) < length:
+            del self.tokens[length:]
+            self._run_again()
+        else:
+            self._cache.truncate(length)
+            del self.tokens[length:]
 
     def _prefill(
         self, tokens: Sequence[int], on_route: RouteObserver | None
@@ -188,13 +205,31 @@ class Session:
                 f"{len(ids)} tokens on top of {len(self.tokens)} do not fit in a context of "
                 f"{self._cache.capacity}; shorten the input or ask for a larger context"
             )
+        if self._torn:
+            self._run_again()
         for start in range(0, len(ids), chunk_tokens):
             chunk = ids[start : start + chunk_tokens]
-            if self.engine.streaming is not None:
-                length = len(self.tokens) + len(chunk)
-                self.engine.streaming.before_pass(self.engine.kv_bytes(length))
-            hidden = self.engine.model.hidden(chunk, self._cache, on_route)
-            self.engine.file.check_intact()
+            self._torn = not self._cache.can_rewind
+            hidden = self._pass(chunk, on_route)
             # Before the caller does anything with it: the cache has them, whatever happens there.
             self.tokens.extend(chunk.tolist())
+            self._torn = False
             yield hidden
+
+    def _pass(self, chunk: NDArray[np.int32], on_route: RouteObserver | None) -> Array:
+        """Run a chunk on top of what the cache holds."""
+        if self.engine.streaming is not None:
+            length = self._cache.length + len(chunk)
+            self.engine.streaming.before_pass(self.engine.kv_bytes(length))
+        hidden = self.engine.model.hidden(chunk, self._cache, on_route)
+        self.engine.file.check_intact()
+        return hidden
+
+    def _run_again(self) -> None:
+        """Make the cache anew from ``tokens``."""
+        self._torn = True
+        self._cache.truncate(0)
+        ids = np.asarray(self.tokens, np.int32)
+        for start in range(0, len(ids), _CHUNK_TOKENS):
+            self._pass(ids[start : start + _CHUNK_TOKENS], None)
+        self._torn = False

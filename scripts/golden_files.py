@@ -128,6 +128,8 @@ def weights(model: Model) -> Iterator[Weight]:
     for name, shape, std in model.tensors():
         values = random.uniform(shape, std)
         values += np.float32(_mean(model, name))
+        if name.endswith("ssm_a"):  # rates of decay
+            values = -np.abs(values)
         kind = "F32" if _stays_f32(name, shape) else next(types)
         qtype = gguf.GGMLQuantizationType[kind]
         yield name, encode(values, qtype, random.bytes), qtype
@@ -142,6 +144,5 @@ def _mean(model: Model, name: str) -> float:
 
 
 def _stays_f32(name: str, shape: tuple[int, ...]) -> bool:
-    return (
-        len(shape) == 1 or "ffn_gate_inp" in name or name.endswith(".bias")
-    )  # as llama.cpp's own quantiser does
+    kept = ("ffn_gate_inp", "conv", ".bias")  # by llama.cpp's own quantiser, too
+    return len(shape) == 1 or any(part in name for part in kept)

@@ -15,7 +15,9 @@ import golden_ernie4_5_moe
 import golden_gemma4
 import golden_phimoe
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
+from golden_lfm2moe import LFM2MOE_MODELS
 from golden_mixtures import MIXTURES
+from golden_qwen3next import QWEN3NEXT_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ MODELS: tuple[Model, ...] = (
     *golden_gemma4.MODELS,
     *golden_phimoe.MODELS,
     *golden_ernie4_5_moe.MODELS,
+    *QWEN3NEXT_MODELS,
+    *LFM2MOE_MODELS,
 )
 
 

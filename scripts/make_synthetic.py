@@ -5,6 +5,7 @@ Q4_K_M. Blocks are random bytes with scales that keep the hidden states near 1, 
 kernel meets ordinary numbers. The vocabulary is copied from a GGUF file that has one.
 
     python scripts/make_synthetic.py ggml-vocab-qwen2.gguf synthetic.gguf [--layers 6]
+    python scripts/make_synthetic.py ggml-vocab-qwen35.gguf out.gguf --shape qwen35moe --experts 256
 """
 
 from __future__ import annotations
@@ -61,6 +62,77 @@ def weights(vocab_size: int, layers: int, experts: int) -> Iterator[Weight]:
             yield Weight(f"blk.{layer}.{name}.weight", shape, kind)
 
 
+def qwen35moe_weights(vocab_size: int, layers: int, experts: int) -> Iterator[Weight]:
+    """All tensors of Qwen3.6-35B-A3B: three delta nets for each layer that attends."""
+    f32, q4, q6 = QType.F32, QType.Q4_K, QType.Q6_K
+    hidden, width, queries, pairs, head = 2048, 512, 16 * 256, 2 * 256, 256
+    channels, values, heads = 2 * 16 * 128 + 32 * 128, 32 * 128, 32
+    attention = (
+        ("attn_q.weight", (2 * queries, hidden), q4),
+        ("attn_k.weight", (pairs, hidden), q4),
+        ("attn_v.weight", (pairs, hidden), q6),
+        ("attn_output.weight", (hidden, queries), q4),
+        ("attn_q_norm.weight", (head,), f32),
+        ("attn_k_norm.weight", (head,), f32),
+    )
+    delta_net = (
+        ("attn_qkv.weight", (channels, hidden), q4),
+        ("attn_gate.weight", (values, hidden), q4),
+        ("ssm_conv1d.weight", (channels, 4), f32),
+        ("ssm_dt.bias", (heads,), f32),
+        ("ssm_a", (heads,), f32),
+        ("ssm_alpha.weight", (heads, hidden), q4),
+        ("ssm_beta.weight", (heads, hidden), q4),
+        ("ssm_norm.weight", (128,), f32),
+        ("ssm_out.weight", (hidden, values), q4),
+    )
+    yield Weight("token_embd.weight", (vocab_size, hidden), q4)
+    yield Weight("output.weight", (vocab_size, hidden), q6)
+    yield Weight("output_norm.weight", (hidden,), f32)
+    for layer in range(layers):
+        better = q6 if layer % 2 == 0 else q4
+        for name, shape, kind in (
+            ("attn_norm.weight", (hidden,), f32),
+            *(attention if layer % 4 == 3 else delta_net),
+            ("post_attention_norm.weight", (hidden,), f32),
+            ("ffn_gate_inp.weight", (experts, hidden), f32),
+            ("ffn_gate_exps.weight", (experts, width, hidden), q4),
+            ("ffn_up_exps.weight", (experts, width, hidden), q4),
+            ("ffn_down_exps.weight", (experts, hidden, width), better),
+            ("ffn_gate_inp_shexp.weight", (hidden,), f32),
+            ("ffn_gate_shexp.weight", (width, hidden), q4),
+            ("ffn_up_shexp.weight", (width, hidden), q4),
+            ("ffn_down_shexp.weight", (hidden, width), better),
+        ):
+            yield Weight(f"blk.{layer}.{name}", shape, kind)
+
+
+def add_qwen35moe(writer: gguf.GGUFWriter, layers: int, experts: int) -> None:
+    """The dimensions of Qwen3.6-35B-A3B."""
+    writer.add_name("Qwen3.6-35B-A3B shape, random weights")
+    writer.add_block_count(layers)
+    writer.add_context_length(262144)
+    writer.add_embedding_length(2048)
+    writer.add_head_count(16)
+    writer.add_head_count_kv(2)
+    writer.add_key_length(256)
+    writer.add_value_length(256)
+    writer.add_rope_freq_base(1e7)
+    writer.add_rope_dimension_count(64)
+    writer.add_rope_dimension_sections([11, 11, 10, 0])
+    writer.add_layer_norm_rms_eps(EPS)
+    writer.add_expert_count(experts)
+    writer.add_expert_used_count(min(8, experts))
+    writer.add_expert_feed_forward_length(512)
+    writer.add_expert_shared_feed_forward_length(512)
+    writer.add_ssm_conv_kernel(4)
+    writer.add_ssm_state_size(128)
+    writer.add_ssm_group_count(16)
+    writer.add_ssm_time_step_rank(32)
+    writer.add_ssm_inner_size(32 * 128)
+    writer.add_full_attention_interval(4)
+
+
 def n_bytes(weight: Weight) -> int:
     """Size of a tensor in the file."""
     return int(np.prod(weight.shape[:-1])) * row_bytes(weight.type, weight.shape[-1])
@@ -68,6 +140,8 @@ def n_bytes(weight: Weight) -> int:
 
 def random_data(weight: Weight, rng: np.random.Generator) -> NDArray[np.generic]:
     """Values of about the deviation of a trained matrix: 1 / sqrt(columns); norms are 1."""
+    if weight.name.endswith("ssm_a"):  # a rate of decay
+        return np.full(weight.shape, -0.1, np.float32)
     if len(weight.shape) == 1:
         return np.ones(weight.shape, np.float32)
     deviation = weight.shape[-1] ** -0.5
@@ -90,8 +164,8 @@ def set_half(blocks: NDArray[np.uint8], offset: int, value: float) -> None:
     blocks[:, offset : offset + 2] = np.array([value], np.float16).view(np.uint8)
 
 
-def add_metadata(writer: gguf.GGUFWriter, vocabulary: GGUFFile, layers: int, experts: int) -> None:
-    """Dimensions of the model, and the vocabulary as it is in the other file."""
+def add_qwen3moe(writer: gguf.GGUFWriter, layers: int, experts: int) -> None:
+    """The dimensions of Qwen3-30B-A3B."""
     writer.add_name("Qwen3-30B-A3B shape, random weights")
     writer.add_block_count(layers)
     writer.add_context_length(CONTEXT)
@@ -106,6 +180,17 @@ def add_metadata(writer: gguf.GGUFWriter, vocabulary: GGUFFile, layers: int, exp
     writer.add_expert_count(experts)
     writer.add_expert_used_count(min(CHOSEN, experts))
     writer.add_expert_feed_forward_length(WIDTH)
+
+
+SHAPES = {
+    "qwen3moe": (add_qwen3moe, weights),
+    "qwen35moe": (add_qwen35moe, qwen35moe_weights),
+}
+"""By architecture: what writes the dimensions, and what lists the tensors."""
+
+
+def add_vocabulary(writer: gguf.GGUFWriter, vocabulary: GGUFFile) -> None:
+    """The vocabulary as it is in the other file."""
     for key, value in vocabulary.metadata.items():
         if not key.startswith("tokenizer."):
             continue
@@ -119,13 +204,17 @@ def add_metadata(writer: gguf.GGUFWriter, vocabulary: GGUFFile, layers: int, exp
             writer.add_uint32(key, value)
 
 
-def write(vocabulary: Path, path: Path, layers: int, experts: int, seed: int) -> None:
+def write(
+    vocabulary: Path, path: Path, architecture: str, layers: int, experts: int, seed: int
+) -> None:
     """Write the file, a tensor at a time."""
-    writer = gguf.GGUFWriter(path, "qwen3moe")
+    add_dimensions, list_weights = SHAPES[architecture]
+    writer = gguf.GGUFWriter(path, architecture)
+    add_dimensions(writer, layers, experts)
     with GGUFFile.open(vocabulary) as source:
         vocab_size = len(source.get("tokenizer.ggml.tokens", list))
-        add_metadata(writer, source, layers, experts)
-    tensors = list(weights(vocab_size, layers, experts))
+        add_vocabulary(writer, source)
+    tensors = list(list_weights(vocab_size, layers, experts))
     for weight in tensors:
         shape = (*weight.shape[:-1], row_bytes(weight.type, weight.shape[-1]))
         if weight.type == QType.F32:
@@ -148,11 +237,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("vocabulary", type=Path, help="GGUF file whose vocabulary to copy")
     parser.add_argument("output", type=Path)
+    parser.add_argument("--shape", choices=SHAPES, default="qwen3moe", help="architecture")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--experts", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    write(args.vocabulary, args.output, args.layers, args.experts, args.seed)
+    write(args.vocabulary, args.output, args.shape, args.layers, args.experts, args.seed)
     print(f"{args.output}: {args.output.stat().st_size / 1e9:.2f} GB")
 
 

@@ -143,6 +143,10 @@ def test_resolve_builds_the_demo_where_it_is_missing(
     assert steps == ["building"]
 
 
+UNCOUNTED = {"gpt-oss-20b": 201_088 * 2_880}
+"""Parameters that the publisher does not count as active: the embedding, of which a row is read."""
+
+
 def test_shipped_models_are_real_and_their_figures_fit_together() -> None:
     shipped = shipped_catalog()
     from_hub = {name: spec for name, spec in shipped.items() if spec.kind == "hf"}
@@ -164,6 +168,7 @@ def test_shipped_models_are_real_and_their_figures_fit_together() -> None:
             # What a token uses is the experts chosen and all the rest.
             chosen = (spec.num_experts_per_tok or 0) / (spec.num_experts or 1)
             active = spec.parameters * (1 - share + share * chosen)
+            active -= UNCOUNTED.get(name, 0)
             assert active == pytest.approx(spec.active_parameters, rel=0.03), name
 
 

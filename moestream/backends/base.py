@@ -64,6 +64,22 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaRule:
+    """The parameters of a gated delta-net layer that do not depend on the token.
+
+    ``rates`` (H,), negative, and ``time_bias`` (H,) turn what a token asks into a decay.
+    ``key_heads`` (H,) says which key head each value head goes with; ``dim`` is the size of both.
+    """
+
+    rates: Array
+    time_bias: Array
+    key_heads: NDArray[np.int32]
+    num_key_heads: int
+    dim: int
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertTensors:
     """One layer's routed experts, left where they lie in the mapped file.
 
@@ -132,7 +148,7 @@ class StreamedExperts:
 
 
 class Backend(Protocol):
-    """About a dozen operations over float32 activations and GGUF weights."""
+    """The operations over float32 activations and GGUF weights."""
 
     name: str
 
@@ -194,14 +210,38 @@ class Backend(Protocol):
         Returns (T, H * value length).
         """
 
+    def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
+        """Weigh each channel's last w values: (T, C) -> (T, C), the newest by the last weight.
+
+        With ``silu``, the sum y becomes ``y * sigmoid(y)``.
+        ``kernel`` is (C, w). ``past`` (w - 1, C) holds the values before the chunk, the oldest
+        first, and is brought up to its end.
+        """
+
+    def delta_net(
+        self, qkv: Array, write: Array, forget: Array, state: Array, rule: DeltaRule
+    ) -> Array:
+        """The gated delta rule, token by token: (T, H * D).
+
+        ``qkv`` (T, (2 * key heads + H) * D) are queries, keys and values; the first two are brought
+        to unit length. ``write`` and ``forget`` (T, H) are the logits of how much of a value is
+        written and how much of the past is kept. ``state`` (H, D, D), a row a coordinate of the
+        values, is brought up to the chunk's end.
+
+        Source: arXiv 2412.06464.
+        """
+
     def add(self, a: Array, b: Array) -> Array:
         """``a + b``, of one shape."""
+
+    def multiply(self, a: Array, b: Array) -> Array:
+        """``a * b``, of one shape."""
 
     def glu(self, gate: Array, up: Array, activation: Activation) -> Array:
         """``up`` scaled by the activated gate, of one shape."""
 
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
-        """``x * sigmoid(logits)``: (T, E) scaled by (T, 1)."""
+        """``x * sigmoid(logits)``: (T, E) scaled by (T, 1) or (T, E)."""
 
     def route(
         self, logits: Array, routing: Routing, selection_bias: Array | None = None

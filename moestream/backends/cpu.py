@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from moestream.backends.base import (
     Activation,
     Arrivals,
+    DeltaRule,
     ExpertTensors,
     RopeStyle,
     Routing,
     StreamedExperts,
 )
 from moestream.backends.kv_rows import KVType, kv_zeros
+from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType, dequantize
@@ -37,6 +39,12 @@ except ImportError as error:
     ) from None
 
 Floats = NDArray[np.float32]
+
+_MOST_WIDTH = 16
+"""Weights a channel that the kernel of convolutions takes."""
+
+_FORMULAS = ReferenceBackend()
+"""For shapes that have no kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,30 @@ class CpuBackend:
         self._run.attention(q, k, v, keys, values, start, scale, window, sinks, out)
         return out  # (T, H * Dv)
 
+    def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
+        """Channel by channel, shared out among the threads."""
+        if kernel.shape[1] > _MOST_WIDTH:
+            return _FORMULAS.causal_conv(x, kernel, past, silu=silu)
+        out = np.empty_like(x)
+        self._run.causal_conv(x, kernel, past, silu, out)
+        return out  # (T, C)
+
+    def delta_net(
+        self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
+    ) -> Floats:
+        """Head by head, each one's state read and written once a token."""
+        heads, dim, _ = state.shape
+        if dim % 8:
+            return _FORMULAS.delta_net(qkv, write, forget, state, rule)
+        out = np.empty((len(qkv), heads * dim), np.float32)
+        parameters = rule.rates, rule.time_bias, rule.key_heads, rule.num_key_heads, rule.eps
+        self._run.delta_net(qkv, write, forget, *parameters, state, out)
+        return out  # (T, H * D)
+
+    def multiply(self, a: Floats, b: Floats) -> Floats:
+        """Element by element."""
+        return a * b
+
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
         out = np.empty_like(a)
@@ -176,7 +208,7 @@ class CpuBackend:
         return out
 
     def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
-        """``x * sigmoid(logits)``: one number a token, not worth a kernel."""
+        """``x * sigmoid(logits)``: a few thousand numbers a token, not worth a kernel."""
         decay = np.exp(-np.abs(logits))
         sigmoid: Floats = np.where(logits >= 0, np.ones_like(decay), decay) / (1 + decay)
         return x * sigmoid

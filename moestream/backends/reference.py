@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from moestream.backends.base import (
     Activation,
     Arrivals,
+    DeltaRule,
     ExpertTensors,
     RopeStyle,
     Routing,
@@ -131,9 +132,39 @@ class ReferenceBackend:
             out[head] = shares @ past_values[head // group]
         return out.swapaxes(0, 1).reshape(tokens, -1)  # (T, H * D)
 
+    def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
+        """A weighted sum of shifted inputs."""
+        seen = np.concatenate([past, x])  # (w - 1 + T, C)
+        past[:] = seen[len(x) :]
+        shifted = np.lib.stride_tricks.sliding_window_view(seen, kernel.shape[1], axis=0)
+        out: Floats = (shifted * kernel).sum(axis=-1)
+        return out * _sigmoid(out) if silu else out  # (T, C)
+
+    def delta_net(
+        self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
+    ) -> Floats:
+        """Forget, correct what the key finds towards the value, read by the query."""
+        heads, dim, keys = len(rule.key_heads), rule.dim, rule.num_key_heads
+        q, k, v = np.split(qkv.reshape(len(qkv), -1, dim), [keys, 2 * keys], axis=1)
+        q, k = (_unit(part, rule.eps)[:, rule.key_heads] for part in (q, k))  # (T, H, D)
+        kept = np.exp(rule.rates * np.logaddexp(np.float32(0), forget + rule.time_bias))
+        written = _sigmoid(write)
+        out = np.empty((len(qkv), heads, dim), np.float32)
+        for token in range(len(qkv)):
+            state *= kept[token, :, None, None]
+            found = np.einsum("hvk,hk->hv", state, k[token])
+            change = (v[token] - found) * written[token, :, None]
+            state += change[:, :, None] * k[token, :, None, :]
+            out[token] = np.einsum("hvk,hk->hv", state, q[token]) * np.float32(dim**-0.5)
+        return out.reshape(len(qkv), -1)  # (T, H * D)
+
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
         return a + b
+
+    def multiply(self, a: Floats, b: Floats) -> Floats:
+        """Element by element."""
+        return a * b
 
     def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
         """See ``Activation``."""
@@ -207,6 +238,11 @@ def _rope_pairs(style: RopeStyle, half: int) -> tuple[slice, slice]:
     if style == "interleaved":
         return slice(0, 2 * half, 2), slice(1, 2 * half, 2)
     return slice(0, half), slice(half, 2 * half)
+
+
+def _unit(x: Floats, eps: float) -> Floats:
+    length: Floats = np.sqrt(np.square(x).sum(axis=-1, keepdims=True) + np.float32(eps))
+    return x / length
 
 
 def _mask_groups(scores: Floats, routing: Routing) -> Floats:

@@ -93,7 +93,8 @@ class Dialogue:
         try:
             tokens, inside, dropped = self._fit()
             # At least one token is run: the logits after it are not in the cache.
-            cached = min(common_prefix(tokens, self.session.tokens), len(tokens) - 1)
+            common = min(common_prefix(tokens, self.session.tokens), len(tokens) - 1)
+            cached = self.session.reusable(common)
             answer = self.answer = Answer(Stats(), len(tokens), cached, dropped)
             yield from self._answer(answer, turn, tokens, inside, stop)
         finally:

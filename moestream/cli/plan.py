@@ -131,7 +131,7 @@ def plan(
             raise UnsupportedModelError(f"{file.path} cannot run here: {reason}")
         context = context_length or min(read_config(file).context_length, 8192)
         demand = read_demand(file, cache_type_k, cache_type_v)
-        divided = _divide(file, demand.num_experts_per_tok, context * demand.kv_bytes, memory)
+        divided = _divide(file, demand.num_experts_per_tok, demand.context_bytes(context), memory)
         hits = _hits(file, trace, profile)
         with ui.progress(quiet=as_json) as progress:
             machine, disk = known_machine(

@@ -30,6 +30,12 @@ class Demand:
     num_experts_per_tok: int
     kv_bytes: int
     """That one token adds to the KV cache, and that every later one reads."""
+    state_bytes: int = 0
+    """Of recurrent states, which every token reads and writes."""
+
+    def context_bytes(self, tokens: int) -> int:
+        """Memory that a context of so many tokens takes."""
+        return self.state_bytes + tokens * self.kv_bytes
 
     @property
     def one_expert_bytes(self) -> float:
@@ -67,4 +73,5 @@ def read_demand(
         num_experts=config.num_experts,
         num_experts_per_tok=config.num_experts_per_tok,
         kv_bytes=state_bytes(shapes, 1, kv_types) - fixed,
+        state_bytes=fixed,
     )

@@ -59,7 +59,8 @@ def compute_s(demand: Demand, machine: Machine, context: int, *, streamed: bool)
     """Seconds of arithmetic for a token after ``context`` others."""
     weights = [*demand.dense_bytes.items(), *demand.expert_bytes.items()]
     seconds = sum(n_bytes / machine.kernel_bytes_per_s[name] for name, n_bytes in weights)
-    seconds += demand.kv_bytes * context / (ATTENTION * machine.memory_bytes_per_s)
+    remembered = demand.kv_bytes * context + 2 * demand.state_bytes
+    seconds += remembered / (ATTENTION * machine.memory_bytes_per_s)
     seconds += demand.num_layers * machine.layer_s
     return seconds + (demand.num_moe_layers * machine.streamed_layer_s if streamed else 0)
 

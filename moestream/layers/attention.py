@@ -3,6 +3,8 @@
 import math
 from typing import Literal
 
+import numpy as np
+
 from moestream.backends import Array, RopeStyle
 from moestream.layers.cache import State
 from moestream.layers.norm import RMSNorm, UnweightedRMSNorm
@@ -21,7 +23,8 @@ class Attention:
     default the head's width to the power of -0.5. ``window`` is how many positions a token sees, 0
     for all; ``sinks`` asks for a score of no value in each head's softmax. ``keys_as_values``:
     there is no ``attn_v``; what is projected to be keys is, before its norm and rotation, values
-    too. ``norm_values``: head by head, without a weight.
+    too. ``norm_values``: head by head, without a weight. ``output_gate``: each head of the query
+    projection is followed by a gate, by whose sigmoid the head's result is scaled.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Attention:
         sinks: bool = False,
         keys_as_values: bool = False,
         norm_values: bool = False,
+        output_gate: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
@@ -53,7 +57,15 @@ class Attention:
         queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
         values, attended = num_kv_heads * value_dim, num_heads * value_dim
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
-        self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
+        if output_gate:
+            rows = np.arange(2 * queries).reshape(num_heads, 2, head_dim)
+            self.attn_q, self.attn_gate = (
+                weights.matrix_rows("attn_q.weight", 2 * queries, hidden_size, part.ravel())
+                for part in (rows[:, 0], rows[:, 1])
+            )
+        else:
+            self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
+            self.attn_gate = None
         self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
         self.attn_v = (
             None if keys_as_values else weights.matrix("attn_v.weight", values, hidden_size)
@@ -94,6 +106,8 @@ class Attention:
         out = ops.attention(
             q, k, v, keys, values, start, self.scale, window=self.window, sinks=self.sinks
         )
+        if self.attn_gate is not None:
+            out = ops.sigmoid_scale(out, ops.linear(x, self.attn_gate))
         return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)
 
     def _project(self, x: Array) -> list[Array]:

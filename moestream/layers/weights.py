@@ -39,6 +39,16 @@ class Weights:
         """A dense weight matrix, resident."""
         return self.backend.matrix(self._tensor(name, (rows, columns)))
 
+    def matrix_rows(self, name: str, rows: int, columns: int, picked: NDArray[np.intp]) -> Matrix:
+        """Some rows of a matrix that the file joins with others, in the order of ``picked``."""
+        whole = self._tensor(name, (rows, columns))
+        part = (len(picked), columns)
+        return self.backend.matrix(Tensor(whole.name, whole.type, part, whole.data[picked]))
+
+    def table(self, name: str, rows: int, columns: int) -> Array:
+        """A small matrix that is no linear map, as float32 (rows, columns)."""
+        return self.backend.vector(self._tensor(name, (rows, columns)))
+
     def vector(self, name: str, size: int) -> Array:
         """A norm weight or bias, as float32."""
         return self.backend.vector(self._tensor(name, (size,)))

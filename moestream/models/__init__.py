@@ -11,12 +11,15 @@ from moestream.models.gpt_oss import GptOss
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.keys import Keys
+from moestream.models.lfm2moe import LFM2MoE
 from moestream.models.llama import Llama
 from moestream.models.minimax_m2 import MiniMaxM2
 from moestream.models.olmoe import OLMoE
 from moestream.models.phimoe import PhiMoE
 from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
+from moestream.models.qwen3next import Qwen3Next
+from moestream.models.qwen35moe import Qwen35MoE
 
 ARCHITECTURES: dict[str, type[Decoder]] = {
     "llama": Llama,
@@ -30,6 +33,9 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "gemma4": Gemma4,
     "phimoe": PhiMoE,
     "ernie4_5-moe": Ernie45MoE,
+    "qwen3next": Qwen3Next,
+    "qwen35moe": Qwen35MoE,
+    "lfm2moe": LFM2MoE,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

@@ -67,6 +67,7 @@ class Decoder(ABC):
     """Whether routed experts have a width key of their own, or that of dense networks."""
     activation: ClassVar[Activation] = "silu"
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
+    output_norm_name: ClassVar[str] = "output_norm.weight"
 
     def __init__(
         self, file: GGUFFile, config: ModelConfig, backend: Backend, context_length: int
@@ -81,7 +82,7 @@ class Decoder(ABC):
         self.token_embd = weights.matrix("token_embd.weight", *size)
         self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
         self.output_norm = RMSNorm(
-            weights, "output_norm.weight", config.hidden_size, config.rms_norm_eps
+            weights, self.output_norm_name, config.hidden_size, config.rms_norm_eps
         )
         tied = not weights.has("output.weight")
         self.output = self.token_embd if tied else weights.matrix("output.weight", *size)
@@ -118,6 +119,7 @@ class Decoder(ABC):
         rope: Rope | None = None,
         window: int = 0,
         sinks: bool = False,
+        output_gate: bool = False,
     ) -> Attention:
         """Build a layer's attention."""
         config = self.config
@@ -135,6 +137,7 @@ class Decoder(ABC):
             scale=scale,
             window=window,
             sinks=sinks,
+            output_gate=output_gate,
         )
 
     def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:

@@ -53,6 +53,29 @@ class Keys:
             )
         return tuple(self._counted(name, value) for value in whole[:num_layers])
 
+    def numbers(self, key: str, length: int) -> tuple[int, ...]:
+        """A list of exactly so many counts."""
+        name = self.name(key)
+        values = self.file.get(name, list)
+        if len(values) != length or not all(isinstance(value, int) for value in values):
+            raise ModelFormatError(
+                f"{self.file.path}: {name} is {values}, expected {length} whole numbers"
+            )
+        return tuple(self._counted(name, value) for value in values)
+
+    def flags(self, key: str, num_layers: int) -> tuple[bool, ...] | None:
+        """Yes or no for each layer; None if the file does not say."""
+        name = self.name(key)
+        if name not in self.file.metadata:
+            return None
+        values = self.file.get(name, list)
+        if len(values) < num_layers or not all(isinstance(value, bool) for value in values):
+            raise ModelFormatError(
+                f"{self.file.path}: {name} has {len(values)} values, expected yes or no for each "
+                f"of {num_layers} layers"
+            )
+        return tuple(values[:num_layers])
+
     def positive(self, key: str, default: int | None = None) -> int:
         """A count of at least one."""
         value = self.count(key, default)

@@ -4,6 +4,7 @@
 #include "avx2_float.h"
 #include "avx2_packed.h"
 #include "avx2_rows.h"
+#include "delta_step.h"
 #include "kernels.h"
 
 namespace moestream {
@@ -26,6 +27,7 @@ constexpr Kernels kAvx2Table = {
     attend,
     to_half,
     exponentials,
+    delta_step,
 };
 
 }  // namespace

@@ -69,5 +69,6 @@ NB_MODULE(_native, m) {
     bind_experts(m, context);
     bind_attention(context);
     bind_elementwise(context);
+    bind_recurrent(context);
     bind_reader(m);
 }

@@ -144,6 +144,29 @@ struct AttentionShape {
 void attention(Context&, const AttentionShape&, const float* q, const float* k, const float* v,
                uint8_t* keys, uint8_t* values, float* out);
 
+inline constexpr int kMostWidth = 16;
+
+struct Convolution {
+    int tokens, channels, width;  // width at most kMostWidth
+};
+
+// Weighted sum of each channel's last values, `past` (width - 1, channels) before the first token;
+// brings `past` up to the last.
+void causal_conv(Context&, const Convolution&, const float* x, const float* kernel, bool silu,
+                 float* past, float* out);
+
+struct DeltaNet {
+    int tokens, heads, key_heads, dim;
+    float eps;
+    const float* rates;      // (heads)
+    const float* time_bias;  // (heads)
+    const int32_t* key_of;   // (heads): the key head of each
+};
+
+// The gated delta rule; see Backend.delta_net.
+void delta_net(Context&, const DeltaNet&, const float* qkv, const float* write,
+               const float* forget, float* state, float* out);
+
 // Bytes of a resident copy of `matrix`, in the order that the kernels want, and the copy.
 size_t resident_bytes(const Context&, const Matrix& matrix);
 Matrix make_resident(Context&, const Matrix& matrix, uint8_t* bytes);

@@ -10,6 +10,7 @@ set(MOESTREAM_SOURCES
     linear.cpp
     packing.cpp
     routing.cpp
+    recurrent.cpp
     threads.cpp)
 set(MOESTREAM_DEFINITIONS)
 # No fused multiply-adds but those that are written: all instruction sets give the same bits.

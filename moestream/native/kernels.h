@@ -59,6 +59,18 @@ struct QuantizedRow {
 
 struct AttentionTile;  // attention.h
 
+// One head's token in the gated delta rule. `state` (dim, dim), a row a coordinate of v, becomes
+// keep * state, then nears v at k by the part `write` of what is missing; out = state @ q.
+struct DeltaStep {
+    float* state;
+    const float* q;
+    const float* k;
+    const float* v;
+    float keep, write;
+    int dim;  // a multiple of 8
+    float* out;
+};
+
 struct Kernels {
     const char* name;
     // By type_index. A product of one panel with any number of tokens.
@@ -79,6 +91,7 @@ struct Kernels {
     void (*to_half)(const float* x, int count, uint16_t* out);
     // out = e^(x - shift).
     void (*exponentials)(const float* x, int count, float shift, float* out);
+    void (*delta_step)(const DeltaStep&);
 };
 
 extern const Kernels kScalarKernels;

@@ -6,6 +6,7 @@
 #include "avx2_packed.h"
 #include "avx2_rows.h"
 #include "avx512_gemm.h"
+#include "delta_step.h"
 #include "kernels.h"
 
 namespace moestream {
@@ -28,6 +29,7 @@ const Kernels kAvx512Kernels = {
     attend,
     to_half,
     exponentials,
+    delta_step,
 };
 
 }  // namespace moestream

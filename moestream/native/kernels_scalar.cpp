@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "attention.h"
+#include "delta_step.h"
 #include "block_decode.h"
 #include "kernels.h"
 #include "scalar_math.h"
@@ -222,6 +223,7 @@ const Kernels kScalarKernels = {
     attend,
     to_half,
     exponentials,
+    delta_step,
 };
 
 }  // namespace moestream

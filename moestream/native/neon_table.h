@@ -1,6 +1,7 @@
 // The table of NEON kernels, as the unit that includes this compiles them.
 #pragma once
 
+#include "delta_step.h"
 #include "neon_attention.h"
 #include "neon_elementwise.h"
 #include "neon_float.h"
@@ -26,6 +27,7 @@ constexpr Kernels kNeonTable = {
     attend,
     to_half,
     exponentials,
+    delta_step,
 };
 
 }  // namespace

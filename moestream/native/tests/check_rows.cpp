@@ -1,4 +1,5 @@
 // What is done to rows of floats: int8 blocks, norms, activations, exponentials, float16.
+#include <algorithm>
 #include <cmath>
 
 #include "../half.h"
@@ -112,6 +113,20 @@ void check_lengths(const Kernels& kernels, int count, Random& random) {
     }
 }
 
+void check_delta_step(const Kernels& kernels, int dim, Random& random, Style style) {
+    begin_case("%s: delta_step of %d, %s", kernels.name, dim, kStyleNames[static_cast<int>(style)]);
+    const size_t size = static_cast<size_t>(dim) * dim;
+    const Guarded<float> got = floats(random, style, static_cast<int>(size)), expected(size);
+    std::copy(got.data(), got.data() + size, expected.data());
+    const Guarded<float> q = floats(random, style, dim), k = floats(random, style, dim),
+                         v = floats(random, style, dim), out(dim), wanted(dim);
+    kernels.delta_step({got.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, out.data()});
+    kScalarKernels.delta_step(
+        {expected.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, wanted.data()});
+    compare("state", got, expected);
+    compare("out", out, wanted);
+}
+
 void check_halves(const Kernels& kernels, const Guarded<float>& x, const char* what) {
     begin_case("%s: to_half of %zu, %s", kernels.name, x.size(), what);
     const Guarded<uint16_t> got(x.size()), expected(x.size());
@@ -153,6 +168,9 @@ void check_elementwise(const Kernels& kernels) {
     Random random(2);
     for (int count = 1; count <= 70; ++count) check_lengths(kernels, count, random);
     for (const int count : {576, 1001, 20000}) check_lengths(kernels, count, random);
+    for (const int dim : {8, 16, 40, 128}) {
+        for (const Style style : kStyles) check_delta_step(kernels, dim, random, style);
+    }
     check_exponentials(kernels, between_powers(), 0.0f);
     for (int count = 1; count <= 40; ++count) {
         check_halves(kernels, floats(random, Style::Any, count), "any");

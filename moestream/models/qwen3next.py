@@ -1,0 +1,116 @@
+"""Qwen3-Next: three layers of linear attention for each one that attends to all.
+
+Source: llama.cpp, src/models/qwen3next.cpp; arXiv 2412.06464 (gated delta net).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from moestream.errors import ModelFormatError
+from moestream.layers.cache import StateShape
+from moestream.layers.delta_net import DeltaNet, DeltaShape, HeadOrder
+from moestream.layers.weights import Weights
+from moestream.models.config import SUPPORTED, ModelConfig
+from moestream.models.decoder import Decoder, Mixer
+from moestream.models.keys import Keys, Supported
+
+_INTERVAL = 4
+"""Every fourth layer attends, where the file does not say otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HybridConfig(ModelConfig):
+    """A layer without key/value heads is a delta net of shape ``delta``."""
+
+    delta: DeltaShape
+
+    def state_shapes(self) -> tuple[StateShape, ...]:
+        """Keys and values where a layer attends, else the delta net's state."""
+        attended = ModelConfig.state_shapes(self)
+        recurrent = self.delta.state()
+        return tuple(
+            shape if heads else recurrent
+            for shape, heads in zip(attended, self.kv_heads, strict=True)
+        )
+
+
+class Qwen3Next(Decoder):
+    """Delta nets and gated attention; router weights that sum to one, and a gated shared expert."""
+
+    supported: ClassVar[Supported] = {
+        key: value for key, value in SUPPORTED.items() if key != "nextn_predict_layers"
+    }
+    rope_style = "half"
+    qk_norm = "head"
+    norm_topk_prob = True
+    shared_gate = True
+    own_expert_width = True
+    ffn_norm = "post_attention_norm.weight"
+    head_order: ClassVar[HeadOrder] = "blocked"
+    config: HybridConfig
+
+    @classmethod
+    def read_config(cls, keys: Keys) -> ModelConfig:
+        """Read the dimensions; layers that predict further tokens are left out."""
+        keys.require(cls.supported)
+        layers = keys.positive("block_count") - keys.count("nextn_predict_layers", 0)
+        if layers < 1:
+            raise ModelFormatError(
+                f"{keys.file.path}: {keys.name('nextn_predict_layers')} leaves none of "
+                f"{keys.count('block_count')} layers"
+            )
+        heads = keys.per_layer(
+            "attention.head_count_kv", layers, keys.count("attention.head_count")
+        )
+        recurrent = _recurrent_layers(keys, layers)
+        kv_heads = tuple(0 if r else n for r, n in zip(recurrent, heads, strict=True))
+        return HybridConfig.read(
+            keys, own_layers=layers, kv_heads=kv_heads, delta=_delta_shape(keys)
+        )
+
+    def mixer(self, weights: Weights, index: int) -> Mixer:
+        """A delta net, or attention with an output gate."""
+        config = self.config
+        if config.kv_heads[index]:
+            return self.attention(weights, index, output_gate=True)
+        return DeltaNet(
+            weights,
+            hidden_size=config.hidden_size,
+            shape=config.delta,
+            order=self.head_order,
+            eps=config.rms_norm_eps,
+        )
+
+    @property
+    def shared_width(self) -> int:
+        """Files without it give the shared expert the dense width."""
+        return self.config.shared_intermediate_size or self.config.intermediate_sizes[-1]
+
+
+def _recurrent_layers(keys: Keys, layers: int) -> tuple[bool, ...]:
+    """Which layers do not attend: told layer by layer, or by how often one does."""
+    listed = keys.flags("attention.recurrent_layers", layers)
+    if listed is not None:
+        return listed
+    interval = keys.positive("full_attention_interval", _INTERVAL)
+    return tuple((layer + 1) % interval != 0 for layer in range(layers))
+
+
+def _delta_shape(keys: Keys) -> DeltaShape:
+    shape = DeltaShape(
+        key_heads=keys.positive("ssm.group_count"),
+        value_heads=keys.positive("ssm.time_step_rank"),
+        dim=keys.positive("ssm.state_size"),
+        conv_width=keys.positive("ssm.conv_kernel"),
+    )
+    if shape.value_heads % shape.key_heads:
+        raise ModelFormatError(
+            f"{keys.file.path}: {keys.name('ssm.time_step_rank')} is {shape.value_heads}, expected "
+            f"a multiple of {keys.name('ssm.group_count')}, {shape.key_heads}"
+        )
+    if (inner := keys.count("ssm.inner_size")) != shape.values:
+        raise ModelFormatError(
+            f"{keys.file.path}: {keys.name('ssm.inner_size')} is {inner}, expected "
+            f"{shape.value_heads} heads of {shape.dim}, {shape.values}"
+        )
+    return shape
