@@ -78,12 +78,14 @@ class Context:
         self,
         q: NDArray[np.float32],
         k: NDArray[np.float32],
-        v: NDArray[np.float32],
+        v: NDArray[np.float32] | None,
         keys: NDArray[np.generic],
-        values: NDArray[np.generic],
+        values: NDArray[np.generic] | None,
         start: int,
         scale: float,
         out: NDArray[np.float32],
+        window: int = 0,
+        sinks: NDArray[np.float32] | None = None,
     ) -> None: ...
     def embed(self, table: Matrix, tokens: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
     def rms_norm(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import gguf
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
+from golden_latent import LATENT_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ MODELS: tuple[Model, ...] = (
     GoldenModel("llama-k", "llama", 16, K_TYPES, **WIDE),
     GoldenModel("llama-i", "llama", 17, I_TYPES, **WIDE),
     GoldenModel("mixtral-k", "llama", 109, ("Q4_K", "Q6_K", "Q5_K"), layers=1, experts=3, **WIDE),
+    *LATENT_MODELS,
 )
 
 

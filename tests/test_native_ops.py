@@ -109,6 +109,82 @@ def test_attention_never_reads_what_is_not_yet_visible(monkeypatch, isa):
 
 
 @each_isa
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
+@pytest.mark.parametrize(
+    ("key_dim", "value_dim", "own_values", "window", "has_sinks"),
+    [
+        (32, 32, True, 5, False),
+        (64, 64, True, 40, True),
+        (96, 32, True, 0, False),
+        (32, 64, True, 300, True),
+        (256, 256, True, 0, True),
+        (576, 512, False, 0, False),
+        (96, 64, False, 33, True),
+    ],
+)
+def test_attention_with_windows_sinks_and_other_values_is_the_references(
+    monkeypatch, isa, kv_type, key_dim, value_dim, own_values, window, has_sinks
+):
+    rng = np.random.default_rng(key_dim + window)
+    start, tokens, heads, kv_heads = 530, 9, 4, 2
+    ops = backend(monkeypatch, isa)
+    keys = ops.kv_buffer(kv_heads, 560, key_dim, kv_type)
+    values = ops.kv_buffer(kv_heads, 560, value_dim, kv_type) if own_values else None
+    for buffer, dim in ((keys, key_dim), (values, value_dim)):
+        if buffer is not None:
+            rows = rng.standard_normal((kv_heads, start, dim), np.float32)
+            write_rows(buffer[:, :start], rows)
+    theirs = keys.copy(), None if values is None else values.copy()
+    q = rng.standard_normal((tokens, heads, key_dim), np.float32)
+    k = rng.standard_normal((tokens, kv_heads, key_dim), np.float32)
+    v = rng.standard_normal((tokens, kv_heads, value_dim), np.float32) if own_values else None
+    scale = key_dim**-0.5
+    options = {
+        "window": window,
+        "value_dim": value_dim,
+        "sinks": np.array([3, -2, 0, 90], np.float32) if has_sinks else None,
+    }
+    expected = REFERENCE.attention(q, k, v, *theirs, start, scale, **options)
+    results = []
+    for threads in (1, 3):
+        for chunk in (1, 4, tokens):
+            ops = backend(monkeypatch, isa, threads)
+            parts = [
+                ops.attention(
+                    q[i : i + chunk],
+                    k[i : i + chunk],
+                    None if v is None else v[i : i + chunk],
+                    keys,
+                    values,
+                    start + i,
+                    scale,
+                    **options,
+                )
+                for i in range(0, tokens, chunk)
+            ]
+            results.append(np.concatenate(parts))
+    np.testing.assert_allclose(results[0], expected, rtol=0, atol=2e-5)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+    scalar = backend(monkeypatch, "scalar")
+    same = scalar.attention(q, k, v, keys, values, start, scale, **options)
+    np.testing.assert_array_equal(results[0], same)
+
+
+@each_isa
+def test_attention_never_reads_what_is_outside_the_window(monkeypatch, isa):
+    ops = backend(monkeypatch, isa)
+    rng = np.random.default_rng(3)
+    keys, values = filled_cache(ops, rng, 1, 400, 16, "f16", "f16")
+    keys[:, :371], values[:, :371] = np.nan, np.nan
+    q = rng.standard_normal((3, 2, 16), np.float32)
+    k, v = rng.standard_normal((2, 3, 1, 16), np.float32)
+    got = ops.attention(q, k, v, keys, values, 380, 0.25, window=9)
+    assert np.isfinite(got).all()
+    assert np.isnan(ops.attention(q, k, v, keys, values, 380, 0.25, window=11)[0]).all()
+
+
+@each_isa
 def test_elementwise_operations_are_the_references(monkeypatch, isa):
     ops = backend(monkeypatch, isa)
     rng = np.random.default_rng(4)

@@ -154,6 +154,15 @@ class Backend(Protocol):
     def linears(self, x: Array, weights: list[Matrix], biases: list[Array | None]) -> list[Array]:
         """``linear`` of one input with each of several weights."""
 
+    def linear_heads(self, x: Array, weights: list[Matrix]) -> Array:
+        """``linear`` of each head with its own matrix: (T, H, columns) -> (T, H, rows)."""
+
+    def split(self, x: Array, at: int) -> tuple[Array, Array]:
+        """Cut the last axis in two, the first part ``at`` long."""
+
+    def join(self, a: Array, b: Array) -> Array:
+        """Put together along the last axis what ``split`` cut."""
+
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """Scale to unit root mean square over the last axis, then by ``weight``."""
 
@@ -174,12 +183,13 @@ class Backend(Protocol):
         self,
         q: Array,
         k: Array,
-        v: Array,
+        v: Array | None,
         keys: Array,
-        values: Array,
+        values: Array | None,
         start: int,
         scale: float,
         *,
+        value_dim: int = 0,
         window: int = 0,
         sinks: Array | None = None,
     ) -> Array:
@@ -187,7 +197,8 @@ class Backend(Protocol):
 
         What is attended to is what the buffers hold, rounded to their types, which may differ.
         q is (T, H, D); token t sees positions 0 to ``start + t``, or the last ``window`` of them.
-        Values may have another length than keys. ``sinks`` (H,) are scores of a position of no
+        Values may have another length than keys. Without v and values, the first ``value_dim``
+        coordinates of keys are the values, stored once. ``sinks`` (H,) score a position of no
         value, which takes its share of each head's softmax. Returns (T, H * value length).
         """
 

@@ -118,6 +118,20 @@ class CpuBackend:
         self._run.linear(x, weights, outs, biases)
         return outs
 
+    def linear_heads(self, x: Floats, weights: list[_native.Matrix]) -> Floats:
+        """One head after the other."""
+        return np.stack(
+            [self.linear(x[:, head].copy(), weight) for head, weight in enumerate(weights)], axis=1
+        )  # (T, H, rows)
+
+    def split(self, x: Floats, at: int) -> tuple[Floats, Floats]:
+        """Copies, without gaps."""
+        return x[..., :at].copy(), x[..., at:].copy()
+
+    def join(self, a: Floats, b: Floats) -> Floats:
+        """One array of both."""
+        return np.concatenate([a, b], axis=-1)
+
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         out = np.empty_like(x)
@@ -144,24 +158,21 @@ class CpuBackend:
         self,
         q: Floats,
         k: Floats,
-        v: Floats,
+        v: Floats | None,
         keys: NDArray[np.generic],
-        values: NDArray[np.generic],
+        values: NDArray[np.generic] | None,
         start: int,
         scale: float,
         *,
+        value_dim: int = 0,
         window: int = 0,
         sinks: Floats | None = None,
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
-        tokens, heads, dim = q.shape
-        if window or sinks is not None or v.shape[2] != dim:
-            return _FORMULAS.attention(
-                q, k, v, keys, values, start, scale, window=window, sinks=sinks
-            )
-        out = np.empty((tokens, heads * dim), np.float32)
-        self._run.attention(q, k, v, keys, values, start, scale, out)
-        return out  # (T, H * D)
+        tokens, heads, _ = q.shape
+        out = np.empty((tokens, heads * (value_dim if v is None else v.shape[2])), np.float32)
+        self._run.attention(q, k, v, keys, values, start, scale, out, window, sinks)
+        return out  # (T, H * value length)
 
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""

@@ -66,6 +66,20 @@ class ReferenceBackend:
         """One after the other."""
         return [self.linear(x, *pair) for pair in zip(weights, biases, strict=True)]
 
+    def linear_heads(self, x: Floats, weights: list[Tensor]) -> Floats:
+        """One head after the other."""
+        return np.stack(
+            [self.linear(x[:, head], weight) for head, weight in enumerate(weights)], axis=1
+        )  # (T, H, rows)
+
+    def split(self, x: Floats, at: int) -> tuple[Floats, Floats]:
+        """Copies, without gaps."""
+        return x[..., :at].copy(), x[..., at:].copy()
+
+    def join(self, a: Floats, b: Floats) -> Floats:
+        """One array of both."""
+        return np.concatenate([a, b], axis=-1)
+
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)
@@ -97,12 +111,13 @@ class ReferenceBackend:
         self,
         q: Floats,
         k: Floats,
-        v: Floats,
+        v: Floats | None,
         keys: NDArray[np.generic],
-        values: NDArray[np.generic],
+        values: NDArray[np.generic] | None,
         start: int,
         scale: float,
         *,
+        value_dim: int = 0,
         window: int = 0,
         sinks: Floats | None = None,
     ) -> Floats:
@@ -111,10 +126,12 @@ class ReferenceBackend:
         kv_heads = k.shape[1]
         stop = start + tokens
         write_rows(keys[:, start:stop], k.swapaxes(0, 1))
-        write_rows(values[:, start:stop], v.swapaxes(0, 1))
+        if v is not None and values is not None:
+            write_rows(values[:, start:stop], v.swapaxes(0, 1))
+            value_dim = v.shape[2]
         ages = np.arange(start, stop)[:, None] - np.arange(stop)  # (T, S)
         hidden = (ages < 0) | (ages >= (window or stop))
-        out = np.empty((heads, tokens, v.shape[2]), np.float32)
+        out = np.empty((heads, tokens, value_dim), np.float32)
         group = heads // kv_heads
         for head in range(heads):
             past_keys = read_rows(keys[head // group, :stop])  # (S, D)
@@ -123,7 +140,8 @@ class ReferenceBackend:
             if sinks is not None:
                 scores = np.column_stack([scores, np.full(tokens, sinks[head])])
             shares = _softmax(scores)[:, :stop]
-            out[head] = shares @ read_rows(values[head // group, :stop])
+            past = past_keys if values is None else read_rows(values[head // group, :stop])
+            out[head] = shares @ past[:, :value_dim]
         return out.swapaxes(0, 1).reshape(tokens, -1)  # (T, H * D)
 
     def add(self, a: Floats, b: Floats) -> Floats:

@@ -3,8 +3,11 @@
 from moestream.backends import Backend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile
+from moestream.models.bailingmoe2 import BailingMoE2
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
+from moestream.models.deepseek2 import DeepSeek2
+from moestream.models.glm4moe import GLM4MoE
 from moestream.models.keys import Keys
 from moestream.models.llama import Llama
 from moestream.models.olmoe import OLMoE
@@ -16,6 +19,9 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "olmoe": OLMoE,
     "qwen2moe": Qwen2MoE,
     "qwen3moe": Qwen3MoE,
+    "deepseek2": DeepSeek2,
+    "glm4moe": GLM4MoE,
+    "bailingmoe2": BailingMoE2,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

@@ -16,6 +16,10 @@ struct Partial {
     float* sum;       // (kTileQueries,)
     float* weighted;  // (kTileQueries, dim)
 
+    // Whether the query sees nothing there.
+    bool empty(int query) const {
+        return maximum[query] == -std::numeric_limits<float>::infinity() && sum[query] == 0.0f;
+    }
     static size_t floats(int dim) { return static_cast<size_t>(kTileQueries) * (dim + 2); }
     static Partial at(float* base) {
         return {base, base + kTileQueries, base + 2 * kTileQueries};
@@ -24,9 +28,13 @@ struct Partial {
 
 // Add one split's result to that of the splits before it.
 void merge(const Kernels& kernels, const Partial& into, const Partial& from, int query, int dim) {
-    if (from.maximum[query] == -std::numeric_limits<float>::infinity() &&
-        from.sum[query] == 0.0f) {
-        return;  // it sees nothing there
+    if (from.empty(query)) return;
+    if (into.empty(query)) {  // a copy: where the first split lies must not change a zero's sign
+        into.maximum[query] = from.maximum[query];
+        into.sum[query] = from.sum[query];
+        std::copy_n(from.weighted + static_cast<size_t>(query) * dim, dim,
+                    into.weighted + static_cast<size_t>(query) * dim);
+        return;
     }
     const float largest = std::max(into.maximum[query], from.maximum[query]);
     const float both[2] = {into.maximum[query], from.maximum[query]};
@@ -42,8 +50,14 @@ void merge(const Kernels& kernels, const Partial& into, const Partial& from, int
 class Attention {
   public:
     Attention(Context& context, const AttentionShape& shape, const float* q, const uint8_t* keys,
-              const uint8_t* values, float* out)
-        : context_(context), shape_(shape), q_(q), keys_(keys), values_(values), out_(out) {
+              const uint8_t* values, const float* sinks, float* out)
+        : context_(context),
+          shape_(shape),
+          q_(q),
+          keys_(keys),
+          values_(values),
+          sinks_(sinks),
+          out_(out) {
         group_ = shape.heads / shape.kv_heads;
         // Heads of a group beyond a tile's size share it out among several tiles.
         tile_heads_ = std::min(group_, kTileQueries);
@@ -55,10 +69,11 @@ class Attention {
     void run() {
         const int tiles = shape_.kv_heads * head_tiles_ * token_tiles_;
         const int last = shape_.start + shape_.tokens;
-        const int splits = (last + kSplitPositions - 1) / kSplitPositions;
-        const size_t one = Partial::floats(shape_.dim);
-        context_.reserve_scratch(
-            (attention_scratch_floats(shape_.dim) + 2 * one) * sizeof(float));
+        first_split_ = first_position(shape_.start) / kSplitPositions;
+        const int splits = (last + kSplitPositions - 1) / kSplitPositions - first_split_;
+        const size_t one = Partial::floats(shape_.value_dim);
+        const size_t block = attention_scratch_floats(std::max(shape_.dim, shape_.value_dim));
+        context_.reserve_scratch((block + 2 * one) * sizeof(float));
         if (tiles >= 4 * context_.pool.threads() || splits == 1) {
             context_.pool.parallel_for(tiles, [&](int tile, int thread) {
                 float* scratch = context_.scratch[thread].get<float>(0);
@@ -108,8 +123,12 @@ class Attention {
         return {token_tile(tile) * tile_tokens_ + i / heads,
                 kv_head(tile) * group_ + head_tile(tile) * tile_heads_ + i % heads};
     }
-    size_t place(const Query& q) const {
-        return (static_cast<size_t>(q.token) * shape_.heads + q.head) * shape_.dim;
+    size_t place(const Query& q, int dim) const {
+        return (static_cast<size_t>(q.token) * shape_.heads + q.head) * dim;
+    }
+    // The first position that a query at `position` sees.
+    int first_position(int position) const {
+        return shape_.window == 0 ? 0 : std::max(0, position + 1 - shape_.window);
     }
 
     void attend(int tile, int split, const Partial& part, float* scratch) const {
@@ -117,14 +136,16 @@ class Attention {
         work.queries = queries(tile);
         for (int i = 0; i < work.queries; ++i) {
             const Query at = query(tile, i);
-            work.q[i] = q_ + place(at);
+            work.q[i] = q_ + place(at, shape_.dim);
+            work.first[i] = first_position(shape_.start + at.token);
             work.visible[i] = shape_.start + at.token + 1;
         }
         work.dim = shape_.dim;
+        work.value_dim = shape_.value_dim;
         work.scale = shape_.scale;
-        work.keys = rows(shape_.key_type, keys_, tile);
-        work.values = rows(shape_.value_type, values_, tile);
-        work.begin = split * kSplitPositions;
+        work.keys = rows(shape_.key_type, keys_, shape_.dim, tile);
+        work.values = rows(shape_.value_type, values_, shape_.value_dim, tile);
+        work.begin = (first_split_ + split) * kSplitPositions;
         work.end = std::min(work.begin + kSplitPositions, shape_.start + shape_.tokens);
         work.maximum = part.maximum;
         work.sum = part.sum;
@@ -133,23 +154,40 @@ class Attention {
         context_.kernels.attend(work);
     }
 
-    CacheRows rows(Type type, const uint8_t* buffer, int tile) const {
-        const size_t head_bytes = cache_row_bytes(type, shape_.dim) * shape_.positions;
+    CacheRows rows(Type type, const uint8_t* buffer, int dim, int tile) const {
+        if (buffer == nullptr) return {type, nullptr};
+        const size_t head_bytes = cache_row_bytes(type, dim) * shape_.positions;
         return {type, buffer + kv_head(tile) * head_bytes};
     }
 
     void merge_all(int tile, const Partial& total, const Partial& part) const {
         for (int i = 0; i < queries(tile); ++i) {
-            merge(context_.kernels, total, part, i, shape_.dim);
+            merge(context_.kernels, total, part, i, shape_.value_dim);
         }
     }
 
     void finish(int tile, const Partial& total) const {
         for (int i = 0; i < queries(tile); ++i) {
-            float* out = out_ + place(query(tile, i));
-            const float* weighted = total.weighted + static_cast<size_t>(i) * shape_.dim;
-            for (int j = 0; j < shape_.dim; ++j) out[j] = weighted[j] / total.sum[i];
+            const int dim = shape_.value_dim;
+            const Query at = query(tile, i);
+            float* out = out_ + place(at, dim);
+            const float* weighted = total.weighted + static_cast<size_t>(i) * dim;
+            const Share share = sinks_ == nullptr ? Share{1.0f, total.sum[i]}
+                                                  : beside_sink(total, i, sinks_[at.head]);
+            for (int j = 0; j < dim; ++j) out[j] = weighted[j] * share.shrink / share.sum;
         }
+    }
+
+    struct Share {
+        float shrink, sum;
+    };
+
+    // The sink takes its part of the sum, and may be the largest score of all.
+    Share beside_sink(const Partial& total, int i, float sink) const {
+        const float both[2] = {total.maximum[i], sink};
+        float parts[2];
+        context_.kernels.exponentials(both, 2, std::max(both[0], both[1]), parts);
+        return {parts[0], total.sum[i] * parts[0] + parts[1]};
     }
 
     Context& context_;
@@ -157,7 +195,9 @@ class Attention {
     const float* q_;
     const uint8_t* keys_;
     const uint8_t* values_;
+    const float* sinks_;
     float* out_;
+    int first_split_ = 0;  // those before it lie outside every window
     int group_, tile_heads_, head_tiles_, tile_tokens_, token_tiles_;
 };
 
@@ -175,19 +215,19 @@ void to_q8_0(const Kernels& kernels, const float* x, int count, uint8_t* out) {
 }
 
 // New rows (tokens, kv_heads, dim) into the buffer (kv_heads, positions, dim).
-void append(const Kernels& kernels, const AttentionShape& shape, const float* rows, Type type,
-            uint8_t* buffer, int token) {
-    const size_t bytes = cache_row_bytes(type, shape.dim);
+void append(const Kernels& kernels, const AttentionShape& shape, const float* rows, int dim,
+            Type type, uint8_t* buffer, int token) {
+    const size_t bytes = cache_row_bytes(type, dim);
     for (int head = 0; head < shape.kv_heads; ++head) {
-        const float* from = rows + (static_cast<size_t>(token) * shape.kv_heads + head) * shape.dim;
+        const float* from = rows + (static_cast<size_t>(token) * shape.kv_heads + head) * dim;
         uint8_t* to =
             buffer + (static_cast<size_t>(head) * shape.positions + shape.start + token) * bytes;
         if (type == Type::F32) {
             std::memcpy(to, from, bytes);
         } else if (type == Type::F16) {
-            kernels.to_half(from, shape.dim, reinterpret_cast<uint16_t*>(to));
+            kernels.to_half(from, dim, reinterpret_cast<uint16_t*>(to));
         } else {
-            to_q8_0(kernels, from, shape.dim, to);
+            to_q8_0(kernels, from, dim, to);
         }
     }
 }
@@ -195,12 +235,13 @@ void append(const Kernels& kernels, const AttentionShape& shape, const float* ro
 }  // namespace
 
 void attention(Context& context, const AttentionShape& shape, const float* q, const float* k,
-               const float* v, uint8_t* keys, uint8_t* values, float* out) {
+               const float* v, uint8_t* keys, uint8_t* values, const float* sinks, float* out) {
     context.pool.parallel_for(shape.tokens, [&](int token, int) {
-        append(context.kernels, shape, k, shape.key_type, keys, token);
-        append(context.kernels, shape, v, shape.value_type, values, token);
+        append(context.kernels, shape, k, shape.dim, shape.key_type, keys, token);
+        if (v == nullptr) return;
+        append(context.kernels, shape, v, shape.value_dim, shape.value_type, values, token);
     });
-    Attention(context, shape, q, keys, values, out).run();
+    Attention(context, shape, q, keys, values, sinks, out).run();
 }
 
 }  // namespace moestream

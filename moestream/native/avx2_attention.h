@@ -69,19 +69,21 @@ inline void score(const float* const* q, const float* keys, int count, int dim, 
     }
 }
 
-// Scores become exponentials (0 beyond `count`); returns what older results shrink by.
-inline float soften(float* scores, int count, float* maximum, __m256* sum) {
+// Scores become exponentials (0 outside `part`); returns what older results shrink by.
+inline float soften(float* scores, const Seen& part, float* maximum, __m256* sum) {
     const float before = *maximum;
     float largest = before;
-    for (int j = 0; j < count; ++j) largest = scores[j] > largest ? scores[j] : largest;
-    for (int j = count; j < kKeyBlock; ++j) scores[j] = -std::numeric_limits<float>::infinity();
+    for (int j = part.from; j < part.to; ++j) largest = scores[j] > largest ? scores[j] : largest;
+    for (int j = 0; j < kKeyBlock; ++j) {
+        if (j < part.from || j >= part.to) scores[j] = -std::numeric_limits<float>::infinity();
+    }
     *maximum = largest;
     float shrink = 1.0f;
     if (before != largest) {
         shrink = _mm256_cvtss_f32(exp8(_mm256_set1_ps(before - largest)));
     }
     *sum = _mm256_mul_ps(*sum, _mm256_set1_ps(shrink));
-    for (int j = 0; j < count; j += 8) {
+    for (int j = part.from / 8 * 8; j < part.to; j += 8) {
         const __m256 e = exp8(_mm256_sub_ps(_mm256_loadu_ps(scores + j), _mm256_set1_ps(largest)));
         _mm256_storeu_ps(scores + j, e);
         *sum = _mm256_add_ps(*sum, e);
@@ -91,7 +93,7 @@ inline float soften(float* scores, int count, float* maximum, __m256* sum) {
 
 // weighted = weighted * shrink + scores @ values, for Q queries and N * 8 coordinates.
 template <int Q, int N>
-inline void accumulate(const float* scores, const float* values, int count, int dim,
+inline void accumulate(const float* scores, const float* values, int stride, int count, int dim,
                        const float* shrink, float* weighted) {
     __m256 acc[Q][N];
     for (int i = 0; i < Q; ++i) {
@@ -102,7 +104,7 @@ inline void accumulate(const float* scores, const float* values, int count, int 
     }
     for (int j = 0; j < count; ++j) {
         for (int n = 0; n < N; ++n) {
-            const __m256 value = _mm256_loadu_ps(values + j * dim + n * 8);
+            const __m256 value = _mm256_loadu_ps(values + j * stride + n * 8);
             for (int i = 0; i < Q; ++i) {
                 const __m256 weight = _mm256_set1_ps(scores[i * kKeyBlock + j]);
                 acc[i][n] = _mm256_fmadd_ps(weight, value, acc[i][n]);
@@ -115,14 +117,14 @@ inline void accumulate(const float* scores, const float* values, int count, int 
 }
 
 template <int Q>
-inline void accumulate_all(const float* scores, const float* values, int count, int dim,
+inline void accumulate_all(const float* scores, const float* values, int stride, int count, int dim,
                            const float* shrink, float* weighted) {
     int c = 0;
     for (; c + 32 <= dim; c += 32) {
-        accumulate<Q, 4>(scores, values + c, count, dim, shrink, weighted + c);
+        accumulate<Q, 4>(scores, values + c, stride, count, dim, shrink, weighted + c);
     }
     for (; c < dim; c += 8) {
-        accumulate<Q, 1>(scores, values + c, count, dim, shrink, weighted + c);
+        accumulate<Q, 1>(scores, values + c, stride, count, dim, shrink, weighted + c);
     }
 }
 
@@ -133,7 +135,7 @@ class TileRun {
             tile.maximum[i] = -std::numeric_limits<float>::infinity();
             sums_[i] = _mm256_setzero_ps();
         }
-        std::memset(tile.weighted, 0, sizeof(float) * tile.queries * tile.dim);
+        std::memset(tile.weighted, 0, sizeof(float) * tile.queries * tile.value_dim);
     }
 
     void run() {
@@ -142,25 +144,18 @@ class TileRun {
     }
 
   private:
-    // Positions of the block at `start` that query i may see.
-    int seen(int i, int start) const {
-        const int end = tile_.end < tile_.visible[i] ? tile_.end : tile_.visible[i];
-        const int count = end - start;
-        return count < 0 ? 0 : count < kKeyBlock ? count : kKeyBlock;
-    }
-
     // Call body<2> on pairs of queries that see the same positions, body<1> on the others.
     template <class Pair, class Single>
     void each(int start, const Pair& pair, const Single& single) const {
         for (int i = 0; i < tile_.queries;) {
-            const int count = seen(i, start);
-            if (count == 0) {
+            const Seen part = seen(tile_, i, start);
+            if (part.to == 0) {
                 ++i;
-            } else if (i + 1 < tile_.queries && seen(i + 1, start) == count) {
-                pair(i, count);
+            } else if (i + 1 < tile_.queries && seen(tile_, i + 1, start) == part) {
+                pair(i, part);
                 i += 2;
             } else {
-                single(i, count);
+                single(i, part);
                 ++i;
             }
         }
@@ -168,33 +163,48 @@ class TileRun {
 
     void block(int start) {
         const AttentionTile& t = tile_;
-        const int rows = t.end - start < kKeyBlock ? t.end - start : kKeyBlock;
+        const Seen rows = seen_by_any(t, start);
+        if (rows.to == 0) return;
+        const int from = start + rows.from, count = rows.to - rows.from;
         float* scores = t.scratch;
         float* floats = scores + kTileQueries * kKeyBlock;
         float shrink[kTileQueries];
-        const float* keys = block_floats(t.keys, start, rows, t.dim, floats);
+        const float* keys = block_floats(t.keys, from, count, t.dim, floats);
         each(start,
-             [&](int i, int count) {
-                 score<2>(t.q + i, keys, count, t.dim, t.scale, scores + i * kKeyBlock);
-             },
-             [&](int i, int count) {
-                 score<1>(t.q + i, keys, count, t.dim, t.scale, scores + i * kKeyBlock);
-             });
+             [&](int i, const Seen& part) { score_part<2>(i, part, keys, rows.from, scores); },
+             [&](int i, const Seen& part) { score_part<1>(i, part, keys, rows.from, scores); });
         for (int i = 0; i < t.queries; ++i) {
-            const int count = seen(i, start);
-            if (count == 0) continue;
-            shrink[i] = soften(scores + i * kKeyBlock, count, &t.maximum[i], &sums_[i]);
+            const Seen part = seen(t, i, start);
+            if (part.to == 0) continue;
+            shrink[i] = soften(scores + i * kKeyBlock, part, &t.maximum[i], &sums_[i]);
         }
-        const float* values = block_floats(t.values, start, rows, t.dim, floats);
+        const bool own = t.values.data != nullptr;  // or a part of the keys, which are decoded
+        const int stride = own ? t.value_dim : t.dim;
+        const float* values =
+            own ? block_floats(t.values, from, count, t.value_dim, floats) : keys;
         each(start,
-             [&](int i, int count) {
-                 accumulate_all<2>(scores + i * kKeyBlock, values, count, t.dim, shrink + i,
-                                   t.weighted + static_cast<size_t>(i) * t.dim);
+             [&](int i, const Seen& part) {
+                 accumulate_part<2>(i, part, values, stride, rows.from, scores, shrink);
              },
-             [&](int i, int count) {
-                 accumulate_all<1>(scores + i * kKeyBlock, values, count, t.dim, shrink + i,
-                                   t.weighted + static_cast<size_t>(i) * t.dim);
+             [&](int i, const Seen& part) {
+                 accumulate_part<1>(i, part, values, stride, rows.from, scores, shrink);
              });
+    }
+
+    // Scores of Q queries from i on, which all see `part`; `keys` are from position `from` on.
+    template <int Q>
+    void score_part(int i, const Seen& part, const float* keys, int from, float* scores) const {
+        score<Q>(tile_.q + i, keys + (part.from - from) * tile_.dim, part.to - part.from,
+                 tile_.dim, tile_.scale, scores + i * kKeyBlock + part.from);
+    }
+
+    template <int Q>
+    void accumulate_part(int i, const Seen& part, const float* values, int stride, int from,
+                         const float* scores, const float* shrink) const {
+        accumulate_all<Q>(scores + i * kKeyBlock + part.from,
+                          values + (part.from - from) * stride, stride, part.to - part.from,
+                          tile_.value_dim, shrink + i,
+                          tile_.weighted + static_cast<size_t>(i) * tile_.value_dim);
     }
 
     const AttentionTile& tile_;

@@ -112,7 +112,7 @@ void swiglu(const float* gate, const float* up, int count, float* out) {
 
 void attend(const AttentionTile& tile) {
     // No model has heads of other sizes; the scalar kernel takes them as they are.
-    if (tile.dim % 8 != 0) return kScalarKernels.attend(tile);
+    if (tile.dim % 8 != 0 || tile.value_dim % 8 != 0) return kScalarKernels.attend(tile);
     TileRun(tile).run();
 }
 

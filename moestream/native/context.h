@@ -110,15 +110,19 @@ void sum_slots(Context&, const float* outputs, const float* weights, int tokens,
                int columns, float* out);
 
 struct AttentionShape {
-    int tokens, heads, kv_heads, dim;
+    int tokens, heads, kv_heads;
+    int dim, value_dim;  // of keys (and queries), of values
     int positions;  // of the cache buffers
     int start;
     float scale;
     Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
+    int window;                 // positions that a query sees, its own the last; 0: all
 };
 
+// Without v and values, values are the first value_dim of keys. `sinks` (heads,) or null: scores of
+// a position of no value.
 void attention(Context&, const AttentionShape&, const float* q, const float* k, const float* v,
-               uint8_t* keys, uint8_t* values, float* out);
+               uint8_t* keys, uint8_t* values, const float* sinks, float* out);
 
 // Bytes of a resident copy of `matrix`, in the order that the kernels want, and the copy.
 size_t resident_bytes(const Context&, const Matrix& matrix);

@@ -154,36 +154,40 @@ const float* block_floats(const CacheRows& rows, int start, int count, int dim, 
     return cache_floats(rows, start, count, dim, scratch, half_to_floats, q8_0_to_floats);
 }
 
+float key_score(const AttentionTile& tile, const float* q, const float* key) {
+    float lanes[8] = {};
+    for (int i = 0; i < tile.dim; ++i) lanes[i % 8] = std::fma(q[i], key[i], lanes[i % 8]);
+    return sum_lanes(lanes) * tile.scale;
+}
+
 void attend_query(const AttentionTile& tile, int query) {
-    const int dim = tile.dim;
-    const int end = std::min(tile.end, tile.visible[query]);
+    const int dim = tile.value_dim, stride = tile.values.data ? dim : tile.dim;
     float maximum = -std::numeric_limits<float>::infinity();
     float sum_lane[8] = {};
     float* weighted = tile.weighted + static_cast<size_t>(query) * dim;
     std::fill_n(weighted, dim, 0.0f);
-    for (int start = tile.begin; start < end; start += kKeyBlock) {
-        const int count = std::min(kKeyBlock, end - start);
-        const float* keys = block_floats(tile.keys, start, count, dim, tile.scratch);
+    for (int start = tile.begin; start < tile.end; start += kKeyBlock) {
+        const Seen part = seen(tile, query, start);
+        if (part.to == 0) continue;
+        const int at = start + part.from, count = part.to - part.from;
+        const float* keys = block_floats(tile.keys, at, count, tile.dim, tile.scratch);
         float scores[kKeyBlock];
         float largest = maximum;
         for (int j = 0; j < count; ++j) {
-            float lanes[8] = {};
-            for (int i = 0; i < dim; ++i) {
-                lanes[i % 8] = std::fma(tile.q[query][i], keys[j * dim + i], lanes[i % 8]);
-            }
-            scores[j] = sum_lanes(lanes) * tile.scale;
+            scores[j] = key_score(tile, tile.q[query], keys + static_cast<size_t>(j) * tile.dim);
             largest = scores[j] > largest ? scores[j] : largest;
         }
         const float shrink = maximum == largest ? 1.0f : exp_lane(maximum - largest);
         maximum = largest;
         for (int j = 0; j < 8; ++j) sum_lane[j] *= shrink;
         for (int i = 0; i < dim; ++i) weighted[i] *= shrink;
-        const float* values = block_floats(tile.values, start, count, dim, tile.scratch);
+        const float* values =
+            tile.values.data ? block_floats(tile.values, at, count, dim, tile.scratch) : keys;
         for (int j = 0; j < count; ++j) {
             const float weight = exp_lane(scores[j] - maximum);
-            sum_lane[j % 8] += weight;
+            sum_lane[(part.from + j) % 8] += weight;
             for (int i = 0; i < dim; ++i) {
-                weighted[i] = std::fma(weight, values[j * dim + i], weighted[i]);
+                weighted[i] = std::fma(weight, values[j * stride + i], weighted[i]);
             }
         }
     }

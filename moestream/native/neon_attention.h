@@ -71,17 +71,19 @@ template <int Q>
     }
 }
 
-// Scores become exponentials (0 beyond `count`); returns what older results shrink by.
-inline float soften(float* scores, int count, float* maximum, float32x4_t* sum) {
+// Scores become exponentials (0 outside `part`); returns what older results shrink by.
+inline float soften(float* scores, const Seen& part, float* maximum, float32x4_t* sum) {
     const float before = *maximum;
     float largest = before;
-    for (int j = 0; j < count; ++j) largest = scores[j] > largest ? scores[j] : largest;
-    for (int j = count; j < kKeyBlock; ++j) scores[j] = -std::numeric_limits<float>::infinity();
+    for (int j = part.from; j < part.to; ++j) largest = scores[j] > largest ? scores[j] : largest;
+    for (int j = 0; j < kKeyBlock; ++j) {
+        if (j < part.from || j >= part.to) scores[j] = -std::numeric_limits<float>::infinity();
+    }
     *maximum = largest;
     const float shrink =
         before == largest ? 1.0f : vgetq_lane_f32(exp4(vdupq_n_f32(before - largest)), 0);
     unroll<2>([&](auto half) { sum[half] = vmulq_n_f32(sum[half], shrink); });
-    for (int j = 0; j < count; j += 8) {
+    for (int j = part.from / 8 * 8; j < part.to; j += 8) {
         unroll<2>([&](auto half) {
             float* at = scores + j + half * 4;
             const float32x4_t e = exp4(vsubq_f32(vld1q_f32(at), vdupq_n_f32(largest)));
@@ -94,7 +96,7 @@ inline float soften(float* scores, int count, float* maximum, float32x4_t* sum) 
 
 // weighted = weighted * shrink + scores @ values, for Q queries and N * 4 coordinates.
 template <int Q, int N>
-[[gnu::flatten]] inline void accumulate(const float* scores, const float* values, int count, int dim,
+[[gnu::flatten]] inline void accumulate(const float* scores, const float* values, int stride, int count, int dim,
                        const float* shrink, float* weighted) {
     float32x4_t acc[Q][N];
     unroll<Q * N>([&](auto k) {
@@ -103,7 +105,7 @@ template <int Q, int N>
     });
     for (int j = 0; j < count; ++j) {
         unroll<N>([&](auto n) {
-            const float32x4_t value = vld1q_f32(values + j * dim + n * 4);
+            const float32x4_t value = vld1q_f32(values + j * stride + n * 4);
             unroll<Q>([&](auto i) {
                 acc[i][n] = vfmaq_n_f32(acc[i][n], value, scores[i * kKeyBlock + j]);
             });
@@ -116,14 +118,14 @@ template <int Q, int N>
 }
 
 template <int Q>
-inline void accumulate_all(const float* scores, const float* values, int count, int dim,
+inline void accumulate_all(const float* scores, const float* values, int stride, int count, int dim,
                            const float* shrink, float* weighted) {
     int c = 0;
     for (; c + 32 <= dim; c += 32) {
-        accumulate<Q, 8>(scores, values + c, count, dim, shrink, weighted + c);
+        accumulate<Q, 8>(scores, values + c, stride, count, dim, shrink, weighted + c);
     }
     for (; c < dim; c += 8) {
-        accumulate<Q, 2>(scores, values + c, count, dim, shrink, weighted + c);
+        accumulate<Q, 2>(scores, values + c, stride, count, dim, shrink, weighted + c);
     }
 }
 
@@ -134,7 +136,7 @@ class TileRun {
             tile.maximum[i] = -std::numeric_limits<float>::infinity();
             sums_[i][0] = sums_[i][1] = vdupq_n_f32(0.0f);
         }
-        std::memset(tile.weighted, 0, sizeof(float) * tile.queries * tile.dim);
+        std::memset(tile.weighted, 0, sizeof(float) * tile.queries * tile.value_dim);
     }
 
     void run() {
@@ -143,26 +145,19 @@ class TileRun {
     }
 
   private:
-    // Positions of the block at `start` that query i may see.
-    int seen(int i, int start) const {
-        const int end = tile_.end < tile_.visible[i] ? tile_.end : tile_.visible[i];
-        const int count = end - start;
-        return count < 0 ? 0 : count < kKeyBlock ? count : kKeyBlock;
-    }
-
     // Call body(2, ...) on pairs of queries that see the same positions, body(1, ...) on the
     // others, the number being a constant.
     template <class Body>
     void each(int start, const Body& body) const {
         for (int i = 0; i < tile_.queries;) {
-            const int count = seen(i, start);
-            if (count == 0) {
+            const Seen part = seen(tile_, i, start);
+            if (part.to == 0) {
                 ++i;
-            } else if (i + 1 < tile_.queries && seen(i + 1, start) == count) {
-                body(std::integral_constant<int, 2>{}, i, count);
+            } else if (i + 1 < tile_.queries && seen(tile_, i + 1, start) == part) {
+                body(std::integral_constant<int, 2>{}, i, part);
                 i += 2;
             } else {
-                body(std::integral_constant<int, 1>{}, i, count);
+                body(std::integral_constant<int, 1>{}, i, part);
                 ++i;
             }
         }
@@ -170,24 +165,44 @@ class TileRun {
 
     void block(int start) {
         const AttentionTile& t = tile_;
-        const int rows = t.end - start < kKeyBlock ? t.end - start : kKeyBlock;
+        const Seen rows = seen_by_any(t, start);
+        if (rows.to == 0) return;
+        const int from = start + rows.from, count = rows.to - rows.from;
         float* scores = t.scratch;
         float* floats = scores + kTileQueries * kKeyBlock;
         float shrink[kTileQueries];
-        const float* keys = block_floats(t.keys, start, rows, t.dim, floats);
-        each(start, [&](auto queries, int i, int count) {
-            score<queries>(t.q + i, keys, count, t.dim, t.scale, scores + i * kKeyBlock);
+        const float* keys = block_floats(t.keys, from, count, t.dim, floats);
+        each(start, [&](auto queries, int i, const Seen& part) {
+            score_part<queries>(i, part, keys, rows.from, scores);
         });
         for (int i = 0; i < t.queries; ++i) {
-            const int count = seen(i, start);
-            if (count == 0) continue;
-            shrink[i] = soften(scores + i * kKeyBlock, count, &t.maximum[i], sums_[i]);
+            const Seen part = seen(t, i, start);
+            if (part.to == 0) continue;
+            shrink[i] = soften(scores + i * kKeyBlock, part, &t.maximum[i], sums_[i]);
         }
-        const float* values = block_floats(t.values, start, rows, t.dim, floats);
-        each(start, [&](auto queries, int i, int count) {
-            accumulate_all<queries>(scores + i * kKeyBlock, values, count, t.dim, shrink + i,
-                                    t.weighted + static_cast<size_t>(i) * t.dim);
+        const bool own = t.values.data != nullptr;  // or a part of the keys, which are decoded
+        const int stride = own ? t.value_dim : t.dim;
+        const float* values =
+            own ? block_floats(t.values, from, count, t.value_dim, floats) : keys;
+        each(start, [&](auto queries, int i, const Seen& part) {
+            accumulate_part<queries>(i, part, values, stride, rows.from, scores, shrink);
         });
+    }
+
+    // Scores of Q queries from i on, which all see `part`; `keys` are from position `from` on.
+    template <int Q>
+    void score_part(int i, const Seen& part, const float* keys, int from, float* scores) const {
+        score<Q>(tile_.q + i, keys + (part.from - from) * tile_.dim, part.to - part.from,
+                 tile_.dim, tile_.scale, scores + i * kKeyBlock + part.from);
+    }
+
+    template <int Q>
+    void accumulate_part(int i, const Seen& part, const float* values, int stride, int from,
+                         const float* scores, const float* shrink) const {
+        accumulate_all<Q>(scores + i * kKeyBlock + part.from,
+                          values + (part.from - from) * stride, stride, part.to - part.from,
+                          tile_.value_dim, shrink + i,
+                          tile_.weighted + static_cast<size_t>(i) * tile_.value_dim);
     }
 
     const AttentionTile& tile_;
@@ -196,7 +211,7 @@ class TileRun {
 
 void attend(const AttentionTile& tile) {
     // No model has heads of other sizes; the scalar kernel takes them as they are.
-    if (tile.dim % 8 != 0) return kScalarKernels.attend(tile);
+    if (tile.dim % 8 != 0 || tile.value_dim % 8 != 0) return kScalarKernels.attend(tile);
     TileRun(tile).run();
 }
 

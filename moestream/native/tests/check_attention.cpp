@@ -47,8 +47,9 @@ class Tile {
         for (int i = 0; i < case_.queries; ++i) {
             tile.q[i] = q_.data() + static_cast<size_t>(i) * case_.dim;
             tile.visible[i] = visible_[i];
+            tile.first[i] = 0;
         }
-        tile.dim = case_.dim;
+        tile.dim = tile.value_dim = case_.dim;
         tile.scale = 0.125f;
         tile.keys = {case_.cache, cache_[0].data()};
         tile.values = {case_.cache, cache_[1].data()};
