@@ -57,19 +57,22 @@ class Attention:
         queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
         values, attended = num_kv_heads * value_dim, num_heads * value_dim
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
+        self.attn_gate = self.attn_v = None
         if output_gate:
             rows = np.arange(2 * queries).reshape(num_heads, 2, head_dim)
             self.attn_q, self.attn_gate = (
                 weights.matrix_rows("attn_q.weight", 2 * queries, hidden_size, part.ravel())
                 for part in (rows[:, 0], rows[:, 1])
             )
-        else:
+            self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
+            self.attn_v = weights.matrix("attn_v.weight", values, hidden_size)
+        elif keys_as_values:
             self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
-            self.attn_gate = None
-        self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
-        self.attn_v = (
-            None if keys_as_values else weights.matrix("attn_v.weight", values, hidden_size)
-        )
+            self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
+        else:
+            self.attn_q, self.attn_k, self.attn_v = weights.projections(
+                queries, pairs, values, hidden_size
+            )
         self.attn_output = weights.matrix("attn_output.weight", hidden_size, attended)
         self.q_bias = weights.optional_vector("attn_q.bias", queries)
         self.k_bias = weights.optional_vector("attn_k.bias", pairs)

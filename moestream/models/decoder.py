@@ -120,6 +120,7 @@ class Decoder(ABC):
         window: int = 0,
         sinks: bool = False,
         output_gate: bool = False,
+        qk_norm: QKNorm | None = None,
     ) -> Attention:
         """Build a layer's attention."""
         config = self.config
@@ -133,7 +134,7 @@ class Decoder(ABC):
             eps=config.rms_norm_eps,
             rope=rope or self.rope,
             rope_style=self.rope_style,
-            qk_norm=self.qk_norm,
+            qk_norm=qk_norm or self.qk_norm,
             scale=scale,
             window=window,
             sinks=sinks,
