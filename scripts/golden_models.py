@@ -14,6 +14,7 @@ import gguf
 import golden_ernie4_5_moe
 import golden_gemma4
 import golden_phimoe
+from golden_deepseek import DEEPSEEK_LIKE
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
 from golden_latent import LATENT_MODELS
 from golden_lfm2moe import LFM2MOE_MODELS
@@ -107,6 +108,7 @@ MODELS: tuple[Model, ...] = (
     *QWEN3NEXT_MODELS,
     *LFM2MOE_MODELS,
     *LATENT_MODELS,
+    *DEEPSEEK_LIKE,
 )
 
 

@@ -6,6 +6,7 @@ kernel meets ordinary numbers. The vocabulary is copied from a GGUF file that ha
 
     python scripts/make_synthetic.py ggml-vocab-qwen2.gguf synthetic.gguf [--layers 6]
     python scripts/make_synthetic.py ggml-vocab-qwen35.gguf out.gguf --shape qwen35moe --experts 256
+    python scripts/make_synthetic.py ggml-vocab-qwen2.gguf out.gguf --shape gpt-oss --experts 32
 """
 
 from __future__ import annotations
@@ -133,6 +134,61 @@ def add_qwen35moe(writer: gguf.GGUFWriter, layers: int, experts: int) -> None:
     writer.add_full_attention_interval(4)
 
 
+def gpt_oss_weights(vocab_size: int, layers: int, experts: int) -> Iterator[Weight]:
+    """All tensors of gpt-oss-20b: experts in MXFP4 as published, the rest in Q8_0."""
+    f32, q8, fp4 = QType.F32, QType.Q8_0, QType.MXFP4
+    hidden, width, queries, pairs, heads = 2880, 2880, 64 * 64, 8 * 64, 64
+    yield Weight("token_embd.weight", (vocab_size, hidden), q8)
+    yield Weight("output.weight", (vocab_size, hidden), q8)
+    yield Weight("output_norm.weight", (hidden,), f32)
+    for layer in range(layers):
+        for name, shape, kind in (
+            ("attn_norm.weight", (hidden,), f32),
+            ("attn_q.weight", (queries, hidden), q8),
+            ("attn_q.bias", (queries,), f32),
+            ("attn_k.weight", (pairs, hidden), q8),
+            ("attn_k.bias", (pairs,), f32),
+            ("attn_v.weight", (pairs, hidden), q8),
+            ("attn_v.bias", (pairs,), f32),
+            ("attn_output.weight", (hidden, queries), q8),
+            ("attn_output.bias", (hidden,), f32),
+            ("attn_sinks.weight", (heads,), f32),
+            ("post_attention_norm.weight", (hidden,), f32),
+            ("ffn_gate_inp.weight", (experts, hidden), f32),
+            ("ffn_gate_inp.bias", (experts,), f32),
+            ("ffn_gate_exps.weight", (experts, width, hidden), fp4),
+            ("ffn_gate_exps.bias", (experts, width), f32),
+            ("ffn_up_exps.weight", (experts, width, hidden), fp4),
+            ("ffn_up_exps.bias", (experts, width), f32),
+            ("ffn_down_exps.weight", (experts, hidden, width), fp4),
+            ("ffn_down_exps.bias", (experts, hidden), f32),
+        ):
+            yield Weight(f"blk.{layer}.{name}", shape, kind)
+
+
+def add_gpt_oss(writer: gguf.GGUFWriter, layers: int, experts: int) -> None:
+    """The dimensions of gpt-oss-20b."""
+    writer.add_name("gpt-oss-20b shape, random weights")
+    writer.add_block_count(layers)
+    writer.add_context_length(131072)
+    writer.add_embedding_length(2880)
+    writer.add_feed_forward_length(2880)
+    writer.add_head_count(64)
+    writer.add_head_count_kv(8)
+    writer.add_key_length(64)
+    writer.add_value_length(64)
+    writer.add_rope_dimension_count(64)
+    writer.add_rope_freq_base(150000.0)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(32.0)
+    writer.add_rope_scaling_orig_ctx_len(4096)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_expert_count(experts)
+    writer.add_expert_used_count(min(4, experts))
+    writer.add_expert_feed_forward_length(2880)
+    writer.add_sliding_window(128)
+
+
 def n_bytes(weight: Weight) -> int:
     """Size of a tensor in the file."""
     return int(np.prod(weight.shape[:-1])) * row_bytes(weight.type, weight.shape[-1])
@@ -142,6 +198,8 @@ def random_data(weight: Weight, rng: np.random.Generator) -> NDArray[np.generic]
     """Values of about the deviation of a trained matrix: 1 / sqrt(columns); norms are 1."""
     if weight.name.endswith("ssm_a"):  # a rate of decay
         return np.full(weight.shape, -0.1, np.float32)
+    if weight.name.endswith(".bias"):
+        return rng.standard_normal(weight.shape, np.float32) * np.float32(0.02)
     if len(weight.shape) == 1:
         return np.ones(weight.shape, np.float32)
     deviation = weight.shape[-1] ** -0.5
@@ -153,6 +211,11 @@ def random_data(weight: Weight, rng: np.random.Generator) -> NDArray[np.generic]
         # Random 6-bit scales times codes deviate by about 170; the minimums centre them.
         set_half(blocks, 0, deviation / 170)
         set_half(blocks, 2, 7.5 * deviation / 170)
+    elif weight.type == QType.Q8_0:
+        set_half(blocks, 0, deviation / 74)  # codes of -128 to 127
+    elif weight.type == QType.MXFP4:
+        # Codes deviate by about 3; the exponent of two that comes nearest.
+        blocks[:, 0] = 127 + round(float(np.log2(deviation / 3)))
     else:
         # Q6_K: signed 8-bit scales times codes of -32 to 31 deviate by about 1370.
         set_half(blocks, 208, deviation / 1370)
@@ -185,6 +248,7 @@ def add_qwen3moe(writer: gguf.GGUFWriter, layers: int, experts: int) -> None:
 SHAPES = {
     "qwen3moe": (add_qwen3moe, weights),
     "qwen35moe": (add_qwen35moe, qwen35moe_weights),
+    "gpt-oss": (add_gpt_oss, gpt_oss_weights),
 }
 """By architecture: what writes the dimensions, and what lists the tensors."""
 
