@@ -14,9 +14,7 @@ import gguf
 import golden_ernie4_5_moe
 import golden_gemma4
 import golden_phimoe
-from golden_deepseek import DEEPSEEK_LIKE
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
-from golden_latent import LATENT_MODELS
 from golden_lfm2moe import LFM2MOE_MODELS
 from golden_mixtures import MIXTURES
 from golden_qwen3next import QWEN3NEXT_MODELS
@@ -107,8 +105,6 @@ MODELS: tuple[Model, ...] = (
     *golden_ernie4_5_moe.MODELS,
     *QWEN3NEXT_MODELS,
     *LFM2MOE_MODELS,
-    *LATENT_MODELS,
-    *DEEPSEEK_LIKE,
 )
 
 

@@ -170,15 +170,6 @@ class Backend(Protocol):
     def linears(self, x: Array, weights: list[Matrix], biases: list[Array | None]) -> list[Array]:
         """``linear`` of one input with each of several weights."""
 
-    def linear_heads(self, x: Array, weights: list[Matrix]) -> Array:
-        """``linear`` of each head with its own matrix: (T, H, columns) -> (T, H, rows)."""
-
-    def split(self, x: Array, at: int) -> tuple[Array, Array]:
-        """Cut the last axis in two, the first part ``at`` long."""
-
-    def join(self, a: Array, b: Array) -> Array:
-        """Put together along the last axis what ``split`` cut."""
-
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """Scale to unit root mean square over the last axis, then by ``weight``."""
 

@@ -129,20 +129,6 @@ class CpuBackend:
         self._run.linear(x, weights, outs, biases)
         return outs
 
-    def linear_heads(self, x: Floats, weights: list[_native.Matrix]) -> Floats:
-        """One head after the other."""
-        return np.stack(
-            [self.linear(x[:, head].copy(), weight) for head, weight in enumerate(weights)], axis=1
-        )  # (T, H, rows)
-
-    def split(self, x: Floats, at: int) -> tuple[Floats, Floats]:
-        """Copies, without gaps."""
-        return x[..., :at].copy(), x[..., at:].copy()
-
-    def join(self, a: Floats, b: Floats) -> Floats:
-        """One array of both."""
-        return np.concatenate([a, b], axis=-1)
-
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         out = np.empty_like(x)

@@ -67,20 +67,6 @@ class ReferenceBackend:
         """One after the other."""
         return [self.linear(x, *pair) for pair in zip(weights, biases, strict=True)]
 
-    def linear_heads(self, x: Floats, weights: list[Tensor]) -> Floats:
-        """One head after the other."""
-        return np.stack(
-            [self.linear(x[:, head], weight) for head, weight in enumerate(weights)], axis=1
-        )  # (T, H, rows)
-
-    def split(self, x: Floats, at: int) -> tuple[Floats, Floats]:
-        """Copies, without gaps."""
-        return x[..., :at].copy(), x[..., at:].copy()
-
-    def join(self, a: Floats, b: Floats) -> Floats:
-        """One array of both."""
-        return np.concatenate([a, b], axis=-1)
-
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)

@@ -4,8 +4,6 @@ A layer asks by GGUF name and expected shape, so a file whose tensors do not fit
 is refused here, with the tensor's name, instead of failing in the arithmetic.
 """
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,21 +37,21 @@ class Weights:
 
     def matrix(self, name: str, rows: int, columns: int) -> Matrix:
         """A dense weight matrix, resident."""
-        return self.backend.matrix(self.tensor(name, (rows, columns)))
+        return self.backend.matrix(self._tensor(name, (rows, columns)))
 
     def matrix_rows(self, name: str, rows: int, columns: int, picked: NDArray[np.intp]) -> Matrix:
         """Some rows of a matrix that the file joins with others, in the order of ``picked``."""
-        whole = self.tensor(name, (rows, columns))
+        whole = self._tensor(name, (rows, columns))
         part = (len(picked), columns)
         return self.backend.matrix(Tensor(whole.name, whole.type, part, whole.data[picked]))
 
     def table(self, name: str, rows: int, columns: int) -> Array:
         """A small matrix that is no linear map, as float32 (rows, columns)."""
-        return self.backend.vector(self.tensor(name, (rows, columns)))
+        return self.backend.vector(self._tensor(name, (rows, columns)))
 
     def vector(self, name: str, size: int) -> Array:
         """A norm weight or bias, as float32."""
-        return self.backend.vector(self.tensor(name, (size,)))
+        return self.backend.vector(self._tensor(name, (size,)))
 
     def optional_vector(self, name: str, size: int) -> Array | None:
         """A bias that this file may lack."""
@@ -68,30 +66,10 @@ class Weights:
         info = self.file.tensors.get(self.prefix + name)
         if info is not None and len(info.shape) == 2:
             return self.matrix(name, 1, columns)
-        flat = self.tensor(name, (columns,))
+        flat = self._tensor(name, (columns,))
         return self.backend.matrix(
             Tensor(flat.name, flat.type, (1, columns), flat.data.reshape(1, -1))
         )
-
-    def projections(
-        self, queries: int, keys: int, values: int, columns: int
-    ) -> tuple[Matrix, Matrix, Matrix]:
-        """Matrices for queries, keys and values, from three tensors or a fused one."""
-        if not self.has("attn_qkv.weight"):
-            return (
-                self.matrix("attn_q.weight", queries, columns),
-                self.matrix("attn_k.weight", keys, columns),
-                self.matrix("attn_v.weight", values, columns),
-            )
-        fused = self.tensor("attn_qkv.weight", (queries + keys + values, columns))
-        cuts = (0, queries, queries + keys, queries + keys + values)
-        q, k, v = (
-            self.backend.matrix(
-                Tensor(fused.name, fused.type, (stop - start, columns), fused.data[start:stop])
-            )
-            for start, stop in pairwise(cuts)
-        )
-        return q, k, v
 
     def experts(
         self, num_experts: int, width: int, hidden: int, activation: Activation = "silu"
@@ -100,13 +78,13 @@ class Weights:
 
         Their biases, where the file has them, are loaded.
         """
-        down = self.tensor("ffn_down_exps.weight", (num_experts, hidden, width))
+        down = self._tensor("ffn_down_exps.weight", (num_experts, hidden, width))
         if self.has("ffn_gate_up_exps.weight"):
-            fused = self.tensor("ffn_gate_up_exps.weight", (num_experts, 2 * width, hidden))
+            fused = self._tensor("ffn_gate_up_exps.weight", (num_experts, 2 * width, hidden))
             gate, up = _rows(fused, 0, width), _rows(fused, width, 2 * width)
         else:
-            gate = self.tensor("ffn_gate_exps.weight", (num_experts, width, hidden))
-            up = self.tensor("ffn_up_exps.weight", (num_experts, width, hidden))
+            gate = self._tensor("ffn_gate_exps.weight", (num_experts, width, hidden))
+            up = self._tensor("ffn_up_exps.weight", (num_experts, width, hidden))
         biases = self._expert_biases(num_experts, width, hidden)
         return ExpertTensors(gate, up, down, activation, biases)
 
@@ -116,12 +94,12 @@ class Weights:
             return None
         sizes = {"gate": width, "up": width, "down": hidden}
         gate, up, down = (
-            self.backend.vector(self.tensor(f"ffn_{name}_exps.bias", (num_experts, size)))
+            self.backend.vector(self._tensor(f"ffn_{name}_exps.bias", (num_experts, size)))
             for name, size in sizes.items()
         )
         return gate, up, down
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A tensor as it lies in the file, for what is made of parts of it."""
         tensor = self.file.tensor(self.prefix + name)
         if tensor.shape != shape:
