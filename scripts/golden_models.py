@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gguf
+from golden_deepseek import DEEPSEEK_LIKE
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
 from golden_mixtures import MIXTURES
 
@@ -95,6 +96,7 @@ MODELS: tuple[Model, ...] = (
     GoldenModel("llama-i", "llama", 17, I_TYPES, **WIDE),
     GoldenModel("mixtral-k", "llama", 109, ("Q4_K", "Q6_K", "Q5_K"), layers=1, experts=3, **WIDE),
     *MIXTURES,
+    *DEEPSEEK_LIKE,
 )
 
 

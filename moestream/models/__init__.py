@@ -5,6 +5,7 @@ from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
+from moestream.models.deepseek2 import DeepSeek2
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
@@ -24,6 +25,7 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "granitemoe": GraniteMoE,
     "hunyuan-moe": HunyuanMoE,
     "minimax-m2": MiniMaxM2,
+    "deepseek2": DeepSeek2,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

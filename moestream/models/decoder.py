@@ -108,6 +108,7 @@ class Decoder(ABC):
         *,
         scale: float | None = None,
         rope: Rope | None = None,
+        qk_norm: QKNorm | None = None,
         window: int = 0,
         sinks: bool = False,
     ) -> Attention:
@@ -123,7 +124,7 @@ class Decoder(ABC):
             eps=config.rms_norm_eps,
             rope=rope or self.rope,
             rope_style=self.rope_style,
-            qk_norm=self.qk_norm,
+            qk_norm=qk_norm or self.qk_norm,
             scale=scale,
             window=window,
             sinks=sinks,
