@@ -225,4 +225,6 @@ DEEPSEEK_LIKE: tuple[DeepSeekLike, ...] = (
     DeepSeekLike("deepseek2-v3", "deepseek2", 402, **V3),
     DeepSeekLike("deepseek2-v2-q5_0", "deepseek2", 511, types=("Q5_0",), used=2, **V2, **BLOCKS),
     DeepSeekLike("deepseek2-v3-q8_0", "deepseek2", 505, types=("Q8_0",), **SURE, **V3, **BLOCKS),
+    DeepSeekLike("glm4moe", "glm4moe", 405, **GLM),
+    DeepSeekLike("glm4moe-q8_0", "glm4moe", 514, types=("Q8_0",), norms=False, **SURE, **GLM),
 )

@@ -91,6 +91,9 @@ def split_projections(model: DeepSeekLike):
 @pytest.mark.parametrize(
     ("name", "keys", "error", "said"),
     [
+        ("glm4moe", {"expert_gating_func": 3}, UnsupportedModelError, "func is 3; .*2: sigmoid"),
+        ("glm4moe", {"nextn_predict_layers": 4}, ModelFormatError, "layers is 4, .* the 4 layers"),
+        ("glm4moe", {"attention.causal": False}, UnsupportedModelError, "causal is False"),
         ("deepseek2-v2", {"rope.scaling.type": "linear"}, UnsupportedModelError, "none and yarn"),
         ("deepseek2-v2", {"rope.dimension_count": 20}, ModelFormatError, "is 20, .* head's 20"),
         ("deepseek2-v2", {"attention.kv_lora_rank": 0}, ModelFormatError, "kv_lora_rank is 0"),
@@ -109,7 +112,7 @@ def test_keys_that_cannot_be(name, keys, error: type[MoestreamError], said) -> N
 
 def test_a_router_whose_file_is_silent() -> None:
     """llama.cpp's defaults: softmax for DeepSeek, sigmoid for GLM; raw weights, not scaled."""
-    for name, gating in (("deepseek2-v2", "softmax"),):
+    for name, gating in (("deepseek2-v2", "softmax"), ("glm4moe", "sigmoid")):
         silent = {"expert_gating_func": 0, "expert_weights_scale": 0.0}
         with changed(BY_NAME[name], silent) as file:
             routing = read_config(file).routing

@@ -6,6 +6,7 @@ from moestream.gguf import GGUFFile
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
 from moestream.models.deepseek2 import DeepSeek2
+from moestream.models.glm4moe import GLM4MoE
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
@@ -26,6 +27,7 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "hunyuan-moe": HunyuanMoE,
     "minimax-m2": MiniMaxM2,
     "deepseek2": DeepSeek2,
+    "glm4moe": GLM4MoE,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 
