@@ -227,4 +227,6 @@ DEEPSEEK_LIKE: tuple[DeepSeekLike, ...] = (
     DeepSeekLike("deepseek2-v3-q8_0", "deepseek2", 505, types=("Q8_0",), **SURE, **V3, **BLOCKS),
     DeepSeekLike("glm4moe", "glm4moe", 405, **GLM),
     DeepSeekLike("glm4moe-q8_0", "glm4moe", 514, types=("Q8_0",), norms=False, **SURE, **GLM),
+    DeepSeekLike("bailingmoe2", "bailingmoe2", 407, **LING),
+    DeepSeekLike("bailingmoe2-q8_0", "bailingmoe2", 520, types=("Q8_0",), **SURE, **LING),
 )

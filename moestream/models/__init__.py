@@ -3,6 +3,7 @@
 from moestream.backends import Backend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile
+from moestream.models.bailingmoe2 import BailingMoE2
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
 from moestream.models.deepseek2 import DeepSeek2
@@ -28,6 +29,7 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "minimax-m2": MiniMaxM2,
     "deepseek2": DeepSeek2,
     "glm4moe": GLM4MoE,
+    "bailingmoe2": BailingMoE2,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 
