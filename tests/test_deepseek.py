@@ -127,3 +127,20 @@ def changed(model: DeepSeekLike, keys: dict) -> GGUFFile:
     file = GGUFFile.open(GOLDEN / f"{model.name}.gguf")
     file.metadata = file.metadata | {f"{model.arch}.{key}": value for key, value in keys.items()}
     return file
+
+
+def test_layers_that_predict_further_tokens_are_ignored(tmp_path: Path) -> None:
+    model, path = BY_NAME["glm4moe-q8_0"], tmp_path / "further.gguf"
+    own = list(weights(model))
+    last = f"blk.{model.layers - 1}."
+    further = [
+        (name.replace(last, f"blk.{model.layers}."), data, qtype)
+        for name, data, qtype in own
+        if name.startswith(last)
+    ]
+    write_gguf(path, model, own + further)
+    with open_engine(model.name, "reference") as engine:
+        expected = logits(engine)
+    with Engine.open(path, backend="reference", context_length=64) as engine:
+        engine.stream(MemoryPlan(1 << 30, 0, 1 << 20, 0, 1 << 17, 1, 1), StreamingOptions())
+        np.testing.assert_array_equal(logits(engine), expected)
