@@ -14,6 +14,7 @@ import gguf
 import golden_ernie4_5_moe
 import golden_gemma4
 import golden_phimoe
+from golden_deepseek import DEEPSEEK_LIKE
 from golden_files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec
 from golden_lfm2moe import LFM2MOE_MODELS
 from golden_mixtures import MIXTURES
@@ -105,6 +106,7 @@ MODELS: tuple[Model, ...] = (
     *golden_ernie4_5_moe.MODELS,
     *QWEN3NEXT_MODELS,
     *LFM2MOE_MODELS,
+    *DEEPSEEK_LIKE,
 )
 
 

@@ -170,6 +170,15 @@ class Backend(Protocol):
     def linears(self, x: Array, weights: list[Matrix], biases: list[Array | None]) -> list[Array]:
         """``linear`` of one input with each of several weights."""
 
+    def heads_linear(self, x: Array, weights: list[Matrix]) -> Array:
+        """``linear`` of each head with its own weight: (T, H, columns) -> (T, H, rows)."""
+
+    def split(self, x: Array, size: int) -> tuple[Array, Array]:
+        """The first ``size`` of the last axis, and the rest."""
+
+    def join(self, a: Array, b: Array) -> Array:
+        """``a``, then ``b``, along the last axis."""
+
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """Scale to unit root mean square over the last axis, then by ``weight``."""
 

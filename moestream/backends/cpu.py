@@ -129,6 +129,21 @@ class CpuBackend:
         self._run.linear(x, weights, outs, biases)
         return outs
 
+    def heads_linear(self, x: Floats, weights: list[_native.Matrix]) -> Floats:
+        """One head after the other: each is small."""
+        out = np.empty((*x.shape[:2], weights[0].rows), np.float32)
+        for head, weight in enumerate(weights):
+            out[:, head] = self.linear(np.ascontiguousarray(x[:, head]), weight)
+        return out  # (T, H, rows)
+
+    def split(self, x: Floats, size: int) -> tuple[Floats, Floats]:
+        """Copies, as kernels want no gaps."""
+        return x[..., :size].copy(), x[..., size:].copy()
+
+    def join(self, a: Floats, b: Floats) -> Floats:
+        """A copy."""
+        return np.concatenate([a, b], axis=-1)
+
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         out = np.empty_like(x)

@@ -67,6 +67,18 @@ class ReferenceBackend:
         """One after the other."""
         return [self.linear(x, *pair) for pair in zip(weights, biases, strict=True)]
 
+    def heads_linear(self, x: Floats, weights: list[Tensor]) -> Floats:
+        """One head after the other."""
+        return np.stack([self.linear(x[:, i], weight) for i, weight in enumerate(weights)], axis=1)
+
+    def split(self, x: Floats, size: int) -> tuple[Floats, Floats]:
+        """Copies."""
+        return x[..., :size].copy(), x[..., size:].copy()
+
+    def join(self, a: Floats, b: Floats) -> Floats:
+        """A copy."""
+        return np.concatenate([a, b], axis=-1)
+
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)

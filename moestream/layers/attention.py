@@ -70,9 +70,11 @@ class Attention:
             self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
             self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
         else:
-            self.attn_q = weights.matrix("attn_q.weight", queries, hidden_size)
-            self.attn_k = weights.matrix("attn_k.weight", pairs, hidden_size)
-            self.attn_v = weights.matrix("attn_v.weight", values, hidden_size)
+            self.attn_q, self.attn_k, self.attn_v = weights.matrices(
+                "attn_qkv.weight",
+                {"attn_q.weight": queries, "attn_k.weight": pairs, "attn_v.weight": values},
+                hidden_size,
+            )
         self.attn_output = weights.matrix("attn_output.weight", hidden_size, attended)
         self.q_bias = weights.optional_vector("attn_q.bias", queries)
         self.k_bias = weights.optional_vector("attn_k.bias", pairs)

@@ -17,6 +17,7 @@ from moestream.backends import (
 )
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile, Tensor
+from moestream.quants import GGMLQuantizationType, dequantize
 
 
 class Weights:
@@ -48,6 +49,42 @@ class Weights:
     def table(self, name: str, rows: int, columns: int) -> Array:
         """A small matrix that is no linear map, as float32 (rows, columns)."""
         return self.backend.vector(self._tensor(name, (rows, columns)))
+
+    def matrices(self, fused: str, rows: dict[str, int], columns: int) -> list[Matrix]:
+        """Matrices of one input, by name and number of rows, which a file may have as one."""
+        if not self.has(fused):
+            return [self.matrix(name, size, columns) for name, size in rows.items()]
+        whole, stop, parts = self._tensor(fused, (sum(rows.values()), columns)), 0, []
+        for size in rows.values():
+            stop += size
+            data = whole.data[stop - size : stop]
+            parts.append(self.backend.matrix(Tensor(whole.name, whole.type, (size, columns), data)))
+        return parts
+
+    def heads(self, name: str, num_heads: int, rows: int, columns: int) -> list[Matrix]:
+        """One matrix a head."""
+        tensor = self._tensor(name, (num_heads, rows, columns))
+        return [
+            self.backend.matrix(Tensor(tensor.name, tensor.type, (rows, columns), data))
+            for data in tensor.data
+        ]
+
+    def heads_of_pairs(
+        self, name: str, num_heads: int, first: int, second: int, columns: int
+    ) -> tuple[list[Matrix], list[Matrix]]:
+        """Each head's first rows, transposed and so in float32, and those after, as they are."""
+        tensor = self._tensor(name, (num_heads * (first + second), columns))
+        heads = tensor.data.reshape(num_heads, first + second, -1)
+        turned, others = [], []
+        for data in heads:
+            floats = np.ascontiguousarray(dequantize(data[:first], tensor.type).T)
+            decoded = Tensor(
+                tensor.name, GGMLQuantizationType.F32, (columns, first), floats.view(np.uint8)
+            )
+            rest = Tensor(tensor.name, tensor.type, (second, columns), data[first:])
+            turned.append(self.backend.matrix(decoded))
+            others.append(self.backend.matrix(rest))
+        return turned, others
 
     def vector(self, name: str, size: int) -> Array:
         """A norm weight or bias, as float32."""

@@ -3,10 +3,13 @@
 from moestream.backends import Backend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile, GGUFHeader
+from moestream.models.bailingmoe2 import BailingMoE2
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
+from moestream.models.deepseek2 import DeepSeek2
 from moestream.models.ernie4_5_moe import Ernie45MoE
 from moestream.models.gemma4 import Gemma4
+from moestream.models.glm4moe import GLM4MoE
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
@@ -36,6 +39,9 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "qwen3next": Qwen3Next,
     "qwen35moe": Qwen35MoE,
     "lfm2moe": LFM2MoE,
+    "deepseek2": DeepSeek2,
+    "glm4moe": GLM4MoE,
+    "bailingmoe2": BailingMoE2,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

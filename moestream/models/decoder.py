@@ -117,10 +117,10 @@ class Decoder(ABC):
         *,
         scale: float | None = None,
         rope: Rope | None = None,
+        qk_norm: QKNorm | None = None,
         window: int = 0,
         sinks: bool = False,
         output_gate: bool = False,
-        qk_norm: QKNorm | None = None,
     ) -> Attention:
         """Build a layer's attention."""
         config = self.config

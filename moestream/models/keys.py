@@ -8,7 +8,7 @@ import math
 from moestream.errors import ModelFormatError, UnsupportedModelError
 from moestream.gguf import GGUFHeader
 
-Supported = dict[str, tuple[tuple[int, ...], str]]
+Supported = dict[str, tuple[tuple[float, ...], str]]
 """Keys with the only values that an architecture here has the arithmetic for, the first being the
 default, and what they mean."""
 

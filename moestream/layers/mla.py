@@ -1,0 +1,93 @@
+"""Multi-head latent attention: all heads read one compressed row a position.
+
+A position's keys and values are projections of its latent. Projecting the queries instead, and what
+was attended to afterwards, comes to the same and leaves only the latent, and the rotated part of
+the key that all heads share, to be kept.
+
+Source: arXiv 2405.04434; llama.cpp, src/models/deepseek2.cpp.
+"""
+
+from dataclasses import dataclass
+
+from moestream.backends import Array, RopeStyle
+from moestream.layers.cache import State
+from moestream.layers.norm import RMSNorm
+from moestream.layers.rope import Rope
+from moestream.layers.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSizes:
+    """``plain`` and ``turned`` dimensions of a head's queries, and ``value`` of its values.
+
+    ``latent`` is what is kept of a position besides its turned dimensions.
+    """
+
+    latent: int
+    plain: int
+    turned: int
+    value: int
+
+
+class LatentAttention:
+    """Norm, projections, rotation, attention over latents, output projection: (T, E) -> (T, E)."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        hidden_size: int,
+        num_heads: int,
+        sizes: LatentSizes,
+        query_rank: int,
+        eps: float,
+        rope: Rope,
+        rope_style: RopeStyle,
+        scale: float,
+    ) -> None:
+        self.backend = weights.backend
+        self.num_heads, self.sizes, self.scale = num_heads, sizes, scale
+        self.rope, self.rope_style = rope, rope_style
+        queries = num_heads * (sizes.plain + sizes.turned)
+        self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
+        self.q_a = None
+        if query_rank:
+            self.q_a = weights.matrix("attn_q_a.weight", query_rank, hidden_size)
+            self.q_a_norm = RMSNorm(weights, "attn_q_a_norm.weight", query_rank, eps)
+            self.q = weights.matrix("attn_q_b.weight", queries, query_rank)
+        else:
+            self.q = weights.matrix("attn_q.weight", queries, hidden_size)
+        self.kv_a = weights.matrix("attn_kv_a_mqa.weight", sizes.latent + sizes.turned, hidden_size)
+        self.kv_a_norm = RMSNorm(weights, "attn_kv_a_norm.weight", sizes.latent, eps)
+        if weights.has("attn_k_b.weight"):
+            self.k_b = weights.heads("attn_k_b.weight", num_heads, sizes.latent, sizes.plain)
+            self.v_b = weights.heads("attn_v_b.weight", num_heads, sizes.value, sizes.latent)
+        else:  # older files: one matrix, keys not transposed
+            self.k_b, self.v_b = weights.heads_of_pairs(
+                "attn_kv_b.weight", num_heads, sizes.plain, sizes.value, sizes.latent
+            )
+        self.output = weights.matrix("attn_output.weight", hidden_size, num_heads * sizes.value)
+
+    def __call__(self, x: Array, state: State, start: int) -> Array:
+        """Attend from the chunk at positions ``start``...; writes its latents to state."""
+        ops, sizes = self.backend, self.sizes
+        x = self.norm(x)
+        angles = self.rope(start, len(x))
+        latent, turned = ops.split(ops.linear(x, self.kv_a), sizes.latent)  # (T, L), (T, R)
+        turned = ops.rope(turned[:, None], *angles, self.rope_style)  # (T, 1, R)
+        keys = ops.join(self.kv_a_norm(latent)[:, None], turned)  # (T, 1, L + R)
+        q = ops.join(*self._queries(x, angles))  # (T, H, L + R)
+        out = ops.attention(
+            q, keys, None, state[0], None, start, self.scale, value_dim=sizes.latent
+        )
+        out = ops.heads_linear(out.reshape(len(x), self.num_heads, -1), self.v_b)  # (T, H, Dv)
+        return ops.linear(out.reshape(len(x), -1), self.output)
+
+    def _queries(self, x: Array, angles: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Queries of the latent (T, H, L) and of the turned dimensions (T, H, R)."""
+        ops = self.backend
+        if self.q_a is not None:
+            x = self.q_a_norm(ops.linear(x, self.q_a))
+        q = ops.linear(x, self.q).reshape(len(x), self.num_heads, -1)
+        plain, turned = ops.split(q, self.sizes.plain)
+        return ops.heads_linear(plain, self.k_b), ops.rope(turned, *angles, self.rope_style)
