@@ -59,6 +59,18 @@ def test_a_layers_own_gate_on_its_own_input_predicts_its_routing(name: str) -> N
     assert [event.layer for event in events] == BY_NAME[name].moe_layers
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_guess_may_be_wider_than_the_groups_that_are_used(backend: str) -> None:
+    with open_engine("deepseek2-v3", backend) as engine:
+        events: list[RoutingEvent] = []
+        engine.session().forward([5], on_route=events.append)
+        moe = engine.model.layers[events[-1].layer].ffn
+        assert isinstance(moe, MoE)
+        assert moe.routing.groups_used < moe.routing.groups
+        every = moe.foresee(events[-1].x, np.inf, moe.num_experts)
+    assert sorted(every[0].tolist()) == list(range(moe.num_experts))
+
+
 @pytest.mark.parametrize("name", ["deepseek2-v2", "deepseek2-v3"])
 def test_only_latents_are_kept(name: str) -> None:
     with GGUFFile.open(GOLDEN / f"{name}.gguf") as file:

@@ -88,8 +88,12 @@ class MoE:
         return self._route(self.router_norm(x))
 
     def likeliest(self, x: Array, most: int) -> tuple[NDArray[np.int32], Array]:
-        """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest."""
-        return self._choose(self.router_norm(x), replace(self.routing, k=most, normalise=False))
+        """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest.
+
+        Of all groups: a guess may be wider than the groups that are used have experts.
+        """
+        rule = replace(self.routing, k=most, normalise=False, groups=1, groups_used=1)
+        return self._choose(self.router_norm(x), rule)
 
     def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
         """Guess what this layer will choose from an earlier layer's ``x`` (1, E): ids (1, n).
