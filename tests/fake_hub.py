@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         if drop is None:
             return
         if self.hub.hold is not None:
-            self.hub.hold.wait(20)
+            self.hub.hold.wait(60)
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
