@@ -69,5 +69,6 @@ NB_MODULE(_native, m) {
     bind_experts(m, context);
     bind_attention(context);
     bind_elementwise(context);
+    bind_mlx(m);
     bind_reader(m);
 }

@@ -7,6 +7,7 @@ set(MOESTREAM_SOURCES
     experts.cpp
     kernels_scalar.cpp
     linear.cpp
+    mlx_encode.cpp
     packing.cpp
     threads.cpp)
 set(MOESTREAM_DEFINITIONS)
