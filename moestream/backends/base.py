@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_rows import KVType
 from moestream.gguf import Tensor
+from moestream.quants import GGMLQuantizationType
 
 Array: TypeAlias = Any
 """A backend's own array: ``numpy.ndarray`` here, ``mlx.core.array`` on Apple GPUs."""
@@ -33,6 +34,31 @@ Arrivals = Iterable[Sequence[int]]
 
 RopeStyle = Literal["interleaved", "half"]
 """Which coordinates turn together: ``2i, 2i+1`` (GGUF "norm") or ``i, i + D/2`` ("neox")."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What a backend with a device of its own did, which costs beside the arithmetic.
+
+    ``operations`` are calls that launch about one kernel each; ``copied_bytes`` went to arrays of
+    the device or came from them, weights aside.
+    """
+
+    synchronisations: int = 0
+    operations: int = 0
+    copied_bytes: int = 0
+
+    def __sub__(self, before: "Work") -> "Work":
+        """What was done since."""
+        return Work(
+            self.synchronisations - before.synchronisations,
+            self.operations - before.operations,
+            self.copied_bytes - before.copied_bytes,
+        )
+
+    def __add__(self, more: "Work") -> "Work":
+        """Both together."""
+        return self - (Work() - more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +85,15 @@ class StreamedExperts:
     ``mapped`` has their types and shapes; its data are not to be touched. ``addresses`` (N, 3)
     says where gate, up and down of each expert begin, rows without gaps: true while the expert is
     in memory, which ``moe_ffn`` is told by ``arrivals``. ``read`` makes views of such bytes.
+
+    With ``slots``, a backend's own, experts are laid out there as they are read, and ``addresses``
+    are slot numbers.
     """
 
     mapped: ExpertTensors
     addresses: NDArray[np.uint64]
     read: Callable[[int, int], Bytes]
+    slots: Any = None
 
     @property
     def gate(self) -> Tensor:
@@ -91,10 +121,46 @@ class StreamedExperts:
         return gate, up, down
 
 
+class ExpertSlots(Protocol):
+    """A backend's own memory for experts of one shape, which the reader's threads fill by slot."""
+
+    slot_bytes: int
+    num_slots: int
+    free: list[int]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all slots."""
+
+    def table(self) -> NDArray[np.int64]:
+        """How and where gate, up and down are laid out, for ``native/reader.h``: (3, 10)."""
+
+    def slot_address(self, slot: int) -> int:
+        """What the reader is told: the slot's number."""
+
+    def trim(self, slot: int) -> bool:
+        """Hand a slot's memory back to the system, if that can be done."""
+
+
+MakeSlots = Callable[[ExpertTensors, int], Any]
+"""Makes ``ExpertSlots`` for so many experts."""
+
+
 class Backend(Protocol):
     """About a dozen operations over float32 activations and GGUF weights."""
 
     name: str
+
+    @property
+    def work(self) -> Work | None:
+        """What it did so far; None for a backend on the CPU, which has nothing to wait for."""
+
+    @property
+    def expert_slots(self) -> MakeSlots | None:
+        """Makes slots for streamed experts; None where blocks are multiplied as they are read."""
+
+    def resident_bytes(self, type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
+        """Memory that a weight of a type and shape takes once it is loaded."""
 
     def matrix(self, tensor: Tensor) -> Matrix:
         """Make a dense weight matrix resident, in the form that ``linear`` and ``embed`` read."""
@@ -167,6 +233,12 @@ class Backend(Protocol):
 
         Each (token, slot) has its own output; they are summed in slot order, so the order in
         which experts are computed cannot change a bit.
+        """
+
+    def begin(self, x: Array) -> None:
+        """Start computing ``x``, if that was put off, to be done when next something is waited for.
+
+        Worth a call before reads are waited for, or where two waits can be one.
         """
 
     def to_numpy(self, x: Array) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from moestream.backends.base import Arrivals, ExpertTensors, RopeStyle, Streamed
 from moestream.backends.kv_rows import KVType, kv_zeros
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
-from moestream.quants import GGMLQuantizationType, dequantize
+from moestream.quants import GGMLQuantizationType, dequantize, tensor_bytes
 
 try:
     from moestream import _native
@@ -49,6 +49,8 @@ class CpuBackend:
     """
 
     name = "cpu"
+    work = None
+    expert_slots = None
 
     def __init__(self, threads: int | None = None) -> None:
         isa = os.environ.get("MOESTREAM_ISA") or None
@@ -61,6 +63,10 @@ class CpuBackend:
         self.threads = self._run.threads
         self.isa = self._run.isa
         self._warned: set[GGMLQuantizationType] = set()
+
+    def resident_bytes(self, type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
+        """As in the file."""
+        return tensor_bytes(type, shape)
 
     def matrix(self, tensor: Tensor) -> _native.Matrix:
         """Copy the blocks into memory that the page cache cannot lose, in the kernels' order."""
@@ -187,6 +193,9 @@ class CpuBackend:
                 self._run.run_experts(x, experts, ids, list(batch), outputs)
         self._run.sum_slots(outputs, weights, out)
         return out
+
+    def begin(self, x: Floats) -> None:
+        """Nothing is lazy here."""
 
     def to_numpy(self, x: Floats) -> Floats:
         """Nothing is lazy here."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from moestream.backends.base import Arrivals, ExpertTensors, RopeStyle, StreamedExperts
 from moestream.backends.kv_rows import KVType, kv_zeros, read_rows, write_rows
 from moestream.gguf import Tensor
-from moestream.quants import dequantize
+from moestream.quants import GGMLQuantizationType, dequantize, tensor_bytes
 
 Floats = NDArray[np.float32]
 
@@ -26,6 +26,12 @@ class ReferenceBackend:
     """Every operation as its formula, in float32. See ``Backend`` for shapes and meaning."""
 
     name = "reference"
+    work = None
+    expert_slots = None
+
+    def resident_bytes(self, type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
+        """As in the file."""
+        return tensor_bytes(type, shape)
 
     def matrix(self, tensor: Tensor) -> Tensor:
         """Keep the mapped tensor; its rows are dequantised when they are used."""
@@ -152,6 +158,9 @@ class ReferenceBackend:
         for slot in range(1, ids.shape[1]):
             total += out[:, slot] * weights[:, slot : slot + 1]
         return total  # (T, E)
+
+    def begin(self, x: Floats) -> None:
+        """Nothing is lazy here."""
 
     def to_numpy(self, x: Floats) -> Floats:
         """Nothing is lazy here."""

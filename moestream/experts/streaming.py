@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.errors import BudgetError, StorageError
+from moestream.experts.arena import Landing
 from moestream.experts.budgets import LayerBudget, split_budget
 from moestream.experts.choose import choose_method
 from moestream.experts.mapped import MappedResidency
@@ -82,19 +83,24 @@ def open_residency(
     *,
     experts_bytes: int,
     num_experts_per_tok: int,
+    landing: Landing | None = None,
 ) -> Residency:
-    """Start streaming within ``experts_bytes``.
+    """Start streaming within ``experts_bytes``; with a ``landing``, into slots that it makes.
 
     Raises:
         BudgetError: an unknown policy or layer budget.
         StorageError: the file cannot be read by the method asked for.
     """
     factory = options.factory()
-    reader = ExpertReader(store, _method(store, options, experts_bytes))
+    if landing is None:
+        method = _method(store, options, experts_bytes)
+    else:
+        method = _reading_method(store, options)
+    reader = ExpertReader(store, method)
     try:
         if reader.method == "madvise":
             return _mapped(store, reader, options, factory, experts_bytes, num_experts_per_tok)
-        return _slots(store, reader, options, factory, experts_bytes, num_experts_per_tok)
+        return _slots(store, reader, options, factory, experts_bytes, num_experts_per_tok, landing)
     except BaseException:
         reader.close()
         raise
@@ -109,6 +115,20 @@ def _method(store: ExpertStore, options: StreamingOptions, experts_bytes: int) -
     if options.pin == "copy" and experts_bytes >= store.total_bytes:
         return "pread"
     return "madvise" if options.pin in ("mlock", "none") else choose_method(store, experts_bytes)
+
+
+def _reading_method(store: ExpertStore, options: StreamingOptions) -> ReadMethod:
+    """One that reads into memory of our own: nothing can be multiplied where it is mapped."""
+    if options.io == "madvise" or options.pin in ("mlock", "none"):
+        asked = "--io madvise" if options.io == "madvise" else f"--pin {options.pin}"
+        raise StorageError(
+            f"{asked} maps experts, which this backend lays out anew in memory of its own; use "
+            "--io pread or --io direct, or --backend cpu"
+        )
+    if options.io != "auto":
+        return _method(store, options, 0)
+    found = choose_method(store, 0)
+    return "pread" if found == "madvise" else found
 
 
 def _mapped(
@@ -161,9 +181,10 @@ def _slots(
     factory: PolicyFactory,
     experts_bytes: int,
     num_experts_per_tok: int,
+    landing: Landing | None,
 ) -> Residency:
     addresses: NDArray[np.uint64] = np.zeros((store.num_keys, 3), np.uint64)
-    classes = size_classes(reader.layout.slot_bytes)
+    classes = size_classes(reader.layout.slot_bytes) if landing is None else landing.classes
     guesses = num_experts_per_tok * (1 if options.prefetch_mass is None else MOST_GUESSES)
     spare = 2 + 2 * guesses * max(options.prefetch_layers, 1)
     total = sum(slot_bytes * len(layers) for slot_bytes, layers in classes.items())
@@ -191,9 +212,27 @@ def _slots(
             num_experts=store.num_experts * len(layers),
             spare=spare,
             make_policy=make_policy,
+            make_slots=None if landing is None else partial(landing.make, layers[0]),
         )
         pools |= dict.fromkeys(layers, pool)
-    return SlotResidency(reader, addresses, pools, _expert_bytes(store), store.num_experts)
+    if landing is not None:
+        reader.lay_out(_matrices(store, {layer: landing.table(layer) for layer in pools}))
+    return SlotResidency(
+        reader,
+        addresses,
+        pools,
+        _expert_bytes(store),
+        store.num_experts,
+        whole_turns=landing is not None,
+    )
+
+
+def _matrices(store: ExpertStore, tables: Mapping[int, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The tables of layers, by key: (K, 3, 10), zeros for layers without experts."""
+    matrices = np.zeros((store.num_keys, *next(iter(tables.values())).shape), np.int64)
+    for layer, table in tables.items():
+        matrices[store.key(layer, 0) : store.key(layer + 1, 0)] = table
+    return matrices
 
 
 def size_classes(slot_bytes: Mapping[int, int]) -> dict[int, list[int]]:

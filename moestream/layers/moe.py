@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, StreamedExperts
+from moestream.backends import Array, ExpertSlots, ExpertTensors, StreamedExperts
 from moestream.experts.arena import bytes_at
 from moestream.experts.prefetch import Prefetcher
 from moestream.experts.residency import Residency
@@ -63,6 +63,7 @@ class MoE:
         self._experts = self.backend.experts(self._tensors)
         self._residency: Residency | None = None
         self._prefetcher: Prefetcher | None = None
+        self._prepared: tuple[Array, Array] | None = None
         self.shared = SwiGLU(weights, hidden_size, shared_width, "_shexp") if shared_width else None
         self.shared_gate = (
             weights.row("ffn_gate_inp_shexp.weight", hidden_size) if shared_gate else None
@@ -73,12 +74,19 @@ class MoE:
 
         On the layer's own input this is the routing itself; on an earlier layer's it predicts it.
         """
-        return self._route(self.norm(x))
+        return self._choose(self._logits(x))
+
+    def prepare(self, x: Array) -> None:
+        """Have the router's logits for ``x`` computed by the next wait, for a guess soon after.
+
+        A backend with a device of its own then waits once for both; one on the CPU need not ask.
+        """
+        self._prepared = (x, self._logits(x))
+        self.backend.begin(self._prepared[1])
 
     def likeliest(self, x: Array, most: int) -> tuple[NDArray[np.int32], Array]:
         """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest."""
-        logits = self.backend.linear(self.norm(x), self.router)  # (T, N)
-        return self.backend.route(logits, most, normalise=False)
+        return self.backend.route(self._logits(x), most, normalise=False)
 
     def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
         """Guess what this layer will choose from an earlier layer's ``x`` (1, E): ids (1, n).
@@ -100,8 +108,10 @@ class MoE:
     def __call__(self, x: Array, layer: int, on_route: RouteObserver | None = None) -> Array:
         """What the block adds to the residual stream ``x``: (T, E) -> (T, E)."""
         ops = self.backend
+        if self._prefetcher is not None:
+            self._prefetcher.before_route(layer, x)
         normed = self.norm(x)
-        expert_ids, expert_weights = self._route(normed)
+        expert_ids, expert_weights = self._choose(ops.linear(normed, self.router))
         arrivals = resident = None
         if self._residency is not None:
             arrivals = self._residency.fetch(layer, expert_ids)
@@ -113,20 +123,35 @@ class MoE:
             on_route(RoutingEvent(layer, x, expert_ids, expert_weights, resident))
         # Before the routed experts: those that are missing are being read meanwhile.
         shared = None if self.shared is None else self._run_shared(self.shared, normed)
+        if shared is not None and arrivals is not None:
+            ops.begin(shared)
         out = ops.moe_ffn(normed, self._experts, expert_ids, expert_weights, arrivals)
         return out if shared is None else ops.add(out, shared)
 
-    def stream(self, residency: Residency, layer: int, prefetcher: Prefetcher | None) -> None:
-        """From now on, ask ``residency`` for the experts of this layer."""
+    @property
+    def tensors(self) -> ExpertTensors:
+        """The routed experts in the file."""
+        return self._tensors
+
+    def stream(
+        self,
+        residency: Residency,
+        layer: int,
+        prefetcher: Prefetcher | None,
+        slots: ExpertSlots | None = None,
+    ) -> None:
+        """From now on, ask ``residency`` for the experts of this layer, in the backend's slots."""
         n = residency.num_experts
         addresses = residency.addresses[layer * n : (layer + 1) * n]
-        self._experts = self.backend.experts(StreamedExperts(self._tensors, addresses, bytes_at))
+        self._experts = self.backend.experts(
+            StreamedExperts(self._tensors, addresses, bytes_at, slots)
+        )
         self._residency, self._prefetcher = residency, prefetcher
 
     def stop_streaming(self) -> None:
         """Let go of what ``stream`` was given, and go back to the mapped file."""
         self._experts = self.backend.experts(self._tensors)
-        self._residency = self._prefetcher = None
+        self._residency = self._prefetcher = self._prepared = None
 
     def _run_shared(self, shared: SwiGLU, normed: Array) -> Array:
         out = shared(normed)
@@ -134,6 +159,10 @@ class MoE:
             return out
         return self.backend.sigmoid_scale(out, self.backend.linear(normed, self.shared_gate))
 
-    def _route(self, normed: Array) -> tuple[NDArray[np.int32], Array]:
-        logits = self.backend.linear(normed, self.router)  # (T, N)
+    def _logits(self, x: Array) -> Array:
+        if self._prepared is not None and self._prepared[0] is x:
+            return self._prepared[1]
+        return self.backend.linear(self.norm(x), self.router)  # (T, N)
+
+    def _choose(self, logits: Array) -> tuple[NDArray[np.int32], Array]:
         return self.backend.route(logits, self.num_experts_per_tok, normalise=self.norm_topk_prob)
