@@ -98,10 +98,6 @@ class ModelConfig:
             AttentionShape(heads, self.head_dim, self.value_dim) for heads in self.kv_heads
         )
 
-    def has_experts(self, layer: int) -> bool:
-        """Whether a layer is a mixture of experts."""
-        return self.num_experts > 0 and layer >= self.leading_dense_layers
-
 
 def read_rope(keys: Keys, head_dim: int) -> RopeConfig:
     """What the metadata says of rotary embedding, for heads of ``head_dim``."""

@@ -24,10 +24,6 @@ class Keys:
         """The key's full name."""
         return f"{self.architecture}.{key}"
 
-    def has(self, key: str) -> bool:
-        """Whether the file says anything of it."""
-        return self.name(key) in self.file.metadata
-
     def count(self, key: str, default: int | None = None) -> int:
         """A number of things, the same in all layers."""
         name = self.name(key)
