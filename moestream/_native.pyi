@@ -49,12 +49,16 @@ class Context:
     @property
     def isa(self) -> str: ...
     def matrix(self, data: NDArray[np.uint8], type: int) -> Matrix: ...
+    def mapped_matrix(self, data: NDArray[np.uint8], type: int) -> Matrix: ...
     def linear(
         self,
         x: NDArray[np.float32],
         weights: list[Matrix],
         outs: list[NDArray[np.float32]],
         biases: list[NDArray[np.float32] | None],
+    ) -> None: ...
+    def heads_linear(
+        self, x: NDArray[np.float32], weights: list[Matrix], out: NDArray[np.float32]
     ) -> None: ...
     def moe_ffn(
         self,

@@ -23,14 +23,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from bench_stream import mebibytes
-from capped_runs import run_capped
+from capped_runs import Run, budget_under, caps_needed, mebibytes, run_reporting
 from profile_text import profile_text
 from stream_run import HELDOUT
-
-Run = dict[str, Any]
 
 LANGUAGES = ("it", "en", "code")
 WRONG = {"it": "code", "en": "it", "code": "en"}
@@ -93,7 +89,7 @@ def one_run(args: argparse.Namespace, cap: str, prompt: str, profile: Path | Non
     cap_mib = mebibytes(cap)
     spec = {
         "model": str(args.model),
-        "budget": args.budget or f"{int(cap_mib / 1.1)}M",
+        "budget": args.budget or budget_under(cap_mib),
         "io": args.io,
         "policy": args.policy,
         "threads": args.threads,
@@ -101,9 +97,7 @@ def one_run(args: argparse.Namespace, cap: str, prompt: str, profile: Path | Non
         "profile": str(profile) if profile else None,
     }
     command = [sys.executable, __file__, "--child", json.dumps(spec)]
-    done = run_capped(command, cap_mib, args.model, args.timeout)
-    out = done.pop("out", None)
-    return done if out is None else {**json.loads(out.splitlines()[-1]), **done}
+    return run_reporting(command, cap_mib, args.model, args.timeout)
 
 
 def measure(args: argparse.Namespace, cap: str, language: str, profiles: dict[str, Path]) -> Run:
@@ -159,12 +153,8 @@ def main() -> None:
         print(
             f"{'cap':>6} | {'prompt':>8} | {'way':>6} | {' | '.join(f'{c:>9}' for c in _COLUMNS)}"
         )
-        try:
+        with caps_needed():
             rows = [measure(args, cap, one, profiles) for cap in args.cap for one in languages]
-        except OSError as error:
-            sys.exit(
-                f"no run under a memory cap is possible here: {error}; it takes root, on Linux"
-            )
     print(json.dumps({"model": args.model.name, "repeat": args.repeat, "rows": rows}))
 
 

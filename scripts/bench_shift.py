@@ -18,13 +18,9 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from bench_stream import mebibytes
-from capped_runs import run_capped
+from capped_runs import Run, budget_under, caps_needed, mebibytes, run_reporting
 from stream_run import HELDOUT, disk_bytes
-
-Run = dict[str, Any]
 
 DOMAINS = ("it", "code")
 POLICIES = ("lru", "lfu", "lcp", "decay", "blend")
@@ -70,14 +66,13 @@ def child(spec: Run) -> None:
 def one_run(args: argparse.Namespace, policy: str) -> Run:
     """One process under the cap."""
     cap_mib = mebibytes(args.cap)
-    budget = f"{int(cap_mib / 1.1)}M"
-    spec = {"model": str(args.model), "budget": budget, "policy": policy}
+    spec = {"model": str(args.model), "budget": budget_under(cap_mib), "policy": policy}
     spec |= {"tokens": args.tokens, "threads": args.threads}
     command = [sys.executable, __file__, "--child", json.dumps(spec)]
-    done = run_capped(command, cap_mib, args.model, args.timeout)
+    done = run_reporting(command, cap_mib, args.model, args.timeout)
     if "error" in done:
         sys.exit(f"{policy}: {done['error']}")
-    return json.loads(done["out"].splitlines()[-1])
+    return done
 
 
 def medians(runs: list[Run]) -> dict[str, list[float]]:
@@ -109,12 +104,10 @@ def main() -> None:
         return
     args = arguments()
     runs: dict[str, list[Run]] = {policy: [] for policy in args.policies.split(",")}
-    try:
+    with caps_needed():
         for _ in range(args.repeat):
             for policy, done in runs.items():
                 done.append(one_run(args, policy))
-    except OSError as error:
-        sys.exit(f"no run under a memory cap is possible here: {error}; it takes root, on Linux")
     curves = {policy: medians(done) for policy, done in runs.items()}
     for policy, curve in curves.items():
         for name, values in curve.items():

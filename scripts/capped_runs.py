@@ -5,13 +5,17 @@ Owns processes and their measures; what is run and how it is compared is the cal
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import random
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,32 @@ Run = dict[str, Any]
 
 _READ_BYTES = 1 << 20
 _READERS = (4, 16)
+
+
+def mebibytes(text: str) -> int:
+    """Read ``700M`` or ``1.4G``."""
+    return int(float(text[:-1]) * {"M": 1, "G": 1024}[text[-1].upper()])
+
+
+def budget_under(cap_mib: int) -> str:
+    """The budget that leaves a process some room under its cap."""
+    return f"{int(cap_mib / 1.1)}M"
+
+
+@contextmanager
+def caps_needed() -> Iterator[None]:
+    """Exit with what to do about it where memory cannot be capped."""
+    try:
+        yield
+    except OSError as error:
+        sys.exit(f"no run under a memory cap is possible here: {error}; it takes root, on Linux")
+
+
+def run_reporting(command: list[str], cap_mib: int | None, model: Path, limit_s: float) -> Run:
+    """Like ``run_capped``, of a program whose last line is JSON: what it told is added."""
+    done = run_capped(command, cap_mib, model, limit_s)
+    out = done.pop("out", None)
+    return done if out is None else {**json.loads(out.splitlines()[-1]), **done}
 
 
 def run_capped(command: list[str], cap_mib: int | None, model: Path, limit_s: float) -> Run:

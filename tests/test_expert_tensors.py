@@ -95,5 +95,7 @@ def test_every_architecture_adds_up(model) -> None:
         assert store.num_experts == demand.num_experts == model.experts
         assert demand.num_moe_layers == told.shape.num_moe_layers == len(model.moe_layers)
         assert store.total_bytes == plan.total_expert_bytes
+        # An embedding that is not the output's too stays in the file.
+        assert plan.dense_bytes == sum(demand.dense_bytes.values())
         per_token = {store.token_bytes(k), plan.floor_bytes, sum(demand.expert_bytes.values())}
         assert per_token == {told.sizes.expert_bytes_per_token}

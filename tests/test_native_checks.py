@@ -78,6 +78,24 @@ def test_linear_lists():
         CONTEXT.linear(floats(1, 32), [None], [floats(1, 4)], [None])
 
 
+@pytest.mark.parametrize(
+    ("x", "heads", "out", "said"),
+    [
+        ((2, 2, 32), [], (2, 2, 4), "a weight a head"),
+        ((2, 2, 32), [(4, 32), None], (2, 2, 4), "None"),
+        ((2, 2, 32), [(4, 32), (5, 32)], (2, 2, 4), "one shape"),
+        ((2, 2, 64), [(4, 32), (4, 64)], (2, 2, 4), "one shape"),
+        ((2, 3, 32), [(4, 32), (4, 32)], (2, 3, 4), "expected"),
+        ((2, 2, 32), [(4, 32), (4, 32)], (2, 2, 5), "expected"),
+        ((2, 2, 32), [(4, 32), (4, 32)], (1, 2, 4), "expected"),
+    ],
+)
+def test_heads_linear_arguments(x, heads, out, said):
+    weights = [None if shape is None else matrix(*shape) for shape in heads]
+    with pytest.raises((TypeError, ValueError), match=said):
+        CONTEXT.heads_linear(floats(*x), weights, floats(*out))
+
+
 def test_no_tokens_is_no_work():
     linear(floats(0, 32), matrix(), floats(0, 4))
 

@@ -69,6 +69,23 @@ def test_a_token_does_not_depend_on_the_others_nor_on_threads(type, isa):
 
 @each_type
 @each_isa
+@pytest.mark.parametrize(("tokens", "rows"), [(1, 5), (3, 40)])
+def test_each_head_has_its_own_weights(type, isa, tokens, rows):
+    rng = np.random.default_rng(7)
+    heads = [random_blocks(rng, type, rows, columns_of(type)) for _ in range(3)]
+    x = rng.standard_normal((tokens, len(heads), columns_of(type)), np.float32)
+    apart = [
+        linear(SCALAR, np.ascontiguousarray(x[:, i]), head, type) for i, head in enumerate(heads)
+    ]
+    for threads in (1, 4):
+        context = _native.Context(threads, isa)
+        out = np.full((tokens, len(heads), rows), np.nan, np.float32)
+        context.heads_linear(x, [context.matrix(head, int(type)) for head in heads], out)
+        np.testing.assert_array_equal(out, np.stack(apart, axis=1))
+
+
+@each_type
+@each_isa
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 6))
 def test_any_bytes_give_what_the_scalar_kernel_gives(type, isa, seed, tokens):
@@ -124,6 +141,22 @@ def test_embedding_rows_are_those_of_gguf(type, isa):
     out = np.empty((len(rows), columns_of(type)), np.float32)
     context.embed(context.matrix(blocks, int(type)), rows, out)
     np.testing.assert_array_equal(out, dequantize(blocks, type)[rows])
+
+
+@each_type
+@each_isa
+def test_rows_are_looked_up_where_they_lie(type, isa):
+    rng = np.random.default_rng(8)
+    blocks, later = (random_blocks(rng, type, 19, columns_of(type)) for _ in range(2))
+    expected = dequantize(later, type)
+    context = _native.Context(2, isa)
+    table = context.mapped_matrix(blocks, int(type))
+    blocks[:] = later
+    del blocks
+    rows = np.array([18, 0, 7, 8, 18], np.int32)
+    out = np.empty((len(rows), columns_of(type)), np.float32)
+    context.embed(table, rows, out)
+    np.testing.assert_array_equal(out, expected[rows])
 
 
 @each_isa

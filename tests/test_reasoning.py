@@ -89,6 +89,25 @@ def test_gemma_4_thinks_in_a_channel() -> None:
     assert split([text], markers=markers) == split(list(text), markers=markers) == ["hm", "Yes."]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>\nhm\n</think>\n<answer>\nYes, so.\n</answer>", ["hm", "Yes, so."]),
+        ("<answer>Yes.</answer>\n", ["", "Yes.\n"]),
+        ("<think>hm</think>Yes <answer>.", ["hm", "Yes <answer>."]),
+        ("<think>hm</think><answer>a </b> </answe", ["hm", "a </b> </answe"]),
+        ("<think>hm</think><ans", ["hm", "<ans"]),
+        ("<think>hm</think><answer>", ["hm", ""]),
+    ],
+)
+def test_an_answer_may_stand_in_tags(text: str, expected: list[str]) -> None:
+    markers = Markers("<think>", "</think>", "answer")
+    assert split([text], markers=markers) == expected
+    assert split(list(text), markers=markers) == expected
+    for cut in range(len(text)):
+        assert split([text[:cut], text[cut:]], markers=markers) == expected
+
+
 def test_what_is_sure_comes_at_once() -> None:
     splitter = ReasoningSplitter(THINK)
     assert splitter.add("<thi") == []
@@ -112,6 +131,8 @@ def test_markers_are_those_of_the_vocabulary_or_the_template(tmp_path: Path) -> 
     plain = tokenizer("plain.gguf", [])
     assert find_markers("{{ messages }}", plain) is None
     assert find_markers("{{ content.split('</think>') }}", plain) == THINK
+    answers = "{{ content.split('</think>')[-1].split('<answer>')[-1] }}"
+    assert find_markers(answers, plain) == Markers("<think>", "</think>", "answer")
     own = tokenizer("own.gguf", [("[THINK]", TokenType.CONTROL), ("[/THINK]", TokenType.CONTROL)])
     assert find_markers("{{ messages }}", own) == Markers("[THINK]", "[/THINK]")
 

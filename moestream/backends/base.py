@@ -155,6 +155,9 @@ class Backend(Protocol):
     def matrix(self, tensor: Tensor) -> Matrix:
         """Make a dense weight matrix resident, in the form that ``linear`` and ``embed`` read."""
 
+    def embedding(self, tensor: Tensor) -> Matrix:
+        """A matrix for ``embed`` alone, which reads a row a token: it may stay in the file."""
+
     def vector(self, tensor: Tensor) -> Array:
         """Load a norm weight, bias or other small tensor as float32."""
 

@@ -83,6 +83,12 @@ class CpuBackend:
             return self._run.matrix(tensor.data, int(tensor.type))
         return self._run.matrix(_decoded(tensor.data, tensor.type), GGMLQuantizationType.F32)
 
+    def embedding(self, tensor: Tensor) -> _native.Matrix:
+        """Leave the blocks where they lie: a row is a page or two."""
+        if self._has_kernel(tensor.type):
+            return self._run.mapped_matrix(tensor.data, int(tensor.type))
+        return self.matrix(tensor)
+
     def vector(self, tensor: Tensor) -> Floats:
         """Decode a small tensor, into memory that the page cache cannot lose."""
         # Under a memory cap each mapped norm was a fault a token, with all that readahead brings.
@@ -130,10 +136,9 @@ class CpuBackend:
         return outs
 
     def heads_linear(self, x: Floats, weights: list[_native.Matrix]) -> Floats:
-        """One head after the other: each is small."""
+        """Share the rows of all heads out among the threads at once."""
         out = np.empty((*x.shape[:2], weights[0].rows), np.float32)
-        for head, weight in enumerate(weights):
-            out[:, head] = self.linear(np.ascontiguousarray(x[:, head]), weight)
+        self._run.heads_linear(x, weights, out)
         return out  # (T, H, rows)
 
     def split(self, x: Floats, size: int) -> tuple[Floats, Floats]:

@@ -39,6 +39,10 @@ class ReferenceBackend:
         """Keep the mapped tensor; its rows are dequantised when they are used."""
         return tensor
 
+    def embedding(self, tensor: Tensor) -> Tensor:
+        """Keep the blocks as they are."""
+        return tensor
+
     def vector(self, tensor: Tensor) -> Floats:
         """Dequantise a small tensor."""
         return dequantize(tensor.data, tensor.type)

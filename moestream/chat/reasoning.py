@@ -3,7 +3,7 @@
 Owns which markers there are and how a model's are found. Pure: text in, pieces of text out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from moestream.tokenizer import Tokenizer
@@ -13,10 +13,14 @@ Kind = Literal["reasoning", "answer"]
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """What opens a model's reasoning and what closes it."""
+    """What opens a model's reasoning and what closes it.
+
+    ``tag``: of what the answer may stand in, ``<tag>`` to ``</tag>``, if there is such a thing.
+    """
 
     open: str
     close: str
+    tag: str = ""
 
 
 MARKERS = (
@@ -29,6 +33,7 @@ MARKERS = (
 )
 HARMONY = Markers("<|channel|>analysis<|message|>", "<|end|>")
 """gpt-oss: every message has a header, and reasoning is a message of a channel of its own."""
+ANSWER_TAGS = ("answer", "response")  # Hunyuan; ERNIE and Granite 3.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +52,24 @@ def find_markers(template: str, tokenizer: Tokenizer) -> Markers | None:
         if tokenizer.token_id(markers.open) is not None or any(
             marker in template for marker in (markers.open, markers.close)
         ):
-            return markers
+            tags = (tag for tag in ANSWER_TAGS if f"<{tag}>" in template)
+            return replace(markers, tag=next(tags, ""))
     return None
 
 
 class ReasoningSplitter:
     """Splits text that comes in pieces; a marker may be cut anywhere between them.
 
-    The markers themselves, and white space beside them, are in no piece. Reasoning is looked for
-    at the start alone: what an answer quotes later is the answer's.
+    The markers and the answer's tags themselves, and white space beside them, are in no piece.
+    Reasoning is looked for at the start alone: what an answer quotes later is the answer's.
     """
 
     def __init__(self, markers: Markers | None, *, inside: bool = False) -> None:
         """``inside``: the prompt has opened the reasoning already, as some templates do."""
         self._markers = markers
         self._headers = markers == HARMONY
+        self._tag = markers.tag if markers is not None else ""  # whose opening may come
+        self._close = ""  # the answer's, once it was opened
         self._state: Literal["start", "reasoning", "answer"] = "answer"
         if markers is not None:
             self._state = "reasoning" if inside else "start"
@@ -84,8 +92,7 @@ class ReasoningSplitter:
             if not self._next_message():
                 break
         if self._state == "answer":
-            text, self._held = self._held, ""
-            pieces += self._piece("answer", text)
+            pieces += self._answer()
         return pieces
 
     def finish(self) -> list[Piece]:
@@ -140,11 +147,30 @@ class ReasoningSplitter:
             if self._headers:
                 self._state = "start"
             return pieces
-        # White space is held back too: if the marker follows, it is not shown.
-        sure = len(before) - _overlap(before, self._markers.close)
-        sure = len(before[:sure].rstrip())
-        self._held = before[sure:]
-        return self._piece("reasoning", before[:sure])
+        return self._piece("reasoning", self._take_sure(self._markers.close))
+
+    def _answer(self) -> list[Piece]:
+        if self._tag:
+            text, opener = self._held.lstrip(), f"<{self._tag}>"
+            if text != opener and opener.startswith(text):
+                return []
+            if text.startswith(opener):
+                self._held, self._close = text[len(opener) :], f"</{self._tag}>"
+            self._tag = ""
+        if not self._close:
+            text, self._held = self._held, ""
+            return self._piece("answer", text)
+        before, closer, after = self._held.partition(self._close)
+        if closer:
+            self._held = self._close = ""
+            return self._piece("answer", before.rstrip() + after)
+        return self._piece("answer", self._take_sure(self._close))
+
+    def _take_sure(self, marker: str) -> str:
+        """Take what is held, but for what may begin the marker and white space before it."""
+        sure = self._held[: len(self._held) - _overlap(self._held, marker)].rstrip()
+        self._held = self._held[len(sure) :]
+        return sure
 
     def _piece(self, kind: Kind, text: str) -> list[Piece]:
         """Drop white space before the first word, where a marker may have left it."""

@@ -11,10 +11,8 @@ from moestream.backends import KVType
 from moestream.experts.store import is_expert_weight, used_tensors
 from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
+from moestream.layers.weights import EMBEDDING, is_tied
 from moestream.models import read_config
-
-EMBEDDING = "token_embd.weight"
-OUTPUT = "output.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ def read_demand(
             moe_layers.add(info.name.split(".")[1])
             chosen = info.n_bytes // info.shape[0] * config.num_experts_per_tok
             experts[info.type.name] += chosen
-        elif info.name != EMBEDDING or OUTPUT not in file.tensors:  # else one row of it is read
+        elif info.name != EMBEDDING or is_tied(file):
             dense[info.type.name] += info.n_bytes
     shapes, kv_types = config.state_shapes(), (cache_type_k, cache_type_v)
     fixed = state_bytes(shapes, 0, kv_types)

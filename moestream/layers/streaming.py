@@ -21,6 +21,7 @@ from moestream.experts.store import ExpertStore, is_expert_weight, used_tensors
 from moestream.experts.streaming import MOST_GUESSES, StreamingOptions, open_residency
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.layers.moe import MoE
+from moestream.layers.weights import EMBEDDING, is_tied
 
 _TIMED = 5
 """Runs of a layer that are timed, where a choice depends on how fast it is."""
@@ -156,12 +157,16 @@ def plan_model(
     memory: Memory | None = None,
 ) -> MemoryPlan:
     """Divide a budget for the model in ``file``; see ``plan_memory``."""
-    used = list(used_tensors(file))
-    experts = [info for info in used if is_expert_weight(info.name)]
+    experts, dense_bytes = [], 0
+    for info in used_tensors(file):
+        if is_expert_weight(info.name):
+            experts.append(info)
+        elif info.name != EMBEDDING or is_tied(file):
+            dense_bytes += info.n_bytes
     expert_bytes = sum(info.n_bytes for info in experts)
     return plan_memory(
         budget,
-        dense_bytes=sum(info.n_bytes for info in used) - expert_bytes,
+        dense_bytes=dense_bytes,
         kv_bytes=kv_bytes,
         floor_bytes=num_experts_per_tok * sum(info.n_bytes // info.shape[0] for info in experts),
         total_expert_bytes=expert_bytes,

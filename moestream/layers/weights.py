@@ -16,8 +16,16 @@ from moestream.backends import (
     Matrix,
 )
 from moestream.errors import ModelFormatError
-from moestream.gguf import GGUFFile, Tensor
+from moestream.gguf import GGUFFile, GGUFHeader, Tensor
 from moestream.quants import GGMLQuantizationType, dequantize
+
+EMBEDDING = "token_embd.weight"
+OUTPUT = "output.weight"
+
+
+def is_tied(file: GGUFHeader) -> bool:
+    """Whether the token embedding is the output's weights too; else single rows of it are read."""
+    return OUTPUT not in file.tensors
 
 
 class Weights:
@@ -39,6 +47,10 @@ class Weights:
     def matrix(self, name: str, rows: int, columns: int) -> Matrix:
         """A dense weight matrix, resident."""
         return self.backend.matrix(self._tensor(name, (rows, columns)))
+
+    def embedding(self, rows: int, columns: int) -> Matrix:
+        """The token embedding, of which nothing but single rows is read."""
+        return self.backend.embedding(self._tensor(EMBEDDING, (rows, columns)))
 
     def matrix_rows(self, name: str, rows: int, columns: int, picked: NDArray[np.intp]) -> Matrix:
         """Some rows of a matrix that the file joins with others, in the order of ``picked``."""

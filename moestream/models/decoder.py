@@ -15,7 +15,7 @@ from moestream.layers.ffn import FeedForward
 from moestream.layers.moe import MoE, RouteObserver
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
-from moestream.layers.weights import Weights
+from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.keys import Keys, Supported
 
@@ -79,13 +79,13 @@ class Decoder(ABC):
         factors = self.rope_factors(weights, context_length)
         self.rope = Rope(config.rope, factors)
         size = (config.vocab_size, config.hidden_size)
-        self.token_embd = weights.matrix("token_embd.weight", *size)
+        tied = is_tied(file)
+        self.token_embd = weights.matrix(EMBEDDING, *size) if tied else weights.embedding(*size)
         self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
         self.output_norm = RMSNorm(
             weights, self.output_norm_name, config.hidden_size, config.rms_norm_eps
         )
-        tied = not weights.has("output.weight")
-        self.output = self.token_embd if tied else weights.matrix("output.weight", *size)
+        self.output = self.token_embd if tied else weights.matrix(OUTPUT, *size)
         self.output_bias = weights.optional_vector("output.bias", config.vocab_size)
 
     @classmethod

@@ -1,4 +1,4 @@
-// The Python face of resident matrices: made from blocks, multiplied, looked up.
+// The Python face of dense matrices: made from blocks, multiplied, looked up.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -12,15 +12,15 @@
 namespace moestream {
 namespace {
 
-// A resident copy of a weight matrix, 64-byte aligned, in the order that `kernels` want.
-struct ResidentMatrix {
+// A weight matrix: a copy, 64-byte aligned, in the order that `kernels` want, or where it lies.
+struct DenseMatrix {
     const Kernels* kernels = nullptr;
     Matrix view;
     Buffer bytes;
+    Bytes mapped;  // kept, if there is no copy
 };
 
-std::unique_ptr<ResidentMatrix> make_matrix(Context& context, const Bytes& data,
-                                            int type_number) {
+Matrix checked_matrix(const Bytes& data, int type_number) {
     const int type = checked_type(type_number);
     if (data.ndim() != 2 || data.shape(0) == 0) {
         fail("matrix bytes have shape " + shape_text(data) + ", expected (rows, row_bytes)");
@@ -34,7 +34,12 @@ std::unique_ptr<ResidentMatrix> make_matrix(Context& context, const Bytes& data,
         fail("the bytes of a matrix row must be contiguous");
     }
     mapped.row_bytes = static_cast<size_t>(data.stride(0));
-    auto matrix = std::make_unique<ResidentMatrix>();
+    return mapped;
+}
+
+std::unique_ptr<DenseMatrix> make_matrix(Context& context, const Bytes& data, int type) {
+    const Matrix mapped = checked_matrix(data, type);
+    auto matrix = std::make_unique<DenseMatrix>();
     auto* bytes = matrix->bytes.get<uint8_t>(resident_bytes(context, mapped));
     Running running(context);
     matrix->view = make_resident(context, mapped, bytes);
@@ -42,7 +47,15 @@ std::unique_ptr<ResidentMatrix> make_matrix(Context& context, const Bytes& data,
     return matrix;
 }
 
-void check_made_for(const ResidentMatrix& matrix, const Context& context) {
+std::unique_ptr<DenseMatrix> make_mapped_matrix(Context& context, const Bytes& data, int type) {
+    auto matrix = std::make_unique<DenseMatrix>();
+    matrix->view = checked_matrix(data, type);
+    matrix->kernels = &context.kernels;
+    matrix->mapped = data;
+    return matrix;
+}
+
+void check_made_for(const DenseMatrix& matrix, const Context& context) {
     if (matrix.kernels != &context.kernels) {
         fail("the matrix was made for another instruction set than this context's");
     }
@@ -50,7 +63,7 @@ void check_made_for(const ResidentMatrix& matrix, const Context& context) {
 
 // Any number of products of one input; weights, outs and biases go together.
 void call_linear(Context& context, const Floats& x,
-                 const std::vector<const ResidentMatrix*>& weights,
+                 const std::vector<const DenseMatrix*>& weights,
                  const std::vector<FloatsOut>& outs,
                  const std::vector<std::optional<Floats>>& biases) {
     const size_t count = weights.size();
@@ -74,7 +87,30 @@ void call_linear(Context& context, const Floats& x,
     linear(context, x.data(), tokens, products, static_cast<int>(count));
 }
 
-void call_embed(Context& context, const ResidentMatrix& table, const Ints& tokens,
+void call_heads_linear(Context& context, const Floats& x,
+                       const std::vector<const DenseMatrix*>& weights, const FloatsOut& out) {
+    if (weights.empty()) fail("expected a weight a head");
+    std::vector<const Matrix*> heads;
+    for (const DenseMatrix* weight : weights) {
+        if (weight == nullptr) fail("a weight is None");
+        check_made_for(*weight, context);
+        const Matrix &one = weight->view, &first = weights[0]->view;
+        if (one.rows != first.rows || one.columns != first.columns || one.type != first.type) {
+            fail("the heads' weights are not of one shape and type");
+        }
+        heads.push_back(&one);
+    }
+    const auto count = static_cast<int64_t>(heads.size());
+    check_shape("x", x, {-1, count, heads[0]->columns});
+    check_shape("out", out, {static_cast<int64_t>(x.shape(0)), count, heads[0]->rows});
+    const int tokens = checked_int("tokens", x.shape(0));
+    checked_int("tokens times heads", x.shape(0) * weights.size());
+    if (tokens == 0) return;
+    Running running(context);
+    heads_linear(context, x.data(), tokens, heads, out.data());
+}
+
+void call_embed(Context& context, const DenseMatrix& table, const Ints& tokens,
                 const FloatsOut& out) {
     check_made_for(table, context);
     check_shape("tokens", tokens, {-1});
@@ -95,13 +131,16 @@ void call_embed(Context& context, const ResidentMatrix& table, const Ints& token
 
 void bind_matrix(nb::module_& m, nb::class_<Context>& context) {
     using nb::arg;
-    nb::class_<ResidentMatrix>(m, "Matrix")
-        .def_prop_ro("rows", [](const ResidentMatrix& m) { return m.view.rows; })
-        .def_prop_ro("columns", [](const ResidentMatrix& m) { return m.view.columns; });
+    nb::class_<DenseMatrix>(m, "Matrix")
+        .def_prop_ro("rows", [](const DenseMatrix& m) { return m.view.rows; })
+        .def_prop_ro("columns", [](const DenseMatrix& m) { return m.view.columns; });
     context
         .def("matrix", &make_matrix, arg("data").noconvert(), arg("type"))
+        .def("mapped_matrix", &make_mapped_matrix, arg("data").noconvert(), arg("type"))
         .def("linear", &call_linear, arg("x").noconvert(), arg("weights"),
              arg("outs").noconvert(), arg("biases").noconvert())
+        .def("heads_linear", &call_heads_linear, arg("x").noconvert(), arg("weights"),
+             arg("out").noconvert())
         .def("embed", &call_embed, arg("table"), arg("tokens").noconvert(),
              arg("out").noconvert());
 }

@@ -121,6 +121,11 @@ inline constexpr int kMaxProducts = 8;
 // Several products of one input: (tokens, columns) -> (tokens, rows) each.
 void linear(Context&, const float* x, int tokens, const Product* products, int count);
 
+// Each head's coordinates times its own matrix, all matrices being of one shape and type:
+// (tokens, heads, columns) -> (tokens, heads, rows).
+void heads_linear(Context&, const float* x, int tokens, const std::vector<const Matrix*>& heads,
+                  float* out);
+
 // Outputs of experts for the (token, slot) pairs that go to them: into outputs (tokens, slots, E).
 // `batch` has the experts to run, each once; null for all that are chosen.
 void run_experts(Context&, const float* x, const ExpertSet&, const Routing&,

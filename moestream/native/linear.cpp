@@ -54,8 +54,15 @@ void Context::reserve_scratch(size_t bytes) {
 
 namespace {
 
+// Tokens of an input: those at `rows`, or the first of all if null.
+struct Tokens {
+    const InputRows* input;
+    const int32_t* rows;
+    int count;
+};
+
 // Rows [first, last) of one product.
-void multiply_rows(Context& context, const Product& product, const InputRows& input, int first,
+void multiply_rows(Context& context, const Product& product, const Tokens& tokens, int first,
                    int last, int thread) {
     const Matrix& weight = *product.weight;
     for (int row = first; row < last; row += kPanelRows) {
@@ -64,8 +71,9 @@ void multiply_rows(Context& context, const Product& product, const InputRows& in
         panel.row_bytes = weight.row_bytes;
         panel.next = reinterpret_cast<uintptr_t>(weight.row(row + kPanelRows));
         panel.rows = std::min(kPanelRows, last - row);
-        panel.input = &input;
-        panel.tokens = input.tokens;
+        panel.input = tokens.input;
+        panel.in_rows = panel.out_rows = tokens.rows;
+        panel.tokens = tokens.count;
         panel.out = product.out + row;
         panel.out_stride = weight.rows;
         panel.scratch = context.scratch[thread].get<uint8_t>(0);
@@ -73,12 +81,20 @@ void multiply_rows(Context& context, const Product& product, const InputRows& in
             weight.packed ? context.kernels.matmul_packed : context.kernels.matmul;
         table[weight.type](panel);
         if (product.bias == nullptr) continue;
-        for (int t = 0; t < input.tokens; ++t) {
+        for (int t = 0; t < tokens.count; ++t) {
             float* out = panel.out + t * panel.out_stride;
             for (int r = 0; r < panel.rows; ++r) out[r] += product.bias[row + r];
         }
     }
 }
+
+// How many panels go to a thread at a time, of `total`: long runs, which prefetching likes, but
+// enough of them to even out slow threads.
+int panels_at_once(const Context& context, int total) {
+    return std::clamp(total / (6 * context.pool.threads()), 1, 32);
+}
+
+int panel_count(const Matrix& matrix) { return (matrix.rows + kPanelRows - 1) / kPanelRows; }
 
 }  // namespace
 
@@ -127,25 +143,45 @@ void linear(Context& context, const float* x, int tokens, const Product* product
         const int kind = static_cast<int>(products[i].weight->input());
         inputs[kind] = &context.input.form(products[i].weight->input(), context.pool,
                                            context.kernels);
-        total += (products[i].weight->rows + kPanelRows - 1) / kPanelRows;
+        total += panel_count(*products[i].weight);
     }
-    // Long runs of rows, which prefetching likes, but enough of them to even out slow threads.
-    const int panels = std::clamp(total / (6 * context.pool.threads()), 1, 32);
+    const int step = panels_at_once(context, total) * kPanelRows;
     int tasks = 0;
     int first_task[kMaxProducts] = {};
     for (int i = 0; i < count; ++i) {
         first_task[i] = tasks;
-        const int step = panels * kPanelRows;
         tasks += (products[i].weight->rows + step - 1) / step;
     }
     context.pool.parallel_for(tasks, [&](int task, int thread) {
         int i = count - 1;
         while (first_task[i] > task) --i;
         const Product& product = products[i];
-        const int first = (task - first_task[i]) * panels * kPanelRows;
-        const int last = std::min(first + panels * kPanelRows, product.weight->rows);
-        multiply_rows(context, product, *inputs[static_cast<int>(product.weight->input())], first,
-                      last, thread);
+        const Tokens all{inputs[static_cast<int>(product.weight->input())], nullptr, tokens};
+        const int first = (task - first_task[i]) * step;
+        multiply_rows(context, product, all, first, std::min(first + step, product.weight->rows),
+                      thread);
+    });
+}
+
+void heads_linear(Context& context, const float* x, int tokens,
+                  const std::vector<const Matrix*>& heads, float* out) {
+    const Matrix& shape = *heads[0];
+    const int count = static_cast<int>(heads.size());
+    context.input.set(x, tokens * count, shape.columns);
+    context.reserve_scratch(panel_scratch_bytes(shape.columns));
+    const InputRows& input =
+        context.input.form(shape.input(), context.pool, context.kernels);
+    // Tokens lie one after the other, the heads of each together.
+    auto* rows = context.gathered.get<int32_t>(static_cast<size_t>(tokens) * count);
+    for (int head = 0; head < count; ++head) {
+        for (int t = 0; t < tokens; ++t) rows[head * tokens + t] = t * count + head;
+    }
+    const int step = panels_at_once(context, count * panel_count(shape)) * kPanelRows;
+    const int parts = (shape.rows + step - 1) / step;
+    context.pool.parallel_for(count * parts, [&](int task, int thread) {
+        const int head = task / parts, first = task % parts * step;
+        multiply_rows(context, {heads[head], nullptr, out}, {&input, rows + head * tokens, tokens},
+                      first, std::min(first + step, shape.rows), thread);
     });
 }
 
