@@ -143,7 +143,7 @@ def test_resolve_builds_the_demo_where_it_is_missing(
     assert steps == ["building"]
 
 
-UNCOUNTED = {"gpt-oss-20b": 201_088 * 2_880}
+UNCOUNTED = {"gpt-oss-20b": 201_088 * 2_880, "granite-3.1-3b-a800m": 49_155 * 1_536}
 """Parameters that the publisher does not count as active: the embedding, of which a row is read."""
 
 
@@ -160,7 +160,7 @@ def test_shipped_models_are_real_and_their_figures_fit_together() -> None:
         assert spec.parameters is not None, name
         assert spec.active_parameters is not None, name
         if spec.size_bytes is not None:
-            assert 4 < 8 * spec.size_bytes / spec.parameters < 7, name
+            assert 3.5 < 8 * spec.size_bytes / spec.parameters < 7, name
         # Some publishers round, or give no size to the byte: then models.toml leaves figures out.
         if spec.architecture in ARCHITECTURES and spec.size_bytes and spec.expert_bytes:
             share = spec.expert_bytes / spec.size_bytes
