@@ -100,7 +100,7 @@ class Decay(_Ageing):
         is_left = self._counts[key] or key in self._seeded
         self._scores[key] = self._scores[key] - worth if is_left else 0.0
         if self._resident[key]:
-            self._note(key)
+            self._note((key,))
 
 
 class Blend(_Ageing):
@@ -141,7 +141,7 @@ class Blend(_Ageing):
         for key in keys:
             scores[key] -= bonus
             if self._resident[key]:
-                self._note(key)
+                self._note((key,))
 
 
 class LCP(_Ageing):

@@ -63,30 +63,32 @@ class Scored(Policy):
     def access(self, keys: Sequence[int], token: int) -> Decision:
         """See ``Policy.access``."""
         self._use(keys, token)
-        resident, sizes, scores, reach = self._resident, self.sizes, self._scores, self._reach
+        resident, sizes, used_bytes = self._resident, self.sizes, self.used_bytes
         missing = [key for key in keys if not resident[key]]
         for key in missing:
             resident[key] = 1
-            self.used_bytes += sizes[key]
+            used_bytes += sizes[key]
+        self.used_bytes = used_bytes
+        if used_bytes > self.budget_bytes:
+            return missing, self._evict(keys, missing)
+        self._note(missing)
+        return missing, _NOTHING
+
+    def _note(self, keys: Sequence[int]) -> None:
+        """Restore what is said of ``_coldest`` after ``keys`` came in or their scores fell."""
+        scores, reach, coldest = self._scores, self._reach, self._coldest
+        for key in keys:
             if scores[key] <= reach:
-                heappush(self._coldest, (scores[key], key))
-        if self.used_bytes <= self.budget_bytes:
-            return missing, _NOTHING
-        return missing, self._evict(keys)
+                heappush(coldest, (scores[key], key))
 
-    def _note(self, key: int) -> None:
-        """Restore what is said of ``_coldest`` after ``key`` came in or its score fell."""
-        score = self._scores[key]
-        if score <= self._reach:
-            heappush(self._coldest, (score, key))
-
-    def _evict(self, in_use: Sequence[int]) -> list[int]:
+    def _evict(self, in_use: Sequence[int], new: Sequence[int]) -> list[int]:
+        """Drop the lowest; ``new`` of those in use have come in now, and are not in the heap yet."""
         coldest, scores, resident, sizes = self._coldest, self._scores, self._resident, self.sizes
         excess, reach = self.used_bytes - self.budget_bytes, self._reach
-        evicted, stepped_over = [], False
+        evicted, stepped_over = [], []
         while excess > 0:
             if not coldest:
-                stepped_over = True
+                stepped_over, new = [], in_use  # which a look leaves out
                 if not self._look(in_use):
                     break
                 reach = self._reach
@@ -99,15 +101,15 @@ class Scored(Policy):
             if score != noted or not resident[key]:
                 continue
             if key in in_use:
-                stepped_over = True
+                stepped_over.append((score, key))
                 continue
             resident[key] = 0
             excess -= sizes[key]
             evicted.append(key)
         self.used_bytes = self.budget_bytes + excess
-        if stepped_over:
-            for key in in_use:
-                self._note(key)
+        for entry in stepped_over:
+            heappush(coldest, entry)
+        self._note(new)
         return evicted
 
     def _look(self, in_use: Sequence[int]) -> bool:
