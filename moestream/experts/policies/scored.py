@@ -82,7 +82,7 @@ class Scored(Policy):
                 heappush(coldest, (scores[key], key))
 
     def _evict(self, in_use: Sequence[int], new: Sequence[int]) -> list[int]:
-        """Drop the lowest; ``new`` of those in use have come in now, and are not in the heap yet."""
+        """Drop the lowest; ``new`` of those in use have come in now, and are not in the heap."""
         coldest, scores, resident, sizes = self._coldest, self._scores, self._resident, self.sizes
         excess, reach = self.used_bytes - self.budget_bytes, self._reach
         evicted, stepped_over = [], []
