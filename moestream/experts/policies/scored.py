@@ -85,7 +85,8 @@ class Scored(Policy):
         """Drop the lowest; ``new`` of those in use have come in now, and are not in the heap."""
         coldest, scores, resident, sizes = self._coldest, self._scores, self._resident, self.sizes
         excess, reach = self.used_bytes - self.budget_bytes, self._reach
-        evicted, stepped_over = [], []
+        evicted: list[int] = []
+        stepped_over: list[tuple[float, int]] = []
         while excess > 0:
             if not coldest:
                 stepped_over, new = [], in_use  # which a look leaves out
