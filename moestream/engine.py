@@ -148,10 +148,16 @@ class Engine:
         return plan_model(
             budget,
             self.file,
+            resident_bytes=self.backend.resident_bytes,
             num_experts_per_tok=self.config.num_experts_per_tok,
-            kv_bytes=self.kv_bytes(min(self.context_length, _PLANNED_TOKENS)),
+            kv_bytes=self.kv_bytes(self._planned_tokens()),
             process_bytes=self._process_bytes,
         )
+
+    def _planned_tokens(self) -> int:
+        # A backend's own slots cannot give way later, so they leave room for all at once.
+        gives_way = self.backend.expert_slots is None
+        return min(self.context_length, _PLANNED_TOKENS) if gives_way else self.context_length
 
     def close(self) -> None:
         """Unmap the file; the engine's sessions are of no more use."""

@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class Machine:
     open_files_limit: int | None
     models: Disk
     config: Path
+    wired_limit_mb: int | None = None
+    """``iogpu.wired_limit_mb``: GPU memory that macOS lets be wired, 0 for its own choice."""
 
 
 def look(*, measure: bool = True) -> Machine:
@@ -65,6 +68,7 @@ def look(*, measure: bool = True) -> Machine:
         open_files_limit=_limit(resource.RLIMIT_NOFILE),
         models=_disk(models_dir(), measure),
         config=config_dir(),
+        wired_limit_mb=_wired_limit_mb(),
     )
 
 
@@ -103,6 +107,14 @@ def _cpu_flags(path: Path) -> list[str]:
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     found = set(flags.partition(":")[2].split())
     return [flag for flag in _CPU_FLAGS if flag in found]
+
+
+def _wired_limit_mb() -> int | None:
+    if sys.platform != "darwin":
+        return None
+    asked = ["/usr/sbin/sysctl", "-n", "iogpu.wired_limit_mb"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return int(done.stdout) if done.stdout.strip().isdecimal() else None
 
 
 def _limit(which: int) -> int | None:

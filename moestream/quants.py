@@ -5,6 +5,8 @@ implementation that everything else here is tested against. Knows nothing of fil
 of fast kernels: those are ``moestream.gguf`` and the backends.
 """
 
+import math
+
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize as gguf_dequantize
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from moestream.errors import ModelFormatError, UnsupportedQuantError
 
-__all__ = ["GGMLQuantizationType", "block_layout", "dequantize", "row_bytes"]
+__all__ = ["GGMLQuantizationType", "block_layout", "dequantize", "row_bytes", "tensor_bytes"]
 
 
 def block_layout(type: GGMLQuantizationType) -> tuple[int, int]:
@@ -41,6 +43,16 @@ def row_bytes(type: GGMLQuantizationType, n_columns: int) -> int:
             f"of {block_values}"
         )
     return n_columns // block_values * block_bytes
+
+
+def tensor_bytes(type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
+    """Bytes of all rows of a tensor, slowest axis first.
+
+    Raises:
+        ModelFormatError, UnsupportedQuantError: as for ``row_bytes``.
+    """
+    *rows, columns = shape
+    return math.prod(rows) * row_bytes(type, columns)
 
 
 def dequantize(data: NDArray[np.uint8], type: GGMLQuantizationType) -> NDArray[np.float32]:

@@ -5,13 +5,13 @@ Knows nothing of text: token ids go in, token ids and statistics come out.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array
+from moestream.backends import Array, Work
 from moestream.errors import ContextLengthError
 from moestream.experts.statistics import ResidencyStats
 from moestream.layers.cache import Cache
@@ -37,6 +37,15 @@ class Stats:
     generation_steps: int = 0
     generation_s: float = 0.0
     ttft_s: float = 0.0
+    work: Work = field(default_factory=Work)
+    """What the backend did in all generation steps, if it counts that."""
+
+    @property
+    def work_per_token(self) -> dict[str, float] | None:
+        """The backend's work of a generation step on average; None if it counts none."""
+        if not self.work.synchronisations:
+            return None
+        return {name: n / self.generation_steps for name, n in asdict(self.work).items()}
 
     @property
     def prompt_tps(self) -> float:
@@ -130,7 +139,10 @@ class Session:
                 return
             stepped = time.perf_counter()
             self.decoding = True
+            before = replace(counted) if (counted := self.engine.backend.work) else None
             logits = self._prefill([token], on_route)
+            if counted is not None and before is not None:
+                self.stats.work += counted - before
             self.stats.generation_s += time.perf_counter() - stepped
             self.stats.generation_steps += 1
         self.stop_reason = "length"

@@ -6,7 +6,9 @@ import pytest
 from command_line import run
 
 from moestream import disk
-from moestream.cli.doctor import _advice
+from moestream.backends import default_backend
+from moestream.cli.doctor import _advice, _machine_fields
+from moestream.cli.version import library_version
 from moestream.errors import StorageError
 from moestream.experts.memory import Memory
 from moestream.machine import Disk, Machine, _cpu_flags
@@ -30,6 +32,12 @@ def machine(**changes: object) -> Machine:
         "config": Path("/config"),
     }
     return Machine(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_the_limit_of_macos_is_told_where_there_is_one() -> None:
+    assert "GPU may wire" not in dict(_machine_fields(machine()))
+    told = dict(_machine_fields(machine(wired_limit_mb=12288)))
+    assert told["GPU may wire"].startswith("12288 MB")
 
 
 def test_a_good_machine_needs_nothing() -> None:
@@ -62,7 +70,10 @@ def test_doctor_tells_everything_in_json(tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert report["machine"]["memory"]["total_bytes"] > 0
     assert report["machine"]["models"]["folder"] == str(tmp_path / "models")
-    assert report["used"]["backend"] == "cpu"
+    assert report["used"]["backend"] == default_backend()
+    installed = library_version("mlx")
+    assert (report["mlx"] or {}).get("version") == installed
+    assert installed is None or isinstance(report["mlx"]["metal"], bool)
     assert report["used"]["budget_bytes"] <= report["machine"]["memory"]["total_bytes"]
     text = run("doctor", "--no-measure", env={"MOESTREAM_CACHE": str(tmp_path)}).stdout
     for heading in ("machine\n", "moestream\n", "will be used\n"):

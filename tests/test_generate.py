@@ -61,6 +61,7 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
         "cache_type_v": "f16",
         "saved_profile": None,
         "residency": None,
+        "work_per_token": None,
     }
     assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}
     assert all(timing > 0 for timing in timings.values())
@@ -244,7 +245,7 @@ def test_values_that_make_no_sense_are_usage_errors(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--backend", "abacus"], "'abacus' is not one of 'auto', 'cpu', 'reference'"),
+        (["--backend", "abacus"], "'abacus' is not one of 'auto', 'cpu', 'mlx', 'reference'"),
         (["--backend", "reference", "-t", "2"], "set OMP_NUM_THREADS instead of --threads"),
     ],
 )

@@ -1,5 +1,8 @@
 """Arithmetic on activations and GGUF blocks; see ``base`` for what a backend is."""
 
+import importlib.util
+import platform
+import sys
 from collections.abc import Callable
 
 from moestream.backends.base import (
@@ -9,12 +12,15 @@ from moestream.backends.base import (
     DeltaRule,
     ExpertBiases,
     Experts,
+    ExpertSlots,
     ExpertTensors,
     Gating,
+    Matrices,
     Matrix,
     RopeStyle,
     Routing,
     StreamedExperts,
+    Work,
 )
 from moestream.backends.kv_rows import KVType, kv_row_bytes
 from moestream.backends.reference import ReferenceBackend
@@ -27,14 +33,18 @@ __all__ = [
     "Backend",
     "DeltaRule",
     "ExpertBiases",
+    "ExpertSlots",
     "ExpertTensors",
     "Experts",
     "Gating",
     "KVType",
+    "Matrices",
     "Matrix",
     "RopeStyle",
     "Routing",
     "StreamedExperts",
+    "Work",
+    "default_backend",
     "kv_row_bytes",
     "open_backend",
 ]
@@ -56,11 +66,29 @@ def _open_reference(threads: int | None) -> Backend:
     return ReferenceBackend()
 
 
+def _open_mlx(threads: int | None) -> Backend:
+    if threads is not None:
+        raise UnsupportedModelError(
+            f"the mlx backend runs on the GPU, so {threads} threads cannot be asked for; leave "
+            "them out, or choose the backend 'cpu'"
+        )
+    from moestream.backends.mlx import MlxBackend
+
+    return MlxBackend()
+
+
 BACKENDS: dict[str, Callable[[int | None], Backend]] = {
     "cpu": _open_cpu,
+    "mlx": _open_mlx,
     "reference": _open_reference,
 }
 """Names to functions that open the backend with that many threads, None for its own choice."""
+
+
+def default_backend() -> str:
+    """What ``auto`` is here: MLX on Apple Silicon where it is installed, else native code."""
+    apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    return "mlx" if apple and importlib.util.find_spec("mlx") is not None else "cpu"
 
 
 def open_backend(name: str, *, threads: int | None = None) -> Backend:
@@ -70,7 +98,7 @@ def open_backend(name: str, *, threads: int | None = None) -> Backend:
         UnsupportedModelError: no backend of that name, or it cannot run so.
     """
     if name == "auto":
-        name = "cpu"
+        name = default_backend()
     if name not in BACKENDS:
         known = ", ".join(["auto", *BACKENDS])
         raise UnsupportedModelError(f"no backend is called {name!r}; there are: {known}")

@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_rows import KVType
 from moestream.gguf import Tensor
+from moestream.quants import GGMLQuantizationType
 
 Array: TypeAlias = Any
 """A backend's own array: ``numpy.ndarray`` here, ``mlx.core.array`` on Apple GPUs."""
 
 Matrix: TypeAlias = Any
 """A backend's own form of a resident weight matrix, rows as in GGUF (one row an output)."""
+
+Matrices: TypeAlias = Any
+"""A backend's own form of one such matrix a head."""
 
 Experts: TypeAlias = Any
 """A backend's own form of a layer's routed experts: what ``moe_ffn`` takes."""
@@ -79,6 +83,31 @@ class DeltaRule:
     eps: float
 
 
+@dataclass(slots=True)
+class Work:
+    """What a backend with a device of its own did, which costs beside the arithmetic.
+
+    ``operations`` are calls that launch about one kernel each; ``copied_bytes`` went to arrays of
+    the device or came from them, weights aside.
+    """
+
+    synchronisations: int = 0
+    operations: int = 0
+    copied_bytes: int = 0
+
+    def __sub__(self, before: "Work") -> "Work":
+        """What was done since."""
+        return Work(
+            self.synchronisations - before.synchronisations,
+            self.operations - before.operations,
+            self.copied_bytes - before.copied_bytes,
+        )
+
+    def __add__(self, more: "Work") -> "Work":
+        """Both together."""
+        return self - (Work() - more)
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertTensors:
     """One layer's routed experts, left where they lie in the mapped file.
@@ -105,11 +134,15 @@ class StreamedExperts:
     ``mapped`` has their types and shapes; its data are not to be touched. ``addresses`` (N, 3)
     says where gate, up and down of each expert begin, rows without gaps: true while the expert is
     in memory, which ``moe_ffn`` is told by ``arrivals``. ``read`` makes views of such bytes.
+
+    With ``slots``, a backend's own, experts are laid out there as they are read, and ``addresses``
+    are slot numbers.
     """
 
     mapped: ExpertTensors
     addresses: NDArray[np.uint64]
     read: Callable[[int, int], Bytes]
+    slots: Any = None
 
     @property
     def activation(self) -> Activation:
@@ -147,13 +180,52 @@ class StreamedExperts:
         return gate, up, down
 
 
+class ExpertSlots(Protocol):
+    """A backend's own memory for experts of one shape, which the reader's threads fill by slot."""
+
+    slot_bytes: int
+    num_slots: int
+    free: list[int]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all slots."""
+
+    def table(self) -> NDArray[np.int64]:
+        """How and where gate, up and down are laid out, for ``native/reader.h``: (3, 10)."""
+
+    def slot_address(self, slot: int) -> int:
+        """What the reader is told: the slot's number."""
+
+    def trim(self, slot: int) -> bool:
+        """Hand a slot's memory back to the system, if that can be done."""
+
+
+MakeSlots = Callable[[ExpertTensors, int], Any]
+"""Makes ``ExpertSlots`` for so many experts."""
+
+
 class Backend(Protocol):
     """The operations over float32 activations and GGUF weights."""
 
     name: str
 
+    @property
+    def work(self) -> Work | None:
+        """What it did so far; None for a backend on the CPU, which has nothing to wait for."""
+
+    @property
+    def expert_slots(self) -> MakeSlots | None:
+        """Makes slots for streamed experts; None where blocks are multiplied as they are read."""
+
+    def resident_bytes(self, type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
+        """Memory that a weight of a type and shape takes once it is loaded."""
+
     def matrix(self, tensor: Tensor) -> Matrix:
         """Make a dense weight matrix resident, in the form that ``linear`` and ``embed`` read."""
+
+    def head_matrices(self, tensors: list[Tensor]) -> Matrices:
+        """Make one matrix a head resident, for ``heads_linear``: all of one shape and type."""
 
     def embedding(self, tensor: Tensor) -> Matrix:
         """A matrix for ``embed`` alone, which reads a row a token: it may stay in the file."""
@@ -173,7 +245,7 @@ class Backend(Protocol):
     def linears(self, x: Array, weights: list[Matrix], biases: list[Array | None]) -> list[Array]:
         """``linear`` of one input with each of several weights."""
 
-    def heads_linear(self, x: Array, weights: list[Matrix]) -> Array:
+    def heads_linear(self, x: Array, weights: Matrices) -> Array:
         """``linear`` of each head with its own weight: (T, H, columns) -> (T, H, rows)."""
 
     def split(self, x: Array, size: int) -> tuple[Array, Array]:
@@ -256,11 +328,16 @@ class Backend(Protocol):
         """``x * sigmoid(logits)``: (T, E) scaled by (T, 1) or (T, E)."""
 
     def route(
-        self, logits: Array, routing: Routing, selection_bias: Array | None = None
+        self,
+        logits: Array,
+        routing: Routing,
+        selection_bias: NDArray[np.float32] | None = None,
+        expert_scales: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int32], Array]:
         """The k experts with the largest scores: ids (T, k) and weights (T, k).
 
-        Scores are the gated logits, plus ``selection_bias`` (N,), which has no part in the weights.
+        Scores are the gated logits, plus ``selection_bias`` (N,), which has no part in the weights;
+        ``expert_scales`` (N,), of the experts' outputs, have no part in the choice.
         Ids are in order of falling score, the lower id first among equals.
         """
 
@@ -279,6 +356,12 @@ class Backend(Protocol):
 
         Each (token, slot) has its own output; they are summed in slot order, so the order in
         which experts are computed cannot change a bit.
+        """
+
+    def begin(self, x: Array) -> None:
+        """Start computing ``x``, if that was put off, to be done when next something is waited for.
+
+        Worth a call before reads are waited for, or where two waits can be one.
         """
 
     def to_numpy(self, x: Array) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from moestream.backends.base import (
     Routing,
     StreamedExperts,
 )
-from moestream.backends.kv_rows import KVType, kv_zeros
+from moestream.backends.numpy_arrays import Floats, NumpyArrays
 from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
@@ -37,8 +37,6 @@ except ImportError as error:
         "the native kernels are not compiled; install moestream with pip, or choose the backend "
         f"'reference' ({error})"
     ) from None
-
-Floats = NDArray[np.float32]
 
 _MOST_WIDTH = 16
 """Weights a channel that the kernel of convolutions takes."""
@@ -54,7 +52,7 @@ class DecodedExperts:
     tensors: ExpertTensors | StreamedExperts
 
 
-class CpuBackend:
+class CpuBackend(NumpyArrays):
     """Every operation in native code, on ``threads`` threads (one a physical core by default).
 
     The environment variable ``MOESTREAM_ISA`` forces an instruction set.
@@ -82,6 +80,10 @@ class CpuBackend:
         if self._has_kernel(tensor.type):
             return self._run.matrix(tensor.data, int(tensor.type))
         return self._run.matrix(_decoded(tensor.data, tensor.type), GGMLQuantizationType.F32)
+
+    def head_matrices(self, tensors: list[Tensor]) -> list[_native.Matrix]:
+        """Copy each, as ``matrix`` does."""
+        return [self.matrix(tensor) for tensor in tensors]
 
     def embedding(self, tensor: Tensor) -> _native.Matrix:
         """Leave the blocks where they lie: a row is a page or two."""
@@ -141,14 +143,6 @@ class CpuBackend:
         self._run.heads_linear(x, weights, out)
         return out  # (T, H, rows)
 
-    def split(self, x: Floats, size: int) -> tuple[Floats, Floats]:
-        """Copies, as kernels want no gaps."""
-        return x[..., :size].copy(), x[..., size:].copy()
-
-    def join(self, a: Floats, b: Floats) -> Floats:
-        """A copy."""
-        return np.concatenate([a, b], axis=-1)
-
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         out = np.empty_like(x)
@@ -160,16 +154,6 @@ class CpuBackend:
         out = np.empty_like(x)
         self._run.rope(x, cos, sin, style == "interleaved", out)
         return out  # (T, H, D)
-
-    def kv_buffer(
-        self, heads: int, positions: int, dim: int, kv_type: KVType
-    ) -> NDArray[np.generic]:
-        """Zeros, which the system hands out page by page as they are written."""
-        return kv_zeros(heads, positions, dim, kv_type)
-
-    def zeros(self, shape: tuple[int, ...]) -> Floats:
-        """Zeros."""
-        return np.zeros(shape, np.float32)
 
     def attention(
         self,
@@ -211,10 +195,6 @@ class CpuBackend:
         self._run.delta_net(qkv, write, forget, *parameters, state, out)
         return out  # (T, H * D)
 
-    def multiply(self, a: Floats, b: Floats) -> Floats:
-        """Element by element."""
-        return a * b
-
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
         out = np.empty_like(a)
@@ -227,14 +207,12 @@ class CpuBackend:
         self._run.glu(gate, up, activation, out)
         return out
 
-    def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
-        """``x * sigmoid(logits)``: a few thousand numbers a token, not worth a kernel."""
-        decay = np.exp(-np.abs(logits))
-        sigmoid: Floats = np.where(logits >= 0, np.ones_like(decay), decay) / (1 + decay)
-        return x * sigmoid
-
     def route(
-        self, logits: Floats, routing: Routing, selection_bias: Floats | None = None
+        self,
+        logits: Floats,
+        routing: Routing,
+        selection_bias: Floats | None = None,
+        expert_scales: Floats | None = None,
     ) -> tuple[NDArray[np.int32], Floats]:
         """Gate, then the k largest one by one."""
         ids = np.empty((len(logits), routing.k), np.int32)
@@ -250,7 +228,7 @@ class CpuBackend:
             ids,
             weights,
         )
-        return ids, weights
+        return ids, weights if expert_scales is None else weights * expert_scales[ids]
 
     def moe_ffn(
         self,
@@ -273,10 +251,6 @@ class CpuBackend:
                 self._run.run_experts(x, experts, ids, list(batch), outputs)
         self._run.sum_slots(outputs, weights, out)
         return out
-
-    def to_numpy(self, x: Floats) -> Floats:
-        """Nothing is lazy here."""
-        return x
 
     def _has_kernel(self, type: GGMLQuantizationType) -> bool:
         known = _native.supports(int(type))

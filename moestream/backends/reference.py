@@ -17,11 +17,10 @@ from moestream.backends.base import (
     Routing,
     StreamedExperts,
 )
-from moestream.backends.kv_rows import KVType, kv_zeros, read_rows, write_rows
+from moestream.backends.kv_rows import read_rows, write_rows
+from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid
 from moestream.gguf import Tensor
 from moestream.quants import dequantize
-
-Floats = NDArray[np.float32]
 
 _SLAB_WEIGHTS = 1 << 22
 """Weights dequantised at once by ``linear``: 16 MiB of float32."""
@@ -30,7 +29,7 @@ _MIN_WEIGHT_SUM = 6.103515625e-5
 """Smallest normal float16: keeps the normalisation of router weights from dividing by zero."""
 
 
-class ReferenceBackend:
+class ReferenceBackend(NumpyArrays):
     """Every operation as its formula, in float32. See ``Backend`` for shapes and meaning."""
 
     name = "reference"
@@ -38,6 +37,10 @@ class ReferenceBackend:
     def matrix(self, tensor: Tensor) -> Tensor:
         """Keep the mapped tensor; its rows are dequantised when they are used."""
         return tensor
+
+    def head_matrices(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Keep the mapped tensors."""
+        return tensors
 
     def embedding(self, tensor: Tensor) -> Tensor:
         """Keep the blocks as they are."""
@@ -75,14 +78,6 @@ class ReferenceBackend:
         """One head after the other."""
         return np.stack([self.linear(x[:, i], weight) for i, weight in enumerate(weights)], axis=1)
 
-    def split(self, x: Floats, size: int) -> tuple[Floats, Floats]:
-        """Copies."""
-        return x[..., :size].copy(), x[..., size:].copy()
-
-    def join(self, a: Floats, b: Floats) -> Floats:
-        """A copy."""
-        return np.concatenate([a, b], axis=-1)
-
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)
@@ -99,16 +94,6 @@ class ReferenceBackend:
         out[..., first] = a * cos - b * sin
         out[..., second] = a * sin + b * cos
         return out  # (T, H, D)
-
-    def kv_buffer(
-        self, heads: int, positions: int, dim: int, kv_type: KVType
-    ) -> NDArray[np.generic]:
-        """Zeros, which the system hands out page by page as they are written."""
-        return kv_zeros(heads, positions, dim, kv_type)
-
-    def zeros(self, shape: tuple[int, ...]) -> Floats:
-        """Zeros."""
-        return np.zeros(shape, np.float32)
 
     def attention(
         self,
@@ -154,7 +139,7 @@ class ReferenceBackend:
         past[:] = seen[len(x) :]
         shifted = np.lib.stride_tricks.sliding_window_view(seen, kernel.shape[1], axis=0)
         out: Floats = (shifted * kernel).sum(axis=-1)
-        return out * _sigmoid(out) if silu else out  # (T, C)
+        return out * sigmoid(out) if silu else out  # (T, C)
 
     def delta_net(
         self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
@@ -164,7 +149,7 @@ class ReferenceBackend:
         q, k, v = np.split(qkv.reshape(len(qkv), -1, dim), [keys, 2 * keys], axis=1)
         q, k = (_unit(part, rule.eps)[:, rule.key_heads] for part in (q, k))  # (T, H, D)
         kept = np.exp(rule.rates * np.logaddexp(np.float32(0), forget + rule.time_bias))
-        written = _sigmoid(write)
+        written = sigmoid(write)
         out = np.empty((len(qkv), heads, dim), np.float32)
         for token in range(len(qkv)):
             state *= kept[token, :, None, None]
@@ -178,27 +163,23 @@ class ReferenceBackend:
         """Element by element."""
         return a + b
 
-    def multiply(self, a: Floats, b: Floats) -> Floats:
-        """Element by element."""
-        return a * b
-
     def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
         """See ``Activation``."""
         if activation == "silu":
-            return gate * _sigmoid(gate) * up
+            return gate * sigmoid(gate) * up
         if activation == "gelu":
             inner = np.float32((2 / np.pi) ** 0.5) * gate * (1 + np.float32(0.044715) * gate * gate)
             gelu: Floats = np.float32(0.5) * gate * (1 + np.tanh(inner))
             return gelu * up
         gate, up = np.minimum(gate, np.float32(7)), np.clip(up, np.float32(-7), np.float32(7))
-        return gate * _sigmoid(np.float32(1.702) * gate) * (up + 1)
-
-    def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
-        """``x * sigmoid(logits)``."""
-        return x * _sigmoid(logits)
+        return gate * sigmoid(np.float32(1.702) * gate) * (up + 1)
 
     def route(
-        self, logits: Floats, routing: Routing, selection_bias: Floats | None = None
+        self,
+        logits: Floats,
+        routing: Routing,
+        selection_bias: Floats | None = None,
+        expert_scales: Floats | None = None,
     ) -> tuple[NDArray[np.int32], Floats]:
         """Gate, then the k largest by a stable sort."""
         gated = _GATES.get(routing.gating, np.copy)(logits)  # (T, N)
@@ -212,7 +193,10 @@ class ReferenceBackend:
         if routing.normalise:
             total = np.sum(weights, axis=-1, keepdims=True)
             weights = weights / np.maximum(total, np.float32(_MIN_WEIGHT_SUM))
-        return ids.astype(np.int32), weights * np.float32(routing.scale)
+        weights = weights * np.float32(routing.scale)
+        if expert_scales is not None:
+            weights = weights * expert_scales[ids]
+        return ids.astype(np.int32), weights
 
     def moe_ffn(
         self,
@@ -245,10 +229,6 @@ class ReferenceBackend:
         out: Floats = inner @ down.T + down_bias
         return out
 
-    def to_numpy(self, x: Floats) -> Floats:
-        """Nothing is lazy here."""
-        return x
-
 
 def _rope_pairs(style: RopeStyle, half: int) -> tuple[slice, slice]:
     if style == "interleaved":
@@ -278,11 +258,4 @@ def _softmax(scores: Floats) -> Floats:
     return exponentials / total
 
 
-def _sigmoid(x: Floats) -> Floats:
-    # exp(-|x|) cannot overflow; each half of the formula is exact in its own sign.
-    decay: Floats = np.exp(-np.abs(x))
-    upper: Floats = np.reciprocal(np.float32(1) + decay)
-    return np.where(x >= 0, upper, decay * upper)
-
-
-_GATES = {"softmax": _softmax, "sigmoid": _sigmoid}
+_GATES = {"softmax": _softmax, "sigmoid": sigmoid}

@@ -80,6 +80,16 @@ def _machine_fields(machine: "Machine") -> list[tuple[str, str]]:
             f"{ui.format_memory(memory.available_bytes)} free",
         ),
         ("swap", ui.format_memory(machine.swap_bytes)),
+        *(
+            [
+                (
+                    "GPU may wire",
+                    f"{machine.wired_limit_mb} MB (iogpu.wired_limit_mb; 0: macOS decides)",
+                )
+            ]
+            if machine.wired_limit_mb is not None
+            else []
+        ),
         ("may lock", "all of it" if locked is None else ui.format_memory(locked)),
         ("models", f"{disk.folder}"),
         ("their disk", f"{ui.format_bytes(disk.free_bytes)} free, {speed}"),
@@ -94,20 +104,50 @@ def _program_fields() -> list[tuple[str, str]]:
     return [
         *build_details(),
         ("hub", f"{endpoint}, HF_TOKEN {token}{offline}"),
-        ("MLX", f"{library_version('mlx') or 'not installed'}; this version does not use it"),
+        ("MLX", _mlx_told()),
     ]
+
+
+def _mlx_facts() -> dict[str, Any] | None:
+    """Version and device of MLX; None where it is not installed, or cannot be loaded."""
+    from moestream.errors import UnsupportedModelError
+
+    version = library_version("mlx")
+    if version is None:
+        return None
+    try:
+        from moestream.backends.mlx_core import device_facts
+    except UnsupportedModelError:
+        return None
+    return {"version": version, **device_facts()}
+
+
+def _mlx_told() -> str:
+    facts = _mlx_facts()
+    if facts is None:
+        return 'not installed (pip install "moestream[mlx]")'
+    if not facts["metal"]:
+        return f"{facts['version']}, no Metal: --backend mlx runs on the CPU, slowly, to test it"
+    most = ui.format_memory(facts["recommended_bytes"])
+    return f"{facts['version']}, Metal on {facts['device']}, {most} recommended for the GPU"
 
 
 def _used_fields(machine: "Machine") -> list[tuple[str, str]]:
     sets = instruction_sets()
     isa = os.environ.get("MOESTREAM_ISA") or (sets[0] if sets else None)
     return [
-        ("backend", "cpu" if sets else "reference, which is slow"),
+        ("backend", _backend() if sets else "reference, which is slow"),
         *([("kernels", isa)] if isa else []),
         ("threads", str(_threads())),
         ("memory", f"{ui.format_memory(_budget_bytes(machine))} (--budget auto, now)"),
         ("reading", "measured for each model when it does not fit (--io auto)"),
     ]
+
+
+def _backend() -> str:
+    from moestream.backends import default_backend
+
+    return default_backend()
 
 
 def _threads() -> int:
@@ -190,8 +230,9 @@ def _as_json(machine: "Machine", advice: Advice) -> dict[str, Any]:
     return {
         "machine": facts,
         "moestream": dict(_program_fields()),
+        "mlx": _mlx_facts(),
         "used": {
-            "backend": "cpu" if instruction_sets() else "reference",
+            "backend": _backend() if instruction_sets() else "reference",
             "instruction_sets": instruction_sets(),
             "threads": _threads(),
             "budget_bytes": _budget_bytes(machine),

@@ -195,10 +195,23 @@ def _report(run: Run) -> None:
             f"first token after {stats.ttft_s:.2f} s, load {run.load_s:.2f} s; "
             f"ended by: {run.stop_reason}"
         )
+    if run.verbose and stats is not None and (told := _work_told(stats)):
+        ui.note(told)
     if run.verbose and run.outcome is not None:
         ui.note_fields("experts", run.outcome.fields())
     if run.profile is not None and run.profile.saved is not None:
         ui.note(f"{run.profile.saved.tokens} tokens profiled in {run.profile.path}")
+
+
+def _work_told(stats: "Stats") -> str | None:
+    """What the backend did for a token, beside the arithmetic, in one line."""
+    work = stats.work_per_token
+    if work is None:
+        return None
+    return (
+        f"a token took {work['synchronisations']:.1f} synchronisations, "
+        f"{work['operations']:.0f} kernels, {ui.format_bytes(int(work['copied_bytes']))} copied"
+    )
 
 
 def _as_json(run: Run) -> dict[str, Any]:
@@ -216,6 +229,7 @@ def _as_json(run: Run) -> dict[str, Any]:
             "prompt_tps": stats.prompt_tps,
             "generation_tps": stats.generation_tps,
         },
+        "work_per_token": stats.work_per_token,
         "model": run.model,
         "backend": run.backend,
         "seed": run.seed,

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from moestream.cli.command import Option
 
 Body = Callable[..., None]
-BACKENDS = ("auto", "cpu", "reference")
+BACKENDS = ("auto", "cpu", "mlx", "reference")
 
 CACHE_TYPES = ("f16", "f32", "q8_0")
 _SAMPLING_NAMES = (
@@ -175,6 +175,8 @@ def engine_options(body: Body) -> Body:
                 "--backend reference leaves threads to NumPy; set OMP_NUM_THREADS instead of "
                 "--threads"
             )
+        if kwargs["backend"] == "mlx" and kwargs["threads"] is not None:
+            raise click.UsageError("--backend mlx runs on the GPU; leave --threads out")
         body(*args, **kwargs)
 
     return apply(_ENGINE_OPTIONS, with_engine)

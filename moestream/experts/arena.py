@@ -7,12 +7,46 @@ read that follows.
 
 import ctypes
 import mmap
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 _HUGE_PAGE = 2 << 20
+
+
+class Slots(Protocol):
+    """Memory for experts of one size, by slot."""
+
+    slot_bytes: int
+    num_slots: int
+    free: list[int]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all slots."""
+
+    def slot_address(self, slot: int) -> int:
+        """Where the reader is to put what is for a slot."""
+
+    def trim(self, slot: int) -> bool:
+        """Hand a slot's memory back to the system; say whether that could be done."""
+
+
+class Landing(Protocol):
+    """Slots of whoever computes with the experts, in which they are laid out as they are read."""
+
+    @property
+    def classes(self) -> Mapping[int, list[int]]:
+        """Bytes of a slot to the layers that share slots of one kind."""
+
+    def make(self, layer: int, num_slots: int) -> Slots:
+        """Make so many slots for all layers of the kind of ``layer``."""
+
+    def table(self, layer: int) -> NDArray[np.int64]:
+        """How a layer's gate, up and down lie in the slots made: (3, 10), see ``SlotMatrix``."""
 
 
 class Arena:
@@ -40,11 +74,12 @@ class Arena:
         """Where a slot begins."""
         return self.address + slot * self.slot_bytes
 
-    def trim(self, slot: int) -> None:
+    def trim(self, slot: int) -> bool:
         """Hand a slot's pages back to the system; it stays usable, and is zero."""
-        start = slot * self.slot_bytes
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED, start, self.slot_bytes)
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return False
+        self._memory.madvise(mmap.MADV_DONTNEED, slot * self.slot_bytes, self.slot_bytes)
+        return True
 
 
 def bytes_at(address: int, n_bytes: int) -> NDArray[np.uint8]:

@@ -4,12 +4,12 @@ Owns the states of slots: *kept* (the policy wants the expert to stay), *staged*
 *in use*, or free. Carries a policy's decisions out on an arena; starts no reads.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.experts.arena import Arena
+from moestream.experts.arena import Arena, Slots
 from moestream.experts.policies import Policy, PolicyFactory
 from moestream.experts.reads import ABSENT, FAILED, QUEUED, READING, READY, ExpertReader
 
@@ -21,6 +21,7 @@ class Pool:
 
     The policy has all slots but ``spare``, which are left for guesses, and for streaming what is
     used once and not kept. Where all experts fit, none are spare and nothing is ever dropped.
+    ``make_slots`` makes slots that are someone else's.
     """
 
     def __init__(
@@ -33,9 +34,13 @@ class Pool:
         num_experts: int,
         spare: int,
         make_policy: PolicyFactory,
+        make_slots: Callable[[int], Slots] | None = None,
     ) -> None:
         num_keys = len(addresses)
-        self.arena = Arena(slot_bytes, min(max(num_slots, 2), num_experts))
+        num_slots = min(max(num_slots, 2), num_experts)
+        self.arena: Slots = (
+            Arena(slot_bytes, num_slots) if make_slots is None else make_slots(num_slots)
+        )
         reader.hold(self.arena)
         fits = self.arena.num_slots == num_experts
         self.num_spare = 0 if fits else min(max(spare, 2), self.arena.num_slots)

@@ -41,7 +41,9 @@ class Prefetcher:
         predictors: Mapping[int, Predict],
         *,
         layers_ahead: int = 1,
+        prepare: Mapping[int, Callable[[Any], None]] | None = None,
     ) -> None:
+        """``prepare``, by layer, is told what to predict from soon, if one wait can serve both."""
         order = sorted(predictors)
         self._residency = residency
         self._ahead = {
@@ -51,6 +53,7 @@ class Prefetcher:
             ]
             for place, layer in enumerate(order)
         }
+        self._prepare = prepare
         self._first = order[0] if order else -1
         self._trial = Trial(residency)
         self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
@@ -60,6 +63,15 @@ class Prefetcher:
     def is_on(self) -> bool:
         """Whether guesses are being made, and not found to cost more than they save."""
         return self._trial.guessing
+
+    def before_route(self, layer: int, x: Any) -> None:
+        """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""
+        if self._prepare is None or not self.is_on or len(x) != 1:
+            return
+        started = time.perf_counter()
+        for _, later, _ in self._ahead[layer]:
+            self._prepare[later](x)
+        self._trial.spent_s += time.perf_counter() - started
 
     def after_fetch(self, layer: int, x: Any, expert_ids: NDArray[np.int32]) -> None:
         """Guess from the residual stream ``x`` (T, E) of ``layer``, once its own reads are begun.

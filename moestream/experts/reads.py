@@ -69,6 +69,7 @@ class ExpertReader:
             self._close_descriptors()
             raise
         self._held: list[object] = []
+        self._slots_are_addresses = True
         self.states = self._native.states.data
         self.submit = self._native.submit
         self.cancel_before = self._native.cancel_before
@@ -119,8 +120,19 @@ class ExpertReader:
         """Keep a mapped expert's pages in memory, or let them go; say whether that worked."""
         return bool(self._native.lock(key, on) == 0)
 
+    def lay_out(self, matrices: NDArray[np.int64]) -> None:
+        """From now on, lay out what was read in numbered slots: (K, 3, 10), ``OwnSlots.table``.
+
+        Where ``submit`` wants an address, it then wants a slot's number.
+        """
+        table = np.concatenate([self.layout.parts[:, :, None], matrices], axis=2)
+        self._native.encode(table, max(self.layout.slot_bytes.values()))
+        self._slots_are_addresses = False
+
     def part_addresses(self, key: int, slot_address: int) -> NDArray[np.int64]:
-        """Where gate, up and down of an expert begin: (3,)."""
+        """Where gate, up and down of an expert begin, or the slot that they are in: (3,)."""
+        if not self._slots_are_addresses:
+            return np.full(3, slot_address, np.int64)
         addresses: NDArray[np.int64] = self.layout.parts[key] + slot_address
         return addresses
 

@@ -5,10 +5,12 @@ Owns how many slots there are of each size, for what is kept and for what passes
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.experts.arena import Landing
 from moestream.experts.budgets import LayerBudget
 from moestream.experts.policies import LRU, PolicyFactory
 from moestream.experts.pool import Pool
@@ -39,15 +41,28 @@ class Division:
 
 
 def open_slots(
-    store: ExpertStore, reader: ExpertReader, division: Division, experts_bytes: int
+    store: ExpertStore,
+    reader: ExpertReader,
+    division: Division,
+    experts_bytes: int,
+    landing: Landing | None = None,
 ) -> Residency:
-    """Make slots within ``experts_bytes``; of heads and tails, if the reader's layout is split."""
+    """Make slots within ``experts_bytes``; of heads and tails, if the reader's layout is split.
+
+    A ``landing`` makes them itself, for whole experts.
+    """
     expert_bytes = {layer: experts.expert_bytes for layer, experts in store.layers.items()}
     layout = reader.layout
     if not isinstance(layout, SplitLayout):
         addresses: NDArray[np.uint64] = np.zeros((store.num_keys, 3), np.uint64)
-        pools = _pools(store, reader, addresses, division, experts_bytes, layout.slot_bytes)
-        return SlotResidency(reader, addresses, pools, expert_bytes, store.num_experts)
+        classes = size_classes(layout.slot_bytes) if landing is None else landing.classes
+        pools = _pools(store, reader, addresses, division, experts_bytes, classes, landing)
+        if landing is not None:
+            reader.lay_out(_matrices(store, {layer: landing.table(layer) for layer in pools}))
+        return SlotResidency(
+            *(reader, addresses, pools, expert_bytes, store.num_experts),
+            whole_turns=landing is not None,
+        )
     addresses = np.zeros((2 * store.num_keys, 3), np.uint64)
     sizes = {layer: n for layer, n in layout.slot_bytes.items() if layer not in store.layers}
     tails = _passing(store, reader, addresses, division.spare, sizes)
@@ -58,7 +73,7 @@ def open_slots(
         addresses[: store.num_keys],
         division,
         max(experts_bytes - taken, 0),
-        {layer: layout.slot_bytes[layer] for layer in store.layers},
+        size_classes({layer: layout.slot_bytes[layer] for layer in store.layers}),
     )
     return SplitResidency(reader, layout, addresses, heads | tails, store.num_experts)
 
@@ -69,10 +84,10 @@ def _pools(
     addresses: NDArray[np.uint64],
     division: Division,
     n_bytes: int,
-    slot_bytes: Mapping[int, int],
+    classes: Mapping[int, list[int]],
+    landing: Landing | None = None,
 ) -> dict[int, Pool]:
     """Pools for what is kept, by layer."""
-    classes = size_classes(slot_bytes)
     kind, spare = division.kind, division.spare
     total = sum(size * len(layers) for size, layers in classes.items())
     # Each class gets the same share of what it would need to be wholly in memory.
@@ -99,9 +114,18 @@ def _pools(
             num_experts=store.num_experts * len(layers),
             spare=spare,
             make_policy=make_policy,
+            make_slots=None if landing is None else partial(landing.make, layers[0]),
         )
         pools |= dict.fromkeys(layers, pool)
     return pools
+
+
+def _matrices(store: ExpertStore, tables: Mapping[int, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The tables of layers, by key: (K, 3, 10), zeros for layers without experts."""
+    matrices = np.zeros((store.num_keys, *next(iter(tables.values())).shape), np.int64)
+    for layer, table in tables.items():
+        matrices[store.key(layer, 0) : store.key(layer + 1, 0)] = table
+    return matrices
 
 
 def _passing(

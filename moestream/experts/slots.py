@@ -31,11 +31,15 @@ class SlotResidency(Residency):
         pools: Mapping[int, Pool],
         expert_bytes: Mapping[int, int],
         num_experts: int,
+        *,
+        whole_turns: bool = False,
     ) -> None:
+        """``whole_turns`` hands out as many experts at once as there are slots for."""
         super().__init__(reader, addresses, num_experts)
         self._pools = pools  # by layer
         self._all_pools = list({id(pool): pool for pool in pools.values()}.values())
         self._bytes = expert_bytes
+        self._whole_turns = whole_turns
         self._open: tuple[Pool, list[int]] | None = None
         """The turn that is going on, and what it holds slots for."""
         self.counts.budget_bytes = sum(pool.arena.n_bytes for pool in self._all_pools)
@@ -106,6 +110,8 @@ class SlotResidency(Residency):
         held = [*done, *waiting]
         self._open = (pool, held)
         while done or waiting or later:
+            while waiting and self._whole_turns:
+                done = [*done, *self._wait(waiting, counts)]
             if done:
                 yield [key - base for key in done]
                 pool.release(key for key in done if not pool.kept[key])
@@ -183,7 +189,9 @@ class SlotResidency(Residency):
         return begun
 
     def give_back(self, n_bytes: int) -> int:
-        """See ``Residency.give_back``."""
+        """See ``Residency.give_back``. Slots that are someone else's stay as they are."""
+        if self._whole_turns:
+            return 0
         total = sum(pool.arena.n_bytes for pool in self._all_pools)
         before = [pool.num_kept for pool in self._all_pools]
         for pool in self._all_pools:

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from moestream.errors import BudgetError, StorageError
+from moestream.experts.arena import Landing
 from moestream.experts.budgets import LayerBudget, split_budget
 from moestream.experts.choose import choose_method
 from moestream.experts.mapped import MappedResidency
@@ -82,10 +83,12 @@ def open_residency(
     experts_bytes: int,
     num_experts_per_tok: int,
     layer_s: float = 0.0,
+    landing: Landing | None = None,
 ) -> tuple[Residency, Mapping[int, float]]:
     """Start streaming within ``experts_bytes``; tell which share of an expert each layer keeps.
 
-    ``layer_s`` is how long a layer computes, of which a ``split`` of ``auto`` makes use.
+    ``layer_s`` is how long a layer computes, of which a ``split`` of ``auto`` makes use. With a
+    ``landing``, experts are read into slots that it makes, and wholly.
 
     Raises:
         BudgetError: an unknown policy or layer budget, or a split that cannot be.
@@ -93,7 +96,10 @@ def open_residency(
     """
     factory = options.factory()
     check_split(options.split)
-    method = _method(store, options, experts_bytes)
+    if landing is None:
+        method = _method(store, options, experts_bytes)
+    else:
+        method = _reading_method(store, options)
     if method == "madvise" and options.split != 1 and experts_bytes < store.total_bytes:
         raise BudgetError(
             "a split keeps parts of experts in memory of its own, and madvise reads none there; "
@@ -113,7 +119,7 @@ def open_residency(
             spare = _spare(options, num_experts_per_tok)
             kind, weights = options.layer_budget, split.weights
             division = Division(factory, kind, spare, num_experts_per_tok, weights)
-            made = open_slots(store, reader, division, experts_bytes)
+            made = open_slots(store, reader, division, experts_bytes, landing)
     except BaseException:
         reader.close()
         raise
@@ -135,6 +141,25 @@ def _method(store: ExpertStore, options: StreamingOptions, experts_bytes: int) -
     if options.pin == "copy" and experts_bytes >= store.total_bytes:
         return "pread"
     return "madvise" if options.pin in ("mlock", "none") else choose_method(store, experts_bytes)
+
+
+def _reading_method(store: ExpertStore, options: StreamingOptions) -> ReadMethod:
+    """One that reads whole experts, where they are not multiplied as they lie in the file."""
+    if options.split != 1:
+        raise BudgetError(
+            f"--split {options.split} keeps parts of experts, which this backend lays out whole; "
+            "use --split 1, or --backend cpu"
+        )
+    if options.io == "madvise" or options.pin in ("mlock", "none"):
+        asked = "--io madvise" if options.io == "madvise" else f"--pin {options.pin}"
+        raise StorageError(
+            f"{asked} maps experts, which this backend lays out anew in memory of its own; use "
+            "--io pread or --io direct, or --backend cpu"
+        )
+    if options.io != "auto":
+        return _method(store, options, 0)
+    found = choose_method(store, 0)
+    return "pread" if found == "madvise" else found
 
 
 def _mapped(

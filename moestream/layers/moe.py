@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Activation, Array, Routing, StreamedExperts
+from moestream.backends import (
+    Activation,
+    Array,
+    ExpertSlots,
+    ExpertTensors,
+    Routing,
+    StreamedExperts,
+)
 from moestream.experts.arena import bytes_at
 from moestream.experts.prefetch import Prefetcher
 from moestream.experts.residency import Residency
@@ -65,12 +72,13 @@ class MoE:
         self.router_norm = self.norm
         self.router = weights.matrix("ffn_gate_inp.weight", num_experts, hidden_size)
         self.router_bias = weights.optional_vector("ffn_gate_inp.bias", num_experts)
-        self.expert_scales = weights.optional_vector("ffn_down_exps.scale", num_experts)
-        self.selection_bias = weights.optional_vector("exp_probs_b.bias", num_experts)
+        self.expert_scales = weights.optional_floats("ffn_down_exps.scale", num_experts)
+        self.selection_bias = weights.optional_floats("exp_probs_b.bias", num_experts)
         self._tensors = weights.experts(num_experts, width, hidden_size, activation)
         self._experts = self.backend.experts(self._tensors)
         self._residency: Residency | None = None
         self._prefetcher: Prefetcher | None = None
+        self._prepared: tuple[Array, Array] | None = None
         self.shared = (
             GatedMLP(weights, hidden_size, shared_width, "_shexp", activation)
             if shared_width
@@ -85,7 +93,15 @@ class MoE:
 
         On the layer's own input this is the routing itself; on an earlier layer's it predicts it.
         """
-        return self._route(self.router_norm(x))
+        return self._route(self._logits(x))
+
+    def prepare(self, x: Array) -> None:
+        """Have the router's logits for ``x`` computed by the next wait, for a guess soon after.
+
+        A backend with a device of its own then waits once for both; one on the CPU need not ask.
+        """
+        self._prepared = (x, self._logits(x))
+        self.backend.begin(self._prepared[1])
 
     def likeliest(self, x: Array, most: int) -> tuple[NDArray[np.int32], Array]:
         """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest.
@@ -93,7 +109,7 @@ class MoE:
         Of all groups: a guess may be wider than the groups that are used have experts.
         """
         rule = replace(self.routing, k=most, normalise=False, groups=1, groups_used=1)
-        return self._choose(self.router_norm(x), rule)
+        return self.backend.route(self._logits(x), rule, self.selection_bias)
 
     def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
         """Guess what this layer will choose from an earlier layer's ``x`` (1, E): ids (1, n).
@@ -115,10 +131,11 @@ class MoE:
     def __call__(self, x: Array, layer: int, on_route: RouteObserver | None = None) -> Array:
         """What the block adds to the residual stream ``x``: (T, E) -> (T, E)."""
         ops = self.backend
+        if self._prefetcher is not None:
+            self._prefetcher.before_route(layer, x)
         normed = self.norm(x)
-        expert_ids, expert_weights = self._route(
-            normed if self.router_norm is self.norm else self.router_norm(x)
-        )
+        seen = normed if self.router_norm is self.norm else self.router_norm(x)
+        expert_ids, expert_weights = self._route(self._score(seen))
         arrivals = resident = None
         if self._residency is not None:
             arrivals = self._residency.fetch(layer, expert_ids)
@@ -130,6 +147,8 @@ class MoE:
             on_route(RoutingEvent(layer, x, expert_ids, expert_weights, resident))
         # Before the routed experts: those that are missing are being read meanwhile.
         beside = self.run_beside(x, normed)
+        if beside is not None and arrivals is not None:
+            ops.begin(beside)
         routed = ops.moe_ffn(normed, self._experts, expert_ids, expert_weights, arrivals)
         return self.join(routed, beside)
 
@@ -141,17 +160,30 @@ class MoE:
         """The block's output, from the experts' sum and what ran beside them."""
         return routed if beside is None else self.backend.add(routed, beside)
 
-    def stream(self, residency: Residency, layer: int, prefetcher: Prefetcher | None) -> None:
-        """From now on, ask ``residency`` for the experts of this layer."""
+    @property
+    def tensors(self) -> ExpertTensors:
+        """The routed experts in the file."""
+        return self._tensors
+
+    def stream(
+        self,
+        residency: Residency,
+        layer: int,
+        prefetcher: Prefetcher | None,
+        slots: ExpertSlots | None = None,
+    ) -> None:
+        """From now on, ask ``residency`` for the experts of this layer, in the backend's slots."""
         n = residency.num_experts
         addresses = residency.addresses[layer * n : (layer + 1) * n]
-        self._experts = self.backend.experts(StreamedExperts(self._tensors, addresses, bytes_at))
+        self._experts = self.backend.experts(
+            StreamedExperts(self._tensors, addresses, bytes_at, slots)
+        )
         self._residency, self._prefetcher = residency, prefetcher
 
     def stop_streaming(self) -> None:
         """Let go of what ``stream`` was given, and go back to the mapped file."""
         self._experts = self.backend.experts(self._tensors)
-        self._residency = self._prefetcher = None
+        self._residency = self._prefetcher = self._prepared = None
 
     def _run_shared(self, shared: GatedMLP, normed: Array) -> Array:
         out = shared(normed)
@@ -159,12 +191,14 @@ class MoE:
             return out
         return self.backend.sigmoid_scale(out, self.backend.linear(normed, self.shared_gate))
 
-    def _route(self, normed: Array) -> tuple[NDArray[np.int32], Array]:
-        ids, expert_weights = self._choose(normed, self.routing)
-        if self.expert_scales is not None:  # of an expert's output: as well of its weight
-            expert_weights = expert_weights * self.expert_scales[ids]
-        return ids, expert_weights
+    def _logits(self, x: Array) -> Array:
+        """The router's, (T, N), of a residual stream."""
+        if self._prepared is not None and self._prepared[0] is x:
+            return self._prepared[1]
+        return self._score(self.router_norm(x))
 
-    def _choose(self, normed: Array, routing: Routing) -> tuple[NDArray[np.int32], Array]:
-        logits = self.backend.linear(normed, self.router, self.router_bias)  # (T, N)
-        return self.backend.route(logits, routing, self.selection_bias)
+    def _score(self, normed: Array) -> Array:
+        return self.backend.linear(normed, self.router, self.router_bias)  # (T, N)
+
+    def _route(self, logits: Array) -> tuple[NDArray[np.int32], Array]:
+        return self.backend.route(logits, self.routing, self.selection_bias, self.expert_scales)

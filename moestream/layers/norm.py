@@ -1,7 +1,5 @@
 """Root-mean-square normalisation."""
 
-import numpy as np
-
 from moestream.backends import Array, Backend
 from moestream.layers.weights import Weights
 
@@ -35,7 +33,7 @@ class UnweightedRMSNorm:
 
     def __init__(self, backend: Backend, size: int, eps: float) -> None:
         self.backend = backend
-        self.ones = np.ones(size, np.float32)
+        self.ones = backend.zeros((size,)) + 1
         self.eps = eps
 
     def __call__(self, x: Array) -> Array:

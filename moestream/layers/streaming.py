@@ -6,7 +6,7 @@ what is computed, in ``moe``.
 
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -20,8 +20,12 @@ from moestream.experts.statistics import ResidencyStats
 from moestream.experts.store import ExpertStore, is_expert_weight, used_tensors
 from moestream.experts.streaming import MOST_GUESSES, StreamingOptions, open_residency
 from moestream.gguf import GGUFFile, GGUFHeader
+from moestream.layers.landing import BackendSlots
 from moestream.layers.moe import MoE
 from moestream.layers.weights import EMBEDDING, is_tied
+from moestream.quants import GGMLQuantizationType, tensor_bytes
+
+ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]
 
 _TIMED = 5
 """Runs of a layer that are timed, where a choice depends on how fast it is."""
@@ -77,12 +81,14 @@ class ExpertStreaming:
         file.forget_pages()
         self._store = ExpertStore(file)
         try:
+            self._slots = BackendSlots.of(self._moes)
             self.residency, split = open_residency(
                 self._store,
                 options,
                 experts_bytes=plan.experts_bytes,
                 num_experts_per_tok=max(moe.num_experts_per_tok for moe in moes.values()),
                 layer_s=layer_s,
+                landing=self._slots,
             )
         except BaseException:
             self._store.close()
@@ -102,7 +108,8 @@ class ExpertStreaming:
         self._kv_bytes = plan.kv_bytes
         self._faults = _major_faults()
         for layer, moe in self._moes.items():
-            moe.stream(self.residency, layer, self.prefetcher)
+            slots = None if self._slots is None else self._slots.by_layer[layer]
+            moe.stream(self.residency, layer, self.prefetcher, slots)
         if profile is not None:
             try:
                 self.residency.warm(profile.key_rates().tolist(), on_warmed)
@@ -139,36 +146,42 @@ class ExpertStreaming:
         for moe in self._moes.values():
             moe.stop_streaming()
         self._moes = {}
+        self._slots = None
         self.residency.close()
         self._store.close()
 
     def _make_prefetcher(self, ahead: int, mass: float | None) -> Prefetcher:
         predictors = {layer: _predictor(moe, mass) for layer, moe in self._moes.items()}
-        return Prefetcher(self.residency, predictors, layers_ahead=ahead)
+        waits = next(iter(self._moes.values())).backend.work is not None
+        prepare = {layer: moe.prepare for layer, moe in self._moes.items()} if waits else None
+        return Prefetcher(self.residency, predictors, layers_ahead=ahead, prepare=prepare)
 
 
 def plan_model(
     budget: str,
     file: GGUFHeader,
     *,
+    resident_bytes: ResidentBytes = tensor_bytes,
     num_experts_per_tok: int,
     kv_bytes: int,
     process_bytes: int,
     memory: Memory | None = None,
 ) -> MemoryPlan:
-    """Divide a budget for the model in ``file``; see ``plan_memory``."""
-    experts, dense_bytes = [], 0
-    for info in used_tensors(file):
-        if is_expert_weight(info.name):
-            experts.append(info)
-        elif info.name != EMBEDDING or is_tied(file):
-            dense_bytes += info.n_bytes
-    expert_bytes = sum(info.n_bytes for info in experts)
+    """Divide a budget for the model in ``file``; see ``plan_memory``.
+
+    ``resident_bytes`` says what a tensor takes in memory, if not as much as in the file.
+    """
+    sizes = {info.name: resident_bytes(info.type, info.shape) for info in used_tensors(file)}
+    if not is_tied(file):
+        del sizes[EMBEDDING]  # which stays in the file
+    experts = [name for name in sizes if is_expert_weight(name)]
+    expert_bytes = sum(sizes[name] for name in experts)
     return plan_memory(
         budget,
-        dense_bytes=dense_bytes,
+        dense_bytes=sum(sizes.values()) - expert_bytes,
         kv_bytes=kv_bytes,
-        floor_bytes=num_experts_per_tok * sum(info.n_bytes // info.shape[0] for info in experts),
+        floor_bytes=num_experts_per_tok
+        * sum(sizes[name] // file.tensors[name].shape[0] for name in experts),
         total_expert_bytes=expert_bytes,
         process_bytes=process_bytes,
         memory=memory,

@@ -13,6 +13,7 @@ from moestream.backends import (
     Backend,
     ExpertBiases,
     ExpertTensors,
+    Matrices,
     Matrix,
 )
 from moestream.errors import ModelFormatError
@@ -73,17 +74,16 @@ class Weights:
             parts.append(self.backend.matrix(Tensor(whole.name, whole.type, (size, columns), data)))
         return parts
 
-    def heads(self, name: str, num_heads: int, rows: int, columns: int) -> list[Matrix]:
+    def heads(self, name: str, num_heads: int, rows: int, columns: int) -> Matrices:
         """One matrix a head."""
         tensor = self._tensor(name, (num_heads, rows, columns))
-        return [
-            self.backend.matrix(Tensor(tensor.name, tensor.type, (rows, columns), data))
-            for data in tensor.data
-        ]
+        return self.backend.head_matrices(
+            [Tensor(tensor.name, tensor.type, (rows, columns), data) for data in tensor.data]
+        )
 
     def heads_of_pairs(
         self, name: str, num_heads: int, first: int, second: int, columns: int
-    ) -> tuple[list[Matrix], list[Matrix]]:
+    ) -> tuple[Matrices, Matrices]:
         """Each head's first rows, transposed and so in float32, and those after, as they are."""
         tensor = self._tensor(name, (num_heads * (first + second), columns))
         heads = tensor.data.reshape(num_heads, first + second, -1)
@@ -93,10 +93,9 @@ class Weights:
             decoded = Tensor(
                 tensor.name, GGMLQuantizationType.F32, (columns, first), floats.view(np.uint8)
             )
-            rest = Tensor(tensor.name, tensor.type, (second, columns), data[first:])
-            turned.append(self.backend.matrix(decoded))
-            others.append(self.backend.matrix(rest))
-        return turned, others
+            turned.append(decoded)
+            others.append(Tensor(tensor.name, tensor.type, (second, columns), data[first:]))
+        return self.backend.head_matrices(turned), self.backend.head_matrices(others)
 
     def vector(self, name: str, size: int) -> Array:
         """A norm weight or bias, as float32."""

@@ -40,6 +40,23 @@ void make_reader(Reader* self, const Ranges& ranges, int threads, size_t piece_b
     new (self) Reader(std::move(table), ranges.shape(0), {threads, piece_bytes, mapped});
 }
 
+void encode(Reader& reader, const Ranges& matrices, size_t staging_bytes) {
+    if (matrices.shape(0) != reader.keys() || matrices.shape(1) != kSlotMatrices ||
+        matrices.shape(2) != sizeof(SlotMatrix) / sizeof(int64_t)) {
+        fail("matrices must have shape (keys, 3, 11)");
+    }
+    std::vector<SlotMatrix> table(matrices.shape(0) * kSlotMatrices);
+    if (!table.empty()) std::memcpy(table.data(), matrices.data(), table.size() * sizeof(SlotMatrix));
+    for (const SlotMatrix& matrix : table) {
+        if (matrix.rows == 0) continue;  // of a layer without experts
+        const int type = checked_type(static_cast<int>(matrix.type));
+        if (!mlx_encodes(kTypeLayouts[type].type, static_cast<int>(matrix.bits))) {
+            fail(std::string(kTypeLayouts[type].name) + " cannot be laid out for MLX so");
+        }
+    }
+    reader.encode(std::move(table), staging_bytes);
+}
+
 std::vector<uint32_t> wait_any(Reader& reader, const std::vector<int64_t>& keys) {
     std::vector<uint32_t> waiting, done;
     for (const int64_t key : keys) {
@@ -87,6 +104,7 @@ void bind_reader(nb::module_& m) {
                      [](Reader& reader) {
                          return States(reader.states(), {reader.keys()}, nb::find(&reader));
                      })
+        .def("encode", &encode, arg("matrices").noconvert(), arg("staging_bytes"))
         .def("submit",
              [](Reader& reader, int64_t key, uintptr_t destination, bool speculative,
                 uint64_t generation) {

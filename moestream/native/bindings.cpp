@@ -70,5 +70,6 @@ NB_MODULE(_native, m) {
     bind_attention(context);
     bind_elementwise(context);
     bind_recurrent(context);
+    bind_mlx(m);
     bind_reader(m);
 }

@@ -8,6 +8,7 @@ set(MOESTREAM_SOURCES
     experts.cpp
     kernels_scalar.cpp
     linear.cpp
+    mlx_encode.cpp
     packing.cpp
     routing.cpp
     recurrent.cpp

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <new>
 
 #include "io.h"
 
@@ -41,6 +42,42 @@ void Reader::close() {
     work_.notify_all();
     done_.notify_all();
     for (std::thread& thread : threads_) thread.join();
+}
+
+void Reader::encode(std::vector<SlotMatrix> matrices, size_t staging_bytes) {
+    std::lock_guard lock(mutex_);
+    matrices_ = std::move(matrices);
+    staging_bytes_ = staging_bytes;
+}
+
+void Reader::Free::operator()(uint8_t* p) const { ::operator delete(p, std::align_val_t{4096}); }
+
+// A page-aligned buffer for one key. There are at most a few more than threads: a key's pieces are
+// taken one after another.
+uint8_t* Reader::take_staging() {
+    if (free_staging_.empty()) {
+        staging_.emplace_back(
+            static_cast<uint8_t*>(::operator new(staging_bytes_, std::align_val_t{4096})));
+        return staging_.back().get();
+    }
+    uint8_t* staging = free_staging_.back();
+    free_staging_.pop_back();
+    return staging;
+}
+
+void Reader::encode_slot(uint32_t key, const Job& job) const {
+    const auto slot = static_cast<int64_t>(reinterpret_cast<uintptr_t>(job.destination));
+    for (size_t i = 0; i < kSlotMatrices; ++i) {
+        const SlotMatrix& m = matrices_[key * kSlotMatrices + i];
+        const auto type = static_cast<Type>(m.type);
+        const TypeLayout& layout = kTypeLayouts[type_index(static_cast<int>(m.type))];
+        mlx_encode(type, static_cast<int>(m.bits), job.staging + m.source,
+                   static_cast<size_t>(m.columns / layout.block_values * layout.block_bytes),
+                   static_cast<int>(m.rows), static_cast<int>(m.columns),
+                   {reinterpret_cast<uint8_t*>(m.codes + slot * m.codes_stride),
+                    reinterpret_cast<uint8_t*>(m.scales + slot * m.scales_stride),
+                    reinterpret_cast<uint8_t*>(m.biases + slot * m.biases_stride)});
+    }
 }
 
 void Reader::submit(uint32_t key, uint8_t* destination, bool speculative, uint64_t generation) {
@@ -189,7 +226,7 @@ int Reader::perform(const Piece& piece, uint8_t* destination) const {
                    static_cast<size_t>(std::max<int64_t>(needed, 0)));
 }
 
-void Reader::finish(const Piece& piece, int error) {
+bool Reader::finish(const Piece& piece, int error) {
     Job& job = jobs_[piece.key];
     --job.pieces;
     ++counters_.pieces;
@@ -200,10 +237,15 @@ void Reader::finish(const Piece& piece, int error) {
         std::erase(demand_, piece.key);
         std::erase(speculative_, piece.key);
     }
-    if (job.pieces == 0 && exhausted(piece.key, job)) {
-        set_state(piece.key, job.error ? ReadState::Failed : ReadState::Ready);
-        done_.notify_all();
-    }
+    return job.pieces == 0 && exhausted(piece.key, job);
+}
+
+void Reader::settle(uint32_t key) {
+    Job& job = jobs_[key];
+    if (job.staging != nullptr) free_staging_.push_back(job.staging);
+    job.staging = nullptr;
+    set_state(key, job.error ? ReadState::Failed : ReadState::Ready);
+    done_.notify_all();
 }
 
 void Reader::work() {
@@ -212,7 +254,9 @@ void Reader::work() {
         work_.wait(lock, [this] { return stopping_ || may_begin(); });
         if (stopping_) return;
         const Piece piece = next_piece();
-        uint8_t* destination = jobs_[piece.key].destination;
+        Job& job = jobs_[piece.key];
+        if (!matrices_.empty() && job.staging == nullptr) job.staging = take_staging();
+        uint8_t* destination = job.staging != nullptr ? job.staging : job.destination;
         if (under_way_++ == 0) busy_since_ = steady_clock::now();
         counters_.deepest = std::max(counters_.deepest, static_cast<uint64_t>(under_way_));
         if (piece.speculative) ++speculative_under_way_;
@@ -225,7 +269,13 @@ void Reader::work() {
         if (--under_way_ == 0) {
             counters_.busy_ns += (steady_clock::now() - busy_since_).count();
         }
-        finish(piece, error);
+        if (!finish(piece, error)) continue;
+        if (job.staging != nullptr && job.error == 0) {
+            lock.unlock();
+            encode_slot(piece.key, job);  // nobody else touches a job that is read and not settled
+            lock.lock();
+        }
+        settle(piece.key);
     }
 }
 

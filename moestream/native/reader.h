@@ -16,6 +16,8 @@
 #include <thread>
 #include <vector>
 
+#include "mlx_encode.h"
+
 namespace moestream {
 
 enum class ReadState : uint8_t { Absent = 0, Queued = 1, Reading = 2, Ready = 3, Failed = 4 };
@@ -28,6 +30,18 @@ struct ReadRange {
     int64_t place;    // within the destination; when paging in, the mapped address
     int64_t needed;   // bytes of n_bytes that must be there, see read_at
 };
+
+// Where one matrix of a key goes once it is read, laid out for MLX; int64, as in ReadRange.
+// A slot's codes begin at `codes + slot * codes_stride`, and so on.
+struct SlotMatrix {
+    int64_t source;  // within what was read
+    int64_t type, bits, rows, columns;
+    int64_t codes, codes_stride;
+    int64_t scales, scales_stride;
+    int64_t biases, biases_stride;
+};
+
+inline constexpr size_t kSlotMatrices = 3;  // gate, up and down
 
 struct ReadCounters {
     uint64_t demand_bytes = 0;
@@ -50,6 +64,10 @@ class Reader {
     ~Reader();
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
+
+    // From now on, lay out what was read in slots (keys * kSlotMatrices of them): destinations are
+    // slot numbers. What is being read lies in buffers of so many bytes until it is whole.
+    void encode(std::vector<SlotMatrix> matrices, size_t staging_bytes);
 
     // Queue a key that is Absent or Failed, to be read to `destination`. One that is already
     // under way is moved to the demand queue if this is demand; one that is Ready is left.
@@ -81,6 +99,7 @@ class Reader {
     struct Job {
         uint8_t* destination = nullptr;
         uint64_t generation = 0;
+        uint8_t* staging = nullptr;  // what is read, where it is to be laid out anew
         size_t range = 0;   // next piece: of this range ...
         int64_t begin = 0;  // ... from here
         int pieces = 0;     // under way
@@ -99,7 +118,11 @@ class Reader {
     Piece next_piece();
     bool exhausted(uint32_t key, const Job& job) const;
     int perform(const Piece& piece, uint8_t* destination) const;
-    void finish(const Piece& piece, int error);
+    void encode_slot(uint32_t key, const Job& job) const;
+    uint8_t* take_staging();
+    // Note that a piece is done; true if it was the key's last.
+    bool finish(const Piece& piece, int error);
+    void settle(uint32_t key);
     void set_state(uint32_t key, ReadState state) {
         states_[key].store(static_cast<uint8_t>(state), std::memory_order_release);
     }
@@ -113,6 +136,13 @@ class Reader {
     std::mutex mutex_;
     std::condition_variable work_, done_;
     std::vector<Job> jobs_;  // by key
+    struct Free {
+        void operator()(uint8_t* p) const;
+    };
+    std::vector<SlotMatrix> matrices_;
+    size_t staging_bytes_ = 0;
+    std::vector<std::unique_ptr<uint8_t, Free>> staging_;  // all of them
+    std::vector<uint8_t*> free_staging_;
     std::deque<uint32_t> demand_, speculative_;
     int under_way_ = 0, speculative_under_way_ = 0;
     bool stopping_ = false;

@@ -1,0 +1,330 @@
+"""MLX: the GPU of Apple Silicon; on Linux its CPU, which serves to test what is written here.
+
+Owns the arithmetic as MLX has it, and when it is evaluated; experts, attention and recurrent
+layers have files of their own beside this one.
+
+Everything is lazy but ``route``: a layer's router must reach the CPU before its experts can be
+fetched, so it waits once a layer. What experts lie in is not to change while it may still be read:
+``route`` sees to it that the layers before are done, and only then are slots given away.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends import mlx_recurrent
+from moestream.backends.base import (
+    Activation,
+    Array,
+    Arrivals,
+    DeltaRule,
+    ExpertTensors,
+    RopeStyle,
+    Routing,
+    StreamedExperts,
+    Work,
+)
+from moestream.backends.kv_rows import KVType
+from moestream.backends.mlx_attention import Masks, Span, attend, write_rows
+from moestream.backends.mlx_core import Counted, allocate, as_type, mx, options
+from moestream.backends.mlx_experts import Batch, MlxExperts, empty_stack, gather
+from moestream.backends.mlx_weights import ExpertStack, Weight, laid_out_bytes
+from moestream.backends.reference import ReferenceBackend
+from moestream.errors import UnsupportedModelError
+from moestream.gguf import Tensor
+from moestream.quants import GGMLQuantizationType as Type
+from moestream.quants import dequantize
+
+_CACHE_BYTES = 64 << 20
+"""Freed buffers that MLX may keep for use again: enough for a chunk's activations."""
+_KV_TYPES = {"f16": mx.float16, "f32": mx.float32}
+
+
+class MlxBackend:
+    """Every operation on MLX's default device. See ``Backend`` for shapes and meaning."""
+
+    name = "mlx"
+
+    def __init__(self) -> None:
+        self.work = Work()
+        self._mx: Any = Counted(mx, self.work)
+        self._fast: Any = Counted(mx.fast, self.work)
+        self._router = ReferenceBackend()
+        self._begun: list[Array] = []
+        """To be computed by the end of the next wait: among it, what may still read experts."""
+        self._known: list[Array] = []
+        """What the last wait was for, and what came from the CPU since."""
+        self._angles: dict[int, tuple[Any, Array, Array]] = {}
+        self._masks = Masks(self._to_device)
+        mx.set_cache_limit(_CACHE_BYTES)
+        if mx.metal.is_available():
+            mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+
+    def resident_bytes(self, type: Type, shape: tuple[int, ...]) -> int:
+        """As it is laid out, which is more than in the file."""
+        return laid_out_bytes(type, shape)
+
+    def matrix(self, tensor: Tensor) -> Weight:
+        """Lay the blocks out in MLX's memory."""
+        weight = allocate(tensor.type, tensor.shape)
+        weight.fill(tensor.data)
+        return weight
+
+    def head_matrices(self, tensors: list[Tensor]) -> Weight:
+        """Lay them out one after the other, as one stack."""
+        stack = allocate(tensors[0].type, (len(tensors), *tensors[0].shape))
+        for head, tensor in enumerate(tensors):
+            stack.fill(tensor.data, head)
+        return stack
+
+    def embedding(self, tensor: Tensor) -> Tensor:
+        """Keep the blocks as they are in the file."""
+        return tensor
+
+    def vector(self, tensor: Tensor) -> Array:
+        """Decode a small tensor."""
+        return mx.array(dequantize(tensor.data, tensor.type))
+
+    def experts(self, tensors: ExpertTensors | StreamedExperts) -> MlxExperts:
+        """Experts in slots, or, once they are used, a stack of all."""
+        return MlxExperts.of(tensors)
+
+    def expert_slots(self, tensors: ExpertTensors, num_slots: int) -> ExpertStack:
+        """See ``empty_stack``."""
+        return empty_stack(tensors, num_slots)
+
+    def embed(self, table: Weight | Tensor, tokens: NDArray[np.int32]) -> Array:
+        """Decode the rows asked for."""
+        if isinstance(table, Tensor):
+            return self._to_device(dequantize(table.data[tokens], table.type))
+        ids = self._to_device(tokens)
+        rows = [self._mx.take(array, ids, axis=0) for array in table.arrays]
+        if table.layout.mode == "float":
+            return as_type(self._mx, rows[0], mx.float32)
+        return self._mx.dequantize(*rows, **options(table.layout), dtype=mx.float32)  # (T, E)
+
+    def linear(self, x: Array, weight: Weight, bias: Array | None = None) -> Array:
+        """Multiply with the codes, or in a float weight's own type."""
+        if weight.layout.mode == "float":
+            (floats,) = weight.arrays
+            out = self._mx.matmul(as_type(self._mx, x, floats.dtype), floats.swapaxes(-1, -2))
+            out = as_type(self._mx, out, mx.float32)
+        else:
+            out = self._mx.quantized_matmul(x, *weight.arrays, **options(weight.layout))
+        return out if bias is None else self._mx.add(out, bias)  # (T, rows)
+
+    def linears(self, x: Array, weights: list[Weight], biases: list[Array | None]) -> list[Array]:
+        """One after the other."""
+        return [self.linear(x, *pair) for pair in zip(weights, biases, strict=True)]
+
+    def heads_linear(self, x: Array, weights: Weight) -> Array:
+        """One product of stacks."""
+        return self.linear(x.swapaxes(0, 1), weights).swapaxes(0, 1)  # (T, H, rows)
+
+    def split(self, x: Array, size: int) -> tuple[Array, Array]:
+        """Views."""
+        return x[..., :size], x[..., size:]
+
+    def join(self, a: Array, b: Array) -> Array:
+        """A copy."""
+        return self._mx.concatenate([a, b], axis=-1)
+
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
+        """``x / sqrt(mean(x^2) + eps) * weight``."""
+        return self._fast.rms_norm(x, weight, eps)
+
+    def rope(
+        self, x: Array, cos: NDArray[np.float32], sin: NDArray[np.float32], style: RopeStyle
+    ) -> Array:
+        """Turn pairs of coordinates; what lies beyond the rotary dimensions passes through."""
+        c, s = self._angles_of(cos, sin)  # (T, 1, D/2)
+        half = cos.shape[1]
+        turned, rest = x[..., : 2 * half], x[..., 2 * half :]
+        if style == "interleaved":
+            a, b = turned[..., 0::2], turned[..., 1::2]
+        else:
+            a, b = turned[..., :half], turned[..., half:]
+        ops = self._mx
+        first = ops.subtract(ops.multiply(a, c), ops.multiply(b, s))
+        second = ops.add(ops.multiply(a, s), ops.multiply(b, c))
+        if style == "interleaved":
+            pairs = ops.stack([first, second], axis=-1).reshape(turned.shape)
+            return pairs if not rest.size else ops.concatenate([pairs, rest], axis=-1)
+        return ops.concatenate([first, second, *([rest] if rest.size else [])], axis=-1)
+
+    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: KVType) -> Array:
+        """Zeros, float16 or float32.
+
+        Raises:
+            UnsupportedModelError: ``q8_0``, which MLX's attention does not read.
+        """
+        if kv_type not in _KV_TYPES:
+            raise UnsupportedModelError(
+                f"the mlx backend stores keys and values as f16 or f32, not as {kv_type} "
+                "(--cache-type-k, --cache-type-v); the backend 'cpu' can"
+            )
+        return mx.zeros((heads, positions, dim), dtype=_KV_TYPES[kv_type])
+
+    def zeros(self, shape: tuple[int, ...]) -> Array:
+        """Zeros."""
+        return mx.zeros(shape)
+
+    def attention(
+        self,
+        q: Array,
+        k: Array,
+        v: Array | None,
+        keys: Array,
+        values: Array | None,
+        start: int,
+        scale: float,
+        *,
+        window: int = 0,
+        sinks: Array | None = None,
+        value_dim: int = 0,
+    ) -> Array:
+        """MLX's own, in the type of keys and values: its kernels read the cache as it lies."""
+        ops, span = self._mx, Span(start, len(q), window)
+        write_rows(ops, keys, k, span)
+        if v is None or values is None:
+            values = keys[..., :value_dim]
+        else:
+            write_rows(ops, values, v, span)
+        mask = self._masks.of(span)
+        return attend(ops, self._fast, q, keys, values, span, mask, scale, sinks)  # (T, H * D)
+
+    def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
+        """See ``mlx_recurrent``."""
+        return mlx_recurrent.causal_conv(self._mx, x, kernel, past, silu=silu)
+
+    def delta_net(
+        self, qkv: Array, write: Array, forget: Array, state: Array, rule: DeltaRule
+    ) -> Array:
+        """See ``mlx_recurrent``."""
+        key_heads = self._to_device(rule.key_heads)
+        return mlx_recurrent.delta_net(self._mx, qkv, write, forget, state, rule, key_heads)
+
+    def add(self, a: Array, b: Array) -> Array:
+        """Element by element."""
+        return self._mx.add(a, b)
+
+    def multiply(self, a: Array, b: Array) -> Array:
+        """Element by element."""
+        return self._mx.multiply(a, b)
+
+    def glu(self, gate: Array, up: Array, activation: Activation) -> Array:
+        """See ``Activation``."""
+        ops = self._mx
+        if activation == "silu":
+            return ops.multiply(ops.multiply(gate, ops.sigmoid(gate)), up)
+        if activation == "gelu":
+            bent = ops.add(ops.multiply(ops.multiply(gate, gate), 0.044715), 1)
+            inner = ops.multiply(ops.multiply(gate, bent), (2 / np.pi) ** 0.5)
+            half = ops.multiply(ops.multiply(gate, 0.5), ops.add(ops.tanh(inner), 1))
+            return ops.multiply(half, up)
+        gate, up = ops.minimum(gate, 7.0), ops.clip(up, -7.0, 7.0)
+        gate = ops.multiply(gate, ops.sigmoid(ops.multiply(gate, 1.702)))
+        return ops.multiply(gate, ops.add(up, 1))
+
+    def sigmoid_scale(self, x: Array, logits: Array) -> Array:
+        """``x * sigmoid(logits)``."""
+        return self._mx.multiply(x, self._mx.sigmoid(logits))
+
+    def route(
+        self,
+        logits: Array,
+        routing: Routing,
+        selection_bias: NDArray[np.float32] | None = None,
+        expert_scales: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.int32], Array]:
+        """Wait for the logits, and choose on the CPU as the reference does: they are few."""
+        found = self._wait_for(logits)
+        ids, weights = self._router.route(found, routing, selection_bias, expert_scales)
+        on_device = self._to_device(weights)
+        self._known.append(on_device)
+        return ids, on_device
+
+    def moe_ffn(
+        self,
+        x: Array,
+        experts: MlxExperts,
+        ids: NDArray[np.int32],
+        weights: Array,
+        arrivals: Arrivals | None = None,
+    ) -> Array:
+        """A batch of experts at a time, one call for each of its three matrices."""
+        missing = set(ids.ravel().tolist())
+        batches: list[Sequence[int]] = [list(missing)]
+        outs, pairs = [], []
+        for wanted in batches if arrivals is None else arrivals:
+            batch = Batch.of(ids, wanted, experts)
+            outs.append(self._run(x, experts, batch))
+            pairs.append(batch.pairs)
+            missing.difference_update(wanted)
+            if missing:  # the next batch may be read into these slots
+                self._evaluate(outs[-1])
+        out = self._in_order(outs, np.concatenate(pairs)).reshape(*ids.shape, -1)  # (T, k, E)
+        total = self._mx.sum(self._mx.multiply(out, weights[..., None]), axis=1)
+        self._begun.append(total)
+        return total  # (T, E)
+
+    def begin(self, x: Array) -> None:
+        """Hand the work to the device, and go on."""
+        mx.async_eval(x)  # type: ignore[no-untyped-call]
+        self._begun.append(x)
+
+    def to_numpy(self, x: Array) -> NDArray[np.float32]:
+        """Wait for the values."""
+        return self._wait_for(x)
+
+    def _run(self, x: Array, experts: MlxExperts, batch: Batch) -> Array:
+        """Outputs (P, E) of a batch's pairs."""
+        ops, stack, many = self._mx, experts.loaded(), len(x) > 1
+        rows = ops.take(x, self._to_device(batch.tokens), axis=0) if many else x
+        places, biases = self._to_device(batch.slots), experts.mapped.biases
+        chosen = None if biases is None else self._to_device(batch.ids)
+
+        def product(x: Array, part: int) -> Array:
+            out = gather(ops, x, stack.weights[part], places, many)
+            if biases is None:
+                return out
+            return ops.add(out, ops.take(biases[part], chosen, axis=0)[:, None])
+
+        rows = rows[:, None]
+        inner = self.glu(product(rows, 0), product(rows, 1), experts.mapped.activation)
+        return product(inner, 2)[:, 0]
+
+    def _in_order(self, outs: list[Array], order: NDArray[np.int64]) -> Array:
+        """Rows by (token, slot), of which ``order`` says where they came from."""
+        out = outs[0] if len(outs) == 1 else self._mx.concatenate(outs)
+        if np.array_equal(order, np.arange(len(order))):
+            return out
+        back = np.empty(len(order), np.int32)
+        back[order] = np.arange(len(order))
+        return self._mx.take(out, self._to_device(back), axis=0)
+
+    def _angles_of(self, cos: NDArray[np.float32], sin: NDArray[np.float32]) -> tuple[Array, Array]:
+        """A chunk's angles, which all layers of one kind share, copied once."""
+        made = self._angles.get(cos.shape[1])
+        if made is None or made[0] is not cos:
+            made = (cos, self._to_device(cos)[:, None], self._to_device(sin)[:, None])
+            self._angles[cos.shape[1]] = made
+        return made[1:]
+
+    def _to_device(self, values: NDArray[Any]) -> Array:
+        self.work.copied_bytes += values.nbytes
+        return mx.array(values)
+
+    def _wait_for(self, x: Array) -> NDArray[np.float32]:
+        if not any(x is known for known in self._known):
+            self._evaluate(x)
+        self.work.copied_bytes += x.nbytes
+        return np.array(x)
+
+    def _evaluate(self, *arrays: Array) -> None:
+        """Compute these and all that was begun: the one place that waits."""
+        self._known, self._begun = [*arrays, *self._begun], []
+        mx.eval(*self._known)
+        self.work.synchronisations += 1

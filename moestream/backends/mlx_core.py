@@ -1,0 +1,94 @@
+"""MLX itself: its module, its memory for weights, and what it runs on.
+
+Owns the import, so that there is one message where MLX is missing, and the count of calls. How
+GGUF blocks are laid out in that memory is in ``mlx_weights``.
+
+Source: https://ml-explore.github.io/mlx, version 0.32, for what each function computes.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from moestream.backends.base import Array, Work
+from moestream.backends.mlx_weights import GROUP, Layout, Weight, layout_of
+from moestream.errors import UnsupportedModelError
+from moestream.quants import GGMLQuantizationType as Type
+
+try:
+    import mlx.core as mx
+except ImportError as error:
+    raise UnsupportedModelError(
+        'the mlx backend needs MLX; install it with: pip install "moestream[mlx]", or choose the '
+        f"backend 'cpu' ({error})"
+    ) from None
+
+__all__ = ["Counted", "allocate", "as_type", "device_facts", "mx", "options"]
+
+_FLOATS = {Type.F32: mx.float32, Type.F16: mx.float16, Type.BF16: mx.bfloat16}
+_STORED = {32: mx.uint32, 16: mx.uint16}
+
+
+class Counted:
+    """MLX's functions, each call of which counts: about as many kernels are launched."""
+
+    def __init__(self, module: Any, work: Work) -> None:
+        self._module, self._work = module, work
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._work.operations += 1
+            return function(*args, **kwargs)
+
+        setattr(self, name, call)
+        return call
+
+
+def as_type(ops: Any, x: Array, dtype: Any) -> Array:
+    """``x`` in a type, converted if it is of another."""
+    return x if x.dtype == dtype else ops.astype(x, dtype)
+
+
+def options(layout: Layout) -> dict[str, Any]:
+    """What MLX's quantised functions are to be told of a layout."""
+    return {"group_size": GROUP, "bits": layout.bits, "mode": layout.mode}
+
+
+def allocate(type: Type, shape: tuple[int, ...]) -> Weight:
+    """Memory for a weight: arrays that MLX reads, and the same bytes for the encoder to write."""
+    layout, (*lead, columns) = layout_of(type), shape
+    codes, scales, _ = layout.parts(columns)
+    if layout.mode == "float":
+        stored = mx.zeros(shape, dtype=_STORED[layout.bits])
+        return Weight(type, layout, shape, (stored.view(_FLOATS[type]),), _memory(stored))
+    arrays = [mx.zeros((*lead, codes // 4), dtype=mx.uint32)]
+    if layout.mode == "mxfp4":
+        arrays.append(mx.zeros((*lead, scales), dtype=mx.uint8))
+    else:
+        arrays += [mx.zeros((*lead, scales // 4), dtype=mx.float32) for _ in range(2)]
+    return Weight(type, layout, shape, tuple(arrays), _memory(*arrays))
+
+
+def _memory(*arrays: Array) -> tuple[Any, Any, Any]:
+    """The bytes of evaluated arrays, in which memory is one for CPU and GPU."""
+    mx.eval(*arrays)
+    views = [np.array(array, copy=False).reshape(-1).view(np.uint8) for array in arrays]
+    views += [np.empty(0, np.uint8)] * (3 - len(views))
+    return views[0], views[1], views[2]
+
+
+def device_facts() -> dict[str, str | int | bool | None]:
+    """What MLX runs on; sizes in bytes, None where there is no Metal.
+
+    Source: the keys of ``mlx.core.device_info``, documented for Metal.
+    """
+    metal = mx.metal.is_available()
+    info = mx.device_info()
+    most = info.get("max_recommended_working_set_size") if metal else None
+    return {
+        "metal": metal,
+        "device": str(info.get("device_name", "unknown")),
+        "recommended_bytes": None if most is None else int(most),
+    }

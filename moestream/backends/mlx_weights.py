@@ -1,0 +1,174 @@
+"""Which of MLX's layouts each GGUF type is given, and the way there.
+
+Owns the table and the sizes that follow from it. Weights are laid out by native code, in memory
+that ``mlx.py`` makes; nothing here imports MLX. Scales are float32: a product of a block's own
+scales then loses nothing, and MLX computes in the type that its scales have.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream import _native
+from moestream.backends.base import Array, Bytes, ExpertTensors
+from moestream.quants import GGMLQuantizationType as Type
+from moestream.quants import dequantize
+
+GROUP = 32
+"""Columns that share a scale: GGUF's own blocks, or eighths of them."""
+_ROWS_DECODED = 256
+"""Rows decoded to float32 at once, of a type that the encoder does not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """``bits`` of a code, or of a float that stays as it is. ``exact``: no value is rounded."""
+
+    mode: Literal["affine", "mxfp4", "float"]
+    bits: int
+    exact: bool = True
+
+    def parts(self, columns: int) -> tuple[int, int, int]:
+        """Bytes that codes, scales and biases of a row take."""
+        codes = columns * self.bits // 8
+        if self.mode == "float":
+            return codes, 0, 0
+        groups = columns // GROUP
+        return (codes, groups, 0) if self.mode == "mxfp4" else (codes, 4 * groups, 4 * groups)
+
+
+LAYOUTS = {
+    Type.F32: Layout("float", 32),
+    Type.F16: Layout("float", 16),
+    Type.BF16: Layout("float", 16),
+    Type.Q4_0: Layout("affine", 4),
+    Type.Q4_1: Layout("affine", 4),
+    Type.Q4_K: Layout("affine", 4),
+    Type.Q5_0: Layout("affine", 5),
+    Type.Q5_1: Layout("affine", 5),
+    Type.Q5_K: Layout("affine", 5),
+    Type.Q8_0: Layout("affine", 8),
+    Type.MXFP4: Layout("mxfp4", 4),
+    # Tables of values that eight bits hold.
+    Type.IQ4_NL: Layout("affine", 8),
+    Type.IQ4_XS: Layout("affine", 8),
+    # Two scales in 32 columns, of which MLX can have one: rounded anew, finely.
+    Type.Q6_K: Layout("affine", 8, exact=False),
+    Type.Q3_K: Layout("affine", 8, exact=False),
+    Type.Q2_K: Layout("affine", 6, exact=False),
+}
+_DECODED = Layout("affine", 8, exact=False)
+"""Of all other types, which are decoded first."""
+
+
+def layout_of(type: Type) -> Layout:
+    """How weights of a GGUF type are laid out."""
+    return LAYOUTS.get(type, _DECODED)
+
+
+def laid_out_bytes(type: Type, shape: tuple[int, ...]) -> int:
+    """What a tensor takes as it is laid out; a vector is float32."""
+    *rows, columns = shape
+    row_bytes = sum(layout_of(type).parts(columns)) if rows else 4 * columns
+    return math.prod(rows) * row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A matrix (rows, columns), or a stack of them (slots, rows, columns), in MLX's arrays.
+
+    ``arrays`` are codes and, unless the layout is of floats, scales and, if affine, biases.
+    ``memory`` is the same as bytes that can be written to, an empty array for what is not there.
+    """
+
+    type: Type
+    layout: Layout
+    shape: tuple[int, ...]
+    arrays: tuple[Array, ...]
+    memory: tuple[Bytes, Bytes, Bytes]
+
+    def fill(self, data: Bytes, slot: int | None = None) -> None:
+        """Lay out rows of blocks (rows, row_bytes), as the matrix or as one of the stack."""
+        parts = self.memory if slot is None else self._slot(slot)
+        for rows, type in _readable(data, self.type):
+            done, n = rows.start, rows.stop - rows.start
+            codes, scales, biases = (_rows(part, self.shape[-2], done, n) for part in parts)
+            blocks = data[rows] if type == self.type else _decoded(data[rows], self.type)
+            threads = _native.physical_cores()
+            _native.mlx_encode(blocks, type, self.layout.bits, codes, scales, biases, threads)
+
+    def _slot(self, slot: int) -> tuple[Bytes, ...]:
+        return tuple(
+            part[slot * (size := part.size // self.shape[0]) : (slot + 1) * size]
+            for part in self.memory
+        )
+
+    def table(self) -> list[int]:
+        """Type, bits, rows, columns, then address and bytes a slot of each part: ``reader.h``."""
+        rows, columns = self.shape[-2:]
+        places = [
+            number
+            for part in self.memory
+            for number in (part.ctypes.data, part.size // self.shape[0])
+        ]
+        return [int(self.type), self.layout.bits, rows, columns, *places]
+
+
+class ExpertStack:
+    """Experts of one shape, one a slot, each of their matrices in one stack.
+
+    What a ``Pool`` needs of an arena. Slots are filled by number, by ``fill`` or by the reader's
+    threads, and hold their memory as long as the stack lives.
+    """
+
+    def __init__(self, gate: Weight, up: Weight, down: Weight) -> None:
+        self.gate, self.up, self.down = gate, up, down
+        self.num_slots = gate.shape[0]
+        self.n_bytes = sum(part.size for weight in self.weights for part in weight.memory)
+        self.slot_bytes = self.n_bytes // self.num_slots
+        self.free = list(range(self.num_slots - 1, -1, -1))
+
+    @property
+    def weights(self) -> tuple[Weight, Weight, Weight]:
+        """Gate, up and down."""
+        return self.gate, self.up, self.down
+
+    def fill(self, tensors: ExpertTensors) -> None:
+        """Lay out all experts, each in the slot of its number."""
+        for expert in range(self.num_slots):
+            for weight, data in zip(self.weights, tensors.matrices(expert), strict=True):
+                weight.fill(data, expert)
+
+    def table(self) -> NDArray[np.int64]:
+        """Where native threads lay out gate, up and down: (3, 10), see ``Weight.table``."""
+        return np.array([weight.table() for weight in self.weights], np.int64)
+
+    def slot_address(self, slot: int) -> int:
+        """Slots go by their numbers."""
+        return slot
+
+    def trim(self, slot: int) -> bool:
+        """MLX has no way to hand a part of an array back: False."""
+        return False
+
+
+def _readable(data: Bytes, type: Type) -> Iterator[tuple[slice, Type]]:
+    """Rows to lay out at once, and the type that the encoder is to read."""
+    if type in LAYOUTS:
+        yield slice(0, len(data)), type
+        return
+    for start in range(0, len(data), _ROWS_DECODED):
+        yield slice(start, min(start + _ROWS_DECODED, len(data))), Type.F32
+
+
+def _rows(part: Bytes, rows: int, start: int, count: int) -> Bytes:
+    size = part.size // rows
+    return part[start * size : (start + count) * size]
+
+
+def _decoded(data: Bytes, type: Type) -> Bytes:
+    return dequantize(data, type).view(np.uint8)

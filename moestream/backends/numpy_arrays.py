@@ -1,0 +1,61 @@
+"""What backends have in common whose arrays are NumPy's: what needs no kernel, and no waiting."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends.kv_rows import KVType, kv_zeros
+from moestream.quants import GGMLQuantizationType, tensor_bytes
+
+Floats = NDArray[np.float32]
+
+
+class NumpyArrays:
+    """Part of a ``Backend``; see there for shapes and meaning."""
+
+    work = None
+    expert_slots = None
+
+    def resident_bytes(self, type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
+        """As in the file."""
+        return tensor_bytes(type, shape)
+
+    def kv_buffer(
+        self, heads: int, positions: int, dim: int, kv_type: KVType
+    ) -> NDArray[np.generic]:
+        """Zeros, which the system hands out page by page as they are written."""
+        return kv_zeros(heads, positions, dim, kv_type)
+
+    def zeros(self, shape: tuple[int, ...]) -> Floats:
+        """Zeros."""
+        return np.zeros(shape, np.float32)
+
+    def split(self, x: Floats, size: int) -> tuple[Floats, Floats]:
+        """Copies, as kernels want no gaps."""
+        return x[..., :size].copy(), x[..., size:].copy()
+
+    def join(self, a: Floats, b: Floats) -> Floats:
+        """A copy."""
+        return np.concatenate([a, b], axis=-1)
+
+    def multiply(self, a: Floats, b: Floats) -> Floats:
+        """Element by element."""
+        return a * b
+
+    def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
+        """``x * sigmoid(logits)``: a few thousand numbers a token, not worth a kernel."""
+        return x * sigmoid(logits)
+
+    def begin(self, x: Floats) -> None:
+        """Nothing is lazy here."""
+
+    def to_numpy(self, x: Floats) -> Floats:
+        """Nothing is lazy here."""
+        return x
+
+
+def sigmoid(x: Floats) -> Floats:
+    """``1 / (1 + e^-x)``."""
+    # exp(-|x|) cannot overflow; each half of the formula is exact in its own sign.
+    decay: Floats = np.exp(-np.abs(x))
+    upper: Floats = np.reciprocal(np.float32(1) + decay)
+    return np.where(x >= 0, upper, decay * upper)
