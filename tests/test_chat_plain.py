@@ -83,40 +83,37 @@ def test_the_system_prompt_can_be_seen_and_changed(alphabet: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("/hlep", "no command is called /hlep; did you mean /help?"),
-        ("/xyzzy", "no command is called /xyzzy; /help lists them"),
-        ("/undo", "nothing has been said yet"),
-        ("/retry", "nothing has been said yet"),
-        ("/drop", "nothing has been said yet"),
-        ("/clear now", "/clear takes nothing after it, not 'now'"),
-        ("/set temp", "/set temp needs a value"),
-        ("/set tmp 1", "nothing that can be set is called 'tmp'; did you mean temp?"),
-        ("/set temp hot", "temp is 'hot', expected a number"),
-        ("/save", "/save needs the name of a file"),
-        ("/load", "/load needs the name of a file"),
-        ('/save "a', "No closing quotation"),
-        ("/load /no/such/file", "/no/such/file: No such file or directory"),
-        ("/load .", ".: Is a directory"),
-        ("/save /no/such/file", "No such file or directory"),
-        ("/model nonesuch", "no model is called 'nonesuch'"),
-        ("/profile", "/profile: expected /profile save NAME"),
-        ("/profile save", "/profile save: expected /profile save NAME"),
-        ("/profile load x", "/profile load x: expected /profile save NAME"),
-        ("/profile save a/b", "'a/b' is no name of a profile"),
-        ("/profile save x", "nothing has been answered yet"),
-    ],
+WRONG = (
+    ("/hlep", "no command is called /hlep; did you mean /help?"),
+    ("/xyzzy", "no command is called /xyzzy; /help lists them"),
+    ("/undo", "nothing has been said yet"),
+    ("/retry", "nothing has been said yet"),
+    ("/drop", "nothing has been said yet"),
+    ("/clear now", "/clear takes nothing after it, not 'now'"),
+    ("/set temp", "/set temp needs a value"),
+    ("/set tmp 1", "nothing that can be set is called 'tmp'; did you mean temp?"),
+    ("/set temp hot", "temp is 'hot', expected a number"),
+    ("/save", "/save needs the name of a file"),
+    ("/load", "/load needs the name of a file"),
+    ('/save "a', "No closing quotation"),
+    ("/load /no/such/file", "/no/such/file: No such file or directory"),
+    ("/load .", ".: Is a directory"),
+    ("/save /no/such/file", "No such file or directory"),
+    ("/model nonesuch", "no model is called 'nonesuch'"),
+    ("/profile", "/profile: expected /profile save NAME"),
+    ("/profile save", "/profile save: expected /profile save NAME"),
+    ("/profile load x", "/profile load x: expected /profile save NAME"),
+    ("/profile save a/b", "'a/b' is no name of a profile"),
+    ("/profile save x", "nothing has been answered yet"),
 )
-def test_what_is_wrong_is_one_line_and_the_chat_goes_on(
-    line: str, complaint: str, alphabet: Path
-) -> None:
-    code, out, err = chat(alphabet, f"{line}\nhello\n", "-q")
+
+
+def test_what_is_wrong_is_one_line_and_the_chat_goes_on(alphabet: Path) -> None:
+    code, out, err = chat(alphabet, "\n".join([*(line for line, _ in WRONG), "hello\n"]), "-q")
     assert (code, out) == (1, f"{ALPHABET}\n")
-    (told,) = err.splitlines()
-    assert told.startswith("error: ")
-    assert complaint in told
+    for told, (line, complaint) in zip(err.splitlines(), WRONG, strict=True):
+        assert told.startswith("error: "), line
+        assert complaint in told, line
 
 
 def test_a_file_that_is_no_conversation_is_not_overwritten(alphabet: Path, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_rounding_of_activations_explains_the_rest(model, session, golden):
 
 
 @each(MODELS)
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("chunk_tokens", [1, 7])
 def test_prefill_in_chunks_gives_the_same_logits(model, backend, golden, chunk_tokens):
     with open_engine(GOLDEN / f"{model.name}.gguf", backend) as engine:
