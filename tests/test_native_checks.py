@@ -333,3 +333,30 @@ def test_biases_of_experts_go_together():
 def test_context_arguments(threads, isa):
     with pytest.raises(ValueError, match=r"expected 1 to 1024|available are"):
         _native.Context(threads, isa)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"data": np.zeros(80, np.uint8)}, "data must have shape"),
+        ({"type": 999}, "type"),
+        ({"bits": 5}, "no layout for MLX in 5 bits"),
+        ({"codes": np.zeros(63, np.uint8)}, "codes has 63 bytes, expected 64"),
+        ({"scales": np.zeros(8, np.uint8)}, "scales has 8 bytes, expected 16"),
+        ({"biases": np.zeros(0, np.uint8)}, "biases has 0 bytes, expected 16"),
+        ({"threads": 0}, "threads must lie in"),
+    ],
+)
+def test_layouts_for_mlx(changed, said):
+    arguments = {
+        "data": random_blocks(RNG, QType.Q4_1, 4, 32),
+        "type": Q4_1,
+        "bits": 4,
+        "codes": np.zeros(64, np.uint8),
+        "scales": np.zeros(16, np.uint8),
+        "biases": np.zeros(16, np.uint8),
+        "threads": 1,
+    }
+    _native.mlx_encode(**arguments)
+    with pytest.raises((TypeError, ValueError), match=said):
+        _native.mlx_encode(**arguments | changed)

@@ -5,10 +5,12 @@ import platform
 import sys
 from collections.abc import Callable
 
-from moestream.backends.base import (
+from moestream.backends.base import Backend
+from moestream.backends.kv_rows import KVType, kv_row_bytes
+from moestream.backends.reference import ReferenceBackend
+from moestream.backends.types import (
     Activation,
     Array,
-    Backend,
     DeltaRule,
     ExpertBiases,
     Experts,
@@ -22,8 +24,6 @@ from moestream.backends.base import (
     StreamedExperts,
     Work,
 )
-from moestream.backends.kv_rows import KVType, kv_row_bytes
-from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 
 __all__ = [

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.base import (
+from moestream.backends.numpy_arrays import Floats, NumpyArrays
+from moestream.backends.reference import ReferenceBackend
+from moestream.backends.types import (
     Activation,
     Arrivals,
     DeltaRule,
@@ -24,8 +26,6 @@ from moestream.backends.base import (
     Routing,
     StreamedExperts,
 )
-from moestream.backends.numpy_arrays import Floats, NumpyArrays
-from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType, dequantize

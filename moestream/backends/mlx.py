@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import mlx_recurrent
-from moestream.backends.base import (
+from moestream.backends.kv_rows import KVType
+from moestream.backends.mlx_attention import Masks, Span, attend, write_rows
+from moestream.backends.mlx_core import Counted, allocate, as_type, mx, options
+from moestream.backends.mlx_experts import Batch, MlxExperts, empty_stack, gather
+from moestream.backends.mlx_weights import ExpertStack, Weight, laid_out_bytes
+from moestream.backends.reference import ReferenceBackend
+from moestream.backends.types import (
     Activation,
     Array,
     Arrivals,
@@ -26,12 +32,6 @@ from moestream.backends.base import (
     StreamedExperts,
     Work,
 )
-from moestream.backends.kv_rows import KVType
-from moestream.backends.mlx_attention import Masks, Span, attend, write_rows
-from moestream.backends.mlx_core import Counted, allocate, as_type, mx, options
-from moestream.backends.mlx_experts import Batch, MlxExperts, empty_stack, gather
-from moestream.backends.mlx_weights import ExpertStack, Weight, laid_out_bytes
-from moestream.backends.reference import ReferenceBackend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType as Type

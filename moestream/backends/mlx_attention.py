@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.base import Array
 from moestream.backends.mlx_core import as_type, mx
+from moestream.backends.types import Array
 
 
 @dataclass(frozen=True, slots=True)

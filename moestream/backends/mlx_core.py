@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from moestream.backends.base import Array, Work
 from moestream.backends.mlx_weights import GROUP, Layout, Weight, layout_of
+from moestream.backends.types import Array, Work
 from moestream.errors import UnsupportedModelError
 from moestream.quants import GGMLQuantizationType as Type
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.base import Array, ExpertTensors, StreamedExperts
 from moestream.backends.mlx_core import allocate, as_type, mx, options
 from moestream.backends.mlx_weights import LAYOUTS, ExpertStack, Weight
+from moestream.backends.types import Array, ExpertTensors, StreamedExperts
 from moestream.errors import UnsupportedModelError
 
 

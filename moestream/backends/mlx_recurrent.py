@@ -5,7 +5,7 @@ Token by token, as the reference has it. No kernel of our own: a long prompt is 
 
 from typing import Any
 
-from moestream.backends.base import Array, DeltaRule
+from moestream.backends.types import Array, DeltaRule
 
 
 def causal_conv(ops: Any, x: Array, kernel: Array, past: Array, *, silu: bool) -> Array:

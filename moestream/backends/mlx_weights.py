@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream import _native
-from moestream.backends.base import Array, Bytes, ExpertTensors
+from moestream.backends.types import Array, Bytes, ExpertTensors
 from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize
 

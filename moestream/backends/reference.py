@@ -8,7 +8,9 @@ Slow on purpose: every operation is the plain formula.
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.base import (
+from moestream.backends.kv_rows import read_rows, write_rows
+from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid
+from moestream.backends.types import (
     Activation,
     Arrivals,
     DeltaRule,
@@ -17,8 +19,6 @@ from moestream.backends.base import (
     Routing,
     StreamedExperts,
 )
-from moestream.backends.kv_rows import read_rows, write_rows
-from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid
 from moestream.gguf import Tensor
 from moestream.quants import dequantize
 

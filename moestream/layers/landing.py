@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import ExpertSlots, ExpertTensors
-from moestream.backends.base import MakeSlots
+from moestream.backends.types import MakeSlots
 from moestream.layers.moe import MoE
 
 Kind = tuple[object, ...]

@@ -71,7 +71,7 @@ void check_same_shape(const char* name, const Array& array, const Floats& like) 
     }
 }
 
-// As named in moestream/backends/base.py.
+// As named in moestream/backends/types.py.
 inline Activation checked_activation(const std::string& name) {
     if (name == "silu") return Activation::Silu;
     if (name == "gelu") return Activation::Gelu;

@@ -73,7 +73,7 @@ struct Routing {
 
 enum class Gating { Softmax, Sigmoid, SoftmaxOfChosen };
 
-// How experts are chosen and weighed; see Routing in backends/base.py.
+// How experts are chosen and weighed; see Routing in backends/types.py.
 struct RoutingRule {
     int experts, k;
     bool normalise;

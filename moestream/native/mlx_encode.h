@@ -1,7 +1,7 @@
 // GGUF blocks in MLX's layouts: codes in one array, scales and biases of 32 columns in two others.
 //
 // Knows the bits of both sides; nothing of slots, files or of MLX itself. What is laid out how is
-// decided in moestream/backends/mlx_layouts.py.
+// decided in moestream/backends/mlx_weights.py.
 //
 // Affine: a value is scale * code + bias. Codes of 4, 5, 6 or 8 bits follow one another without
 // gaps, the first in the lowest bits of little-endian words. MXFP4: codes are E2M1, the scale is
