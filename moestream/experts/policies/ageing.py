@@ -64,6 +64,7 @@ class Decay(_Ageing):
         self._recent: deque[tuple[int, Sequence[int]]] = deque()
         self._counts = array("q", bytes(8 * len(sizes)))  # uses in the window
         self._seeded: dict[int, float] = {}  # counts from before token 0, until the window ends
+        self._now = (-1, 0.0)  # a token and its unit, which all its layers have
 
     def _seed_tokens(self) -> float:
         return min(super()._seed_tokens(), self._window or math.inf)
@@ -74,7 +75,9 @@ class Decay(_Ageing):
             self._seeded[key] = count
 
     def _use(self, keys: Sequence[int], token: int) -> None:
-        unit, scores = self._unit(token), self._scores
+        if token != self._now[0]:
+            self._now = token, self._unit(token)
+        unit, scores = self._now[1], self._scores
         for key in keys:
             scores[key] += unit
         if self._window is not None:

@@ -1,0 +1,61 @@
+"""Runs commands fast: what they all import is imported once, and each runs in a fork of that.
+
+Started with the number of a socket, over which ``command_line`` sends arguments, environment and
+folder as a line of JSON, with the files that are to be standard input, output and error; it is
+sent the exit status.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import socket
+import sys
+
+# Nothing that reads the environment as it is imported (huggingface_hub), or starts a thread.
+MODULES = (
+    *("numpy", "click", "rich.console", "rich.progress", "jinja2.sandbox", "tokenizers", "gguf"),
+    *("moestream.cli", "moestream.chat", "moestream.engine", "moestream.tokenizer"),
+    *("moestream.backends.cpu", "moestream.cli.opening", "moestream.terminal"),
+)
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, object], list[int]] | None:
+    """The next request and its files; None once nobody asks any more."""
+    data, files, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+    while data and not data.endswith(b"\n"):
+        data += connection.recv(1 << 16)
+    return (json.loads(data), files) if data else None
+
+
+def become(request: dict[str, object], files: list[int]) -> None:
+    """Make of this process the one that was asked for."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["moestream", *request["arguments"]]
+
+
+def serve(connection: socket.socket) -> bool:
+    """Fork for every request and wait for the end; True in a fork."""
+    while (asked := receive(connection)) is not None:
+        process = os.fork()
+        if process == 0:
+            connection.close()
+            become(*asked)
+            return True
+        for file in asked[1]:
+            os.close(file)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        connection.sendall(b"%d\n" % status)
+    return False
+
+
+if __name__ == "__main__":
+    for name in MODULES:
+        importlib.import_module(name)
+    if serve(socket.socket(fileno=int(sys.argv[1]))):
+        runpy.run_module("moestream", run_name="__main__", alter_sys=True)
