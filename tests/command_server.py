@@ -14,9 +14,10 @@ import sys
 
 # Nothing that reads the environment as it is imported (huggingface_hub), or starts a thread.
 MODULES = (
-    *("numpy", "click", "rich.console", "rich.progress", "jinja2.sandbox", "tokenizers", "gguf"),
-    *("moestream.cli", "moestream.chat", "moestream.engine", "moestream.tokenizer"),
-    *("moestream.backends.cpu", "moestream.cli.opening", "moestream.terminal"),
+    *("numpy", "click", "click.shell_completion", "jinja2.sandbox", "tokenizers", "gguf"),
+    *("rich.console", "rich.progress", "rich.markdown", "prompt_toolkit"),
+    *(f"moestream.cli.{name}" for name in ("generate", "chat_program", "profile", "simulate")),
+    *("moestream.backends.cpu", "moestream.catalog", "moestream.chat", "moestream.terminal"),
 )
 
 

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -23,6 +24,7 @@ from moestream.hub.reference import ModelFiles
 
 Progress = Callable[[str, int, int], None]
 CONNECTIONS = 4
+_LISTEN_S = 0.2
 _SPARE_BYTES = 64 << 20
 """Left free on the disk when a download is done."""
 
@@ -127,11 +129,19 @@ def _fetch_all(
         # Daemons: one that waits for a dead connection must not keep the program from ending.
         threading.Thread(target=work, args=(results[-1],), daemon=True).start()
     try:
-        errors = [error for result in results if (error := result.exception()) is not None]
+        errors = [error for result in results if (error := _outcome(result)) is not None]
     finally:
         stop.set()
     for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
         raise error
+
+
+def _outcome(result: Future[None]) -> BaseException | None:
+    """Wait for a thread's end: its error, if any."""
+    while True:
+        # A Ctrl-C just before a wait begins does not end it, and would be heard at its end alone.
+        with suppress(TimeoutError):
+            return result.exception(timeout=_LISTEN_S)
 
 
 def _fetch(
