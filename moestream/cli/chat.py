@@ -128,16 +128,15 @@ def _check(system_prompt: str | None, chat_template: str | None) -> None:
 
 def _screen(program: "Program", *, plain: bool, quiet: bool) -> "Screen":
     from moestream.terminal.plain import PlainScreen
+    from moestream.terminal.screen import can_draw
 
-    if plain:
+    if plain or not can_draw():
         return PlainScreen(quiet=quiet)
-    from moestream.terminal.rich_screen import RichScreen, can_draw
-
-    if not can_draw():
-        return PlainScreen(quiet=quiet)
+    # Not before: a line editor and a Markdown parser take a fifth of a second to import.
     import platformdirs
 
     from moestream.cli.chat_commands import complete
+    from moestream.terminal.rich_screen import RichScreen
 
     history = platformdirs.user_state_path("moestream") / "chat_history"
     screen = RichScreen(lambda before: complete(program, before), history)

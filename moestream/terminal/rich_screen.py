@@ -21,13 +21,6 @@ _SMALLEST = (20, 5)
 """What a terminal is taken for that does not know how large it is."""
 
 
-def can_draw() -> bool:
-    """Whether standard input and output are a terminal that moves its cursor."""
-    streams = (sys.stdin, sys.stdout)
-    terminals = all(stream is not None and stream.isatty() for stream in streams)
-    return terminals and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
-
-
 class RichScreen:
     """The whole of a terminal's means."""
 

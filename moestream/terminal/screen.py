@@ -1,5 +1,7 @@
 """What a chat needs of its user's side, be it a terminal or plain lines."""
 
+import os
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -39,3 +41,10 @@ class Screen(Protocol):
 
     def answering(self, reasoning: str) -> AbstractContextManager[View]:
         """Show an answer; ``reasoning`` is ``show``, ``dim`` or ``hide``."""
+
+
+def can_draw() -> bool:
+    """Whether standard input and output are a terminal that moves its cursor."""
+    streams = (sys.stdin, sys.stdout)
+    terminals = all(stream is not None and stream.isatty() for stream in streams)
+    return terminals and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
