@@ -39,6 +39,7 @@ from moestream.quants import dequantize
 
 _CACHE_BYTES = 64 << 20
 """Freed buffers that MLX may keep for use again: enough for a chunk's activations."""
+_async_eval: Any = mx.async_eval  # which has no types where there is MLX
 _KV_TYPES = {"f16": mx.float16, "f32": mx.float32}
 
 
@@ -272,7 +273,7 @@ class MlxBackend:
 
     def begin(self, x: Array) -> None:
         """Hand the work to the device, and go on."""
-        mx.async_eval(x)  # type: ignore[no-untyped-call]
+        _async_eval(x)
         self._begun.append(x)
 
     def to_numpy(self, x: Array) -> NDArray[np.float32]:
