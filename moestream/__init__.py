@@ -6,21 +6,21 @@ The public API; everything else may change.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moestream.engine import Engine
+    from moestream.engine.engine import Engine
+    from moestream.engine.options import SamplingParams
+    from moestream.engine.session import Session, Stats
     from moestream.errors import MoestreamError
-    from moestream.sampling import SamplingParams
-    from moestream.session import Session, Stats
     from moestream.tokenizer import Tokenizer
 
 __all__ = ["Engine", "MoestreamError", "SamplingParams", "Session", "Stats", "Tokenizer"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Engine": "moestream.engine",
+    "Engine": "moestream.engine.engine",
     "MoestreamError": "moestream.errors",
-    "SamplingParams": "moestream.sampling",
-    "Session": "moestream.session",
-    "Stats": "moestream.session",
+    "SamplingParams": "moestream.engine.options",
+    "Session": "moestream.engine.session",
+    "Stats": "moestream.engine.session",
     "Tokenizer": "moestream.tokenizer",
 }
 

@@ -16,8 +16,16 @@ import sys
 MODULES = (
     *("numpy", "click", "click.shell_completion", "jinja2.sandbox", "tokenizers", "gguf"),
     *("rich.console", "rich.progress", "rich.markdown", "prompt_toolkit"),
-    *(f"moestream.cli.{name}" for name in ("generate", "chat_program", "profile", "simulate")),
-    *("moestream.backends.cpu", "moestream.catalog", "moestream.chat", "moestream.terminal"),
+    *(
+        f"moestream.cli.commands.{name}"
+        for name in ("generate", "chat.program", "profile", "simulate")
+    ),
+    *(
+        "moestream.backends.cpu",
+        "moestream.catalog",
+        "moestream.chat.dialogue",
+        "moestream.terminal",
+    ),
 )
 
 

@@ -16,9 +16,9 @@ pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream import bench
 from moestream.bench import Sample, Test, Tokens
-from moestream.cli.bench_report import Row, _percentile
-from moestream.engine import Engine
-from moestream.experts.page_cache import drop_pages
+from moestream.cli.reports.bench import Row, _percentile
+from moestream.engine.engine import Engine
+from moestream.streaming.page_cache import drop_pages
 
 QUICK = ("-p", "16", "-n", "8", "-r", "3", "--no-warmup")
 STREAMED = ("--budget", "1M", "--io", "pread")

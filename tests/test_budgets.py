@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from moestream.experts.budgets import balance_layers
-from moestream.experts.policies import LRU, Adaptive, Decay, Layered
+from moestream.policies import LRU, Adaptive, Decay, Layered
+from moestream.policies.shares import balance_layers
 
 EXPERTS = 5
 

@@ -8,8 +8,8 @@ import pytest
 from gguf.constants import TokenType
 from vocabulary_files import write_bytes_vocabulary
 
-from moestream.chat import ChatTemplate
 from moestream.chat.named import TEMPLATES
+from moestream.chat.template import ChatTemplate
 from moestream.errors import TemplateError
 from moestream.gguf import GGUFFile
 from moestream.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from moestream.chat.settings import Settings
-from moestream.cli.chat_commands import COMMANDS, ChatUsageError, complete, run_command
+from moestream.cli.commands.chat.slash import COMMANDS, ChatUsageError, complete, run_command
 
 
 def program() -> Any:
@@ -44,7 +44,7 @@ def texts(before: str) -> list[str] | None:
 def test_what_is_completed(
     before: str, expected: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moestream.profile_names.profile_names", lambda: ["italian"])
+    monkeypatch.setattr("moestream.profiles.names.profile_names", lambda: ["italian"])
     assert texts(before) == expected
 
 

@@ -11,8 +11,8 @@ import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import Argument, run, start, wait_for_output
 
-from moestream.experts.profiles import read_profile
-from moestream.experts.trace import read_trace
+from moestream.profiles import read_profile
+from moestream.traces.format import read_trace
 
 BACKEND = "cpu" if find_spec("moestream._native") else "reference"
 USE_BACKEND = ["--backend", BACKEND]
@@ -92,7 +92,7 @@ WRONG = (
     ("/clear now", "/clear takes nothing after it, not 'now'"),
     ("/set temp", "/set temp needs a value"),
     ("/set tmp 1", "nothing that can be set is called 'tmp'; did you mean temp?"),
-    ("/set temp hot", "temp is 'hot', expected a number"),
+    ("/set temp hot", "temp is 'hot', expected a number of 0 or more"),
     ("/save", "/save needs the name of a file"),
     ("/load", "/load needs the name of a file"),
     ('/save "a', "No closing quotation"),
@@ -212,7 +212,7 @@ def test_a_model_without_a_template_says_what_to_pass(tmp_path: Path) -> None:
     [
         (["-sys", b"caf\xe9"], "the system prompt is not UTF-8 text"),
         (["--stop", ""], "--stop is empty"),
-        (["--reasoning", "loud"], "'loud' is not one of"),
+        (["--reasoning", "loud"], "'loud', expected one of"),
         (["-q", "-v"], "--quiet and --verbose exclude each other"),
     ],
 )

@@ -7,11 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
-from typing import get_args
 
 import click
 import pytest
@@ -19,11 +17,13 @@ from alphabet_model import write_alphabet_model
 from command_line import COMMAND, run
 
 import moestream
-from moestream import Engine, SamplingParams, backends
-from moestream.backends import KVType
-from moestream.cli import cli, options
-from moestream.cli.generate import generate
-from moestream.cli.options import CACHE_TYPES
+from moestream import Engine, backends, names
+from moestream.chat.settings import Settings
+from moestream.cli import cli
+from moestream.cli.commands.chat import chat
+from moestream.cli.commands.generate import generate
+from moestream.engine.options import EngineOptions, SamplingParams
+from moestream.options import declared
 
 HEAVY = {
     "numpy",
@@ -64,10 +64,10 @@ def test_help_shows_commands_sections_and_examples() -> None:
     assert 'moestream generate demo -p "What is the capital of Italy?"' in group
     headings = re.findall(r"^(\w+):$", command, re.MULTILINE)
     assert headings == [
-        *("Prompt", "Output", "Sampling", "Engine", "Streaming", "Other", "Examples"),
+        *("Prompt", "Output", "Memory", "Engine", "Sampling", "Other", "Examples"),
     ]
     chat_headings = re.findall(r"^(\w+):$", run("chat", "--help").stdout, re.MULTILINE)
-    assert chat_headings == ["Chat", *headings[1:]]
+    assert chat_headings == ["Prompt", "Chat", *headings[1:]]
     assert all(len(line) <= 100 for line in command.splitlines())
 
 
@@ -87,18 +87,29 @@ def test_every_command_can_be_quiet_and_logged() -> None:
         assert len(flags) == len(set(flags)), command.name
 
 
-def test_sampling_defaults_are_those_of_the_library() -> None:
-    defaults = {param.name: param.default for param in generate.params}
-    expected = asdict(SamplingParams()) | {"seed": -1}
-    assert {name: defaults[name] for name in expected} == expected
+def test_help_is_short_and_lists_the_rest_when_asked() -> None:
+    for command in ("generate", "chat"):
+        lines = run(command, "--help", env={"COLUMNS": "80"}).stdout.splitlines()
+        assert sum(line.startswith("  -") for line in lines) <= 30
+        assert len(lines) <= (80 if command == "generate" else 84)
+    for flag in ("--repeat-last-n", "--cache-type-k", "--log-file"):
+        assert not any(flag in line for line in lines)
+        assert flag in run("generate", "--help-all").stdout
 
 
-def test_cache_types_are_those_of_the_library() -> None:
-    assert get_args(KVType) == CACHE_TYPES
-    defaults = {param.name: param.default for param in generate.params}
+def test_every_declared_option_is_one_of_generate_or_chat() -> None:
+    for of, command in ((SamplingParams, generate), (EngineOptions, generate), (Settings, chat)):
+        params = {param.name: param for param in command.params}
+        for name, each in declared(of).items():
+            if each.option.kind is not bool:  # a switch is off, unless it is given
+                assert params[name].default == each.default
+            assert set(each.flags) == set(params[name].opts)
+
+
+def test_the_engine_opens_with_the_declared_defaults() -> None:
     opening = signature(Engine.open).parameters
-    for name in ("cache_type_k", "cache_type_v"):
-        assert defaults[name] == opening[name].default
+    for name, each in declared(EngineOptions).items():
+        assert opening[name].default == each.default
 
 
 def test_version() -> None:
@@ -220,7 +231,7 @@ def test_completion_knows_other_shells_not() -> None:
 
 
 def test_backends_are_those_of_the_library() -> None:
-    assert set(options.BACKENDS) == {"auto", *backends.BACKENDS}
+    assert set(names.BACKENDS) == {"auto", *backends.BACKENDS}
 
 
 def test_a_log_file_has_what_was_told_and_how_it_ended(tmp_path: Path, alphabet: Path) -> None:

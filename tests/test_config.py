@@ -8,8 +8,8 @@ import pytest
 from command_line import run
 
 from moestream.cli import cli
+from moestream.cli.commands.generate import generate
 from moestream.cli.config import load_defaults
-from moestream.cli.generate import generate
 from moestream.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def seed_of(*options: str) -> object:
 @pytest.mark.parametrize(
     ("config", "env", "options", "seed"),
     [
-        ("", {}, [], -1),
+        ("", {}, [], None),
         ("seed = 1", {}, [], 1),
         ("[generate]\nseed = 2", {}, [], 2),
         ("seed = 1\n[generate]\nseed = 2", {}, [], 2),
@@ -58,7 +58,7 @@ def test_the_nearest_wins(
     ("config", "complaint"),
     [
         ("seed = [", "config.toml is not TOML"),
-        ("sead = 1", "config.toml: no command has an option 'sead'; did you mean seed?"),
+        ("sead = 1", "config.toml: no command has an option 'sead'; did you mean seed or stream?"),
         ("[generat]\nseed = 1", "no command is called 'generat'; did you mean generate?"),
         ("[generate]\ntensors = true", "generate has no option 'tensors'"),
         ("[models.pul]\nquiet = true", "models: no command is called 'pul'; did you mean pull?"),

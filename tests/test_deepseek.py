@@ -10,12 +10,12 @@ from golden_files import weights, write_gguf
 from moestream import Engine
 from moestream.backends import BACKENDS
 from moestream.errors import ModelFormatError, MoestreamError, UnsupportedModelError
-from moestream.experts.memory import MemoryPlan
-from moestream.experts.streaming import StreamingOptions
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import state_bytes
 from moestream.layers.moe import MoE, RoutingEvent
 from moestream.models import read_config
+from moestream.streaming.memory import MemoryPlan
+from moestream.streaming.options import StreamingOptions
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 NAMES = [model.name for model in DEEPSEEK_LIKE]

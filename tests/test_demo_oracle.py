@@ -14,7 +14,7 @@ from logit_stats import next_log_probs, perplexity
 from oracle_file import Oracle
 
 from moestream.demo import demo_path
-from moestream.engine import Engine
+from moestream.engine.engine import Engine
 
 ORACLE = Path(__file__).parent / "data" / "oracle" / "demo.npz"
 

@@ -10,10 +10,10 @@ from alphabet_model import ALPHABET, END
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.dialogue import Dialogue, common_prefix
 from moestream.chat.settings import Settings
-from moestream.engine import Engine
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
+from moestream.engine.session import Session
 from moestream.errors import ContextLengthError, StorageError, TemplateError
-from moestream.sampling import SamplingParams
-from moestream.session import Session
 
 ANSWER = len(ALPHABET.encode())
 STRIPS = (  # reasoning of all but the last answer, as most templates do

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from command_line import run
 
-from moestream import disk
 from moestream.backends import default_backend
-from moestream.cli.doctor import _advice, _machine_fields
-from moestream.cli.version import library_version
+from moestream.cli.commands.doctor import _advice, _machine_fields
+from moestream.cli.commands.version import library_version
 from moestream.errors import StorageError
-from moestream.experts.memory import Memory
-from moestream.machine import Disk, Machine, _cpu_flags
+from moestream.machine import disk
+from moestream.machine.facts import Disk, Machine, _cpu_flags
+from moestream.streaming.memory import Memory
 
 GIB = 1 << 30
 

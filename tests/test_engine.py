@@ -9,8 +9,9 @@ from golden_files import is_f32
 from golden_models import MODELS
 from numpy.typing import NDArray
 
-from moestream import Engine, SamplingParams
+from moestream import Engine
 from moestream.backends import Array
+from moestream.engine.options import SamplingParams
 from moestream.errors import ContextLengthError, ModelNotFoundError, UnsupportedModelError
 from moestream.layers.moe import MoE, RoutingEvent
 

@@ -7,12 +7,12 @@ import pytest
 from gguf import GGUFWriter
 from golden_models import MODELS
 
-from moestream.experts.profiles import Fingerprint
-from moestream.experts.store import ExpertStore
+from moestream.engine.expert_streaming import plan_model
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFFile
-from moestream.layers.streaming import plan_model
-from moestream.summary import summarize
+from moestream.models.summary import summarize
+from moestream.profiles import Fingerprint
+from moestream.streaming.store import ExpertStore
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 N, E, F = 4, 32, 16

@@ -1,6 +1,6 @@
 import pytest
 
-from moestream.fit import PROGRAM_BYTES, USABLE_SHARE, Fit, Verdict, judge
+from moestream.forecast.verdict import PROGRAM_BYTES, USABLE_SHARE, Fit, Verdict, judge
 
 GB = 1_000_000_000
 

@@ -11,11 +11,6 @@ pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.backends.cpu import CpuBackend
 from moestream.errors import StorageError
-from moestream.experts.memory import MemoryPlan
-from moestream.experts.profiles import count_trace
-from moestream.experts.simulate import PolicySpec, Simulator
-from moestream.experts.trace import read_trace
-from moestream.forecast import calibration, machine
 from moestream.forecast.demand import Demand, read_demand
 from moestream.forecast.hits import (
     SHARES,
@@ -27,10 +22,15 @@ from moestream.forecast.hits import (
     default_curves,
     default_hits,
 )
-from moestream.forecast.machine import Disk, Machine, load_machine, save_machine
 from moestream.forecast.outlook import Outlook, look_ahead
 from moestream.forecast.speed import OVERLAP, Times, compute_s, forecast, read_s
 from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
+from moestream.machine import calibration, speed
+from moestream.machine.speed import Disk, Machine, load_machine, save_machine
+from moestream.streaming.memory import MemoryPlan
+from moestream.traces.counting import count_trace
+from moestream.traces.format import read_trace
+from moestream.traces.simulator import PolicySpec, Simulator
 
 DATA = Path(__file__).parent / "data"
 QWEN = DATA / "traces" / "qwen3-30b-a3b.route.csv.gz"
@@ -171,24 +171,24 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def test_a_machine_is_measured_once(counted: list[str], alphabet: Path) -> None:
     with GGUFFile.open(alphabet) as file:
-        first, disk = machine.known_machine(file, ["F32"])
+        first, disk = speed.known_machine(file, ["F32"])
         assert sorted(counted) == ["disk_costs", "kernels", "layer", "memory_speed"]
         assert disk == Disk(0.3, 4.0)
         assert (first.layer_s, first.streamed_layer_s) == (0.1, 0.2)
         counted.clear()
-        assert machine.known_machine(file, ["F32"]) == (first, disk)
+        assert speed.known_machine(file, ["F32"]) == (first, disk)
         assert counted == []
-        more, _ = machine.known_machine(file, ["F32", "Q8_0"])
+        more, _ = speed.known_machine(file, ["F32", "Q8_0"])
         assert counted == ["kernels"]
         assert set(more.kernel_bytes_per_s) == {"F32", "Q8_0"}
         counted.clear()
-        machine.known_machine(file, ["F32"], anew=True)
+        speed.known_machine(file, ["F32"], anew=True)
         assert len(counted) == 4
 
 
 def test_a_model_without_experts_needs_no_disk(counted: list[str]) -> None:
     with GGUFFile.open(DATA / "golden" / "llama.gguf") as file:
-        assert machine.known_machine(file, ["F32"])[1] is None
+        assert speed.known_machine(file, ["F32"])[1] is None
     assert "disk_costs" not in counted
 
 
@@ -204,10 +204,10 @@ def test_a_model_that_is_not_here_takes_the_disk_of_the_folder_of_models(
         return 0.5, 6.0
 
     monkeypatch.setattr(calibration, "disk_costs_of_folder", measure)
-    assert machine.known_machine(header, ["F32"])[1] == Disk(0.5, 6.0)
+    assert speed.known_machine(header, ["F32"])[1] == Disk(0.5, 6.0)
     assert sizes == [3 * FFN * EMBEDDING * 4]
     assert "disk_costs" not in counted
-    assert machine.known_machine(header, ["F32"])[1] == Disk(0.5, 6.0)
+    assert speed.known_machine(header, ["F32"])[1] == Disk(0.5, 6.0)
     assert len(sizes) == 1
 
 

@@ -9,18 +9,18 @@ from command_line import run
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
-from moestream.engine import Engine
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
 from moestream.errors import TraceError
-from moestream.experts.foresight import Foresight
-from moestream.experts.memory import MemoryPlan
-from moestream.experts.simulate import PolicySpec, Simulator
-from moestream.experts.streaming import StreamingOptions
-from moestream.experts.trace import DECODE, PREFILL, TraceHeader, read_trace
-from moestream.experts.trace_writer import TraceWriter
-from moestream.guess_recording import GuessRecorder
 from moestream.layers.moe import RoutingEvent
-from moestream.recording import TraceRecorder
-from moestream.sampling import SamplingParams
+from moestream.streaming.memory import MemoryPlan
+from moestream.streaming.options import StreamingOptions
+from moestream.traces.format import DECODE, PREFILL, TraceHeader, read_trace
+from moestream.traces.guess_recorder import GuessRecorder
+from moestream.traces.guesses import Foresight
+from moestream.traces.recording import TraceRecorder
+from moestream.traces.simulator import PolicySpec, Simulator
+from moestream.traces.writer import TraceWriter
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 HEADER = TraceHeader(2, 4, 1, {0: 10, 1: 10})
@@ -115,6 +115,6 @@ def test_commands_write_and_read_guesses(alphabet: Path, files: tuple[Path, Path
     assert done.returncode == 2
     assert "pass them with --guesses" in done.stderr
     path = files[0].parent / "alphabet.csv"
-    done = run("generate", alphabet, "-p", "hello", "-n", "3", "--trace-guesses", path)
+    done = run("generate", alphabet, "-p", "hello", "-n", "3", "--stream", f"trace-guesses={path}")
     assert done.returncode == 0
     assert path.read_text(encoding="utf-8").startswith("# route_trace v1")

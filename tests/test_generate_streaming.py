@@ -4,7 +4,6 @@ import gzip
 import json
 import re
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,22 @@ from command_line import Argument, run, start, wait_for_output
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
-from moestream.cli import streaming as options
-from moestream.cli.generate import generate
-from moestream.cli.residency import warnings
-from moestream.engine import Engine
+from moestream import names
+from moestream.cli.reports.streaming import warnings
+from moestream.engine.engine import Engine
 from moestream.errors import TraceError
-from moestream.experts.policies import POLICIES
-from moestream.experts.reads import READ_METHODS
-from moestream.experts.streaming import StreamingOptions
-from moestream.experts.trace import DECODE, PREFILL, Trace, read_trace
-from moestream.recording import TraceRecorder
+from moestream.names import READ_METHODS
+from moestream.policies import POLICIES
+from moestream.streaming.options import (
+    STRATEGIES,
+    StreamingOptions,
+    by_strategy,
+    knobs,
+    read_knob,
+)
+from moestream.traces.format import DECODE, PREFILL, Trace, read_trace
+from moestream.traces.recording import TraceRecorder
+from moestream.traces.simulator import NAMES
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 EXPERT_BYTES = 4 * 3 * 32 * 264  # of the alphabet's one layer, with four of them
@@ -43,32 +48,48 @@ def unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_defaults_and_names_in_help_are_those_of_the_library() -> None:
-    assert set(options.POLICIES) == set(POLICIES)
-    shown = {param.name: getattr(param, "show_default", None) for param in generate.params}
-    defaults = asdict(StreamingOptions())
-    assert defaults.pop("prefetch") is True
-    assert shown["prefetch"] == "prefetch"
-    expected = {
-        name: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-        for name, value in defaults.items()
-    }
-    assert {name: shown[name] for name in expected} == expected
+def test_names_are_those_of_the_library() -> None:
+    assert set(names.POLICIES) == set(POLICIES)
+    assert set(NAMES) == set(names.POLICIES) | set(names.BOUNDS)
+    assert set(STRATEGIES) == {"decay", "lru", "lfu", "fate", "moepic"}
+
+
+def test_help_lists_the_keys_of_stream_with_their_defaults() -> None:
+    told = unwrapped(run("generate", "--help-streaming").stdout)
+    for key, each in knobs().items():
+        assert f"{key}=" in told
+        assert not each.told or f"[default: {each.told}]" in told
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_is_all_of_its_choices(name: str, alphabet: Path) -> None:
+    value = ask(alphabet, "--budget", "1M", "--strategy", name)
+    assert value["text"] == ALPHABET
+    choices, asked = value["residency"]["choices"], by_strategy(name)
+    for field in ("policy", "layer_budget", "prefetch_mass", "prefetch_layers"):
+        assert choices[field] == getattr(asked, field)
+    assert choices["asked_split"] == asked.split
+
+
+def test_a_key_changes_a_part_of_a_strategy(alphabet: Path) -> None:
+    changed = ("--strategy", "fate", "--stream", "layer-budget=uniform")
+    choices = ask(alphabet, "--budget", "1M", *changed)["residency"]["choices"]
+    assert (choices["policy"], choices["layer_budget"]) == ("arc", "uniform")
 
 
 WAYS: list[list[str]] = [
     [],
     *(["--io", io] for io in READ_METHODS),
-    *(["--policy", policy] for policy in POLICIES),
+    *(["--stream", f"policy={policy}"] for policy in POLICIES),
     ["--no-prefetch"],
-    ["--pin", "mlock", "--prefetch-layers", "2"],
-    ["--pin", "none"],
-    ["--policy", "blend", "--half-life", "8"],
-    ["--window", "16", "--pin", "copy"],
-    ["--prefetch-mass", "0.9"],
-    ["--split", "auto"],
-    ["--split", "0.5", "--io", "direct"],
-    *(["--layer-budget", kind] for kind in ("uniform", "shallow", "adaptive")),
+    ["--stream", "pin=mlock", "--stream", "prefetch-layers=2"],
+    ["--stream", "pin=none"],
+    ["--stream", "policy=blend", "--stream", "half-life=8"],
+    ["--stream", "window=16", "--stream", "pin=copy"],
+    ["--stream", "prefetch-mass=0.9"],
+    ["--stream", "split=auto"],
+    ["--stream", "split=0.5", "--io", "direct"],
+    *(["--stream", f"layer-budget={kind}"] for kind in ("uniform", "shallow", "adaptive")),
 ]
 
 
@@ -79,14 +100,11 @@ def test_every_way_to_stream_gives_the_same_text(way: list[str], alphabet: Path)
     assert value["budget_bytes"] == 1 << 20
     choices = value["residency"]["choices"]
     for flag, chosen in zip(way[::2], way[1::2], strict=False):
-        if flag in ("--io", "--policy"):
-            assert choices[flag[2:]] == chosen
-        if flag == "--prefetch-mass":
-            assert choices["prefetch_mass"] == float(chosen)
-        if flag == "--layer-budget":
-            assert choices["layer_budget"] == chosen
-        if flag == "--prefetch-layers":
-            assert choices["prefetch_layers"] == int(chosen)
+        if flag == "--io":
+            assert choices["io"] == chosen
+        if flag == "--stream":
+            name, asked = read_knob(chosen)
+            assert choices.get(name, asked) == asked or name in ("pin", "split")
     if "--no-prefetch" in way:
         assert choices["prefetch_layers"] == 0
 
@@ -109,7 +127,7 @@ def test_json_tells_of_residency(alphabet: Path) -> None:
         "prefetch_mass": None,
         "profile": None,
         "asked_split": 1.0,
-        "split": {"0": 1.0},
+        "split": {},
     }
 
 
@@ -144,7 +162,9 @@ def test_without_verbose_the_choice_and_the_warning_are_told(alphabet: Path) -> 
     [("0.5", "policy decay, split 0.5, prefetch"), ("auto", "split 1 (auto), prefetch")],
 )
 def test_what_is_kept_of_an_expert_is_told(split: str, told: str, alphabet: Path) -> None:
-    done = run("generate", alphabet, *ASK, "--budget", "1M", "--io", "pread", "--split", split)
+    done = run(
+        "generate", alphabet, *ASK, "--budget", "1M", "--io", "pread", "--stream", f"split={split}"
+    )
     assert done.stdout == f"{ALPHABET}\n"
     assert told in unwrapped(done.stderr)
 
@@ -152,9 +172,9 @@ def test_what_is_kept_of_an_expert_is_told(split: str, told: str, alphabet: Path
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--policy", "none"], "experts mapped"),
+        (["--strategy", "none"], "experts mapped"),
         (["--budget", "none"], "experts mapped"),
-        (["--policy", "none", "--budget", "none"], "experts mapped"),
+        (["--strategy", "none", "--budget", "none"], "experts mapped"),
         (["--budget", "100%"], "experts mapped: all fit in "),
         (["--budget", "100%", "--io", "direct"], "experts streamed within "),
     ],
@@ -169,7 +189,7 @@ def test_what_fits_is_mapped_unless_streaming_is_asked_for(
 
 
 def test_a_limit_on_locking_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moestream.experts.streaming.can_lock", lambda *_: False)
+    monkeypatch.setattr("moestream.streaming.build.can_lock", lambda *_: False)
     asked = StreamingOptions(pin="mlock")
     path = GOLDEN / "qwen3moe.gguf"
     with Engine.open(path, backend="reference", budget="100%", streaming=asked) as engine:
@@ -215,28 +235,33 @@ def test_a_model_without_experts_has_nothing_to_trace(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        ("--pin copy --io madvise", "so --pin copy does nothing"),
-        ("--pin mlock --io pread", "--pin mlock goes with --io madvise"),
-        ("--pin none --io direct", "--pin none goes with --io madvise"),
-        ("--pin none --policy lru", "--pin none keeps no expert, so --policy cannot be given"),
-        ("--pin mlock --split 0.5", "--pin mlock leaves experts in the mapped file, so --split"),
-        ("--io madvise --split auto", "--io madvise leaves experts in the mapped file, so --spl"),
-        ("--split 0", "'0' is neither auto nor a share from 0.01 to 1"),
-        ("--pin none --half-life 8", "--pin none keeps no expert, so --half-life cannot"),
-        ("--policy none --budget 1G", "--policy none maps the file and streams nothing, so --budg"),
-        ("--policy none --io pread --window 3", "so --io and --window cannot be given with it"),
+        ("--stream pin=copy --io madvise", "so --stream pin=copy does nothing"),
+        ("--stream pin=mlock --io pread", "--stream pin=mlock goes with --io madvise"),
+        ("--stream pin=none --io direct", "--stream pin=none goes with --io madvise"),
+        ("--stream pin=none --strategy lru", "pin=none keeps no expert, so --strategy cannot be"),
+        ("--stream pin=mlock --stream split=0.5", "pin=mlock leaves experts in the mapped file"),
+        ("--io madvise --stream split=auto", "--io madvise leaves experts in the mapped file"),
+        ("--io madvise --strategy moepic", "--io madvise leaves experts in the mapped file"),
+        ("--stream split=0", "split is 0.0, expected auto, or a number of 0.01 to 1"),
+        ("--stream pin=none --stream half-life=8", "keeps no expert, so --stream half-life cannot"),
+        ("--strategy none --budget 1G", "--strategy none maps the file and streams nothing, so --"),
+        ("--strategy none --io pread --stream window=3", "so --io and --stream window cannot be"),
         ("--budget none --no-prefetch", "--budget none maps the file and streams nothing, so --no"),
-        ("--budget none --policy lru", "so --policy cannot be given with it"),
-        ("--no-prefetch --prefetch-layers 2", "--no-prefetch reads nothing ahead"),
-        ("--policy lru --half-life 8", "--policy lru has no use for it, so --half-life cannot"),
-        ("--policy blend --window 8", "--policy blend has no use for it, so --window cannot"),
+        ("--budget none --strategy lru", "so --strategy cannot be given with it"),
+        ("--no-prefetch --stream prefetch-layers=2", "--no-prefetch reads nothing ahead"),
+        ("--strategy lru --stream half-life=8", "policy lru has no use for it, so --stream half-l"),
+        ("--stream policy=blend --stream window=8", "policy blend has no use for it, so --stream "),
+        ("--stream hlaf-life=8", "there is no 'hlaf-life' to set; did you mean half-life?"),
+        ("--stream window", "'window' has no value; expected window=VALUE"),
+        ("--stream colour=8", "there is no 'colour' to set; there are policy, half-life"),
         ("--budget many", "'many' is no budget; expected 640M, 1.5G or 25%, auto or none"),
         ("--budget 0", "a budget of 0 holds nothing"),
-        ("--half-life nan", "nan is not a finite number"),
-        ("--half-life 0", "0.0 is not in the range"),
-        ("--window 0", "0 is not in the range x>=1"),
-        ("--prefetch-layers 0", "0 is not in the range 1<=x<=16"),
-        ("--policy best", "'best' is not one of"),
+        ("--stream half-life=nan", "half-life is nan, expected a number of 0.01 to 1000000000"),
+        ("--stream half-life=0", "half-life is 0.0, expected a number of 0.01 to 1000000000"),
+        ("--stream window=0", "window is 0, expected none, or a whole number of 1 or more"),
+        ("--stream prefetch-layers=0", "prefetch-layers is 0, expected a whole number of 1 to 16"),
+        ("--stream policy=best", "policy is 'best', expected one of decay, blend"),
+        ("--strategy best", "'best' is not one of"),
         ("-q -v", "--quiet and --verbose exclude each other"),
     ],
 )
@@ -314,7 +339,17 @@ def test_a_trace_that_cannot_be_written_is_one_clear_line(
 
 def test_the_cache_is_traced_beside_the_routing(alphabet: Path, tmp_path: Path) -> None:
     routing, cache = tmp_path / "run.route.csv", tmp_path / "cache.csv.gz"
-    ask(alphabet, "--budget", "1M", "--io", "pread", "--trace", routing, "--trace-cache", cache)
+    ask(
+        alphabet,
+        "--budget",
+        "1M",
+        "--io",
+        "pread",
+        "--trace",
+        routing,
+        "--stream",
+        f"trace-cache={cache}",
+    )
     rows = read_trace(routing).rows
     lines = gzip.decompress(cache.read_bytes()).decode().splitlines()
     assert lines[1] == "turn,phase,step,layer,resident"
@@ -329,7 +364,7 @@ def test_the_cache_is_traced_beside_the_routing(alphabet: Path, tmp_path: Path) 
 def test_there_is_no_cache_to_trace_where_nothing_is_streamed(
     alphabet: Path, tmp_path: Path
 ) -> None:
-    done = run("generate", alphabet, *ASK, "--trace-cache", tmp_path / "c.csv")
+    done = run("generate", alphabet, *ASK, "--stream", f"trace-cache={tmp_path / 'c.csv'}")
     assert done.returncode == 1
     assert "no experts are streamed, so there is no cache to trace" in unwrapped(done.stderr)
     assert not (tmp_path / "c.csv").exists()

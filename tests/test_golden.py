@@ -11,7 +11,7 @@ from logit_stats import kl_divergence, log_softmax
 
 from moestream._native import available_isas
 from moestream.backends.reference import ReferenceBackend
-from moestream.engine import Engine
+from moestream.engine.engine import Engine
 from moestream.gguf import GGUFFile
 from moestream.layers.moe import RoutingEvent
 

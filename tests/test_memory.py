@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moestream.errors import BudgetError
-from moestream.experts.memory import (
+from moestream.streaming.memory import (
     Memory,
     MemoryPlan,
     available_memory,

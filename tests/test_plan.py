@@ -179,7 +179,7 @@ def test_hit_rates_are_those_of_a_profile_if_one_is_given(
         ("--memory 1G,2G", "one amount is expected"),
         ("--budget 1G,,2G", "is no budget"),
         ("--trace nowhere.csv", "'nowhere.csv' does not exist"),
-        ("-c 0", "0 is not in the range"),
+        ("-c 0", "0, expected a whole number of 1 or more"),
     ],
 )
 def test_wrong_input_is_a_usage_error(flags: str, complaint: str, alphabet: Path) -> None:

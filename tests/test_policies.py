@@ -10,7 +10,7 @@ import slow_policies as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moestream.experts.policies import (
+from moestream.policies import (
     ARC,
     LCP,
     LFRU,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from moestream.experts.prefetch import _KEPT, _TRIALS, _WINDOW, Prefetcher
-from moestream.experts.statistics import ResidencyStats
+from moestream.streaming.prefetch import _KEPT, _TRIALS, _WINDOW, Prefetcher
+from moestream.streaming.statistics import ResidencyStats
 
 LAYERS = (0, 1, 2)
 
@@ -118,7 +118,7 @@ def test_the_other_is_tried_again_and_taken_up_once_it_is_better():
 
 def test_making_guesses_is_a_cost_too(monkeypatch):
     seconds = iter(range(10**6))  # a second passes whenever the time is asked for
-    monkeypatch.setattr("moestream.experts.prefetch.time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr("moestream.streaming.prefetch.time.perf_counter", lambda: next(seconds))
     prefetcher, residency = make()
     stall(prefetcher, residency, on=1, off=2, tokens=_TRIALS * _WINDOW)
     assert not prefetcher.is_on  # it saves one second a token and takes three

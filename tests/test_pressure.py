@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moestream.experts.pressure import Pressure, PressureValve, bytes_to_give, read_pressure
+from moestream.streaming.pressure import Pressure, PressureValve, bytes_to_give, read_pressure
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ from command_line import Argument, run, start, wait_for_output
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
-from moestream.experts.profiles import read_profile
+from moestream.profiles import read_profile
 
 SHARED = Path(__file__).parent / "data" / "traces"
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -126,7 +126,7 @@ def test_a_trace_of_another_model_is_refused(alphabet: Path, folder: Path) -> No
         (["a b", "-p", "a"], "'a b' is no name"),
         (["a:2", "-p", "a"], "'a:2' is no name"),
         (["x" * 300, "-p", "a"], "is no name of a profile"),
-        (["x", "-p", "a", "--half-life", "nan"], "nan is not a finite number"),
+        (["x", "-p", "a", "--half-life", "nan"], "nan, expected a number of 1 to"),
     ],
 )
 def test_what_save_cannot_do_is_a_usage_error(arguments: list[str], complaint: str) -> None:
@@ -217,9 +217,9 @@ def test_a_run_that_is_interrupted_saves_its_profile(alphabet: Path, folder: Pat
         ("--profile x,", 2, "'' is no name"),
         ("--save-profile a/b", 2, "'a/b' is no name"),
         (
-            "--profile x --policy none",
+            "--profile x --strategy none",
             2,
-            "--policy none maps the file and streams nothing, so --prof",
+            "--strategy none maps the file and streams nothing, so --prof",
         ),
         ("--profile x --budget none", 2, "so --profile cannot be given with it"),
         (

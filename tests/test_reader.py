@@ -16,10 +16,11 @@ from expert_files import EXPERTS, LAYERS, write_experts
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.errors import ModelFormatError, StorageError
-from moestream.experts.arena import Arena, bytes_at
-from moestream.experts.reads import ABSENT, FAILED, READ_METHODS, READY, ExpertReader
-from moestream.experts.store import ExpertStore
 from moestream.gguf import GGUFFile
+from moestream.names import READ_METHODS
+from moestream.streaming.reader import ABSENT, FAILED, READY, ExpertReader
+from moestream.streaming.slots import AnonymousSlots, bytes_at
+from moestream.streaming.store import ExpertStore
 
 KEYS = [layer * EXPERTS + expert for layer in LAYERS for expert in range(EXPERTS)]
 
@@ -43,8 +44,8 @@ def one(tmp_path):
         yield store
 
 
-def slots_for(reader: ExpertReader) -> Arena:
-    return Arena(max(max(reader.layout.slot_bytes.values()), 4096), max(KEYS) + 1)
+def slots_for(reader: ExpertReader) -> AnonymousSlots:
+    return AnonymousSlots(max(max(reader.layout.slot_bytes.values()), 4096), max(KEYS) + 1)
 
 
 def parts(store: ExpertStore, reader: ExpertReader, key: int, address: int) -> list[bytes]:
@@ -77,8 +78,8 @@ def wait_all(reader: ExpertReader, keys: list[int]) -> None:
 @pytest.mark.parametrize("threads", [1, 5])
 def test_reads_the_right_bytes(store, method, threads):
     with ExpertReader(store, method, threads=threads, piece_bytes=8192) as reader:
-        arena = slots_for(reader)
-        at = {key: 0 if method == "madvise" else arena.slot_address(key) for key in KEYS}
+        memory = slots_for(reader)
+        at = {key: 0 if method == "madvise" else memory.slot_address(key) for key in KEYS}
         for place, key in enumerate(KEYS):
             reader.submit(key, at[key], place % 3 == 0, 1)
         wait_all(reader, KEYS)
@@ -92,14 +93,14 @@ def test_reads_the_right_bytes(store, method, threads):
 
 def test_demand_goes_before_guesses_and_a_promoted_guess_is_demand(one):
     with ExpertReader(one, "pread", threads=1) as reader:
-        arena = slots_for(reader)
+        memory = slots_for(reader)
         reader.inject(delay_s=0.02)
         blocker, guess, promoted, demand = KEYS[:4]
-        reader.submit(blocker, arena.slot_address(blocker), False, 1)
+        reader.submit(blocker, memory.slot_address(blocker), False, 1)
         for key in (guess, promoted):
-            reader.submit(key, arena.slot_address(key), True, 1)
-        reader.submit(demand, arena.slot_address(demand), False, 1)
-        reader.submit(promoted, arena.slot_address(promoted), False, 1)
+            reader.submit(key, memory.slot_address(key), True, 1)
+        reader.submit(demand, memory.slot_address(demand), False, 1)
+        reader.submit(promoted, memory.slot_address(promoted), False, 1)
         for key in (demand, promoted):
             reader.wait_any([key])
             assert reader.states[guess] != READY
@@ -109,13 +110,13 @@ def test_demand_goes_before_guesses_and_a_promoted_guess_is_demand(one):
 
 def test_guesses_that_have_not_begun_are_taken_back(one):
     with ExpertReader(one, "pread", threads=1) as reader:
-        arena = slots_for(reader)
+        memory = slots_for(reader)
         reader.inject(delay_s=30)
-        reader.submit(KEYS[0], arena.slot_address(0), False, 1)
+        reader.submit(KEYS[0], memory.slot_address(0), False, 1)
         while reader.states[KEYS[0]] != 2:
             time.sleep(0.001)
         for generation, key in enumerate(KEYS[1:4]):
-            reader.submit(key, arena.slot_address(1), True, generation)
+            reader.submit(key, memory.slot_address(1), True, generation)
         assert reader.cancel_before(2) == KEYS[1:3]
         assert [reader.states[key] for key in KEYS[1:4]] == [ABSENT, ABSENT, 1]
         assert reader.counters()["cancelled"] == 2
@@ -123,14 +124,14 @@ def test_guesses_that_have_not_begun_are_taken_back(one):
 
 def test_an_error_of_the_disk_is_an_error_that_names_the_expert(one):
     with ExpertReader(one, "pread") as reader:
-        arena = slots_for(reader)
+        memory = slots_for(reader)
         reader.inject(error=errno.EIO)
-        reader.submit(KEYS[1], arena.slot_address(0), False, 1)
+        reader.submit(KEYS[1], memory.slot_address(0), False, 1)
         with pytest.raises(StorageError, match=r"expert 1 of layer 1 .*Input/output error"):
             reader.wait_any([KEYS[1]])
         assert reader.states[KEYS[1]] == FAILED
         reader.inject()
-        reader.submit(KEYS[1], arena.slot_address(0), False, 2)
+        reader.submit(KEYS[1], memory.slot_address(0), False, 2)
         assert reader.wait_any([KEYS[1]]) == [KEYS[1]]
 
 
@@ -142,10 +143,10 @@ def test_a_file_cut_short_is_an_error_and_no_signal(tmp_path, method):
         ExpertStore(file) as store,
         ExpertReader(store, method) as reader,
     ):
-        arena = slots_for(reader)
+        memory = slots_for(reader)
         os.truncate(path, 4096)
         last = KEYS[-1]
-        reader.submit(last, arena.slot_address(0), False, 1)
+        reader.submit(last, memory.slot_address(0), False, 1)
         with pytest.raises(ModelFormatError, match="cut short"):
             reader.wait_any([last])
 
@@ -166,9 +167,9 @@ def test_closing_ends_threads_and_descriptors_even_in_the_middle(one):
     threads, descriptors = threading_count(), len(list(Path("/dev/fd").iterdir()))
     for _ in range(30):
         with ExpertReader(one, "direct") as reader:
-            arena = slots_for(reader)
+            memory = slots_for(reader)
             for key in KEYS:
-                reader.submit(key, arena.slot_address(key), key % 2 == 0, 1)
+                reader.submit(key, memory.slot_address(key), key % 2 == 0, 1)
     deadline = time.monotonic() + 5
     while threading_count() > threads and time.monotonic() < deadline:
         time.sleep(0.01)  # the system may list a thread for a moment after it was joined
@@ -219,15 +220,15 @@ import signal, sys
 # A job in the background of a shell starts with this signal ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from moestream.experts.arena import Arena
-from moestream.experts.reads import ExpertReader
-from moestream.experts.store import ExpertStore
+from moestream.streaming.slots import AnonymousSlots
+from moestream.streaming.reader import ExpertReader
+from moestream.streaming.store import ExpertStore
 from moestream.gguf import GGUFFile
 store = ExpertStore(GGUFFile.open(Path(sys.argv[1])))
 with ExpertReader(store, "pread") as reader:
     reader.inject(delay_s=60)
-    arena = Arena(max(reader.layout.slot_bytes.values()), 1)
-    reader.submit(store.key(1, 0), arena.address, False, 1)
+    memory = AnonymousSlots(max(reader.layout.slot_bytes.values()), 1)
+    reader.submit(store.key(1, 0), memory.address, False, 1)
     print("waiting", flush=True)
     try:
         reader.wait_any([store.key(1, 0)])

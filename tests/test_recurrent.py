@@ -15,16 +15,16 @@ from golden_lfm2moe import GoldenConvolved
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.dialogue import Dialogue
 from moestream.chat.settings import Settings
-from moestream.engine import Engine
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
+from moestream.engine.session import Session
 from moestream.errors import MoestreamError
-from moestream.experts.memory import MemoryPlan
-from moestream.experts.streaming import StreamingOptions
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFFile
 from moestream.layers.moe import RoutingEvent
 from moestream.models import read_config
-from moestream.sampling import SamplingParams
-from moestream.session import Session
+from moestream.streaming.memory import MemoryPlan
+from moestream.streaming.options import StreamingOptions
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 PROMPT = [5, 17, 3, 99, 42, 8, 8, 61]
@@ -45,9 +45,9 @@ def engine(request: pytest.FixtureRequest, name: str) -> Iterator[Engine]:
         yield opened
 
 
-def assert_as_if_new(session: Session) -> None:
+def assert_as_if_new(engine: Engine, session: Session) -> None:
     """What follows is what would follow in a session that never saw anything else."""
-    fresh = session.engine.session()
+    fresh = engine.session()
     if session.tokens:
         fresh.forward(session.tokens)
     np.testing.assert_array_equal(session.forward([7, 2]), fresh.forward([7, 2]))
@@ -60,7 +60,7 @@ def test_truncated_timeline_continues_as_if_new(engine: Engine, length: int) -> 
     assert session.reusable(length) == (length if length == len(PROMPT) else 0)
     session.truncate(length)
     assert session.tokens == PROMPT[:length]
-    assert_as_if_new(session)
+    assert_as_if_new(engine, session)
 
 
 def test_truncating_to_more_than_there_is_changes_nothing(engine: Engine) -> None:
@@ -68,7 +68,7 @@ def test_truncating_to_more_than_there_is_changes_nothing(engine: Engine) -> Non
     session.forward(PROMPT)
     with pytest.raises(ValueError, match="8 cached positions to 9"):
         session.truncate(9)
-    assert_as_if_new(session)
+    assert_as_if_new(engine, session)
 
 
 def test_a_pass_that_breaks_off_leaves_no_trace(engine: Engine) -> None:
@@ -81,7 +81,7 @@ def test_a_pass_that_breaks_off_leaves_no_trace(engine: Engine) -> None:
     with pytest.raises(KeyboardInterrupt):
         session.forward([1, 2, 3], on_route=fail)
     assert session.tokens == PROMPT
-    assert_as_if_new(session)
+    assert_as_if_new(engine, session)
 
 
 def test_a_rerun_that_breaks_off_too_leaves_a_timeline_that_can_be_run_again(
@@ -99,7 +99,7 @@ def test_a_rerun_that_breaks_off_too_leaves_a_timeline_that_can_be_run_again(
                 session.forward([1, 2, 3])
     assert session.reusable(len(PROMPT)) == 0
     session.truncate(len(PROMPT))
-    assert_as_if_new(session)
+    assert_as_if_new(engine, session)
 
 
 def test_memory_of_a_context_counts_states_once(engine: Engine, name: str) -> None:
@@ -162,7 +162,7 @@ def test_a_turn_that_goes_on_runs_new_tokens_alone(dialogue: Dialogue) -> None:
     say(dialogue, "again")
     assert dialogue.answer is not None
     assert dialogue.answer.cached_tokens == seen
-    assert_as_if_new(dialogue.session)
+    assert_as_if_new(dialogue.engine, dialogue.session)
 
 
 def test_a_turn_asked_again_is_run_from_the_start(dialogue: Dialogue) -> None:
@@ -175,14 +175,14 @@ def test_a_turn_asked_again_is_run_from_the_start(dialogue: Dialogue) -> None:
     assert dialogue.answer is not None
     assert dialogue.answer.cached_tokens == 0
     assert dialogue.answer.stats.prompt_tokens == dialogue.answer.prompt_tokens
-    assert_as_if_new(dialogue.session)
+    assert_as_if_new(dialogue.engine, dialogue.session)
 
 
 def test_a_changed_turn_is_run_from_the_start(dialogue: Dialogue) -> None:
     say(dialogue, "hello")
     dialogue.conversation.turns[0] = Turn("hullo", "no")
     say(dialogue, "again")
-    assert_as_if_new(dialogue.session)
+    assert_as_if_new(dialogue.engine, dialogue.session)
 
 
 def changed_file(path: Path, name: str, keys: dict[str, Any]) -> GGUFFile:

@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 
-from moestream.experts.budgets import split_budget
-from moestream.experts.policies import POLICIES, Decay, Policy
-from moestream.experts.pool import NONE, Pool
-from moestream.experts.reads import ABSENT, FAILED, QUEUED, READING, READY
-from moestream.experts.shares import by_layer
-from moestream.experts.slots import SlotResidency
+from moestream.policies import POLICIES, Decay, Policy
+from moestream.policies.layered import by_layer
+from moestream.policies.shares import split_budget
+from moestream.streaming.reader import ABSENT, FAILED, QUEUED, READING, READY
+from moestream.streaming.slot_table import NONE, SlotTable
+from moestream.streaming.slotted import SlotResidency
 
 LAYERS, EXPERTS, K = 4, 8, 2
 SLOT = 4096
@@ -100,7 +100,7 @@ def make(slots: int, *, policy=Decay, spare: int = 2, seed: int = 0):
     num_keys = LAYERS * EXPERTS
     reader = FakeReader(num_keys, seed)
     addresses = np.zeros((num_keys, 3), np.uint64)
-    pool = Pool(
+    table = SlotTable(
         reader,
         addresses,
         slot_bytes=SLOT,
@@ -111,9 +111,9 @@ def make(slots: int, *, policy=Decay, spare: int = 2, seed: int = 0):
     )
     layers = range(LAYERS)
     residency = SlotResidency(
-        reader, addresses, dict.fromkeys(layers, pool), dict.fromkeys(layers, SLOT), EXPERTS
+        reader, addresses, dict.fromkeys(layers, table), dict.fromkeys(layers, SLOT), EXPERTS
     )
-    return residency, pool, reader
+    return residency, table, reader
 
 
 def ids(*rows) -> np.ndarray:
@@ -140,16 +140,16 @@ def use(residency, layer: int, expert_ids: np.ndarray, *, busy: bool = False) ->
     return seen
 
 
-def check_slots(pool: Pool) -> None:
-    held = [slot for slot in pool.slots if slot != NONE]
+def check_slots(table: SlotTable) -> None:
+    held = [slot for slot in table.slot_of if slot != NONE]
     assert len(held) == len(set(held)), "two experts in one slot"
-    assert sorted(held + pool.arena.free) == list(range(pool.arena.num_slots)), "a slot leaked"
+    assert sorted(held + table.memory.free) == list(range(table.memory.num_slots)), "a slot leaked"
 
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("slots", [0, 2, 3, 5, 11, 20, 31, 32, 99])
 def test_every_expert_is_handed_out_once_and_is_what_it_should_be(name: str, slots: int) -> None:
-    residency, pool, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
+    residency, table, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
     chance = random.Random(slots)
     for step in range(60):
         for layer in range(LAYERS):
@@ -161,7 +161,7 @@ def test_every_expert_is_handed_out_once_and_is_what_it_should_be(name: str, slo
             reader.begin_some()
             used = use(residency, layer, rows, busy=True)
             assert sorted(used) == sorted(set(rows.ravel().tolist()))
-            check_slots(pool)
+            check_slots(table)
     counts = residency.stats()
     assert counts.decode.hits + counts.decode.misses == 54 * LAYERS * K
 
@@ -173,7 +173,7 @@ def test_layers_with_shares_of_their_own_leak_no_slot(kind: str, slots: int) -> 
         shares = split_budget(kind, budget_bytes, dict.fromkeys(range(LAYERS), EXPERTS * SLOT))
         return by_layer(kind, Decay, shares, EXPERTS, K)(sizes, budget_bytes)
 
-    residency, pool, reader = make(slots, policy=policy, spare=3, seed=slots)
+    residency, table, reader = make(slots, policy=policy, spare=3, seed=slots)
     chance = random.Random(slots)
     for step in range(120):
         if step == 90:
@@ -187,18 +187,18 @@ def test_layers_with_shares_of_their_own_leak_no_slot(kind: str, slots: int) -> 
             reader.begin_some()
             used = use(residency, layer, rows, busy=True)
             assert sorted(used) == sorted(set(rows.ravel().tolist()))
-            held = [slot for slot in pool.slots if slot != NONE]
+            held = [slot for slot in table.slot_of if slot != NONE]
             assert len(held) == len(set(held)), "two experts in one slot"
-            assert len(held) + len(pool.arena.free) == slots, "a slot leaked"
-            loose = [key for key, slot in enumerate(pool.slots) if slot != NONE]
-            loose = [key for key in loose if not pool.kept[key] and key not in pool.staged]
-            assert set(loose) <= set(pool._leaving), "a slot is held for nobody"
+            assert len(held) + len(table.memory.free) == slots, "a slot leaked"
+            loose = [key for key, slot in enumerate(table.slot_of) if slot != NONE]
+            loose = [key for key in loose if not table.kept[key] and key not in table.staged]
+            assert set(loose) <= set(table._leaving), "a slot is held for nobody"
 
 
 @pytest.mark.parametrize("slots", [2, 5, 12])
 @pytest.mark.parametrize("seed", range(8))
 def test_a_turn_that_is_broken_off_leaks_no_slot(slots: int, seed: int) -> None:
-    residency, pool, reader = make(slots, seed=seed)
+    residency, table, reader = make(slots, seed=seed)
     chance = random.Random(seed)
     for _ in range(80):
         layer = chance.randrange(LAYERS)
@@ -212,7 +212,7 @@ def test_a_turn_that_is_broken_off_leaks_no_slot(slots: int, seed: int) -> None:
             pass
         del arrivals
         reader.begin_some()
-        check_slots(pool)
+        check_slots(table)
     reader.fail = set()
     assert sorted(use(residency, 0, ids([1, 2]))) == [1, 2]
 
@@ -236,11 +236,11 @@ def test_hits_are_counted_in_decode_alone() -> None:
 
 
 def test_only_the_tail_of_a_prompt_counts() -> None:
-    residency, pool, _ = make(6, spare=2)
+    residency, table, _ = make(6, spare=2)
     early = [[0, 1]] * 200
     late = [[2, 3]] * 30
     use(residency, 0, ids(*early, *late))
-    kept = [key for key in range(EXPERTS) if pool.kept[key]]
+    kept = [key for key in range(EXPERTS) if table.kept[key]]
     assert kept == [2, 3]
 
 
@@ -287,37 +287,37 @@ def test_a_guess_under_way_is_promoted_not_read_twice() -> None:
 
 
 def test_guesses_for_a_turn_that_has_come_are_taken_back() -> None:
-    residency, pool, reader = make(20, spare=4)
+    residency, table, reader = make(20, spare=4)
     use(residency, 0, ids([0, 1]))
     residency.speculate(1, [2, 3], 1)
     use(residency, 1, ids([4, 5]))
     assert not reader.jobs
     assert residency.stats().speculative_bytes == 0
-    check_slots(pool)
+    check_slots(table)
 
 
 def test_a_guess_may_end_while_room_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    residency, pool, reader = make(2, spare=2)
+    residency, table, reader = make(2, spare=2)
     assert residency.speculate(1, [2, 3], 1) == 2
     reader.states[EXPERTS + 2] = reader.states[EXPERTS + 3] = READING  # too late to take back
-    look = pool.under_way
+    look = table.under_way
 
     def look_too_late() -> list[int]:
         for key in list(reader.jobs):
             reader.finish(key)
         return look()
 
-    monkeypatch.setattr(pool, "under_way", look_too_late)
+    monkeypatch.setattr(table, "under_way", look_too_late)
     assert use(residency, 1, ids([4, 5])) in ([4, 5], [5, 4])
-    check_slots(pool)
+    check_slots(table)
 
 
 def test_guesses_that_were_right_and_hold_all_slots_are_used_first() -> None:
-    residency, pool, reader = make(2, spare=2)
+    residency, table, reader = make(2, spare=2)
     assert residency.speculate(1, [3, 4], 1) == 2
     reader.states[EXPERTS + 3] = reader.states[EXPERTS + 4] = READING
     assert sorted(use(residency, 1, ids([2, 3, 4]))) == [2, 3, 4]
-    check_slots(pool)
+    check_slots(table)
 
 
 def test_guesses_for_later_turns_are_left() -> None:
@@ -352,7 +352,7 @@ def test_what_is_resident_is_not_guessed_again() -> None:
 
 
 def test_giving_back_memory_drops_the_coldest_and_stays_within() -> None:
-    residency, pool, _ = make(20, spare=2)
+    residency, table, _ = make(20, spare=2)
     for _ in range(3):
         for layer in range(LAYERS):
             use(residency, layer, ids([0, 1], [2, 3]))
@@ -361,9 +361,9 @@ def test_giving_back_memory_drops_the_coldest_and_stays_within() -> None:
     for layer in range(LAYERS):
         assert sorted(use(residency, layer, ids([4, 5]))) == [4, 5]
     use(residency, 0, ids([4, 5]))
-    held = sum(slot != NONE for slot in pool.slots)
+    held = sum(slot != NONE for slot in table.slot_of)
     assert held <= 10
-    assert len(pool.arena.free) + held == 10
+    assert len(table.memory.free) + held == 10
 
 
 def test_a_workload_that_shifts_is_followed() -> None:
@@ -388,22 +388,22 @@ def rates_of(**keys: float) -> list[float]:
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("slots", [0, 2, 3, 5, 11, 32])
 def test_a_warmed_cache_serves_as_an_empty_one_does(name: str, slots: int) -> None:
-    residency, pool, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
+    residency, table, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
     chance = random.Random(slots)
     told: list[tuple[int, int]] = []
     residency.warm(
         [chance.random() for _ in range(LAYERS * EXPERTS)],
         lambda done, total: told.append((done, total)),
     )
-    check_slots(pool)
-    assert residency.stats().warming.experts == pool.num_kept
-    assert sum(pool.kept) == len(reader.demanded) == pool.num_kept
-    assert not told or told[-1] == (pool.num_kept, pool.num_kept)
+    check_slots(table)
+    assert residency.stats().warming.experts == table.num_kept
+    assert sum(table.kept) == len(reader.demanded) == table.num_kept
+    assert not told or told[-1] == (table.num_kept, table.num_kept)
     for _ in range(30):
         for layer in range(LAYERS):
             rows = ids(*(chance.sample(range(EXPERTS), K) for _ in range(chance.choice([1, 5]))))
             assert sorted(use(residency, layer, rows)) == sorted(set(rows.ravel().tolist()))
-            check_slots(pool)
+            check_slots(table)
 
 
 def test_the_hottest_of_a_profile_are_read_in_the_order_of_the_file() -> None:
@@ -415,10 +415,10 @@ def test_the_hottest_of_a_profile_are_read_in_the_order_of_the_file() -> None:
 
 
 def test_what_a_profile_never_used_is_not_read() -> None:
-    residency, pool, reader = make(99)
+    residency, table, reader = make(99)
     residency.warm(rates_of(_3=0.5, _4=1e-9))
     assert reader.demanded == [3, 4]
-    check_slots(pool)
+    check_slots(table)
 
 
 def test_a_session_moves_on_from_a_profile_of_something_else() -> None:
@@ -437,8 +437,8 @@ def test_a_session_moves_on_from_a_profile_of_something_else() -> None:
 def test_experts_of_two_sizes_are_warmed_each_in_their_slots() -> None:
     num_keys = LAYERS * EXPERTS
     reader, addresses = FakeReader(num_keys), np.zeros((num_keys, 3), np.uint64)
-    pools = [
-        Pool(
+    tables = [
+        SlotTable(
             reader,
             addresses,
             slot_bytes=size,
@@ -449,12 +449,12 @@ def test_experts_of_two_sizes_are_warmed_each_in_their_slots() -> None:
         )
         for size in (SLOT, 2 * SLOT)
     ]
-    layers = dict(zip(range(LAYERS), [pools[0], pools[1]] * 2, strict=True))
+    layers = dict(zip(range(LAYERS), [tables[0], tables[1]] * 2, strict=True))
     sizes = dict.fromkeys(range(LAYERS), SLOT)
     residency = SlotResidency(reader, addresses, layers, sizes, EXPERTS)
     residency.warm([0.5] * num_keys)
-    for place, pool in enumerate(pools):
-        kept = [key for key in range(num_keys) if pool.kept[key]]
+    for place, table in enumerate(tables):
+        kept = [key for key in range(num_keys) if table.kept[key]]
         assert len(kept) == 4
         assert {key // EXPERTS % 2 for key in kept} == {place}
-        check_slots(pool)
+        check_slots(table)

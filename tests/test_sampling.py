@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from moestream.sampling import Sampler, SamplingParams
+from moestream.engine.options import SamplingParams
+from moestream.engine.sampling import Sampler
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 TENTHS = np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32))

@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 
 from moestream.chat.settings import Settings
-from moestream.sampling import SamplingParams
+from moestream.engine.options import SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_is_set_is_shown(name: str, value: str, shown: str) -> None:
 
 def test_every_sampling_parameter_can_be_set_to_what_is_shown() -> None:
     settings = Settings(SamplingParams(seed=5))
-    assert len(settings.names()) == len(fields(SamplingParams)) + 3
+    assert len(settings.shown()) == len(fields(SamplingParams)) + 3
     for name, value in settings.shown():
         settings.set(name, value)
     assert settings == Settings(SamplingParams(seed=5))
@@ -52,13 +52,13 @@ def test_a_seed_of_minus_one_draws_one() -> None:
     [
         ("tmp", "1", "'tmp'; did you mean temp"),
         ("colour", "1", "'colour'; temp, top-k, "),
-        ("temp", "hot", "temp is 'hot', expected a number"),
-        ("temp", "-1", "temperature is -1.0, expected 0 or more"),
-        ("temp", "nan", "temperature is nan, expected a finite number"),
-        ("top-k", "1.5", "top-k is '1.5', expected a whole number"),
-        ("seed", "-2", "seed is -2, expected 0 to 4294967295, or -1"),
+        ("temp", "hot", "temp is 'hot', expected a number of 0 or more"),
+        ("temp", "-1", "temp is -1.0, expected a number of 0 or more"),
+        ("temp", "nan", "temp is nan, expected a number of 0 or more"),
+        ("top-k", "1.5", "top-k is '1.5', expected a whole number of 0 or more"),
+        ("seed", "-2", "seed is '-2', expected a whole number of 0 to 4294967295, or -1"),
         ("predict", "many", "predict is 'many', expected a whole number"),
-        ("reasoning", "loud", "reasoning is 'loud', expected show, dim, hide"),
+        ("reasoning", "loud", "reasoning is 'loud', expected one of show, dim, hide"),
         ("context-shift", "1", "context-shift is '1', expected on or off"),
     ],
 )

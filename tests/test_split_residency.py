@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_residency import EXPERTS, LAYERS, SLOT, FakeReader, K, check_slots, ids
 
-from moestream.experts.policies import LRU, Decay
-from moestream.experts.pool import Pool
-from moestream.experts.split_layout import SplitLayout
-from moestream.experts.split_slots import SplitResidency
+from moestream.policies import LRU, Decay
+from moestream.streaming.slot_table import SlotTable
+from moestream.streaming.split.cut import SplitLayout
+from moestream.streaming.split.parts import SplitResidency
 
 KEYS = LAYERS * EXPERTS
 WHOLE = 3
@@ -31,10 +31,10 @@ def make(heads: int, tails: int, *, seed: int = 0):
         copied=np.zeros(KEYS, np.int64),
     )
     shared = {"slot_bytes": SLOT, "make_policy": Decay}
-    head = Pool(
+    head = SlotTable(
         reader, addresses[:KEYS], num_slots=heads, num_experts=KEYS, spare=3, **shared
     )  # fmt: skip
-    tail = Pool(
+    tail = SlotTable(
         reader,
         addresses,
         slot_bytes=SLOT,
@@ -43,8 +43,8 @@ def make(heads: int, tails: int, *, seed: int = 0):
         spare=tails,
         make_policy=LRU,
     )
-    pools = {layer: head if layer < LAYERS else tail for layer in slot_bytes}
-    return SplitResidency(reader, layout, addresses, pools, EXPERTS), head, tail, reader
+    tables = {layer: head if layer < LAYERS else tail for layer in slot_bytes}
+    return SplitResidency(reader, layout, addresses, tables, EXPERTS), head, tail, reader
 
 
 def use(residency, layer: int, expert_ids: np.ndarray) -> list[int]:
@@ -149,6 +149,6 @@ def test_memory_given_back_comes_from_what_is_kept() -> None:
     for layer in range(LAYERS):
         use(residency, layer, ids([1, 2]))
     assert residency.give_back(4 * SLOT) > 0
-    assert tail.arena.num_slots == 4
+    assert tail.memory.num_slots == 4
     for layer in range(LAYERS):
         assert sorted(use(residency, layer, ids([1, 5]))) == [1, 5]

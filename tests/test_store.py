@@ -7,9 +7,9 @@ import pytest
 from expert_files import EXPERTS, LAYERS, write_experts
 
 from moestream.errors import ModelFormatError
-from moestream.experts.layout import ALIGNMENT, mapped_layout, slot_layout
-from moestream.experts.store import ExpertKey, ExpertStore
 from moestream.gguf import GGUFFile
+from moestream.streaming.layout import ALIGNMENT, mapped_layout, slot_layout
+from moestream.streaming.store import ExpertKey, ExpertStore
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 

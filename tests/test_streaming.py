@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,16 @@ import pytest
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
-from moestream.engine import Engine
+from moestream.engine.engine import Engine
 from moestream.errors import BudgetError, ModelFormatError, ProfileError, StorageError
-from moestream.experts.memory import MemoryPlan
-from moestream.experts.policies import HALF_LIFE, POLICIES
-from moestream.experts.profiles import Fingerprint, Profile
-from moestream.experts.reads import READ_METHODS, ExpertReader
-from moestream.experts.slot_memory import size_classes
-from moestream.experts.streaming import StreamingOptions
+from moestream.names import HALF_LIFE, READ_METHODS
+from moestream.policies import POLICIES
+from moestream.profiles import Fingerprint, Profile
+from moestream.streaming.build import policy_factory
+from moestream.streaming.division import size_classes
+from moestream.streaming.memory import MemoryPlan
+from moestream.streaming.options import StreamingOptions
+from moestream.streaming.reader import ExpertReader
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 NAMES = (
@@ -121,7 +122,7 @@ def test_same_logits_bit_for_bit(number, experts_bytes, tokens, resident):
     for name, backend in zip(NAMES[turn % 6 :: 6], backends, strict=True):
         with open_engine(name, backend) as engine:
             profile = made_up(engine) if warm else None
-            engine.stream(plan(experts_bytes), replace(EVERY[number], profile=profile))
+            engine.stream(plan(experts_bytes), EVERY[number], profile)
             np.testing.assert_array_equal(logits(engine, tokens), resident[name, backend])
 
 
@@ -162,7 +163,7 @@ def test_a_profile_is_in_memory_before_the_first_token(io):
     with open_engine("qwen3moe") as engine:
         profile, told = made_up(engine), []
         engine.stream(
-            plan(1 << 18), options_of(io=io, profile=profile), lambda *so_far: told.append(so_far)
+            plan(1 << 18), options_of(io=io), profile, lambda *so_far: told.append(so_far)
         )
         residency, warming = engine.streaming.residency, engine.streaming.stats().warming
         size = next(iter(profile.fingerprint.expert_bytes.values()))
@@ -185,7 +186,7 @@ def test_a_profile_of_another_model_is_refused():
     with open_engine("olmoe-q4_1") as other:
         profile = made_up(other)
     with open_engine("qwen3moe") as engine, pytest.raises(ProfileError, match="not of qwen3moe"):
-        engine.stream(plan(1 << 14), options_of(profile=profile))
+        engine.stream(plan(1 << 14), options_of(), profile)
 
 
 @pytest.mark.parametrize("io", ["pread", "direct"])
@@ -202,7 +203,7 @@ def test_a_disk_error_while_a_profile_is_read_leaves_nothing_behind(io, monkeypa
         monkeypatch.setattr(ExpertReader, "__init__", broken)
         before = count("/dev/fd")
         with pytest.raises(StorageError, match="Input/output error"):
-            engine.stream(plan(1 << 18), options_of(io=io, profile=profile))
+            engine.stream(plan(1 << 18), options_of(io=io), profile)
         assert engine.streaming is None
         assert count("/dev/fd") == before
         np.testing.assert_array_equal(engine.session().forward(tokens[:3]), expected)
@@ -322,7 +323,7 @@ def test_what_fits_is_streamed_only_if_asked_for(budget, options, streams):
 @pytest.mark.parametrize("policy", ["decay", "blend"])
 def test_a_half_life_reaches_the_policies_that_have_one(policy):
     def doubling(options: StreamingOptions) -> float:
-        return options.factory()([1, 1], 2)._doubling
+        return policy_factory(options)([1, 1], 2)._doubling
 
     assert doubling(options_of(policy=policy, half_life=7.0)) == 7
     assert doubling(options_of(policy=policy)) == HALF_LIFE
@@ -369,7 +370,10 @@ def test_a_split_below_one_is_not_for_the_mapped_file():
 
 @pytest.mark.parametrize("split", [0.0, 1.5, "most"])
 def test_a_split_that_cannot_be_is_refused(split):
-    with open_engine("qwen3moe") as engine, pytest.raises(BudgetError, match="neither auto nor a"):
+    with (
+        open_engine("qwen3moe") as engine,
+        pytest.raises(BudgetError, match=r"expected auto, or a number of 0\.01 to 1"),
+    ):
         engine.stream(plan(1 << 16), options_of(split=split))
 
 
@@ -378,7 +382,7 @@ def test_a_split_finds_a_part_of_more_experts_in_memory(tokens):
     for split in (1.0, 0.3):
         with open_engine("qwen3moe") as engine:
             engine.stream(plan(190_000), options_of(io="direct", split=split, prefetch=False))
-            assert set(engine.streaming.choices.split.values()) == {split}
+            assert set(engine.streaming.choices.split.values()) == ({split} if split < 1 else set())
             logits(engine, tokens)
             counts = engine.streaming.stats().decode
             found.append((counts.hits, counts.demand_bytes))
@@ -388,16 +392,12 @@ def test_a_split_finds_a_part_of_more_experts_in_memory(tokens):
 
 
 @pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        (options_of(policy="best"), BudgetError),
-        (options_of(layer_budget="best"), BudgetError),
-        (options_of(io="telepathy"), StorageError),
-    ],
+    "choice",
+    [{"policy": "best"}, {"layer_budget": "best"}, {"io": "telepathy"}, {"split": 2}],
 )
-def test_unknown_choices_name_the_known(options, error):
-    with open_engine("qwen3moe") as engine, pytest.raises(error, match="there are: "):
-        engine.stream(plan(0), options)
+def test_unknown_choices_name_the_known(choice):
+    with pytest.raises(BudgetError, match="expected "):
+        StreamingOptions(**choice)
 
 
 def test_experts_of_two_sizes_do_not_share_slots():
@@ -479,9 +479,9 @@ def test_opening_and_closing_leaves_nothing_behind(tokens):
 
 _LIMITED = """
 import ctypes, resource, sys
-from moestream.engine import Engine
-from moestream.experts.memory import MemoryPlan
-from moestream.experts.streaming import StreamingOptions
+from moestream.engine.engine import Engine
+from moestream.streaming.memory import MemoryPlan
+from moestream.streaming.options import StreamingOptions
 def drop_right_to_lock():
     # Root may lock what it likes, by CAP_IPC_LOCK (14); capget(2) of version 3.
     libc = ctypes.CDLL(None)
@@ -521,9 +521,9 @@ _STALLED = """
 import signal, sys
 # A job in the background of a shell starts with this signal ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from moestream.engine import Engine
-from moestream.experts.memory import MemoryPlan
-from moestream.experts.streaming import StreamingOptions
+from moestream.engine.engine import Engine
+from moestream.streaming.memory import MemoryPlan
+from moestream.streaming.options import StreamingOptions
 with Engine.open(sys.argv[1], backend="reference", context_length=128) as engine:
     engine.stream(MemoryPlan(1 << 30, 0, 0, 0, 1 << 14, 1, 1), StreamingOptions(io="pread"))
     engine.streaming.residency.reader.inject(delay_s=60)

@@ -8,10 +8,11 @@ import pytest
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.demo import demo_path
-from moestream.engine import Engine
-from moestream.experts.profiles import Fingerprint, Profile
-from moestream.experts.streaming import StreamingOptions
-from moestream.sampling import Sampler, SamplingParams
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
+from moestream.engine.sampling import Sampler
+from moestream.profiles import Fingerprint, Profile
+from moestream.streaming.options import StreamingOptions
 
 PROMPT = "0 1 2 3 5 8 13 21 34 55 89 144 233 377 610 987 1597 2584 4181 6765 10946 17711 28657"
 TOKENS = 64
@@ -107,7 +108,7 @@ def test_same_tokens_and_logits(share, threads, options, resident):
         plan = replace(plan, experts_bytes=int(share * plan.total_expert_bytes))
         options = dict(options)
         profile = made_up(engine) if options.pop("warm", False) else None
-        engine.stream(plan, StreamingOptions(**options, profile=profile))
+        engine.stream(plan, StreamingOptions(**options), profile)
         for name, params in PARAMS.items():
             tokens, logits = run(engine, params)
             assert tokens == resident[name][0]

@@ -15,9 +15,9 @@ from memory_cap import Group, cgroup
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.demo import demo_path
-from moestream.engine import Engine
-from moestream.experts.page_cache import drop_pages
-from moestream.sampling import SamplingParams
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
+from moestream.streaming.page_cache import drop_pages
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,9 +29,9 @@ THROTTLED = 50_000_000
 
 _CHILD = """
 import json, sys, time
-from moestream.engine import Engine
-from moestream.experts.streaming import StreamingOptions
-from moestream.sampling import SamplingParams
+from moestream.engine.engine import Engine
+from moestream.streaming.options import StreamingOptions
+from moestream.engine.options import SamplingParams
 path, budget, io = sys.argv[1:]
 options = StreamingOptions(io=io, prefetch=False)
 with Engine.open(path, backend="cpu", context_length=4096, budget=budget, streaming=options) as e:

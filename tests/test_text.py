@@ -4,8 +4,8 @@ import pytest
 from vocabulary_files import write_bytes_vocabulary
 
 from moestream.gguf import GGUFFile
-from moestream.text import TextStream
 from moestream.tokenizer import Tokenizer
+from moestream.tokenizer.text_stream import TextStream
 
 MERGES = ("a b", "ab c", "S T", "O P", "ST OP")
 

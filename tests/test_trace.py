@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from moestream.errors import TraceError
-from moestream.experts.routing import routed_sets
-from moestream.experts.trace import COLUMNS, DECODE, PREFILL, TraceHeader, read_trace
-from moestream.experts.trace_writer import TraceWriter
+from moestream.traces.format import COLUMNS, DECODE, PREFILL, TraceHeader, read_trace
+from moestream.traces.routed_sets import routed_sets
+from moestream.traces.writer import TraceWriter
 
 SHARED = Path(__file__).parent / "data" / "traces"
 HEADER = TraceHeader(2, 4, 2, {0: 100, 1: 200}, model="a model.gguf", arch="moe")

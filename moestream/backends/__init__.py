@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from moestream.backends.base import Backend
-from moestream.backends.kv_rows import KVType, kv_row_bytes
+from moestream.backends.kv_rows import kv_row_bytes
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
@@ -37,7 +37,6 @@ __all__ = [
     "ExpertTensors",
     "Experts",
     "Gating",
-    "KVType",
     "Matrices",
     "Matrix",
     "RopeStyle",

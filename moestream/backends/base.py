@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.kv_rows import KVType
 from moestream.backends.types import (
     Activation,
     Array,
@@ -29,6 +28,7 @@ from moestream.backends.types import (
     Work,
 )
 from moestream.gguf import Tensor
+from moestream.names import KVType
 from moestream.quants import GGMLQuantizationType
 
 

@@ -4,15 +4,12 @@ Owns the types, their sizes, and the Q8_0 blocks that rows are rounded to. The n
 and reads the same bytes.
 """
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from moestream.errors import UnsupportedModelError
+from moestream.names import KVType
 from moestream.quants import GGMLQuantizationType, block_layout, dequantize, row_bytes
-
-KVType = Literal["f16", "f32", "q8_0"]
 
 _GGML_TYPES = {
     "f16": GGMLQuantizationType.F16,

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import mlx_recurrent
-from moestream.backends.kv_rows import KVType
 from moestream.backends.mlx_attention import Masks, Span, attend, write_rows
 from moestream.backends.mlx_core import Counted, allocate, as_type, mx, options
-from moestream.backends.mlx_experts import Batch, MlxExperts, empty_stack, gather
-from moestream.backends.mlx_weights import ExpertStack, Weight, laid_out_bytes
+from moestream.backends.mlx_experts import Batch, MlxExperts, empty_slots, gather
+from moestream.backends.mlx_weights import MLXSlots, Weight, laid_out_bytes
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
@@ -34,6 +33,7 @@ from moestream.backends.types import (
 )
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
+from moestream.names import KVType
 from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize
 
@@ -89,12 +89,12 @@ class MlxBackend:
         return mx.array(dequantize(tensor.data, tensor.type))
 
     def experts(self, tensors: ExpertTensors | StreamedExperts) -> MlxExperts:
-        """Experts in slots, or, once they are used, a stack of all."""
+        """See ``MlxExperts.of``."""
         return MlxExperts.of(tensors)
 
-    def expert_slots(self, tensors: ExpertTensors, num_slots: int) -> ExpertStack:
-        """See ``empty_stack``."""
-        return empty_stack(tensors, num_slots)
+    def expert_slots(self, tensors: ExpertTensors, num_slots: int) -> MLXSlots:
+        """See ``empty_slots``."""
+        return empty_slots(tensors, num_slots)
 
     def embed(self, table: Weight | Tensor, tokens: NDArray[np.int32]) -> Array:
         """Decode the rows asked for."""
@@ -282,13 +282,13 @@ class MlxBackend:
 
     def _run(self, x: Array, experts: MlxExperts, batch: Batch) -> Array:
         """Outputs (P, E) of a batch's pairs."""
-        ops, stack, many = self._mx, experts.loaded(), len(x) > 1
+        ops, slots, many = self._mx, experts.loaded(), len(x) > 1
         rows = ops.take(x, self._to_device(batch.tokens), axis=0) if many else x
         places, biases = self._to_device(batch.slots), experts.mapped.biases
         chosen = None if biases is None else self._to_device(batch.ids)
 
         def product(x: Array, part: int) -> Array:
-            out = gather(ops, x, stack.weights[part], places, many)
+            out = gather(ops, x, slots.weights[part], places, many)
             if biases is None:
                 return out
             return ops.add(out, ops.take(biases[part], chosen, axis=0)[:, None])

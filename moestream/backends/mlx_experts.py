@@ -10,36 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.mlx_core import allocate, as_type, mx, options
-from moestream.backends.mlx_weights import LAYOUTS, ExpertStack, Weight
+from moestream.backends.mlx_weights import LAYOUTS, MLXSlots, Weight
 from moestream.backends.types import Array, ExpertTensors, StreamedExperts
 from moestream.errors import UnsupportedModelError
 
 
 @dataclass(slots=True)
 class MlxExperts:
-    """A layer's experts: all of them in a stack of its own, made when first asked for.
+    """A layer's experts: all in slots of its own, made when first asked for.
 
-    Streamed, the stack is the residency's, and ``addresses`` (N, 3) have the slot of each expert.
+    Streamed, the slots are the residency's, and ``addresses`` (N, 3) have the slot of each expert.
     """
 
     mapped: ExpertTensors
-    stack: ExpertStack | None
+    slots: MLXSlots | None
     addresses: NDArray[np.uint64] | None
 
     @classmethod
     def of(cls, tensors: ExpertTensors | StreamedExperts) -> "MlxExperts":
-        """Experts in slots, or, once they are used, a stack of all."""
+        """Experts in the residency's slots, or, once they are used, in slots for all."""
         if isinstance(tensors, StreamedExperts):
             return cls(tensors.mapped, tensors.slots, tensors.addresses)
         return cls(tensors, None, None)
 
-    def loaded(self) -> ExpertStack:
-        """The stack, filled now with all experts if nobody else fills it."""
-        if self.stack is None:
-            self.stack = whole_stack(self.mapped)
-        return self.stack
+    def loaded(self) -> MLXSlots:
+        """The slots, filled now with all experts if nobody else fills it."""
+        if self.slots is None:
+            self.slots = all_in_slots(self.mapped)
+        return self.slots
 
-    def slots(self, ids: NDArray[np.int32]) -> NDArray[np.uint32]:
+    def slots_of(self, ids: NDArray[np.int32]) -> NDArray[np.uint32]:
         """Where experts are now."""
         places = ids if self.addresses is None else self.addresses[ids, 0]
         return places.astype(np.uint32)
@@ -59,23 +59,23 @@ class Batch:
         """The pairs (of token and slot, flat) whose expert is among those wanted."""
         flat = ids.ravel()
         pairs = np.flatnonzero(np.isin(flat, wanted))
-        slots = experts.slots(flat[pairs])
+        slots = experts.slots_of(flat[pairs])
         order = np.argsort(slots, kind="stable") if len(ids) > 1 else np.arange(len(pairs))
         pairs = pairs[order]
         tokens = (pairs // ids.shape[1]).astype(np.int32)
         return cls(pairs, tokens, flat[pairs], slots[order])
 
 
-def whole_stack(tensors: ExpertTensors) -> ExpertStack:
+def all_in_slots(tensors: ExpertTensors) -> MLXSlots:
     """All experts of a layer, laid out."""
     parts = (tensors.gate, tensors.up, tensors.down)
-    stack = ExpertStack(*(allocate(part.type, part.shape) for part in parts))
-    stack.fill(tensors)
-    return stack
+    slots = MLXSlots(*(allocate(part.type, part.shape) for part in parts))
+    slots.fill(tensors)
+    return slots
 
 
-def empty_stack(tensors: ExpertTensors, num_slots: int) -> ExpertStack:
-    """Stacks of ``num_slots`` experts of this shape, for native threads to fill.
+def empty_slots(tensors: ExpertTensors, num_slots: int) -> MLXSlots:
+    """``num_slots`` slots for experts of this shape, for native threads to fill.
 
     Raises:
         UnsupportedModelError: of a type that they cannot lay out.
@@ -87,7 +87,7 @@ def empty_stack(tensors: ExpertTensors, num_slots: int) -> ExpertStack:
                 f"{part.name}: experts of type {part.type.name} cannot be streamed by the mlx "
                 "backend; choose the backend 'cpu', or a budget in which all of them fit"
             )
-    return ExpertStack(*(allocate(p.type, (num_slots, *p.shape[1:])) for p in parts))
+    return MLXSlots(*(allocate(p.type, (num_slots, *p.shape[1:])) for p in parts))
 
 
 def gather(ops: Any, x: Array, weight: Weight, slots: Array, sorted_slots: bool) -> Array:

@@ -118,11 +118,11 @@ class Weight:
         return [int(self.type), self.layout.bits, rows, columns, *places]
 
 
-class ExpertStack:
-    """Experts of one shape, one a slot, each of their matrices in one stack.
+class MLXSlots:
+    """``streaming.slots.Slots`` of experts of one shape, in MLX's arrays: one array a matrix.
 
-    What a ``Pool`` needs of an arena. Slots are filled by number, by ``fill`` or by the reader's
-    threads, and hold their memory as long as the stack lives.
+    Slots are filled by number, by ``fill`` or by the reader's
+    threads, and hold their memory as long as this object lives.
     """
 
     def __init__(self, gate: Weight, up: Weight, down: Weight) -> None:

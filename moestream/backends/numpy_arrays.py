@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.kv_rows import KVType, kv_zeros
+from moestream.backends.kv_rows import kv_zeros
+from moestream.names import KVType
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 
 Floats = NDArray[np.float32]

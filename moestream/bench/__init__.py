@@ -20,10 +20,11 @@ from typing import Literal
 import numpy as np
 import psutil
 
-from moestream.engine import Engine
-from moestream.experts.statistics import Counts
-from moestream.sampling import Sampler, SamplingParams
-from moestream.session import Session
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
+from moestream.engine.sampling import Sampler
+from moestream.engine.session import Session
+from moestream.streaming.statistics import Counts
 from moestream.tokenizer import Tokenizer
 
 TokenSource = Literal["text", "random"]

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from moestream.chat import ChatTemplate
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.reasoning import Piece, ReasoningSplitter, find_markers
 from moestream.chat.settings import Settings
-from moestream.engine import Engine
+from moestream.chat.template import ChatTemplate
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
+from moestream.engine.session import Stats
 from moestream.errors import ContextLengthError, TemplateError
-from moestream.experts.statistics import ResidencyStats
-from moestream.recording import Recording
-from moestream.sampling import SamplingParams
-from moestream.session import Stats
-from moestream.text import TextStream
+from moestream.streaming.statistics import ResidencyStats
 from moestream.tokenizer import Tokenizer
+from moestream.tokenizer.text_stream import TextStream
+from moestream.traces.recording import Recording
 
 _ANSWER_SHARE = 4
 """Where turns are dropped to make room, one in so many tokens of the context is left free."""

@@ -10,9 +10,9 @@ import itertools
 import click
 
 from moestream import ui
+from moestream.cli.commands.version import version_option
 from moestream.cli.config import load_defaults
 from moestream.cli.group import CommandModules, Group
-from moestream.cli.version import version_option
 
 __all__ = ["main"]
 
@@ -60,7 +60,7 @@ def cli() -> None:
     """Run Mixture-of-Experts language models from GGUF files larger than memory."""
 
 
-cli.commands = CommandModules(__name__, itertools.chain(*SECTIONS.values()))
+cli.commands = CommandModules(f"{__name__}.commands", itertools.chain(*SECTIONS.values()))
 
 
 def main() -> None:

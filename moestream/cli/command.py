@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,17 @@ EXIT_ERROR = 1  # what was foreseen; click's own 2 is for usage
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
+Body = Callable[..., None]
+
 _MAX_COLUMN = 28
+_ALL = "moestream.help_all"
+"""In a context's ``meta`` where rare options are to be listed too."""
 
 
 class Option(click.Option):
     """An option that is listed under a heading of its own in ``--help``.
+
+    ``rare`` ones are listed by ``--help-all`` alone.
 
     Where it is not given, ``MOESTREAM_COMMAND_NAME`` and ``MOESTREAM_NAME`` in the environment are
     looked at, with the name of its first long flag; ``shared=False`` leaves out the second, for an
@@ -31,10 +38,16 @@ class Option(click.Option):
     """
 
     def __init__(
-        self, *args: Any, section: str = "Options", shared: bool = True, **kwargs: Any
+        self,
+        *args: Any,
+        section: str = "Options",
+        shared: bool = True,
+        rare: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+        self.rare = rare
         self.shared = shared
 
     @property
@@ -87,10 +100,23 @@ def _start_log(ctx: click.Context, param: click.Parameter, path: Path | None) ->
         log.info("moestream %s: %s", __version__, shlex.join(sys.argv[1:]))
 
 
+def option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
+    """Decorate a command with an ``Option``."""
+    return click.option(*names, cls=Option, **kwargs)
+
+
+def apply(options: Sequence[Callable[[Body], Body]], body: Body) -> Body:
+    """Decorate ``body`` with options; they are listed in this order in its help."""
+    for each in reversed(options):
+        body = each(body)
+    return body
+
+
 def _log_option() -> Option:
     return Option(
         ["--log-file"],
         section="Other",
+        rare=True,
         type=click.Path(dir_okay=False, writable=True, path_type=Path),
         expose_value=False,
         callback=_start_log,
@@ -114,6 +140,25 @@ def _quiet_option() -> Option:
     )
 
 
+def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta[_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+def _help_all_option() -> Option:
+    return Option(
+        ["--help-all"],
+        section="Other",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_help_all,
+        help="List the options that are seldom needed too.",
+    )
+
+
 class Command(click.Command):
     """A command whose help has sections of options, and examples at the end.
 
@@ -126,13 +171,16 @@ class Command(click.Command):
         if not any("--quiet" in param.opts for param in self.params):
             self.params.append(_quiet_option())
         self.params.append(_log_option())
+        if any(getattr(param, "rare", False) for param in self.params):
+            self.params.append(_help_all_option())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options by section, in the order in which sections first appear."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if isinstance(param, click.Option) and record is not None:
+            hidden = getattr(param, "rare", False) and _ALL not in ctx.meta
+            if isinstance(param, click.Option) and record is not None and not hidden:
                 sections.setdefault(getattr(param, "section", "Other"), []).append(record)
         names = [name for rows in sections.values() for name, _ in rows]
         width = min(max(map(len, names)), _MAX_COLUMN)  # the same in all sections

@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moestream import ui
-from moestream.cli.residency import choice_fields, choices_told, plan_fields, warnings
+from moestream.cli.reports.streaming import choice_fields, choices_told, plan_fields, warnings
 
 if TYPE_CHECKING:
-    from moestream.engine import Engine
+    from moestream.engine.engine import Engine
 
 
 def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine":
@@ -25,7 +25,7 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
         MoestreamError: see ``catalog.resolve`` and ``Engine.open``.
     """
     from moestream.catalog import resolve
-    from moestream.engine import Engine
+    from moestream.engine.engine import Engine
 
     with ui.progress(quiet=quiet) as progress:
         path = resolve(model, progress=progress)

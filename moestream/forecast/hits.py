@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import NamedTuple
 
-from moestream.experts.policies import hottest
-from moestream.experts.profiles import Profile
-from moestream.experts.profiles.analysis import key_sizes
-from moestream.experts.simulate import PolicySpec, Simulator
-from moestream.experts.trace import read_trace
+from moestream.policies import hottest
+from moestream.profiles import Profile
+from moestream.profiles.analysis import key_sizes
+from moestream.traces.format import read_trace
+from moestream.traces.simulator import PolicySpec, Simulator
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Where curves are measured."""

@@ -6,11 +6,11 @@ Owns which budgets are looked at, the suggestion, and which of four cases it is.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from moestream.experts.memory import MemoryPlan
 from moestream.forecast.demand import Demand
 from moestream.forecast.hits import Hits
-from moestream.forecast.machine import Disk, Machine
 from moestream.forecast.speed import Forecast, forecast
+from moestream.machine.speed import Disk, Machine
+from moestream.streaming.memory import MemoryPlan
 
 Case = Literal["fits", "streams", "below the floor", "too little"]
 

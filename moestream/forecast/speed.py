@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from moestream.forecast.demand import Demand
 from moestream.forecast.hits import Range
-from moestream.forecast.machine import Disk, Machine
+from moestream.machine.speed import Disk, Machine
 
 OVERLAP = 0.15
 """Measured with the demo model at budgets of 250M to 700M, on two cores: 0 to 0.3."""

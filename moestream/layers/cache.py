@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moestream.backends import Array, Backend, KVType, kv_row_bytes
+from moestream.backends import Array, Backend, kv_row_bytes
 from moestream.errors import ContextLengthError
+from moestream.names import KVType
 
 KVTypes = tuple[KVType, KVType]
 """How keys and how values are stored."""

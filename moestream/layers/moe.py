@@ -17,12 +17,12 @@ from moestream.backends import (
     Routing,
     StreamedExperts,
 )
-from moestream.experts.arena import bytes_at
-from moestream.experts.prefetch import Prefetcher
-from moestream.experts.residency import Residency
 from moestream.layers.ffn import GatedMLP
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
+from moestream.streaming.prefetch import Prefetcher
+from moestream.streaming.residency import Residency
+from moestream.streaming.slots import bytes_at
 
 
 @dataclass(frozen=True, slots=True)

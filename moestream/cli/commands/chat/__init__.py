@@ -1,0 +1,124 @@
+"""``moestream chat``: a conversation with a model, on a terminal or in plain lines.
+
+Owns the command's options and the choice between the two.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moestream import __version__
+from moestream.cli.command import EXIT_ERROR, Command, option
+from moestream.cli.options.engine import engine_options, sampling_options
+from moestream.cli.options.model import model_argument
+from moestream.cli.options.output import output_options, shown_options
+from moestream.cli.options.prompt import require_text, system_option, template_option
+from moestream.cli.options.streaming import streaming_options
+
+if TYPE_CHECKING:
+    from moestream.cli.commands.chat.program import Program
+    from moestream.engine.engine import Engine
+    from moestream.engine.options import SamplingParams
+    from moestream.terminal.screen import Screen
+
+EXAMPLES = """
+moestream chat
+moestream chat demo -sys "Answer in one sentence." --budget 500M
+moestream chat model.gguf --reasoning hide --temp 0.6
+printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
+"""
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@model_argument(default="demo")
+@system_option
+@template_option
+@option(
+    "--no-tui",
+    section="Chat",
+    is_flag=True,
+    help="Plain lines; so it is wherever standard input or output is no terminal.",
+)
+@shown_options
+@output_options
+@streaming_options
+@engine_options
+@sampling_options
+@click.pass_context
+def chat(
+    ctx: click.Context,
+    /,
+    *,
+    model: str,
+    system_prompt: str | None,
+    chat_template: str | None,
+    reasoning: Any,
+    context_shift: bool,
+    no_tui: bool,
+    max_tokens: int | None,
+    stop: tuple[str, ...],
+    quiet: bool,
+    verbose: bool,
+    recording: dict[str, Any],
+    sampling: "SamplingParams",
+    **engine_options: Any,
+) -> None:
+    """Talk with a model; it remembers what was said.
+
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. /help lists what can be done besides talking.
+    """
+    _check(system_prompt, chat_template)
+    from moestream.chat.conversation import Conversation
+    from moestream.chat.settings import Settings
+    from moestream.cli.commands.chat.program import Program
+    from moestream.cli.opening import open_engine, tell_choices
+
+    settings = Settings(sampling, max_tokens, stop, reasoning, context_shift)
+
+    def open_and_tell(name: str) -> "Engine":
+        engine = open_engine(name, engine_options, quiet=quiet)
+        if not quiet:
+            tell_choices(engine, settings.sampling.seed, verbose=verbose)
+        return engine
+
+    with Program(
+        open_and_tell,
+        model,
+        Conversation(system_prompt or None),
+        settings,
+        chat_template=chat_template,
+        recording=recording,
+    ) as program:
+        screen = _screen(program, plain=no_tui, quiet=quiet)
+        program.run(screen)
+    if program.failed and not screen.stays:
+        ctx.exit(EXIT_ERROR)
+
+
+def _check(system_prompt: str | None, chat_template: str | None) -> None:
+    if system_prompt:
+        require_text(system_prompt, "the system prompt")
+    if chat_template is not None:
+        require_text(chat_template, "--chat-template")
+
+
+def _screen(program: "Program", *, plain: bool, quiet: bool) -> "Screen":
+    from moestream.terminal.plain import PlainScreen
+    from moestream.terminal.screen import can_draw
+
+    if plain or not can_draw():
+        return PlainScreen(quiet=quiet)
+    # Not before: a line editor and a Markdown parser take a fifth of a second to import.
+    import platformdirs
+
+    from moestream.cli.commands.chat.slash import complete
+    from moestream.terminal.rich_screen import RichScreen
+
+    history = platformdirs.user_state_path("moestream") / "chat_history"
+    screen = RichScreen(lambda before: complete(program, before), history)
+    if not quiet:
+        name = Path(program.model).name
+        screen.note(f"moestream {__version__}, {name}; /help lists commands, Ctrl-D leaves")
+    return screen

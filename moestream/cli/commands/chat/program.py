@@ -1,0 +1,238 @@
+"""The chat as a program: lines are read, and are commands or turns, until the user leaves.
+
+Owns the engine that is open and what is told around an answer. The commands are
+``slash``'s; how anything looks is ``terminal``'s.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from moestream.cli.commands.chat.slash import ChatUsageError, run_command
+from moestream.errors import ContextLengthError, MoestreamError
+
+if TYPE_CHECKING:
+    from moestream.chat.conversation import Conversation
+    from moestream.chat.dialogue import Answer, Dialogue
+    from moestream.chat.reasoning import Piece
+    from moestream.chat.settings import Settings
+    from moestream.engine.engine import Engine
+    from moestream.terminal.screen import Screen, View
+    from moestream.terminal.status import Status
+    from moestream.traces.recording import ProfileRecorder
+
+_TELL_S = 0.1
+"""How often the status is made anew while an answer is."""
+
+
+class Program:
+    """One run of ``moestream chat``. A context manager: it closes the engine."""
+
+    def __init__(
+        self,
+        open_engine: "Callable[[str], Engine]",
+        model: str,
+        conversation: "Conversation",
+        settings: "Settings",
+        *,
+        chat_template: str | None = None,
+        recording: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Open the model; ``recording`` is what ``Recording`` takes, for this model alone.
+
+        Raises:
+            MoestreamError: it cannot be opened, or has no chat template.
+            OSError: the trace cannot be written.
+        """
+        self.model = model
+        self.recorded = any(path is not None for path in recording.values())
+        self.leaving = False
+        self.failed = False
+        """Whether anything went wrong that was told."""
+        self.screen: Screen
+        self._open_engine = open_engine
+        self._chat_template = chat_template
+        self._open = ExitStack()
+        self.profile: ProfileRecorder | None
+        """What the answers of this model used; None where it has no experts."""
+        self.dialogue = self._start(model, conversation, settings, recording)
+
+    def run(self, screen: "Screen") -> None:
+        """Read and answer until the end.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, where it is to end the program.
+        """
+        self.screen = screen
+        while not self.leaving:
+            line = screen.read(self.status())
+            if line is None:
+                return
+            if line.strip():
+                self._handle(line)
+
+    def say(self, text: str) -> None:
+        """Put what the user said to the model and show its answer.
+
+        Raises:
+            MoestreamError, OSError: there is none, or not all of it.
+            KeyboardInterrupt: Ctrl-C, where it is to end the program.
+        """
+        from moestream.terminal.interrupt import interruptible
+
+        dialogue = self.dialogue
+        with (
+            interruptible() as interrupt,
+            self.screen.answering(dialogue.settings.reasoning) as view,
+        ):
+            told = 0.0
+            for pieces in dialogue.ask(text, interrupt.is_wanted):
+                for piece in pieces:
+                    view.add(piece.kind, piece.text)
+                if time.monotonic() - told >= _TELL_S:
+                    self._tell(view, pieces)
+                    told = time.monotonic()
+        answer = dialogue.answer
+        if answer is not None:
+            self._tell_end(answer)
+        if interrupt.wanted and not self.screen.stays:
+            raise KeyboardInterrupt
+
+    def switch(self, model: str) -> None:
+        """Go on with another model, or where it cannot be opened with this one.
+
+        Raises:
+            MoestreamError, OSError: the other cannot be opened.
+        """
+        from moestream.catalog import resolve
+
+        resolve(model)  # before this one is let go
+        old = self.dialogue
+        self._open.close()
+        try:
+            self.dialogue = self._start(model, old.conversation, old.settings)
+        except (MoestreamError, OSError):
+            self.leaving = True  # unless this one can be opened again
+            self.dialogue = self._start(self.model, old.conversation, old.settings)
+            self.dialogue.edited()
+            self.leaving = False
+            raise
+        self.model = model
+        self.dialogue.edited()
+
+    def status(self, activity: str = "") -> "Status":
+        """What the status line tells now."""
+        from moestream.terminal.status import Status
+
+        dialogue = self.dialogue
+        answer = dialogue.answer
+        steps = 0 if answer is None else answer.stats.generation_steps
+        return Status(
+            model=Path(self.model).name,
+            context_used=len(dialogue.session.tokens) if activity else dialogue.context_used,
+            context_length=dialogue.engine.context_length,
+            activity=activity,
+            tps=answer.stats.generation_tps if answer is not None and steps else None,
+            streamed=dialogue.streamed,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def _start(
+        self,
+        model: str,
+        conversation: "Conversation",
+        settings: "Settings",
+        recorded: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Dialogue":
+        from moestream.chat.dialogue import Dialogue
+        from moestream.traces.recording import Recording
+
+        with ExitStack() as stack:
+            engine = stack.enter_context(self._open_engine(model))
+            recording = stack.enter_context(Recording(engine, **recorded, counting=True))
+            dialogue = Dialogue(
+                engine,
+                conversation,
+                settings,
+                chat_template=self._chat_template,
+                recording=recording,
+            )
+            self._open = stack.pop_all()
+            self.profile = recording.profile
+        return dialogue
+
+    def _handle(self, line: str) -> None:
+        try:
+            if line.startswith("/"):
+                run_command(self, line)
+            else:
+                self.say(line)
+        except ContextLengthError as error:
+            self._fail(f"{error}; {self._offer()}")
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            reason = error.strerror or str(error)
+            self._fail(f"{error.filename}: {reason}" if error.filename else reason)
+        except (ChatUsageError, MoestreamError) as error:
+            self._fail(str(error))
+
+    def _fail(self, message: str) -> None:
+        self.failed = True
+        self.screen.error(message)
+
+    def _offer(self) -> str:
+        if not self.dialogue.conversation.turns:
+            return "shorten it, or start with a larger --ctx-size"
+        return (
+            "/drop forgets the oldest turns but not the system prompt, /clear all turns; "
+            "/set context-shift on drops them whenever there is need, --ctx-size makes it larger"
+        )
+
+    def _tell(self, view: "View", pieces: "list[Piece]") -> None:
+        answer = self.dialogue.answer
+        if answer is None:
+            return
+        stats = answer.stats
+        if not stats.generated_tokens:
+            left = answer.prompt_tokens - answer.cached_tokens
+            activity = f"reading {stats.prompt_tokens}/{left}"
+        else:
+            reasoning = bool(pieces) and pieces[-1].kind == "reasoning"
+            activity = "thinking" if reasoning else "answering"
+        view.update(self.status(activity), stats.generated_tokens)
+
+    def _tell_end(self, answer: "Answer") -> None:
+        note, dropped = self.screen.note, answer.dropped_turns
+        if dropped:
+            note(f"dropped the {_turns(dropped, 'oldest ')} to make room")
+        if answer.stop_reason == "interrupted":
+            note(
+                "stopped; what there is of the answer is kept"
+                if answer.kept
+                else "stopped before the answer began: the message was taken back"
+            )
+        elif answer.stop_reason == "context":
+            length = self.dialogue.engine.context_length
+            note(
+                f"the context of {length} tokens is full, so the answer ends here; {self._offer()}"
+            )
+        elif answer.stop_reason == "length":
+            note(f"ended after {answer.stats.generated_tokens} tokens, as predict is set")
+
+
+def _turns(count: int, kind: str = "") -> str:
+    return f"{count} {kind}turn{'' if count == 1 else 's'}"

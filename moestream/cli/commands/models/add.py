@@ -1,0 +1,63 @@
+"""``moestream models add``: give a model a name of one's own."""
+
+from pathlib import Path
+
+import click
+
+from moestream import ui
+from moestream.cli.command import Command, option
+from moestream.cli.options.output import json_option
+from moestream.errors import ModelNotFoundError
+
+EXAMPLES = """
+moestream models add mine ~/models/my-model-q4_k_m.gguf
+moestream models add tongyi hf:bartowski/Alibaba-NLP_Tongyi-DeepResearch-30B-A3B-GGUF:Q4_K_M
+"""
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@click.argument("name")
+@click.argument("source", metavar="FILE|hf:ORG/REPO[:QUANT|FILE]")
+@option("--description", default="", metavar="TEXT", help="One line for the list.")
+@option("--licence", metavar="NAME", help="As in Apache-2.0.")
+@json_option
+def add(name: str, source: str, description: str, licence: str | None, as_json: bool) -> None:
+    """Give a file, or a model on the hub, a name.
+
+    The entry is written to models.toml in your config folder, beside those that moestream comes
+    with; one of the same name takes the other's place.
+    """
+    from moestream.catalog import add_entry
+    from moestream.catalog.entries import user_file
+
+    values: dict[str, str | int] = {"description": description}
+    if licence:
+        values["licence"] = licence
+    values |= _hub_values(source) if source.startswith("hf:") else _file_values(source)
+    spec = add_entry(name, values)
+    if as_json:
+        ui.print_json({"model": name, "source": spec.source, "file": str(user_file())})
+        return
+    ui.note(f"added {name} to {user_file()}")
+    if spec.kind == "hf":
+        ui.note(f"fetch it with: moestream models pull {name}")
+
+
+def _hub_values(source: str) -> dict[str, str | int]:
+    from moestream.hub import parse_reference
+
+    return {"source": str(parse_reference(source))}
+
+
+def _file_values(source: str) -> dict[str, str | int]:
+    """Look into the file, so that the list need not."""
+    from moestream.cli.commands.models.figures import file_figures
+
+    path = Path(source).expanduser().absolute()
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"{path} is no file; expected a .gguf file, or a model on the hub as hf:ORG/REPO:QUANT"
+        )
+    figures = file_figures(path.stem, path)
+    known = {"architecture": figures.architecture, "size_bytes": figures.size_bytes}
+    return {"source": f"file:{path}", **{key: value for key, value in known.items() if value}}

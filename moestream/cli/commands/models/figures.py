@@ -1,0 +1,116 @@
+"""What is known of a model, from its file if it is here, from the catalogue otherwise."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from moestream import ui
+from moestream.catalog import ModelSpec, locate
+from moestream.forecast.verdict import Fit, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Sizes in bytes; what is not known is None. Figures of the catalogue are about right."""
+
+    name: str
+    path: Path | None
+    architecture: str | None
+    supported: bool | None
+    size_bytes: int | None
+    parameters: int | None
+    active_parameters: int | None
+    expert_bytes: int | None
+    expert_bytes_per_token: int | None
+    exact: bool
+
+    def fit(self, memory_bytes: int) -> Fit:
+        """Say how it would run in so much memory."""
+        return judge(memory_bytes, self.size_bytes, self.expert_bytes, self.expert_bytes_per_token)
+
+    def to_dict(self, memory_bytes: int) -> dict[str, Any]:
+        """Everything, for JSON."""
+        fit = self.fit(memory_bytes)
+        return {
+            **asdict(self),
+            "path": None if self.path is None else str(self.path),
+            "verdict": "unsupported" if self.supported is False else fit.verdict,
+            "needed_bytes": fit.needed_bytes,
+            "experts_share": fit.experts_share,
+        }
+
+
+def catalogue_figures(spec: ModelSpec) -> Figures:
+    """Take what the catalogue says; look into the file only where that says too little."""
+    from moestream.models import ARCHITECTURES
+
+    path = locate(spec)
+    if path is not None and None in (spec.architecture, spec.size_bytes, spec.expert_bytes):
+        return file_figures(spec.name, path)
+    return Figures(
+        spec.name,
+        path,
+        spec.architecture,
+        None if spec.architecture is None else spec.architecture in ARCHITECTURES,
+        spec.size_bytes,
+        spec.parameters,
+        spec.active_parameters,
+        spec.expert_bytes,
+        spec.expert_bytes_per_token,
+        exact=False,
+    )
+
+
+def file_figures(name: str, path: Path) -> Figures:
+    """Take what the header of a file says.
+
+    Raises:
+        ModelFormatError, UnsupportedQuantError: it is no sound GGUF file.
+    """
+    from moestream.gguf import GGUFFile
+    from moestream.models.summary import summarize
+
+    with GGUFFile.open(path) as file:
+        summary = summarize(file)
+    sizes = summary.sizes
+    return Figures(
+        name,
+        path,
+        summary.architecture,
+        summary.supported,
+        summary.file_bytes,
+        sizes.parameters,
+        sizes.active_parameters,
+        sizes.expert_bytes,
+        sizes.expert_bytes_per_token,
+        exact=True,
+    )
+
+
+def memory_bytes() -> int:
+    """Memory of this machine, or of its container if that is less."""
+    from moestream.streaming.memory import available_memory
+
+    return available_memory().total_bytes
+
+
+def verdict_told(figures: Figures, memory: int) -> str:
+    """Say in a few words whether it would run here."""
+    if figures.supported is False:
+        return "no: architecture"
+    fit = figures.fit(memory)
+    if fit.verdict == "streams" and fit.experts_share is not None:
+        return f"streams, {100 * fit.experts_share:.0f}% of experts in memory"
+    if fit.verdict == "too big" and fit.needed_bytes is not None:
+        return f"no: needs {ui.format_memory(fit.needed_bytes)}"
+    return {"fits": "yes, all in memory", "unknown": "unknown"}[fit.verdict]
+
+
+def bytes_told(n_bytes: int | None) -> str:
+    """A size, or a dash."""
+    return "-" if n_bytes is None else ui.format_bytes(n_bytes)
+
+
+def count_told(count: int | None) -> str:
+    """A number of parameters, or a dash."""
+    return "-" if count is None else ui.format_count(count)

@@ -1,0 +1,73 @@
+"""``moestream models list``: the models that have names."""
+
+import click
+
+from moestream import ui
+from moestream.cli.command import Command, option
+from moestream.cli.options.output import json_option
+
+EXAMPLES = """
+moestream models list
+moestream models list --here
+moestream models list --json | jq '.models[] | select(.verdict == "streams") | .name'
+"""
+
+
+@click.command("list", cls=Command, examples=EXAMPLES)
+@option("--here", is_flag=True, help="Only those that are on this machine.")
+@json_option
+def list_models(here: bool, as_json: bool) -> None:
+    """List the models that have names.
+
+    Says what they take, which are here, and which would run in this machine's memory. What one
+    token reads of the experts is an estimate; moestream models info is exact for those here.
+    """
+    from moestream.catalog import catalog, user_catalog
+    from moestream.cli.commands.models.figures import (
+        bytes_told,
+        catalogue_figures,
+        count_told,
+        memory_bytes,
+        verdict_told,
+    )
+
+    known, own, memory = catalog(), user_catalog(), memory_bytes()
+    all_figures = [catalogue_figures(spec) for spec in known.values()]
+    shown = [figures for figures in all_figures if figures.path is not None or not here]
+    if as_json:
+        entries = [
+            {
+                **figures.to_dict(memory),
+                "description": known[figures.name].description,
+                "licence": known[figures.name].licence,
+                "source": known[figures.name].source,
+                "yours": figures.name in own,
+            }
+            for figures in shown
+        ]
+        ui.print_json({"memory_bytes": memory, "models": entries})
+        return
+    rows = [
+        (
+            figures.name,
+            bytes_told(figures.size_bytes),
+            count_told(figures.parameters),
+            count_told(figures.active_parameters),
+            bytes_told(figures.expert_bytes_per_token),
+            known[figures.name].licence or "-",
+            "yes" if figures.path else "no",
+            verdict_told(figures, memory),
+        )
+        for figures in shown
+    ]
+    title = f"models (this machine: {ui.format_memory(memory)} of memory)"
+    columns = (
+        ">size",
+        ">parameters",
+        ">active",
+        ">experts a token",
+        "licence",
+        "here",
+        "runs here",
+    )
+    ui.print_table(title, ("name", *columns), rows)

@@ -1,0 +1,91 @@
+"""``moestream models rm``: delete a model's files, and the user's own entry of it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from moestream import ui
+from moestream.cli.command import EXIT_ERROR, Command, option
+from moestream.cli.options.model import complete_name
+from moestream.cli.options.output import json_option
+from moestream.errors import ModelNotFoundError
+
+EXAMPLES = """
+moestream models rm qwen3-coder-30b-a3b
+moestream models rm hf:bartowski/Qwen_Qwen3-30B-A3B-GGUF:IQ4_XS --yes
+"""
+
+
+@click.command("rm", cls=Command, examples=EXAMPLES)
+@click.argument("model", shell_complete=complete_name)
+@option("-y", "--yes", is_flag=True, shared=False, help="Do not ask.")
+@json_option
+@click.pass_context
+def remove(ctx: click.Context, model: str, yes: bool, as_json: bool) -> None:
+    """Delete what was fetched or built of a model.
+
+    An entry that you added is removed too; a file that you added by its path is never deleted.
+    """
+    from moestream.catalog import find_spec, remove_entry, user_catalog
+
+    spec = find_spec(model)
+    if spec is None:
+        raise ModelNotFoundError(
+            f"no model is called {model!r}; moestream models list --here shows those that are here"
+        )
+    own = model in user_catalog()
+    files = _files(spec.kind, spec.source)
+    if not files and not own:
+        raise ModelNotFoundError(f"nothing of {model} is here")
+    freed = sum(file.stat().st_size for file in files)
+    if not yes and not _agreed(_question(model, files, freed, own)):
+        ui.note("nothing was removed")
+        ctx.exit(EXIT_ERROR)
+    _delete(spec.kind, spec.source, files)
+    if own:
+        remove_entry(model)
+    if as_json:
+        paths = [str(file) for file in files]
+        ui.print_json({"model": model, "files": paths, "freed_bytes": freed, "entry": own})
+    else:
+        ui.note(f"removed {model}, {ui.format_bytes(freed)}")
+
+
+def _files(kind: str, source: str) -> list[Path]:
+    from moestream import demo, hub
+    from moestream.hub.local import model_paths
+
+    if kind == "hf":
+        try:
+            return model_paths(hub.parse_reference(source))
+        except ModelNotFoundError:
+            return []
+    return [path for path in [demo.demo_path()] if kind == "recipe" and path.exists()]
+
+
+def _delete(kind: str, source: str, files: list[Path]) -> None:
+    from moestream import hub
+
+    if kind == "hf" and files:
+        hub.remove(hub.parse_reference(source))
+    elif kind == "recipe":
+        for file in files:
+            file.unlink()
+
+
+def _question(model: str, files: list[Path], freed: int, own: bool) -> str:
+    parts = []
+    if files:
+        count = "1 file" if len(files) == 1 else f"{len(files)} files"
+        parts.append(f"delete {count} of {model} ({ui.format_bytes(freed)})")
+    if own:
+        parts.append(f"remove your entry {model}")
+    text = " and ".join(parts)
+    return text[0].upper() + text[1:] + "?"
+
+
+def _agreed(question: str) -> bool:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError(f"{question} There is no terminal to answer on; pass --yes")
+    return click.confirm(ui.printable(question), err=True)

@@ -1,0 +1,184 @@
+"""``moestream plan``: what will come of a model in this memory, before it is loaded.
+
+Owns the options and what they come to. The sums are ``forecast``'s.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moestream import ui
+from moestream.cli.command import Command, option
+from moestream.cli.header import open_header
+from moestream.cli.options.engine import context_options
+from moestream.cli.options.model import model_argument
+from moestream.cli.options.output import json_option
+from moestream.cli.options.profile import complete_profile, parts_callback
+from moestream.cli.reports.plan import as_json as report_as_json
+from moestream.cli.reports.plan import print_report
+from moestream.errors import BudgetError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from moestream.forecast.hits import Hits
+    from moestream.gguf import GGUFHeader
+    from moestream.profiles.names import Part
+    from moestream.streaming.memory import MemoryPlan
+
+EXAMPLES = """
+moestream plan qwen3-30b-a3b-instruct-2507
+moestream plan hf:unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M --memory 16G -c 8192
+moestream plan demo --profile italian
+moestream plan model.gguf --budget 6G,8G,12G --trace run.route.csv.gz --json
+"""
+
+
+def _amount(text: str) -> int:
+    from moestream.streaming.budget import parse_budget
+
+    if "%" in text:
+        raise BudgetError(f"{text!r} is no amount of memory; expected 640M or 1.5G")
+    return parse_budget(text, 1)
+
+
+def _amounts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(_amount(part) for part in text.split(",")) if text else ()
+    except BudgetError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _memory(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    amounts = _amounts(ctx, param, text)
+    if len(amounts) > 1:
+        raise click.BadParameter("one amount is expected; --budget takes several", ctx, param)
+    return amounts[0] if amounts else None
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@model_argument(default="demo")
+@option(
+    "--memory",
+    section="Memory",
+    callback=_memory,
+    show_default="what is free here",
+    metavar="AMOUNT",
+    help="Memory of the machine to plan for, as 16G (binary); some is left to the system.",
+)
+@option(
+    "--budget",
+    "budgets",
+    section="Memory",
+    callback=_amounts,
+    metavar="AMOUNT,...",
+    help="Say how fast it is at these budgets, instead of at some that hold a part of the experts.",
+)
+@option(
+    "--trace",
+    section="Speed",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take hit rates from the routing of a run of yours, instead of from models measured "
+    "before.",
+)
+@option(
+    "--profile",
+    section="Speed",
+    callback=parts_callback,
+    shell_complete=complete_profile,
+    metavar="NAME[:W],...",
+    help="Take them from a saved workload; several are mixed by weight. See moestream profile.",
+)
+@option(
+    "--measure",
+    section="Speed",
+    is_flag=True,
+    help="Measure this machine anew; otherwise it is measured once.",
+)
+@json_option
+@context_options
+def plan(
+    model: str,
+    memory: int | None,
+    budgets: tuple[int, ...],
+    trace: Path | None,
+    profile: "tuple[Part, ...] | None",
+    measure: bool,
+    as_json: bool,
+    context_length: int | None,
+    cache_type_k: Any,
+    cache_type_v: Any,
+) -> None:
+    """Say whether a model will run here and how fast, before it is loaded.
+
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. Only the header is read, from the hub if the model is not here, and experts
+    here and there to see how fast the disk is. Speeds are of decoding with the context full and the
+    page cache cold.
+    """
+    from moestream.forecast.demand import read_demand
+    from moestream.forecast.outlook import look_ahead
+    from moestream.machine.speed import known_machine
+    from moestream.models import read_config
+    from moestream.models.summary import unsupported_reason
+
+    if trace is not None and profile is not None:
+        raise click.UsageError("--trace and --profile exclude each other; pass one of them")
+    with open_header(model, build=False, quiet=as_json) as file:
+        if reason := unsupported_reason(file):
+            raise UnsupportedModelError(f"{file.path} cannot run here: {reason}")
+        context = context_length or min(read_config(file).context_length, 8192)
+        demand = read_demand(file, cache_type_k, cache_type_v)
+        divided = _divide(file, demand.num_experts_per_tok, demand.context_bytes(context), memory)
+        hits = _hits(file, trace, profile)
+        with ui.progress(quiet=as_json) as progress:
+            machine, disk = known_machine(
+                file,
+                {*demand.dense_bytes, *demand.expert_bytes},
+                anew=measure,
+                step=lambda name: progress(name, 0, 1),
+            )
+        outlook = look_ahead(
+            divided,
+            demand,
+            machine,
+            disk,
+            hits,
+            context=context,
+            halved_cache="q8_0" in (cache_type_k, cache_type_v),
+            budgets=budgets,
+        )
+    if as_json:
+        ui.print_json(report_as_json(model, file, context, outlook, machine, disk, hits))
+    else:
+        print_report(model, file, context, outlook, machine, disk, hits)
+
+
+def _divide(file: "GGUFHeader", chosen: int, kv_bytes: int, memory: int | None) -> "MemoryPlan":
+    """Divide what ``--budget auto`` comes to, here or in so much memory."""
+    from moestream.engine.expert_streaming import plan_model
+    from moestream.streaming.memory import Memory, process_memory
+
+    there: Memory | None = None if memory is None else Memory(memory, memory, "--memory")
+    return plan_model(
+        "auto",
+        file,
+        num_experts_per_tok=chosen,
+        kv_bytes=kv_bytes,
+        process_bytes=process_memory(),
+        memory=there,
+    )
+
+
+def _hits(file: "GGUFHeader", trace: Path | None, profile: "tuple[Part, ...] | None") -> "Hits":
+    from moestream.forecast.hits import Hits, curve_of_profile, curve_of_trace, default_hits
+    from moestream.models import read_config
+    from moestream.profiles import Fingerprint
+    from moestream.profiles.names import load_mixture
+
+    if trace is not None:
+        return Hits(curve_of_trace(trace))
+    if profile is None:
+        return default_hits(read_config(file).num_experts)
+    mixture = load_mixture(profile)
+    mixture.require(Fingerprint.of(file), file.path.name)
+    return Hits(curve_of_profile(mixture))

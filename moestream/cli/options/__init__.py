@@ -1,0 +1,1 @@
+"""Options of the command line, made from the dataclasses' fields that they fill."""

@@ -1,0 +1,51 @@
+"""What the commands take that write a model's text: how long it is, and what is told beside it."""
+
+import functools
+from typing import Any
+
+import click
+
+from moestream.chat.settings import Settings
+from moestream.cli.command import Body, apply, option
+from moestream.cli.options.fields import field_options
+from moestream.cli.options.prompt import require_text
+
+
+def output_options(body: Body) -> Body:
+    """Add the options; ``body`` gets ``max_tokens``, ``stop``, ``quiet`` and ``verbose``."""
+
+    @functools.wraps(body)
+    def with_output(
+        *args: Any, stop: tuple[str, ...], quiet: bool, verbose: bool, **kwargs: Any
+    ) -> None:
+        for text in stop:
+            require_text(text, "--stop")
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
+        body(*args, stop=stop, quiet=quiet, verbose=verbose, **kwargs)
+
+    return apply(_OUTPUT_OPTIONS, with_output)
+
+
+_OUTPUT_OPTIONS = (
+    *field_options(Settings, "Output", ("max_tokens", "stop")),
+    option("-q", "--quiet", section="Output", is_flag=True, help="Print answers and errors alone."),
+    option(
+        "-v",
+        "--verbose",
+        section="Output",
+        is_flag=True,
+        help="Tell how memory is divided and used.",
+    ),
+)
+
+
+def shown_options(body: Body) -> Body:
+    """Add how a chat shows answers; ``body`` gets ``reasoning`` and ``context_shift``."""
+    return apply(field_options(Settings, "Chat", ("reasoning", "context_shift")), body)
+
+
+json_option = option(
+    "--json", "as_json", section="Output", is_flag=True, help="Print one JSON object."
+)
+"""``--json``; the body gets ``as_json``."""

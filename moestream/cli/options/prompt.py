@@ -1,0 +1,159 @@
+"""What the model is asked: the prompt's options, where its text comes from, and its tokens.
+
+Owns the checks that need no model. Every command that takes one prompt uses this.
+"""
+
+import functools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moestream.cli.command import Body, apply, option
+from moestream.errors import TemplateError
+
+if TYPE_CHECKING:
+    from moestream.gguf import GGUFFile
+    from moestream.tokenizer import Tokenizer
+
+STANDARD_INPUT = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A user's words and how they are put to the model."""
+
+    text: str
+    system: str | None = None
+    raw: bool = False
+    chat_template: str | None = None
+
+    def encode(self, tokenizer: "Tokenizer", file: "GGUFFile") -> list[int]:
+        """Turn the prompt into tokens, through the chat template unless it is raw.
+
+        Raises:
+            TemplateError: no template, or it does not render, or to nothing.
+        """
+        if self.raw:
+            return tokenizer.encode(self.text)
+        from moestream.chat.template import ChatTemplate
+
+        template = ChatTemplate.from_gguf(file, tokenizer, override=self.chat_template)
+        messages = [{"role": "user", "content": self.text}]
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": self.system})
+        text = template.render(messages)
+        if not text:
+            raise TemplateError(
+                f"the chat template ({template.origin}) writes no text for the prompt; pass "
+                "another with --chat-template, or --raw"
+            )
+        return tokenizer.encode_chat(text)
+
+
+def prompt_options(body: Body) -> Body:
+    """Add the options of a prompt; ``body`` gets one ``prompt``, a ``Prompt``."""
+
+    @functools.wraps(body)
+    def with_prompt(
+        *args: Any,
+        prompt: str | None,
+        file: Path | None,
+        system_prompt: str | None,
+        raw: bool,
+        chat_template: str | None,
+        **kwargs: Any,
+    ) -> None:
+        if raw and (system_prompt is not None or chat_template is not None):
+            raise click.UsageError(
+                "--raw uses no chat template, so it takes no --system-prompt or --chat-template"
+            )
+        text = _read(prompt, file)
+        require_text(text.strip() and text, "the prompt")
+        if system_prompt:
+            require_text(system_prompt, "the system prompt")
+        if chat_template is not None:
+            require_text(chat_template, "--chat-template")
+        body(*args, prompt=Prompt(text, system_prompt or None, raw, chat_template), **kwargs)
+
+    return apply(_PROMPT_OPTIONS, with_prompt)
+
+
+def require_text(text: str, what: str) -> None:
+    """Reject text that is empty, or came as bytes that are not UTF-8.
+
+    Python passes such bytes of an argument on as lone surrogates.
+
+    Raises:
+        click.UsageError: it is so; ``what`` names the text.
+    """
+    if not text:
+        raise click.UsageError(f"{what} is empty")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise click.UsageError(f"{what} is not UTF-8 text")
+
+
+def _read(prompt: str | None, file: Path | None) -> str:
+    if prompt is not None and file is not None:
+        raise click.UsageError("--prompt and --file exclude each other; pass one of them")
+    if prompt is not None:
+        return prompt
+    if file is None and (sys.stdin is None or sys.stdin.isatty()):
+        raise click.UsageError(
+            "there is no prompt; give one with -p TEXT, -f FILE, or on standard input"
+        )
+    return read_text(file or STANDARD_INPUT)
+
+
+def read_text(file: Path) -> str:
+    """Read the text of a file, or standard input.
+
+    Raises:
+        click.UsageError: it is not UTF-8, or standard input is closed.
+        OSError: it cannot be read.
+    """
+    if file != STANDARD_INPUT:
+        return _decode(file.read_bytes(), str(file))
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed")
+    return _decode(sys.stdin.buffer.read(), "standard input")
+
+
+def _decode(data: bytes, origin: str) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(
+            f"{origin} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
+        ) from None
+    return text.removesuffix("\n")  # the one that ends a file's last line, as llama.cpp does
+
+
+system_option = option(
+    "-sys",
+    "--system-prompt",
+    section="Prompt",
+    metavar="TEXT",
+    help="Instructions that come first.",
+)
+template_option = option(
+    "--chat-template",
+    section="Prompt",
+    metavar="NAME|FILE",
+    help="A built-in chat template, or a jinja file.",
+)
+_PROMPT_OPTIONS = (
+    option("-p", "--prompt", section="Prompt", metavar="TEXT", help="The prompt."),
+    option(
+        "-f",
+        "--file",
+        section="Prompt",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+        help="A file with the prompt; - is standard input.",
+    ),
+    system_option,
+    option("--raw", section="Prompt", is_flag=True, help="Continue the text: no chat template."),
+    template_option,
+)

@@ -1,0 +1,1 @@
+"""What commands tell: words for a person, numbers for JSON."""

@@ -1,0 +1,154 @@
+"""What ``moestream plan`` foresees, in words and tables for a person and as JSON.
+
+Owns words and layout; computes nothing.
+"""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from moestream import ui
+
+if TYPE_CHECKING:
+    from moestream.forecast.hits import Hits
+    from moestream.forecast.outlook import Outlook, Point
+    from moestream.gguf import GGUFHeader
+    from moestream.machine.speed import Disk, Machine
+
+
+def print_report(
+    model: str,
+    file: "GGUFHeader",
+    context: int,
+    outlook: "Outlook",
+    machine: "Machine",
+    disk: "Disk | None",
+    hits: "Hits",
+) -> None:
+    """Write what memory goes to, what is known of the machine, the speeds and the verdict."""
+    divided = outlook.chosen.plan
+    memory, experts = ui.format_memory, divided.total_expert_bytes
+    ui.print_fields(
+        file.path.name,
+        [
+            ("file", _file_told(model, file)),
+            ("dense weights", memory(divided.dense_bytes)),
+            ("experts", memory(experts) if experts else "none"),
+            *([("experts of one token", memory(divided.floor_bytes))] if experts else []),
+            ("KV cache", f"{memory(divided.kv_bytes)} for {context} tokens"),
+            ("process and buffers", memory(divided.process_bytes)),
+            ("least budget of use", memory(outlook.floor_budget_bytes)),
+        ],
+    )
+    speed = f"{memory(machine.memory_bytes_per_s)}/s"
+    ui.print_fields(
+        "this machine",
+        [
+            ("memory", f"{speed}, measured {machine.measured}"),
+            *([] if disk is None else [("disk", _disk_told(disk))]),
+            *([("hit rates", f"as of {hits.expected.source}")] if experts else []),
+        ],
+    )
+    columns = ("budget", ">experts here", ">hits", ">read a token", ">tok/s", ">sure of", "")
+    rows = [_cells(point, point is outlook.chosen) for point in outlook.points]
+    ui.print_table("speed", columns, rows)
+    ui.print_fields(
+        "verdict",
+        [
+            *([("give", " ".join(outlook.flags))] if outlook.flags else []),
+            ("in a line", verdict(outlook)),
+        ],
+    )
+
+
+def _file_told(model: str, file: "GGUFHeader") -> str:
+    size = ui.format_bytes(file.n_bytes)
+    return size if _is_here(file) else f"{size}; get it with: moestream models pull {model}"
+
+
+def _is_here(file: "GGUFHeader") -> bool:
+    from moestream.gguf import GGUFFile
+
+    return isinstance(file, GGUFFile)
+
+
+def _disk_told(disk: "Disk") -> str:
+    speed = ui.format_memory(disk.bytes_per_s)
+    return f"{speed}/s, {1e3 * disk.latency_s:.2f} ms before a read begins"
+
+
+def _cells(point: "Point", chosen: bool) -> tuple[str, ...]:
+    speed = point.forecast
+    return (
+        f"{point.plan.budget_bytes / (1 << 20):.0f}M",
+        f"{point.share:.0%}",
+        "" if speed.hit_rate is None else f"{speed.hit_rate:.0%}",
+        "" if speed.hit_rate is None else ui.format_memory(speed.read_bytes),
+        _speed(speed.tps),
+        f"{_speed(speed.low_tps)} to {_speed(speed.high_tps)}",
+        "what auto comes to" if chosen else "",
+    )
+
+
+def _speed(tps: float) -> str:
+    """Two digits or more, as many as a forecast is good for."""
+    return f"{tps:.0f}" if tps >= 9.95 else f"{tps:.1f}" if tps >= 0.95 else f"{tps:.2f}"
+
+
+def verdict(outlook: "Outlook") -> str:
+    """What to expect, in one line."""
+    point, divided = outlook.chosen, outlook.chosen.plan
+    speed = point.forecast
+    budget, floor = map(ui.format_memory, (divided.budget_bytes, outlook.floor_budget_bytes))
+    tps, low, high = map(_speed, (speed.tps, speed.low_tps, speed.high_tps))
+    told = f"about {tps} tok/s ({low} to {high})"
+    if outlook.case == "fits":
+        return f"it fits in {budget}: {told}"
+    if outlook.case == "streams":
+        return f"it streams within {budget}, {point.share:.0%} of its experts in memory: {told}"
+    if outlook.case == "below the floor":
+        return (
+            f"{budget} is less than the {floor} that are of use, so nearly every expert is read "
+            f"from disk: {told}"
+        )
+    return f"{budget} is too little for what is not experts alone; it takes {floor} or more"
+
+
+def as_json(
+    model: str,
+    file: "GGUFHeader",
+    context: int,
+    outlook: "Outlook",
+    machine: "Machine",
+    disk: "Disk | None",
+    hits: "Hits",
+) -> dict[str, Any]:
+    """Everything, in bytes and tokens a second."""
+    divided = outlook.chosen.plan
+    return {
+        "model": model,
+        "here": _is_here(file),
+        "file_bytes": file.n_bytes,
+        "context_length": context,
+        "dense_bytes": divided.dense_bytes,
+        "expert_bytes": divided.total_expert_bytes,
+        "expert_bytes_per_token": divided.floor_bytes,
+        "kv_bytes": divided.kv_bytes,
+        "process_bytes": divided.process_bytes,
+        "floor_budget_bytes": outlook.floor_budget_bytes,
+        "suggested": {"budget_bytes": divided.budget_bytes, "flags": list(outlook.flags)},
+        "case": outlook.case,
+        "verdict": verdict(outlook),
+        "budgets": [_point_as_json(point) for point in outlook.points],
+        "hit_rates_from": hits.expected.source,
+        "machine": asdict(machine) | {"disks": None},
+        "disk": None if disk is None else asdict(disk),
+    }
+
+
+def _point_as_json(point: "Point") -> dict[str, Any]:
+    return {
+        "budget_bytes": point.plan.budget_bytes,
+        "experts_bytes": point.plan.experts_bytes,
+        "experts_share": point.share,
+        **asdict(point.forecast),
+    }

@@ -1,0 +1,197 @@
+"""A loaded model: a file, a backend, and the memory that its experts may take.
+
+Decides whether experts are streamed. Knows nothing of tokens: those are a ``Session``'s.
+"""
+
+import os
+import time
+from types import TracebackType
+
+from moestream.backends import Backend, open_backend
+from moestream.engine.expert_streaming import ExpertStreaming, plan_model
+from moestream.engine.options import DEFAULT_CONTEXT, EngineOptions
+from moestream.engine.session import Session
+from moestream.gguf import GGUFFile
+from moestream.layers.cache import state_bytes
+from moestream.layers.moe import MoE
+from moestream.models import Decoder, ModelConfig, load_model, read_config
+from moestream.names import KVType
+from moestream.options import check
+from moestream.profiles import Profile
+from moestream.streaming.memory import MemoryPlan, process_memory
+from moestream.streaming.options import StreamingOptions
+from moestream.streaming.residency import Warmed
+
+_PLANNED_TOKENS = 1024
+"""Tokens whose keys and values a budget leaves room for; experts give way to more."""
+
+
+class Engine:
+    """A model file opened on a backend. A context manager; ``close`` unmaps the file."""
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        model: Decoder,
+        backend: Backend,
+        context_length: int,
+        kv_types: tuple[KVType, KVType],
+    ) -> None:
+        self.file = file
+        self.model = model
+        self.backend = backend
+        self.context_length = context_length
+        self.kv_types = kv_types
+        self.load_s = 0.0
+        self.plan: MemoryPlan | None = None
+        """How the budget is divided; None without one."""
+        self.streaming: ExpertStreaming | None = None
+        """Reads the experts within the budget; None while they are plainly mapped."""
+        self._process_bytes = 0
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backend: str = EngineOptions.backend,
+        threads: int | None = EngineOptions.threads,
+        context_length: int | None = EngineOptions.context_length,
+        cache_type_k: KVType = EngineOptions.cache_type_k,
+        cache_type_v: KVType = EngineOptions.cache_type_v,
+        budget: str | None = None,
+        streaming: StreamingOptions | None = None,
+        profile: Profile | None = None,
+        on_warmed: Warmed | None = None,
+    ) -> "Engine":
+        """Map a GGUF file and make its dense weights ready.
+
+        Args:
+            path: the file, or the first of its shards.
+            backend: ``auto``, or one of ``moestream.backends.BACKENDS``.
+            threads: of the ``cpu`` backend; by default one a physical core.
+            context_length: tokens a session can hold; by default the model's own, at most 8192.
+            cache_type_k: how keys are stored, ``f16``, ``q8_0`` (blocks of 32 in half the memory)
+                or ``f32``.
+            cache_type_v: the same of values.
+            budget: memory for the process, ``6G``, ``640M``, ``50%`` or ``auto``: experts that
+                do not all fit into it are streamed. Those that do, and all without a budget, are
+                mapped, and the system's page cache decides.
+            streaming: how they are streamed; if given, they are even where all fit.
+            profile: what a workload used, to be in memory before the first token; needs
+                ``streaming`` or a budget that is too small for all experts.
+            on_warmed: told how many experts of a profile have been read, and how many there are.
+
+        Raises:
+            ModelFormatError, UnsupportedModelError, UnsupportedQuantError, BudgetError,
+            StorageError, ProfileError: see ``errors``.
+            ValueError: a ``context_length`` or cache type that cannot be.
+        """
+        check(EngineOptions(context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v))
+        started = time.perf_counter()
+        before = process_memory()
+        maths = open_backend(backend, threads=threads)
+        file = GGUFFile.open(path)
+        try:
+            context = context_length or min(read_config(file).context_length, DEFAULT_CONTEXT)
+            model = load_model(file, maths, context)
+            state_bytes(model.config.state_shapes(), 1, (cache_type_k, cache_type_v))
+            file.check_intact()
+        except BaseException:
+            file.close()
+            raise
+        engine = cls(file, model, maths, context, (cache_type_k, cache_type_v))
+        engine._process_bytes = before
+        if budget is not None:
+            try:
+                engine._use_budget(budget, streaming, profile, on_warmed)
+            except BaseException:
+                engine.close()
+                raise
+        engine.load_s = time.perf_counter() - started
+        return engine
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's dimensions."""
+        return self.model.config
+
+    def session(self) -> Session:
+        """Start an empty token timeline."""
+        return Session(
+            self.model,
+            context_length=self.context_length,
+            kv_types=self.kv_types,
+            streaming=lambda: self.streaming,
+            check_file=self.file.check_intact,
+        )
+
+    def stream(
+        self,
+        plan: MemoryPlan,
+        options: StreamingOptions,
+        profile: Profile | None = None,
+        on_warmed: Warmed | None = None,
+    ) -> None:
+        """Stream the experts from now on; a model without experts is left as it is.
+
+        Raises:
+            BudgetError, StorageError, ModelFormatError, ProfileError: see ``ExpertStreaming``.
+        """
+        layers = enumerate(self.model.layers)
+        moes = {index: layer.ffn for index, layer in layers if isinstance(layer.ffn, MoE)}
+        if moes:
+            self.streaming = ExpertStreaming(self.file, moes, options, plan, profile, on_warmed)
+
+    def _use_budget(
+        self,
+        budget: str,
+        options: StreamingOptions | None,
+        profile: Profile | None,
+        on_warmed: Warmed | None,
+    ) -> None:
+        self.plan = self.plan_memory(budget)
+        if options is not None or not self.plan.fits:
+            self.stream(self.plan, options or StreamingOptions(), profile, on_warmed)
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Bytes of keys and values (and recurrent states) of so many tokens."""
+        return state_bytes(self.config.state_shapes(), tokens, self.kv_types)
+
+    def plan_memory(self, budget: str) -> MemoryPlan:
+        """Divide a budget, ``6G``, ``640M``, ``50%`` or ``auto``, for this model.
+
+        Raises:
+            BudgetError: it is no amount of memory, or more than there is.
+        """
+        return plan_model(
+            budget,
+            self.file,
+            resident_bytes=self.backend.resident_bytes,
+            num_experts_per_tok=self.config.num_experts_per_tok,
+            kv_bytes=self.kv_bytes(self._planned_tokens()),
+            process_bytes=self._process_bytes,
+        )
+
+    def _planned_tokens(self) -> int:
+        # A backend's own slots cannot give way later, so they leave room for all at once.
+        gives_way = self.backend.expert_slots is None
+        return min(self.context_length, _PLANNED_TOKENS) if gives_way else self.context_length
+
+    def close(self) -> None:
+        """Unmap the file; the engine's sessions are of no more use."""
+        if self.streaming is not None:
+            self.streaming.close()
+            self.streaming = None
+        self.file.close()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

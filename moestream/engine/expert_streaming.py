@@ -1,0 +1,217 @@
+"""Streams the experts of a loaded model: joins its MoE layers to a residency.
+
+Owns what is opened for streaming and its closing. What is read when is decided in
+``streaming``; what is computed, in ``moe``.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
+
+from moestream.engine.backend_slots import BackendSlots
+from moestream.gguf import GGUFFile, GGUFHeader
+from moestream.layers.moe import MoE
+from moestream.layers.weights import EMBEDDING, is_tied
+from moestream.profiles import Fingerprint, Profile
+from moestream.quants import GGMLQuantizationType, tensor_bytes
+from moestream.streaming.build import open_residency
+from moestream.streaming.memory import Memory, MemoryPlan, plan_memory
+from moestream.streaming.options import MOST_GUESSES, StreamingOptions
+from moestream.streaming.prefetch import Predict, Prefetcher
+from moestream.streaming.pressure import PressureValve
+from moestream.streaming.residency import Warmed
+from moestream.streaming.statistics import ResidencyStats
+from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
+
+ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]
+
+_TIMED = 5
+"""Runs of a layer that are timed, where a choice depends on how fast it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What ``auto`` came to, for the user to be told."""
+
+    io: str
+    pin: str
+    policy: str
+    prefetch_layers: int
+    layer_budget: str
+    prefetch_mass: float | None
+    profile: str | None = None
+    asked_split: float | str = 1.0
+    split: Mapping[int, float] = field(default_factory=dict)
+    """Share of an expert that is kept, by layer."""
+
+    @property
+    def mean_split(self) -> float:
+        """The mean of these."""
+        return fmean(self.split.values()) if self.split else 1.0
+
+
+class ExpertStreaming:
+    """The experts of ``moes``, by layer, read as they are routed to. ``close`` ends it."""
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        moes: Mapping[int, MoE],
+        options: StreamingOptions,
+        plan: MemoryPlan,
+        profile: Profile | None = None,
+        on_warmed: Warmed | None = None,
+    ) -> None:
+        """Open the experts' files, start the reads' threads and attach the layers.
+
+        With a profile, its hottest experts are read now, and ``on_warmed`` hears how far that is.
+
+        Raises:
+            BudgetError, StorageError, ModelFormatError: see ``open_residency``, ``ExpertStore``.
+            ProfileError: the profile is of another model.
+        """
+        self.plan = plan
+        if profile is not None:
+            profile.require(Fingerprint.of(file), file.path.name)
+        self._moes = dict(moes)
+        # Dense weights were copied from the mapping; their pages there are not needed again.
+        file.forget_pages()
+        self._store = ExpertStore(file)
+        try:
+            self._slots = BackendSlots.of(self._moes)
+            self.residency = open_residency(
+                self._store,
+                options,
+                experts_bytes=plan.experts_bytes,
+                num_experts_per_tok=max(moe.num_experts_per_tok for moe in moes.values()),
+                rates=None if profile is None else profile.key_rates(),
+                layer_s=partial(_layer_s, next(iter(moes.values()))),
+                maker=self._slots,
+            )
+        except BaseException:
+            self._store.close()
+            raise
+        ahead = options.prefetch_layers if options.prefetch else 0
+        pin = self.residency.pin
+        policy = "none" if pin == "none" else options.policy  # the page cache's own
+        mass = options.prefetch_mass if ahead else None
+        layers = "global" if pin == "none" else options.layer_budget
+        named = None if profile is None else profile.name
+        method = self.residency.reader.method
+        self.choices = Choices(
+            *(method, pin, policy, ahead, layers, mass, named),
+            asked_split=options.split,
+            split=dict(self.residency.shares),
+        )
+        self.prefetcher = self._make_prefetcher(ahead, options.prefetch_mass) if ahead else None
+        self._valve = PressureValve(self.residency.give_back)
+        self._kv_bytes = plan.kv_bytes
+        self._faults = _major_faults()
+        for layer, moe in self._moes.items():
+            slots = None if self._slots is None else self._slots.by_layer[layer]
+            moe.stream(self.residency, layer, self.prefetcher, slots)
+        if profile is not None:
+            try:
+                self.residency.warm(profile.key_rates().tolist(), on_warmed)
+            except BaseException:
+                self.close()
+                raise
+
+    def before_pass(self, kv_bytes: int) -> None:
+        """Make sure of the file, and make room: for a grown KV cache, for a system short of memory.
+
+        Raises:
+            ModelFormatError: the file was changed since it was opened.
+        """
+        self._store.check()
+        if kv_bytes > self._kv_bytes:
+            self.residency.give_back(kv_bytes - self._kv_bytes)
+            self._kv_bytes = kv_bytes
+        self._valve.check()
+
+    @property
+    def num_layers(self) -> int:
+        """Layers whose experts are streamed."""
+        return len(self._store.layers)
+
+    def stats(self) -> ResidencyStats:
+        """What streaming took until now: a copy, which stays as it is."""
+        stats = deepcopy(self.residency.stats())
+        stats.major_faults = _major_faults() - self._faults
+        stats.given_back_bytes = self._valve.given_bytes
+        return stats
+
+    def close(self) -> None:
+        """Stop reading and let go of files and memory; the layers cannot be run any more."""
+        for moe in self._moes.values():
+            moe.stop_streaming()
+        self._moes = {}
+        self._slots = None
+        self.residency.close()
+        self._store.close()
+
+    def _make_prefetcher(self, ahead: int, mass: float | None) -> Prefetcher:
+        predictors = {layer: _predictor(moe, mass) for layer, moe in self._moes.items()}
+        waits = next(iter(self._moes.values())).backend.work is not None
+        prepare = {layer: moe.prepare for layer, moe in self._moes.items()} if waits else None
+        return Prefetcher(self.residency, predictors, layers_ahead=ahead, prepare=prepare)
+
+
+def plan_model(
+    budget: str,
+    file: GGUFHeader,
+    *,
+    resident_bytes: ResidentBytes = tensor_bytes,
+    num_experts_per_tok: int,
+    kv_bytes: int,
+    process_bytes: int,
+    memory: Memory | None = None,
+) -> MemoryPlan:
+    """Divide a budget for the model in ``file``; see ``plan_memory``.
+
+    ``resident_bytes`` says what a tensor takes in memory, if not as much as in the file.
+    """
+    sizes = {info.name: resident_bytes(info.type, info.shape) for info in used_tensors(file)}
+    if not is_tied(file):
+        del sizes[EMBEDDING]  # which stays in the file
+    experts = [name for name in sizes if is_expert_weight(name)]
+    expert_bytes = sum(sizes[name] for name in experts)
+    return plan_memory(
+        budget,
+        dense_bytes=sum(sizes.values()) - expert_bytes,
+        kv_bytes=kv_bytes,
+        floor_bytes=num_experts_per_tok
+        * sum(sizes[name] // file.tensors[name].shape[0] for name in experts),
+        total_expert_bytes=expert_bytes,
+        process_bytes=process_bytes,
+        memory=memory,
+    )
+
+
+def _predictor(moe: MoE, mass: float | None) -> Predict:
+    if mass is None:
+        return lambda x: moe.norm_and_route(x)[0]
+    most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
+    return lambda x: moe.foresee(x, mass, most)
+
+
+def _layer_s(moe: MoE) -> float:
+    """How long a layer's experts take to compute for one token, all in memory.
+
+    To be called before they are streamed; the first run brings them into the page cache.
+    """
+    x = moe.norm.weight[None]  # (1, E): any vector will do
+    times = []
+    for _ in range(1 + _TIMED):
+        started = time.perf_counter()
+        moe(x, 0)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def _major_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt

@@ -1,0 +1,79 @@
+"""From logits to the next token: llama.cpp's samplers, in its order and with its defaults.
+
+Penalties, then top-k, top-p, min-p, temperature, and a draw. Knows nothing of text or models.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.random  # NumPy would import it at first use, and its Cython loses a Ctrl-C then
+from numpy.typing import NDArray
+
+from moestream.engine.options import SamplingParams
+
+Floats = NDArray[np.float64]
+
+
+class Sampler:
+    """Chooses token after token; the same seed and logits give the same choices."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self.params = params
+        self._random = np.random.default_rng(params.seed)
+
+    def sample(self, logits: NDArray[np.float32], history: Sequence[int]) -> int:
+        """Choose from logits (V,), given the tokens so far."""
+        params = self.params
+        scores = _penalise(logits.astype(np.float64), history, params)
+        if params.temperature == 0:
+            return int(np.argmax(scores))
+        ids = _top_k(scores, params.top_k)
+        ids = _top_p(scores, ids, params.top_p)
+        ids = _min_p(scores, ids, params.min_p)
+        probabilities = _softmax(scores[ids] / params.temperature)
+        # An explicit inverse CDF, so that one draw is one random number.
+        cumulative = np.cumsum(probabilities)
+        draw = self._random.random() * cumulative[-1]
+        return int(ids[min(np.searchsorted(cumulative, draw, side="right"), len(ids) - 1)])
+
+
+def _penalise(scores: Floats, history: Sequence[int], params: SamplingParams) -> Floats:
+    window = history if params.repeat_last_n == -1 else history[-params.repeat_last_n :]
+    if params.repeat_last_n == 0 or len(window) == 0:
+        return scores
+    ids, counts = np.unique(np.asarray(window), return_counts=True)
+    seen = scores[ids]
+    seen = np.where(seen > 0, seen / params.repeat_penalty, seen * params.repeat_penalty)
+    scores[ids] = seen - counts * params.frequency_penalty - params.presence_penalty
+    return scores
+
+
+def _top_k(scores: Floats, k: int) -> NDArray[np.intp]:
+    """Ids of the k largest scores, largest first; all of them for k = 0."""
+    if 0 < k < len(scores):
+        candidates = np.argpartition(-scores, k - 1)[:k]
+        return candidates[np.lexsort((candidates, -scores[candidates]))]
+    return np.argsort(-scores, kind="stable")
+
+
+def _top_p(scores: Floats, ids: NDArray[np.intp], p: float) -> NDArray[np.intp]:
+    """The shortest head of ``ids`` whose probabilities reach p."""
+    if p >= 1:
+        return ids
+    reached = np.searchsorted(np.cumsum(_softmax(scores[ids])), p, side="left")
+    return ids[: reached + 1]
+
+
+def _min_p(scores: Floats, ids: NDArray[np.intp], p: float) -> NDArray[np.intp]:
+    """Those at least p times as likely as the likeliest, which comes first."""
+    if p <= 0:
+        return ids
+    kept: NDArray[np.intp] = ids[scores[ids] >= scores[ids[0]] + math.log(p)]
+    return kept
+
+
+def _softmax(scores: Floats) -> Floats:
+    exponentials: Floats = np.exp(scores - scores.max())
+    total: np.float64 = exponentials.sum()
+    return exponentials / total

@@ -1,0 +1,206 @@
+"""The native reader as residency uses it: keys go in, experts in memory or errors come out.
+
+Owns the read methods' descriptors and turns failures into exceptions. Knows nothing of why a key
+is read. Source of the rules of O_DIRECT: open(2), notes.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.errors import ModelFormatError, StorageError, UnsupportedModelError
+from moestream.names import ReadMethod
+from moestream.streaming.layout import Layout, mapped_layout, slot_layout
+from moestream.streaming.store import ExpertStore
+
+if TYPE_CHECKING:
+    from moestream._native import Reader
+
+ABSENT, QUEUED, READING, READY, FAILED = range(5)
+"""States of a key, as in ``native/reader.h``."""
+
+_SHORT_READ = -1
+_THREADS = 4
+_PIECE_BYTES = 512 << 10
+"""Measured: pieces below this cost the disk speed, larger ones make demand wait behind guesses."""
+
+
+class ExpertReader:
+    """Reads experts in the background by one method. A context manager; ``close`` ends its threads.
+
+    ``states`` (K,) is the reader's own memory: it changes while it is looked at.
+    """
+
+    def __init__(
+        self,
+        store: ExpertStore,
+        method: ReadMethod,
+        *,
+        threads: int = _THREADS,
+        piece_bytes: int = _PIECE_BYTES,
+    ) -> None:
+        """Start the threads.
+
+        Raises:
+            StorageError: the file system cannot read by this method.
+        """
+        self.method = method
+        self._store = store
+        self._descriptors: list[int] = []
+        try:
+            self.layout = self._make_layout()
+            self._native = _native_reader()(
+                self.layout.ranges, threads, piece_bytes, method == "madvise"
+            )
+        except BaseException:
+            self._close_descriptors()
+            raise
+        self._held: list[object] = []
+        self._slots_are_addresses = True
+        self.states = self._native.states.data
+        self.submit = self._native.submit
+        self.cancel_before = self._native.cancel_before
+        self.forget = self._native.forget
+        self.wait_done = self._native.wait_any
+        self.is_resident = self._native.resident
+        self.counters = self._native.counters
+        self.inject = self._native.inject
+
+    def _make_layout(self) -> Layout:
+        if self.method == "madvise":
+            return mapped_layout(self._store)
+        if self.method == "direct":
+            self._descriptors = _open_direct(self._store)
+            return slot_layout(self._store, self._descriptors)
+        shards = range(len(self._store.file.shards))
+        return slot_layout(self._store, [self._store.descriptor(shard) for shard in shards])
+
+    def wait_any(self, keys: Sequence[int]) -> list[int]:
+        """Wait until at least one of these is in memory; return all that are.
+
+        Raises:
+            ModelFormatError: the file ended before an expert did: it was cut short.
+            StorageError: the disk or its driver reported an error.
+        """
+        done: list[int] = self._native.wait_any(keys)
+        for key in done:
+            if self.states[key] == FAILED:
+                self._settle(keys)
+                raise self._failure(key)
+        return done
+
+    def _settle(self, keys: Sequence[int]) -> None:
+        """Wait for what is still being read, so that the next try begins every key anew."""
+        while under_way := [key for key in keys if self.states[key] not in (READY, FAILED)]:
+            self._native.wait_any(under_way)
+
+    def file_order(self, keys: Sequence[int]) -> list[int]:
+        """Sort keys by where their first bytes lie."""
+        places = self.layout.ranges[list(keys), 0, :2]  # descriptor, offset
+        return [keys[i] for i in np.lexsort((places[:, 1], places[:, 0])).tolist()]
+
+    def hold(self, memory: object) -> None:
+        """Keep what is read into alive for as long as threads may write there."""
+        self._held.append(memory)
+
+    def lock(self, key: int, on: bool) -> bool:
+        """Keep a mapped expert's pages in memory, or let them go; say whether that worked."""
+        return bool(self._native.lock(key, on) == 0)
+
+    def lay_out(self, matrices: NDArray[np.int64]) -> None:
+        """From now on, lay out what was read in numbered slots: (K, 3, 10), ``SlotMaker.table``.
+
+        Where ``submit`` wants an address, it then wants a slot's number.
+        """
+        table = np.concatenate([self.layout.parts[:, :, None], matrices], axis=2)
+        self._native.encode(table, max(self.layout.slot_bytes.values()))
+        self._slots_are_addresses = False
+
+    def part_addresses(self, key: int, slot_address: int) -> NDArray[np.int64]:
+        """Where gate, up and down of an expert begin, or the slot that they are in: (3,)."""
+        if not self._slots_are_addresses:
+            return np.full(3, slot_address, np.int64)
+        addresses: NDArray[np.int64] = self.layout.parts[key] + slot_address
+        return addresses
+
+    def close(self) -> None:
+        """Stop reading, wait for what is under way, and close the descriptors."""
+        self._native.close()
+        self._close_descriptors()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_native"):  # not if it could not be opened
+            self.close()
+
+    def __enter__(self) -> "ExpertReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _close_descriptors(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _expert_key(self, key: int) -> int:
+        """The key of the expert that ``key`` is read for."""
+        return key
+
+    def _failure(self, key: int) -> Exception:
+        layer, expert = divmod(self._expert_key(key), self._store.num_experts)
+        segment = self._store.layers[layer].segments(expert)[0]
+        path = self._store.file.shards[segment.shard]
+        code = self._native.error(key)
+        if code == _SHORT_READ:
+            return ModelFormatError(
+                f"{path}: ends before expert {expert} of layer {layer} does; it was cut short "
+                "while it ran: restore the file and start again"
+            )
+        return StorageError(
+            f"{path}: expert {expert} of layer {layer} could not be read: {os.strerror(code)}"
+        )
+
+
+def _native_reader() -> "type[Reader]":
+    # Imported when needed: without streaming, a checkout that was never compiled still runs.
+    try:
+        from moestream._native import Reader
+    except ImportError as error:
+        raise UnsupportedModelError(
+            f"streaming needs the compiled part of moestream; install it with pip ({error})"
+        ) from None
+    return Reader
+
+
+def _open_direct(store: ExpertStore) -> list[int]:
+    """Open the shards once more, so that reads go around the page cache."""
+    descriptors: list[int] = []
+    try:
+        for path in store.file.shards:
+            descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | _DIRECT_FLAG))
+            if sys.platform == "darwin":
+                _bypass_cache(descriptors[-1])
+        store.check()
+    except OSError as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        hint = "; use --io pread" if error.errno == errno.EINVAL else ""
+        raise StorageError(
+            f"{path}: cannot be read around the page cache: {error.strerror}{hint}"
+        ) from None
+    return descriptors
+
+
+_DIRECT_FLAG: int = getattr(os, "O_DIRECT", 0)
+
+
+def _bypass_cache(descriptor: int) -> None:
+    """Ask macOS not to cache what is read. What is cached already stays, and is used."""
+    import fcntl
+
+    fcntl.fcntl(descriptor, getattr(fcntl, "F_NOCACHE", 48), 1)

@@ -1,0 +1,174 @@
+"""Which experts are in memory when a layer asks for them, and who reads those that are not.
+
+``Residency`` owns the order of things in one layer's turn: tell the policy, start all missing
+reads, hand out what is there, wait for the rest. How experts come to be in memory is its
+subclasses' affair: ``SlotResidency`` reads into slots of its own, ``MappedResidency`` pages the
+file in. Knows nothing of arithmetic; it never changes *what* is computed, only when.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.streaming.reader import ExpertReader
+from moestream.streaming.statistics import Counts, ResidencyStats
+
+Arrivals = Iterator[Sequence[int]]
+"""Expert ids in batches, each in memory from when it is yielded until the next is asked for."""
+
+Warmed = Callable[[int, int], None]
+"""Called with how many experts have been brought in from a profile, and how many there are."""
+
+_PROMPT_TAIL = 24
+"""Tokens at the end of a prefill chunk whose routing counts: what comes next resembles them."""
+
+
+_WARMING = 32
+"""Experts asked for at once when a profile's are read: enough to keep all threads reading."""
+
+
+def popular_first(expert_ids: NDArray[np.int32]) -> list[int]:
+    """The experts that some tokens (T, k) chose: the most chosen first, then in the file's order.
+
+    While an expert of many tokens is computed, the next ones are read.
+
+    Source: Fate, arXiv 2502.12224, which loads a prompt's experts by popularity.
+    """
+    experts, tokens = np.unique(expert_ids, return_counts=True)
+    found: list[int] = experts[np.argsort(-tokens, kind="stable")].tolist()
+    return found
+
+
+class Residency(ABC):
+    """A policy and the means to carry it out. Not for use by two threads at once."""
+
+    shares: Mapping[int, float] = MappingProxyType({})
+    """Share of an expert that is kept, by layer, where it may be less than all."""
+    pin: str
+    """How hot experts are kept: ``copy``, ``mlock`` or ``none``."""
+
+    def __init__(self, reader: ExpertReader, addresses: NDArray[np.uint64], experts: int) -> None:
+        self.reader = reader
+        self.addresses = addresses
+        """(K, 3): where gate, up and down of each key begin; true for what ``fetch`` yields."""
+        self.num_experts = experts
+        self.token = 0
+        self.turn = 0
+        """Counts calls of ``fetch``: what guesses and their cancellation are numbered by."""
+        self.counts = ResidencyStats()
+        self._last_layer = -1
+        self._missing: Sequence[int] = ()  # keys, of the last turn
+
+    def fetch(self, layer: int, expert_ids: NDArray[np.int32]) -> Arrivals | None:
+        """Start reading what is missing of the experts (T, k) that a layer's router chose.
+
+        Returns an iterator that yields every chosen expert once, in order of arrival, or None if
+        all are in memory and stay there until the next ``fetch``; by then, it must be used up or
+        dropped.
+
+        Raises, from the iterator:
+            ModelFormatError, StorageError: see ``ExpertReader.wait_any``.
+        """
+        self.turn += 1
+        if layer <= self._last_layer:
+            self.token += 1
+        self._last_layer = layer
+        base = layer * self.num_experts
+        if len(expert_ids) == 1:
+            keys = [base + expert for expert in expert_ids[0].tolist()]
+            return self._fetch(layer, keys, (keys,), self.counts.decode)
+        tail = [[base + expert for expert in row] for row in expert_ids[-_PROMPT_TAIL:].tolist()]
+        union = [base + expert for expert in popular_first(expert_ids)]
+        return self._fetch(layer, union, tail, self.counts.prefill)
+
+    def was_resident(self, layer: int, expert_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which of the experts (T, k) of the last ``fetch`` were in memory when it was called.
+
+        To be asked before its iterator is used.
+        """
+        found: NDArray[np.bool_] = ~np.isin(expert_ids + layer * self.num_experts, self._missing)
+        return found
+
+    @abstractmethod
+    def contents(self, layer: int) -> list[int]:
+        """Which experts of a layer were in memory at the last ``fetch``, which was for this layer.
+
+        To be asked before its iterator is used.
+        """
+
+    @abstractmethod
+    def _fetch(
+        self, layer: int, keys: list[int], uses: Sequence[list[int]], counts: Counts
+    ) -> Arrivals | None:
+        """Fetch ``keys``, of which the policy is to hear the ``uses``; set ``_missing``."""
+
+    @abstractmethod
+    def warm(self, rates: Sequence[float], progress: Warmed | None = None) -> None:
+        """Begin with a profile's hottest experts in memory, and the policy's counts from it.
+
+        ``rates`` (K,) are uses a token by key. To be called before the first ``fetch``. What is
+        read is read in the order of the file.
+
+        Raises:
+            ModelFormatError, StorageError: see ``ExpertReader.wait_any``.
+        """
+
+    @abstractmethod
+    def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
+        """Read experts that the layer ``ahead`` turns from now may want; return how many.
+
+        They wait for all demand, and are dropped unread if that turn comes first.
+        """
+
+    @abstractmethod
+    def give_back(self, n_bytes: int) -> int:
+        """Use at least so much less memory from now on, as far as possible; return how much."""
+
+    def stats(self) -> ResidencyStats:
+        """What was done so far."""
+        native, counts = self.reader.counters(), self.counts
+        counts.read_bytes = native["demand_bytes"] + native["speculative_bytes"]
+        counts.read_busy_s = native["busy_ns"] / 1e9
+        counts.deepest_queue = native["deepest"]
+        counts.cancelled = native["cancelled"]
+        return counts
+
+    def close(self) -> None:
+        """End the reads and let the memory go."""
+        self.reader.close()
+
+    def _read_in_order(
+        self,
+        keys: Sequence[int],
+        begin: Callable[[int], None],
+        end: Callable[[int], None],
+        progress: Warmed,
+    ) -> None:
+        """Read ``keys``: ``begin`` submits one, ``end`` hears that it is in memory."""
+        left = iter(self.reader.file_order(keys))
+        under_way: list[int] = []
+        n_done = 0
+        while n_done < len(keys):
+            while len(under_way) < _WARMING and (key := next(left, None)) is not None:
+                begin(key)
+                under_way.append(key)
+            for key in self.reader.wait_any(under_way):
+                under_way.remove(key)
+                end(key)
+                n_done += 1
+            progress(n_done, len(keys))
+
+    def _wait(self, keys: list[int], counts: Counts) -> list[int]:
+        """Wait for at least one of ``keys``, which are left with the others."""
+        started = time.perf_counter()
+        try:
+            done = self.reader.wait_any(keys)
+        finally:
+            counts.stall_s += time.perf_counter() - started
+        for key in done:
+            keys.remove(key)
+        return done

@@ -1,0 +1,184 @@
+"""Who holds which slot, who may stay, who must go.
+
+Owns the states of slots: *kept* (the policy wants the expert to stay), *staged* (read on a guess),
+*in use*, or free. Carries a policy's decisions out; starts no reads.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.policies import Policy, PolicyFactory
+from moestream.streaming.reader import ABSENT, FAILED, QUEUED, READING, READY, ExpertReader
+from moestream.streaming.slots import AnonymousSlots, Slots
+
+NONE = -1
+
+
+class SlotTable:
+    """Slots of one size, shared by the experts of some layers.
+
+    The policy has all slots but ``spare``, which are left for guesses, and for streaming what is
+    used once and not kept. Where all experts fit, none are spare and nothing is ever dropped.
+    ``make_slots`` makes slots that are someone else's.
+    """
+
+    def __init__(
+        self,
+        reader: ExpertReader,
+        addresses: NDArray[np.uint64],
+        *,
+        slot_bytes: int,
+        num_slots: int,
+        num_experts: int,
+        spare: int,
+        make_policy: PolicyFactory,
+        make_slots: Callable[[int], Slots] | None = None,
+    ) -> None:
+        num_keys = len(addresses)
+        num_slots = min(max(num_slots, 2), num_experts)
+        self.memory: Slots = (
+            AnonymousSlots(slot_bytes, num_slots) if make_slots is None else make_slots(num_slots)
+        )
+        reader.hold(self.memory)
+        fits = self.memory.num_slots == num_experts
+        self.num_spare = 0 if fits else min(max(spare, 2), self.memory.num_slots)
+        self._most_staged = self.memory.num_slots if fits else self.num_spare
+        self.num_kept = self.memory.num_slots - self.num_spare
+        self.policy: Policy = make_policy([slot_bytes] * num_keys, self.num_kept * slot_bytes)
+        self.kept = bytearray(num_keys)
+        self.slot_of = [NONE] * num_keys
+        self.staged: dict[int, int] = {}
+        """Keys read on a guess, the oldest first, and the turn that each was guessed for."""
+        self.wasted = 0
+        """Guessed keys that lost their slot unused."""
+        self._reader = reader
+        self._addresses = addresses
+        self._leaving: list[int] = []  # dropped while their read was under way
+        self._surplus = 0
+        self._token = 0
+
+    def admit(self, keys: Sequence[int], token: int, in_use: Collection[int]) -> None:
+        """Tell the policy of a routed set, and drop what it drops but for what is ``in_use``.
+
+        A set bigger than what may be kept is told in parts, so that the policy's idea of what is
+        resident never exceeds the slots that there are.
+        """
+        self._token = token
+        most = self.policy.budget_for(keys[0]) // self.memory.slot_bytes
+        if not most:
+            return
+        evicted: list[int] = []
+        kept = self.kept
+        for start in range(0, len(keys), most):
+            missing, out = self.policy.access(keys[start : start + most], token)
+            for key in missing:
+                kept[key] = 1
+            for key in out:
+                kept[key] = 0
+            evicted += out
+        if evicted:
+            self.release(key for key in evicted if not kept[key] and key not in in_use)
+
+    def seed(self, rates: Sequence[float]) -> list[int]:
+        """Have the policy begin with a profile's rates; return the keys that it keeps."""
+        keys = self.policy.seed(rates) if self.num_kept else []
+        for key in keys:
+            self.kept[key] = 1
+        return keys
+
+    def take(self, key: int) -> int | None:
+        """Give ``key`` a slot and return its address; None if none is to be had now.
+
+        Guesses give theirs up once they are read.
+        """
+        return self._assign(key) if self.make_room() else None
+
+    def make_room(self) -> bool:
+        """See that a slot is free for a demand, and say whether one is."""
+        return bool(self.memory.free) or self._sweep() or self._drop_guess(None)
+
+    def take_spare(self, key: int, now: int, turn: int) -> int | None:
+        """Give ``key``, guessed for ``turn``, a slot that nothing else needs now, or None."""
+        if len(self.staged) >= self._most_staged and not self._drop_guess(now):
+            return None
+        if not self.memory.free and not self._sweep() and not self._drop_guess(now):
+            return None
+        self.staged[key] = turn
+        return self._assign(key)
+
+    def _assign(self, key: int) -> int:
+        slot = self.memory.free.pop()
+        address = self.memory.slot_address(slot)
+        self.slot_of[key] = slot
+        self._addresses[key] = self._reader.part_addresses(key, address)
+        return address
+
+    def release(self, keys: Iterable[int]) -> None:
+        """Free the slots of keys that are not kept; one that is being read is freed later."""
+        states, slots = self._reader.states, self.slot_of
+        for key in keys:
+            if slots[key] == NONE:
+                continue
+            if states[key] in (READY, FAILED):
+                self._reader.forget(key)
+            elif states[key] != ABSENT:
+                self._leaving.append(key)
+                continue
+            self._free(slots[key])
+            slots[key] = NONE
+
+    def claim(self, keys: Sequence[int]) -> int:
+        """Note that these were asked for; return how many of them had been guessed."""
+        guessed = 0
+        if self.staged:
+            for key in keys:
+                if self.staged.pop(key, None) is not None:
+                    guessed += 1
+        if self._leaving:
+            self._leaving = [key for key in self._leaving if key not in keys]
+        return guessed
+
+    def under_way(self) -> list[int]:
+        """Keys that hold slots without being asked for, and are being read."""
+        states = self._reader.states
+        return [k for k in (*self.staged, *self._leaving) if states[k] in (QUEUED, READING)]
+
+    def shrink(self, num_slots: int) -> None:
+        """Keep at most ``num_slots`` experts from now on; memory goes back as slots come free."""
+        less = self.num_kept - min(max(num_slots, 1), self.num_kept)
+        self.num_kept -= less
+        evicted = self.policy.lower(less * self.memory.slot_bytes, self._token)
+        for key in evicted:
+            self.kept[key] = 0
+        self.release(evicted)
+        free = self.memory.free
+        spared = [free.pop() for _ in range(min(less, max(len(free) - self.num_spare, 0)))]
+        self._surplus += less - len(spared)
+        for slot in spared:
+            self.memory.trim(slot)
+
+    def _free(self, slot: int) -> None:
+        if self._surplus:
+            self._surplus -= 1
+            self.memory.trim(slot)
+        else:
+            self.memory.free.append(slot)
+
+    def _sweep(self) -> bool:
+        """Free the slots of dropped keys whose read has ended meanwhile."""
+        leaving, self._leaving = self._leaving, []
+        self.release(leaving)
+        return bool(self.memory.free)
+
+    def _drop_guess(self, now: int | None) -> bool:
+        """Free the slot of the oldest guess that is read; with ``now``, of one that was wrong."""
+        states = self._reader.states
+        for key, turn in self.staged.items():
+            if states[key] in (READY, FAILED) and (now is None or turn <= now):
+                del self.staged[key]
+                self.wasted += 1
+                self.release((key,))
+                return True
+        return False

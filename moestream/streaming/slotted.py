@@ -1,0 +1,225 @@
+"""Residency in anonymous memory: experts are read into slots, and the policy says who stays.
+
+Owns what happens in a turn when memory is short: what is handed out first, what waits for a slot,
+what gives its slot up. Nothing here can deadlock: whatever holds a slot is kept by the policy,
+which leaves at least two, or is done with, or is being read and will be.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.streaming.reader import READY, ExpertReader
+from moestream.streaming.residency import Arrivals, Residency, Warmed
+from moestream.streaming.slot_table import NONE, SlotTable
+from moestream.streaming.statistics import Counts, ResidencyStats
+
+FOREVER = 2**63
+
+
+class SlotResidency(Residency):
+    """Experts in anonymous memory: pinned, because nothing but the policy evicts them."""
+
+    pin = "copy"
+
+    def __init__(
+        self,
+        reader: ExpertReader,
+        addresses: NDArray[np.uint64],
+        tables: Mapping[int, SlotTable],
+        expert_bytes: Mapping[int, int],
+        num_experts: int,
+        *,
+        whole_turns: bool = False,
+    ) -> None:
+        """``whole_turns`` hands out as many experts at once as there are slots for."""
+        super().__init__(reader, addresses, num_experts)
+        self._tables = tables  # by layer
+        self._all_tables = list({id(table): table for table in tables.values()}.values())
+        self._bytes = expert_bytes
+        self._whole_turns = whole_turns
+        self._open: tuple[SlotTable, list[int]] | None = None
+        """The turn that is going on, and what it holds slots for."""
+        self.counts.budget_bytes = sum(table.memory.n_bytes for table in self._all_tables)
+
+    def _fetch(
+        self, layer: int, keys: list[int], uses: Sequence[list[int]], counts: Counts
+    ) -> Arrivals | None:
+        if self._open is not None:  # the last turn was broken off, by an error or Ctrl-C
+            self._end_turn(*self._open)
+        table, states = self._tables[layer], self.reader.states
+        counts.turns += 1
+        guessed = table.claim(keys)
+        slots = table.slot_of
+        missing = [key for key in keys if states[key] != READY or slots[key] == NONE]
+        # First what was guessed and holds a slot: nobody but this turn can free that.
+        missing.sort(key=lambda key: slots[key] == NONE)
+        self._missing = missing
+        in_use = keys if len(keys) <= 16 else set(keys)
+        for used in uses:
+            table.admit(used, self.token, in_use)
+        late = 0
+        if guessed:
+            self.counts.useful_bytes += guessed * self._bytes[layer]
+            late = sum(slots[key] != NONE for key in missing)
+            counts.late += late
+            counts.foreseen += max(guessed - late, 0)
+        counts.misses += len(missing)
+        counts.hits += len(keys) - len(missing)
+        base = layer * self.num_experts
+        if not missing and len(uses) == 1 and all(table.kept[key] for key in keys):
+            return None
+        counts.demand_bytes += (len(missing) - late) * self._bytes[layer]
+        absent = set(missing)
+        there = [key for key in keys if key not in absent]
+        later = self._demand(table, missing)
+        waiting = missing[: len(missing) - len(later)]
+        self._open = (table, [*there, *waiting])
+        self._drop_late_guesses()
+        return self._arrive(table, base, there, waiting, later, counts)
+
+    def contents(self, layer: int) -> list[int]:
+        """See ``Residency.contents``."""
+        base, states, missing = layer * self.num_experts, self.reader.states, set(self._missing)
+        keys = range(base, base + self.num_experts)
+        return [key - base for key in keys if states[key] == READY and key not in missing]
+
+    def _demand(self, table: SlotTable, missing: list[int]) -> list[int]:
+        """Start reading as many as there are slots for; return the others."""
+        for place, key in enumerate(missing):
+            if table.slot_of[key] == NONE:
+                address = table.take(key)
+                if address is None:
+                    return missing[place:]
+            else:
+                address = table.memory.slot_address(table.slot_of[key])
+            self.reader.submit(key, address, False, self.turn)
+        return []
+
+    def _arrive(
+        self,
+        table: SlotTable,
+        base: int,
+        done: list[int],
+        waiting: list[int],
+        later: list[int],
+        counts: Counts,
+    ) -> Arrivals:
+        held = [*done, *waiting]
+        self._open = (table, held)
+        while done or waiting or later:
+            while waiting and self._whole_turns:
+                done = [*done, *self._wait(waiting, counts)]
+            if done:
+                yield [key - base for key in done]
+                table.release(key for key in done if not table.kept[key])
+            if later:
+                begun, later = later, self._demand(table, later)
+                del begun[len(begun) - len(later) :]
+                waiting += begun
+                held += begun
+            if later and not waiting:
+                self._make_room(table)
+            done = self._wait(waiting, counts) if waiting else []
+        self._open = None
+
+    def _end_turn(self, table: SlotTable, held: list[int]) -> None:
+        table.release(key for key in held if not table.kept[key])
+        self._open = None
+
+    def _make_room(self, table: SlotTable) -> None:
+        """All slots are taken by guesses under way: wait until one can be had."""
+        self._cancel(FOREVER)
+        while True:
+            under_way = table.under_way()  # asked first: one may end before there is room
+            if table.make_room():
+                return
+            if not under_way:
+                raise RuntimeError("no slot can be had, though none is in use: this is a bug")
+            self.reader.wait_done(under_way)
+
+    def _drop_late_guesses(self) -> None:
+        """Take back guesses for turns that have come; those that were right are demand by now."""
+        if any(table.staged for table in self._all_tables):
+            self._cancel(self.turn + 1)
+
+    def _cancel(self, turn: int) -> None:
+        for key in self.reader.cancel_before(turn):
+            layer = key // self.num_experts
+            self._tables[layer].staged.pop(key, None)
+            self._tables[layer].release((key,))
+            self.counts.speculative_bytes -= self._bytes[layer]
+
+    def warm(self, rates: Sequence[float], progress: Warmed | None = None) -> None:
+        """See ``Residency.warm``."""
+        started, warming, n = time.perf_counter(), self.counts.warming, self.num_experts
+        keys: list[int] = []
+        for table in self._all_tables:
+            own = [self._tables.get(layer) is table for layer in range(len(rates) // n)]
+            keys += table.seed([r if own[key // n] else 0.0 for key, r in enumerate(rates)])
+        self._read_in_order(
+            keys, self._begin_warming, lambda key: None, progress or (lambda done, total: None)
+        )
+        warming.experts = len(keys)
+        warming.bytes = warming.read_bytes = sum(self._bytes[key // n] for key in keys)
+        warming.elapsed_s = time.perf_counter() - started
+
+    def _begin_warming(self, key: int) -> None:
+        address = self._tables[key // self.num_experts].take(key)
+        if address is None:
+            raise RuntimeError("the policy keeps more experts than there are slots: a bug")
+        self.reader.submit(key, address, False, self.turn)
+
+    def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
+        """See ``Residency.speculate``."""
+        table, turn = self._tables[layer], self.turn + ahead
+        begun = 0
+        for expert in expert_ids:
+            key = layer * self.num_experts + expert
+            if table.slot_of[key] != NONE:
+                continue
+            address = table.take_spare(key, self.turn, turn)
+            if address is None:
+                break
+            self.reader.submit(key, address, True, turn)
+            begun += 1
+        self.counts.speculative_bytes += begun * self._bytes[layer]
+        return begun
+
+    def give_back(self, n_bytes: int) -> int:
+        """See ``Residency.give_back``. Slots that are someone else's stay as they are."""
+        if self._whole_turns:
+            return 0
+        total = sum(table.memory.n_bytes for table in self._all_tables)
+        before = [table.num_kept for table in self._all_tables]
+        for table in self._all_tables:
+            slots = -(-n_bytes * table.memory.n_bytes // total // table.memory.slot_bytes)
+            table.shrink(table.num_kept - slots)
+        return sum(
+            (kept - table.num_kept) * table.memory.slot_bytes
+            for kept, table in zip(before, self._all_tables, strict=True)
+        )
+
+    def stats(self) -> ResidencyStats:
+        """See ``Residency.stats``."""
+        counts = super().stats()
+        used = sum(
+            table.memory.slot_bytes * (len(table.slot_of) - table.slot_of.count(NONE))
+            for table in self._all_tables
+        )
+        counts.resident_bytes = counts.pinned_bytes = used
+        unused = counts.speculative_bytes - counts.useful_bytes
+        waiting = sum(
+            self._bytes[key // self.num_experts]
+            for table in self._all_tables
+            for key in table.staged
+        )
+        counts.wasted_bytes = max(unused - waiting, 0)
+        return counts
+
+    def close(self) -> None:
+        """See ``Residency.close``."""
+        super().close()
+        self._tables, self._all_tables = {}, []

@@ -1,0 +1,67 @@
+"""Records what each layer would guess of the next one's routing, for ``moestream simulate``.
+
+Owns when a guess is written: in decode, with the token that it is for. The format is
+``format``'s, a guess a row; a layer's guess comes from the residual stream one layer before.
+"""
+
+import os
+from itertools import pairwise
+
+from moestream.engine.engine import Engine
+from moestream.engine.session import Session
+from moestream.errors import TraceError
+from moestream.layers.moe import MoE, RouteObserver, RoutingEvent
+from moestream.streaming.options import MOST_GUESSES
+from moestream.streaming.store import expert_sizes
+from moestream.traces.format import DECODE, TraceHeader
+from moestream.traces.writer import TraceWriter
+
+
+class GuessRecorder:
+    """A trace of guesses, as wide as prefetching makes them at most. A context manager."""
+
+    def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
+        """Create the file, compressed when its name ends in ``.gz``.
+
+        Raises:
+            TraceError: the model has no experts.
+            OSError: the file cannot be written.
+        """
+        sizes = expert_sizes(engine.file)
+        if not sizes:
+            raise TraceError(f"{engine.file.path}: has no experts, so no guess can be traced")
+        layers = enumerate(engine.model.layers)
+        moes = [(index, layer.ffn) for index, layer in layers if isinstance(layer.ffn, MoE)]
+        self._next = {index: later for (index, _), later in pairwise(moes)}
+        self._to_numpy = engine.backend.to_numpy
+        config = engine.config
+        header = TraceHeader(
+            config.num_layers,
+            config.num_experts,
+            config.num_experts_per_tok,
+            sizes,
+            model=engine.file.path.name,
+            arch=config.architecture,
+        )
+        self._writer = TraceWriter(path, header)
+
+    def observer(self, session: Session, turn: int = 0) -> RouteObserver:
+        """Return what is to be called with every routing event of ``session`` in one turn."""
+        to_numpy = self._to_numpy
+
+        def record(event: RoutingEvent) -> None:
+            if not session.decoding or event.layer not in self._next:
+                return
+            layer, moe = self._next[event.layer]
+            most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
+            ids, probabilities = moe.likeliest(event.x, most)
+            step = len(session.tokens)
+            self._writer.record(turn, DECODE, step, layer, ids, to_numpy(probabilities))
+
+        return record
+
+    def __enter__(self) -> "GuessRecorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()

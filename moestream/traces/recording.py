@@ -1,0 +1,203 @@
+"""Records the routing of sessions: as a trace that ``moestream simulate`` reads, as a profile.
+
+Owns what a trace says of its model, which pass is a prefill, and that a profile is written in the
+end, however a run ends. The formats are those of ``traces.format`` and ``profiles.files``.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from moestream.engine.engine import Engine
+from moestream.engine.session import Session
+from moestream.errors import TraceError
+from moestream.layers.moe import RouteObserver, RoutingEvent
+from moestream.profiles import (
+    PROFILE_HALF_LIFE,
+    Fingerprint,
+    Profile,
+    UseCounter,
+    write_profile,
+)
+from moestream.streaming.store import expert_sizes
+from moestream.traces.cache_recorder import CacheRecorder
+from moestream.traces.format import DECODE, PREFILL, TraceHeader
+from moestream.traces.guess_recorder import GuessRecorder
+from moestream.traces.writer import TraceWriter
+
+
+class TraceRecorder:
+    """A trace of an engine's sessions, one turn or more. A context manager."""
+
+    def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
+        """Create the file, compressed when its name ends in ``.gz``.
+
+        Raises:
+            TraceError: the model has no experts.
+            OSError: the file cannot be written.
+        """
+        sizes = expert_sizes(engine.file)
+        if not sizes:
+            raise TraceError(f"{engine.file.path}: has no experts, so no routing can be traced")
+        self._to_numpy = engine.backend.to_numpy
+        config = engine.config
+        self._writer = TraceWriter(
+            path,
+            TraceHeader(
+                config.num_layers,
+                config.num_experts,
+                config.num_experts_per_tok,
+                sizes,
+                model=engine.file.path.name,
+                arch=config.architecture,
+            ),
+        )
+
+    def observer(self, session: Session, turn: int = 0) -> RouteObserver:
+        """Return what is to be called with every routing event of ``session`` in one turn."""
+        to_numpy = self._to_numpy
+
+        def record(event: RoutingEvent) -> None:
+            self._writer.record(
+                turn,
+                DECODE if session.decoding else PREFILL,
+                len(session.tokens),
+                event.layer,
+                event.expert_ids,
+                to_numpy(event.expert_weights),
+                event.resident,
+            )
+
+        return record
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._writer.close()
+
+    def __enter__(self) -> "TraceRecorder":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ProfileRecorder:
+    """Counts what an engine's sessions use, and writes a profile when closed, or when asked to."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        engine: Engine,
+        *,
+        half_life: float = PROFILE_HALF_LIFE,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start to count; ``options`` tell the profile's reader what the workload was.
+
+        Without a ``path``, nothing is written in the end.
+
+        Raises:
+            ProfileError: the model has no experts.
+        """
+        self.saved: Profile | None = None
+        """What was written; None before ``close``, and if nothing was routed."""
+        self.path = path
+        self._model = engine.file.path.name
+        self._fingerprint = Fingerprint.of(engine.file)
+        self._options = dict(options or {})
+        layers, count = self._fingerprint.expert_bytes, self._fingerprint.num_experts
+        self._counter = UseCounter(layers, count, half_life)
+
+    def observe(self, event: RoutingEvent) -> None:
+        """Count a routing event, of any session."""
+        self._counter.add(event.layer, event.expert_ids)
+
+    def save(self, path: Path) -> Profile:
+        """Write a profile of what was counted so far, and go on counting.
+
+        Raises:
+            ProfileError: nothing was, or the disk refuses.
+        """
+        return write_profile(self._counted(path), path)
+
+    def close(self) -> None:
+        """Write the profile, if any token was routed and there is a path for it.
+
+        Raises:
+            ProfileError: the disk refuses.
+        """
+        if self.path is not None and self._counted(self.path).tokens:
+            self.saved = self.save(self.path)
+
+    def _counted(self, path: Path) -> Profile:
+        return self._counter.profile(path.stem, self._model, self._fingerprint, self._options)
+
+    def __enter__(self) -> "ProfileRecorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Recording:
+    """What a run was asked to record: trace, guesses, cache, profile. A context manager."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        trace: Path | None = None,
+        guesses: Path | None = None,
+        cache: Path | None = None,
+        profile: Path | None = None,
+        counting: bool = False,
+    ) -> None:
+        """Begin; ``counting`` makes a profile possible at any time, if the model has experts.
+
+        Raises:
+            TraceError, ProfileError, OSError: see ``TraceRecorder`` and ``ProfileRecorder``.
+        """
+        counting = profile is not None or (counting and bool(expert_sizes(engine.file)))
+        # The profile first: it makes no file before the end.
+        self.profile = ProfileRecorder(profile, engine) if counting else None
+        self.trace = None if trace is None else TraceRecorder(trace, engine)
+        self.guesses = None if guesses is None else GuessRecorder(guesses, engine)
+        self.cache = None if cache is None else CacheRecorder(cache, engine)
+        self._stack = ExitStack()
+
+    def observer(self, session: Session, turn: int = 0) -> RouteObserver | None:
+        """Return what is to be called with every routing event of ``session`` in one turn."""
+        traced = (self.trace, self.guesses, self.cache)
+        observers = [to.observer(session, turn) for to in traced if to is not None]
+        if self.profile is not None:
+            observers.append(self.profile.observe)
+        if len(observers) < 2:
+            return observers[0] if observers else None
+
+        def record(event: RoutingEvent) -> None:
+            for observe in observers:
+                observe(event)
+
+        return record
+
+    def __enter__(self) -> Self:
+        for recorder in (self.profile, self.trace, self.guesses, self.cache):
+            if recorder is not None:
+                self._stack.enter_context(recorder)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
