@@ -65,6 +65,10 @@ class TemplateError(MoestreamError):
     """The chat template is missing or fails to render."""
 
 
+class ChatUsageError(MoestreamError):
+    """A command of the chat that does not exist, or not so."""
+
+
 class ConversationError(MoestreamError):
     """A saved conversation is damaged, or is not one."""
 

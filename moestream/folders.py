@@ -6,8 +6,9 @@ Owns the folders and the steps of safe writing. Knows nothing of what is in the 
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import platformdirs
 
@@ -52,11 +53,24 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text_safely(path: Path, text: str) -> None:
-    """Write a file that is there either as it was or as it shall be, never in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.replace(path)
-    sync(path.parent)
+@contextmanager
+def replacing(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
+    """Write a file that is there either as it was or as it shall be, never in part.
+
+    What is written goes to a temporary name, is synced, and renamed when the block ends well.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", errors=errors) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # some file systems have no folders that can be synced
+        sync(path.parent)

@@ -31,7 +31,7 @@ def test_each_line_is_a_turn_and_stdout_has_the_answers_alone(alphabet: Path) ->
     code, out, err = chat(alphabet, "hello\n\nagain")
     assert (code, out) == (0, f"{ALPHABET}\n{ALPHABET}\n")
     (choices,) = err.splitlines()
-    assert choices.startswith(f"backend {BACKEND}, context 8192, seed ")
+    assert choices.startswith("alphabet: all of it in memory; context 8192, seed ")
     assert chat(alphabet, "hello\n", "-q") == (0, f"{ALPHABET}\n", "")
     assert chat(alphabet, "", "-q") == (0, "", "")
 
@@ -57,10 +57,10 @@ never said"""
     for words in (
         "took back: two",
         f"saved 1 turn to {saved}",
-        "forgot 1 turn",
+        "conversation cleared",
         f"loaded 1 turn from {saved}; the last: one",
         "predict is 3",
-        "ended after 3 tokens, as predict is set",
+        "stopped at 3 tokens (/set predict changes that)",
         f"the model is {alphabet}: {alphabet}",
         "last answer",
     ):
@@ -188,7 +188,7 @@ def test_what_the_chat_used_can_be_saved_at_any_time(alphabet: Path, tmp_path: P
 def test_streaming_tells_of_itself(alphabet: Path) -> None:
     code, out, err = chat(alphabet, "hello\n/stats\n", "--budget", "1M", "--io", "pread")
     assert (code, out) == (0, f"{ALPHABET}\n")
-    assert "experts streamed within 1.00M" in err
+    assert "of the experts in memory, the rest read from disk as needed" in err
     assert "of 56 experts asked for in decode" in err
 
 

@@ -17,13 +17,13 @@ from alphabet_model import write_alphabet_model
 from command_line import COMMAND, run
 
 import moestream
-from moestream import Engine, backends, names
+from moestream import Engine, backends, choices
 from moestream.chat.settings import Settings
 from moestream.cli import cli
 from moestream.cli.commands.chat import chat
 from moestream.cli.commands.generate import generate
+from moestream.declare import declared
 from moestream.engine.options import EngineOptions, SamplingParams
-from moestream.options import declared
 
 HEAVY = {
     "numpy",
@@ -231,7 +231,7 @@ def test_completion_knows_other_shells_not() -> None:
 
 
 def test_backends_are_those_of_the_library() -> None:
-    assert set(names.BACKENDS) == {"auto", *backends.BACKENDS}
+    assert set(choices.BACKENDS) == {"auto", *backends.BACKENDS}
 
 
 def test_a_log_file_has_what_was_told_and_how_it_ended(tmp_path: Path, alphabet: Path) -> None:
@@ -246,9 +246,9 @@ def test_a_log_file_has_what_was_told_and_how_it_ended(tmp_path: Path, alphabet:
     options = ["-p", "ab", "-n", "1", "--backend", "reference", "--raw"]
     done = run("generate", alphabet, *options, env={"MOESTREAM_LOG_FILE": str(log)})
     assert done.returncode == 0, done.stderr
-    assert "backend reference" in done.stderr
+    assert "alphabet: all of it in memory" in done.stderr
     told = log.read_text()
-    assert " INFO backend reference" in told
+    assert " INFO alphabet: all of it in memory" in told
     assert told.endswith(" INFO ended with status 0\n")
 
 

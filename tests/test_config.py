@@ -9,7 +9,7 @@ from command_line import run
 
 from moestream.cli import cli
 from moestream.cli.commands.generate import generate
-from moestream.cli.config import load_defaults
+from moestream.cli.config_file import load_defaults
 from moestream.errors import ConfigError
 
 

@@ -10,7 +10,8 @@ from moestream.cli.commands.doctor import _advice, _machine_fields
 from moestream.cli.commands.version import library_version
 from moestream.errors import StorageError
 from moestream.machine import disk
-from moestream.machine.facts import Disk, Machine, _cpu_flags
+from moestream.machine.facts import Disk, Machine
+from moestream.machine.processor import instruction_sets
 from moestream.streaming.memory import Memory
 
 GIB = 1 << 30
@@ -47,11 +48,11 @@ def test_a_good_machine_needs_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "text", "command"),
     [
-        ({"locked_limit_bytes": 8 << 20}, "only 8.00M may be locked", "memlock unlimited"),
-        ({"models": Disk(Path("/m"), 500 * GIB, 1e8, None)}, "reads 100 MB/s", "MOESTREAM_CACHE"),
+        ({"locked_limit_bytes": 8 << 20}, "only 8.00 MiB may be locked", "memlock unlimited"),
+        ({"models": Disk(Path("/m"), 500 * GIB, 1e8, None)}, "reads 95.4 MiB/s", "MOESTREAM_CACHE"),
         ({"models": Disk(Path("/m"), GIB, 3e9, None)}, "1.07 GB free", "MOESTREAM_CACHE"),
         ({"models": Disk(Path("/m"), 500 * GIB, None, "no")}, "be measured: no", "MOESTREAM_CACHE"),
-        ({"memory": Memory(4 * GIB, GIB, "cgroup /a")}, "cgroup /a allows 4.00G of", ""),
+        ({"memory": Memory(4 * GIB, GIB, "cgroup /a")}, "cgroup /a allows 4.00 GiB of", ""),
         ({"usable_cores": 2}, "may run on 2 of 4 cores", "taskset"),
     ],
 )
@@ -108,7 +109,7 @@ def test_a_file_system_in_memory_says_so(tmp_path: Path, monkeypatch: pytest.Mon
 def test_flags_of_the_processor(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("model name\t: x\nflags\t\t: fpu avx2 avx512f sse2\n\nflags : none\n")
-    assert _cpu_flags(info) == ["avx2", "avx512f"]
+    assert instruction_sets(info) == ["avx2", "avx512f"]
     info.write_text("Features\t: fp asimd\n")
-    assert _cpu_flags(info) == ["asimd"]
-    assert _cpu_flags(tmp_path / "none") == []
+    assert instruction_sets(info) == ["asimd"]
+    assert instruction_sets(tmp_path / "none") == []

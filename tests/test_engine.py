@@ -133,7 +133,9 @@ def test_arguments_that_make_no_sense_are_named(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("start", [lambda s, t: s.forward(t), lambda s, t: list(s.generate(t))])
 def test_prompt_beyond_the_context_appends_nothing(engine: Engine, start) -> None:
     session = engine.session()
-    with pytest.raises(ContextLengthError, match="65 tokens on top of 0"):
+    with pytest.raises(
+        ContextLengthError, match="The prompt has 65 tokens and the context holds 64"
+    ):
         start(session, [1] * 65)
     assert session.tokens == []
 

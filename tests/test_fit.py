@@ -1,32 +1,56 @@
-import pytest
+"""One verdict whether a model fits, whoever asks."""
 
-from moestream.forecast.verdict import PROGRAM_BYTES, USABLE_SHARE, Fit, Verdict, judge
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import run
+
+pytest.importorskip("moestream._native", reason="needs the compiled part")
+
+from moestream.cli.commands.models.figures import file_figures
+from moestream.forecast.verdict import Fit, Verdict, fit_of, fit_of_sizes, plan_of, verdict_of
+from moestream.gguf import GGUFFile
+from moestream.streaming.memory import Memory
 
 GB = 1_000_000_000
+GOLDEN = Path(__file__).parent / "data" / "golden" / "qwen3moe.gguf"
+
+
+def memory(n_bytes: int) -> Memory:
+    return Memory(n_bytes, n_bytes, "a test")
 
 
 @pytest.mark.parametrize(
-    ("memory", "verdict"),
-    [(64, "fits"), (23, "fits"), (16, "streams"), (8, "streams"), (2, "too big")],
+    ("gigabytes", "verdict"),
+    [(64, "fits"), (24, "fits"), (16, "streams"), (8, "streams"), (2.4, "below the floor")],
 )
-def test_a_30b_model(memory: int, verdict: Verdict) -> None:
-    fit = judge(memory * GB, int(18.6 * GB), int(17.6 * GB), int(1.1 * GB))
-    assert fit.verdict == verdict
-    if verdict == "streams":
-        assert fit.experts_share is not None
-        room = memory * GB * USABLE_SHARE - PROGRAM_BYTES - 1 * GB
-        assert fit.experts_share == pytest.approx(room / (17.6 * GB))
-
-
-def test_needed_memory_is_where_the_verdict_turns() -> None:
+def test_a_30b_model(gigabytes: float, verdict: Verdict) -> None:
     sizes = (int(18.6 * GB), int(17.6 * GB), int(1.1 * GB))
-    needed = judge(GB, *sizes).needed_bytes
+    assert fit_of_sizes(memory(int(gigabytes * GB)), *sizes).verdict == verdict
+    assert fit_of_sizes(memory(GB), *sizes).verdict == "too little"
+
+
+def test_the_least_of_use_is_where_the_verdict_turns() -> None:
+    with GGUFFile.open(GOLDEN) as file:
+        plan = plan_of(file, memory(GB))
+    needed = fit_of(plan).needed_bytes
     assert needed is not None
-    assert judge(needed - 1_000, *sizes).verdict == "too big"
-    assert judge(needed + 1_000, *sizes).verdict == "streams"
+    least = replace(plan, budget_bytes=needed, experts_bytes=plan.floor_bytes)
+    assert verdict_of(least) == "streams"
+    less = replace(least, budget_bytes=needed - 1, experts_bytes=plan.floor_bytes - 1)
+    assert verdict_of(less) == "below the floor"
 
 
 def test_what_is_not_known_is_not_guessed() -> None:
-    assert judge(16 * GB, None, None, None) == Fit("unknown", None, None)
-    assert judge(16 * GB, 20 * GB, None, None) == Fit("unknown", None, None)
-    assert judge(64 * GB, 20 * GB, None, None).verdict == "fits"
+    assert fit_of_sizes(memory(16 * GB), None, None, None) == Fit("unknown")
+    assert fit_of_sizes(memory(16 * GB), 20 * GB, None, None) == Fit("unknown")
+
+
+@pytest.mark.parametrize("mebibytes", [100, 200, 300, 500, 1900])
+def test_a_list_and_a_plan_agree(mebibytes: int, tmp_path: Path) -> None:
+    env = {"MOESTREAM_CACHE": str(tmp_path)}
+    arguments = ("--memory", f"{mebibytes}M", "--json")
+    value = json.loads(run("plan", GOLDEN, *arguments, env=env).stdout)
+    assert file_figures("mine", GOLDEN).fit(memory(mebibytes << 20)).verdict == value["case"]

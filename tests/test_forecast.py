@@ -25,12 +25,12 @@ from moestream.forecast.hits import (
 from moestream.forecast.outlook import Outlook, look_ahead
 from moestream.forecast.speed import OVERLAP, Times, compute_s, forecast, read_s
 from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
-from moestream.machine import calibration, speed
-from moestream.machine.speed import Disk, Machine, load_machine, save_machine
+from moestream.machine import calibration, speeds
+from moestream.machine.speeds import DiskSpeed, Speeds, load_speeds, save_speeds
 from moestream.streaming.memory import MemoryPlan
-from moestream.traces.counting import count_trace
 from moestream.traces.format import read_trace
 from moestream.traces.simulator import PolicySpec, Simulator
+from moestream.traces.to_profile import count_trace
 
 DATA = Path(__file__).parent / "data"
 QWEN = DATA / "traces" / "qwen3-30b-a3b.route.csv.gz"
@@ -43,16 +43,16 @@ DEMAND = Demand(
     num_experts_per_tok=2,
     kv_bytes=10,
 )
-MACHINE = Machine(
+MACHINE = Speeds(
     fingerprint={"threads": 2},
     measured="2026-01-01",
     memory_bytes_per_s=100.0,
     layer_s=0.5,
     streamed_layer_s=0.25,
     kernel_bytes_per_s={"F16": 50.0, "Q8_0": 20.0},
-    disks={"device 1": Disk(1.0, 5.0)},
+    disks={"device 1": DiskSpeed(1.0, 5.0)},
 )
-DISK = Disk(latency_s=1.0, bytes_per_s=5.0)
+DISK = DiskSpeed(latency_s=1.0, bytes_per_s=5.0)
 
 
 def test_arithmetic_is_weights_keys_and_values_and_calls() -> None:
@@ -171,24 +171,24 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def test_a_machine_is_measured_once(counted: list[str], alphabet: Path) -> None:
     with GGUFFile.open(alphabet) as file:
-        first, disk = speed.known_machine(file, ["F32"])
+        first, disk = speeds.known_speeds(file, ["F32"])
         assert sorted(counted) == ["disk_costs", "kernels", "layer", "memory_speed"]
-        assert disk == Disk(0.3, 4.0)
+        assert disk == DiskSpeed(0.3, 4.0)
         assert (first.layer_s, first.streamed_layer_s) == (0.1, 0.2)
         counted.clear()
-        assert speed.known_machine(file, ["F32"]) == (first, disk)
+        assert speeds.known_speeds(file, ["F32"]) == (first, disk)
         assert counted == []
-        more, _ = speed.known_machine(file, ["F32", "Q8_0"])
+        more, _ = speeds.known_speeds(file, ["F32", "Q8_0"])
         assert counted == ["kernels"]
         assert set(more.kernel_bytes_per_s) == {"F32", "Q8_0"}
         counted.clear()
-        speed.known_machine(file, ["F32"], anew=True)
+        speeds.known_speeds(file, ["F32"], anew=True)
         assert len(counted) == 4
 
 
 def test_a_model_without_experts_needs_no_disk(counted: list[str]) -> None:
     with GGUFFile.open(DATA / "golden" / "llama.gguf") as file:
-        assert speed.known_machine(file, ["F32"])[1] is None
+        assert speeds.known_speeds(file, ["F32"])[1] is None
     assert "disk_costs" not in counted
 
 
@@ -204,22 +204,22 @@ def test_a_model_that_is_not_here_takes_the_disk_of_the_folder_of_models(
         return 0.5, 6.0
 
     monkeypatch.setattr(calibration, "disk_costs_of_folder", measure)
-    assert speed.known_machine(header, ["F32"])[1] == Disk(0.5, 6.0)
+    assert speeds.known_speeds(header, ["F32"])[1] == DiskSpeed(0.5, 6.0)
     assert sizes == [3 * FFN * EMBEDDING * 4]
     assert "disk_costs" not in counted
-    assert speed.known_machine(header, ["F32"])[1] == Disk(0.5, 6.0)
+    assert speeds.known_speeds(header, ["F32"])[1] == DiskSpeed(0.5, 6.0)
     assert len(sizes) == 1
 
 
 def test_what_was_measured_elsewhere_or_is_damaged_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
-    assert load_machine(path, {"threads": 2}) is None
-    save_machine(path, MACHINE)
-    assert load_machine(path, {"threads": 2}) == MACHINE
-    assert load_machine(path, {"threads": 4}) is None
+    assert load_speeds(path, {"threads": 2}) is None
+    save_speeds(path, MACHINE)
+    assert load_speeds(path, {"threads": 2}) == MACHINE
+    assert load_speeds(path, {"threads": 4}) is None
     for text in ("", "[]", '{"disks": {}}', '{"disks": 3}', path.read_text()[:-20]):
         path.write_text(text)
-        assert load_machine(path, {"threads": 2}) is None
+        assert load_speeds(path, {"threads": 2}) is None
     assert [file.name for file in tmp_path.iterdir()] == ["machine.json"]
 
 

@@ -14,11 +14,11 @@ from command_line import Argument, run, start, wait_for_output
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
-from moestream import names
+from moestream import choices as known
+from moestream.choices import READ_METHODS
 from moestream.cli.reports.streaming import warnings
 from moestream.engine.engine import Engine
 from moestream.errors import TraceError
-from moestream.names import READ_METHODS
 from moestream.policies import POLICIES
 from moestream.streaming.options import (
     STRATEGIES,
@@ -49,8 +49,8 @@ def unwrapped(text: str) -> str:
 
 
 def test_names_are_those_of_the_library() -> None:
-    assert set(names.POLICIES) == set(POLICIES)
-    assert set(NAMES) == set(names.POLICIES) | set(names.BOUNDS)
+    assert set(known.POLICIES) == set(POLICIES)
+    assert set(NAMES) == set(known.POLICIES) | set(known.BOUNDS)
     assert set(STRATEGIES) == {"decay", "lru", "lfu", "fate", "moepic"}
 
 
@@ -135,11 +135,11 @@ def test_verbose_says_in_words_what_was_done(alphabet: Path) -> None:
     done = run("generate", alphabet, *ASK, "--budget", "1M", "--io", "pread", "-v")
     assert done.stdout == f"{ALPHABET}\n"
     told = unwrapped(done.stderr)
-    assert "experts streamed within 1.00M: io pread, pin copy, policy decay" in told
+    assert "experts streamed within 1.00 MiB: io pread, pin copy, policy decay" in told
     for words in (
-        "budget 1.00M dense weights",
+        "budget 1.00 MiB dense weights",
         "left for experts 0 bytes, 0% of all",
-        "all experts 396K",
+        "all experts 396 KiB",
         "io pread: into own memory, through the page cache",
         "found in memory",
         "of 56 experts asked for in decode",
@@ -152,7 +152,10 @@ def test_without_verbose_the_choice_and_the_warning_are_told(alphabet: Path) -> 
     done = run("generate", alphabet, *ASK, "--budget", "1M")
     warning, choices, timings = done.stderr.splitlines()
     assert warning.startswith("warning: a budget of 1M leaves 0M for experts")
-    assert "experts streamed within 1.00M: io " in choices
+    assert (
+        "0% of the experts in memory, the rest read from disk as needed (all choices: -v)"
+        in choices
+    )
     assert timings.startswith("prompt ")
     assert run("generate", alphabet, *ASK, "--budget", "1M", "-q").stderr == ""
 
@@ -163,7 +166,16 @@ def test_without_verbose_the_choice_and_the_warning_are_told(alphabet: Path) -> 
 )
 def test_what_is_kept_of_an_expert_is_told(split: str, told: str, alphabet: Path) -> None:
     done = run(
-        "generate", alphabet, *ASK, "--budget", "1M", "--io", "pread", "--stream", f"split={split}"
+        "generate",
+        alphabet,
+        *ASK,
+        "--budget",
+        "1M",
+        "--io",
+        "pread",
+        "--stream",
+        f"split={split}",
+        "-v",
     )
     assert done.stdout == f"{ALPHABET}\n"
     assert told in unwrapped(done.stderr)
@@ -172,20 +184,20 @@ def test_what_is_kept_of_an_expert_is_told(split: str, told: str, alphabet: Path
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--strategy", "none"], "experts mapped"),
-        (["--budget", "none"], "experts mapped"),
-        (["--strategy", "none", "--budget", "none"], "experts mapped"),
-        (["--budget", "100%"], "experts mapped: all fit in "),
-        (["--budget", "100%", "--io", "direct"], "experts streamed within "),
+        (["--strategy", "none"], "alphabet: mapped; "),
+        (["--budget", "none"], "alphabet: mapped; "),
+        (["--strategy", "none", "--budget", "none"], "alphabet: mapped; "),
+        (["--budget", "100%"], "alphabet: all of it in memory; "),
+        (["--budget", "100%", "--io", "direct"], "alphabet: all of the experts in memory; "),
     ],
 )
 def test_what_fits_is_mapped_unless_streaming_is_asked_for(
     flags: list[str], told: str, alphabet: Path
 ) -> None:
     done = run("generate", alphabet, *ASK, *flags, "-v")
-    choices = done.stderr.splitlines()[0]
-    assert f"seed 7, {told}" in choices
-    assert choices.endswith("mapped") == (told == "experts mapped")
+    first, more = done.stderr.splitlines()[:2]
+    assert first.startswith(told)
+    assert ("experts streamed within" in more) == ("--io" in flags)
 
 
 def test_a_limit_on_locking_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

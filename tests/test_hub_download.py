@@ -9,8 +9,8 @@ from fake_hub import COMMIT, FakeHub, fake_hub
 from moestream.errors import DownloadError, ModelNotFoundError
 from moestream.hub import local, parse_reference, repository_folder
 from moestream.hub.download import Outcome, download
-from moestream.hub.listing import list_repository
-from moestream.hub.reference import choose
+from moestream.hub.notation import choose
+from moestream.hub.repository import list_repository
 
 SHARDS = [f"Q8_0/model-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
 FILE = "model-Q4_K_M.gguf"

@@ -10,10 +10,10 @@ from gguf_bytes import ARRAY, STRING, RawGGUF, array, entry, key
 
 from moestream.errors import DownloadError, ModelFormatError, ModelNotFoundError
 from moestream.gguf import GGUFFile, GGUFHeader
-from moestream.hub import header as hub_header
 from moestream.hub import parse_reference
-from moestream.hub.header import fetch_header
-from moestream.hub.listing import look_up
+from moestream.hub import remote_header as hub_header
+from moestream.hub.remote_header import fetch_header
+from moestream.hub.repository import look_up
 
 FILE = "model-Q4_K_M.gguf"
 FIRST = 200

@@ -36,8 +36,8 @@ def test_the_machine_is_measured_once_and_then_known(alphabet: Path, cache: dict
     assert "measuring the disk" in first.stderr
     words = " ".join(first.stdout.split())
     for part in (
-        "experts 396K",
-        "experts of one token 198K",
+        "experts 396 KiB",
+        "experts of one token 198 KiB",
         "hit rates as of the demo model (2 of 32 experts",
         "budget experts here hits read a token tok/s sure of",
         "in a line it fits in ",

@@ -70,7 +70,7 @@ def test_save_cuts_a_raw_text_that_is_longer_than_the_context(alphabet: Path) ->
     assert save("x", alphabet, "--raw", "-p", text, "-n", "0", "-c", "32")["tokens"] == 100
     done = run("profile", "save", "x", alphabet, "-p", text, "-c", "32")
     assert done.returncode == 1
-    assert "do not fit in a context of 32" in done.stderr
+    assert "and the context holds 32" in done.stderr
 
 
 def test_save_reads_standard_input(alphabet: Path) -> None:
@@ -180,7 +180,9 @@ def test_what_was_read_is_told(alphabet: Path) -> None:
     told = " ".join(done.stderr.split())
     assert "reading the profile's experts" in told
     assert "prefetch 1 layer ahead, profile x:2,y:1" in told
-    assert "from the profile 2 experts, 198K, before the first token; 198K of it read in" in told
+    assert (
+        "from the profile 2 experts, 198 KiB, before the first token; 198 KiB of it read in" in told
+    )
     assert f"52 tokens profiled in {os.environ['MOESTREAM_DATA']}/profiles/z.json" in told
     assert run("generate", alphabet, *ASK, *flags, "-q").stderr == ""
 
@@ -389,7 +391,7 @@ def test_load_reads_into_the_page_cache(alphabet: Path, tmp_path: Path) -> None:
     assert 0 <= value["warming"]["read_bytes"] <= value["warming"]["bytes"]
     assert value["plan"]["experts_bytes"] > value["warming"]["bytes"]
     done = run("profile", "load", "x", model)
-    assert "in memory  2 experts, 198K, 50% of all" in done.stdout
+    assert "in memory  2 experts, 198 KiB, 50% of all" in done.stdout
     assert "read now   0 bytes in" in done.stdout  # it is there since the last time
     assert run("profile", "load", "x", model, "--budget", "1M").returncode == 0
     assert run("profile", "load", "x", model, "--budget", "none").returncode == 2

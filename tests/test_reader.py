@@ -15,9 +15,9 @@ from expert_files import EXPERTS, LAYERS, write_experts
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
+from moestream.choices import READ_METHODS
 from moestream.errors import ModelFormatError, StorageError
 from moestream.gguf import GGUFFile
-from moestream.names import READ_METHODS
 from moestream.streaming.reader import ABSENT, FAILED, READY, ExpertReader
 from moestream.streaming.slots import AnonymousSlots, bytes_at
 from moestream.streaming.store import ExpertStore

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from command_line import run
 
+from moestream.choices import HALF_LIFE, LayerBudget
 from moestream.errors import BudgetError, TraceError
-from moestream.names import HALF_LIFE, LayerBudget
 from moestream.policies.configurator import ReadCost
 from moestream.policies.shares import split_budget
 from moestream.streaming.budget import parse_budget
@@ -277,7 +277,7 @@ def test_command_prints_tables() -> None:
     ]
     assert table[2].startswith("  decay 32  ")
     assert table[3] == "read a token"
-    assert "warning: 750M is less than one token's experts, 823 MB" in done.stderr
+    assert "warning: 750M is less than one token's experts, 785 MiB" in done.stderr
 
 
 @pytest.mark.parametrize(

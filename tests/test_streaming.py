@@ -14,9 +14,9 @@ import pytest
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
+from moestream.choices import HALF_LIFE, READ_METHODS
 from moestream.engine.engine import Engine
 from moestream.errors import BudgetError, ModelFormatError, ProfileError, StorageError
-from moestream.names import HALF_LIFE, READ_METHODS
 from moestream.policies import POLICIES
 from moestream.profiles import Fingerprint, Profile
 from moestream.streaming.build import policy_factory

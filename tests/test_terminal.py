@@ -12,9 +12,9 @@ from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
 from moestream.terminal.answer import AnswerView
+from moestream.terminal.line_editor import Candidates, LineEditor, open_history
 from moestream.terminal.live import LiveRegion
 from moestream.terminal.markdown import BlockStream, Line, render
-from moestream.terminal.prompt import Candidates, Prompt, open_history
 from moestream.terminal.status import Rates, Status, sparkline
 
 STATUS = Status("demo", 100, 1000, "answering", 12.34, (0.905, 1 << 20, 5 << 30))
@@ -26,11 +26,11 @@ STATUS = Status("demo", 100, 1000, "answering", 12.34, (0.905, 1 << 20, 5 << 30)
 def test_the_line_tells_everything_where_there_is_room() -> None:
     assert STATUS.line(200, rates=[1, 2]) == (
         "demo │ answering │ 12.3 tok/s │ ▅█ │ context 100/1000 (10%) │ hits 90.5% │ "
-        "pinned 1.00M │ read 5.00G"
+        "pinned 1.00 MiB │ read 5.00 GiB"
     )
     assert Status("demo", 0, 10).line(200, ascii_only=True) == "demo | context 0/10 (0%)"
     unasked = Status("demo", 0, 10, streamed=(None, 0, 1 << 20)).line(200, ascii_only=True)
-    assert unasked == "demo | context 0/10 (0%) | pinned 0 bytes | read 1.00M"
+    assert unasked == "demo | context 0/10 (0%) | pinned 0 bytes | read 1.00 MiB"
     assert STATUS.line(200, rates=[1, 2], ascii_only=True).isascii()
 
 
@@ -214,7 +214,7 @@ def complete(before: str) -> Candidates | None:
 def read(keys: str, history: Path | None = None, *, times: int = 1) -> list[str | None]:
     kept = None if history is None else open_history(history)
     with create_pipe_input() as source, create_app_session(source, DummyOutput()):
-        prompt = Prompt(complete, kept, input=source, output=DummyOutput())
+        prompt = LineEditor(complete, kept, input=source, output=DummyOutput())
         source.send_text(keys)
         return [prompt.read(STATUS) for _ in range(times)]
 
@@ -254,6 +254,6 @@ def test_history_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> N
 
 
 def test_bytes_that_are_not_of_the_locale_are_read_as_utf8() -> None:
-    from moestream.terminal.prompt import _well_formed
+    from moestream.terminal.line_editor import _well_formed
 
     assert _well_formed("perch\udcc3\udca9 \udcff") == "perché \ufffd"

@@ -27,8 +27,8 @@ from moestream.backends.types import (
     StreamedExperts,
     Work,
 )
+from moestream.choices import KVType
 from moestream.gguf import Tensor
-from moestream.names import KVType
 from moestream.quants import GGMLQuantizationType
 
 

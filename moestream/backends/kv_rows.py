@@ -7,8 +7,8 @@ and reads the same bytes.
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.choices import KVType
 from moestream.errors import UnsupportedModelError
-from moestream.names import KVType
 from moestream.quants import GGMLQuantizationType, block_layout, dequantize, row_bytes
 
 _GGML_TYPES = {

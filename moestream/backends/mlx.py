@@ -31,9 +31,9 @@ from moestream.backends.types import (
     StreamedExperts,
     Work,
 )
+from moestream.choices import KVType
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
-from moestream.names import KVType
 from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize
 

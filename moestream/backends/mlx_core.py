@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from moestream.backends.mlx_weights import GROUP, Layout, Weight, layout_of
+from moestream.backends.mlx_weights import GROUP, MLXLayout, Weight, layout_of
 from moestream.backends.types import Array, Work
 from moestream.errors import UnsupportedModelError
 from moestream.quants import GGMLQuantizationType as Type
@@ -51,7 +51,7 @@ def as_type(ops: Any, x: Array, dtype: Any) -> Array:
     return x if x.dtype == dtype else ops.astype(x, dtype)
 
 
-def options(layout: Layout) -> dict[str, Any]:
+def options(layout: MLXLayout) -> dict[str, Any]:
     """What MLX's quantised functions are to be told of a layout."""
     return {"group_size": GROUP, "bits": layout.bits, "mode": layout.mode}
 

@@ -25,7 +25,7 @@ _ROWS_DECODED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class MLXLayout:
     """``bits`` of a code, or of a float that stays as it is. ``exact``: no value is rounded."""
 
     mode: Literal["affine", "mxfp4", "float"]
@@ -42,30 +42,30 @@ class Layout:
 
 
 LAYOUTS = {
-    Type.F32: Layout("float", 32),
-    Type.F16: Layout("float", 16),
-    Type.BF16: Layout("float", 16),
-    Type.Q4_0: Layout("affine", 4),
-    Type.Q4_1: Layout("affine", 4),
-    Type.Q4_K: Layout("affine", 4),
-    Type.Q5_0: Layout("affine", 5),
-    Type.Q5_1: Layout("affine", 5),
-    Type.Q5_K: Layout("affine", 5),
-    Type.Q8_0: Layout("affine", 8),
-    Type.MXFP4: Layout("mxfp4", 4),
+    Type.F32: MLXLayout("float", 32),
+    Type.F16: MLXLayout("float", 16),
+    Type.BF16: MLXLayout("float", 16),
+    Type.Q4_0: MLXLayout("affine", 4),
+    Type.Q4_1: MLXLayout("affine", 4),
+    Type.Q4_K: MLXLayout("affine", 4),
+    Type.Q5_0: MLXLayout("affine", 5),
+    Type.Q5_1: MLXLayout("affine", 5),
+    Type.Q5_K: MLXLayout("affine", 5),
+    Type.Q8_0: MLXLayout("affine", 8),
+    Type.MXFP4: MLXLayout("mxfp4", 4),
     # Tables of values that eight bits hold.
-    Type.IQ4_NL: Layout("affine", 8),
-    Type.IQ4_XS: Layout("affine", 8),
+    Type.IQ4_NL: MLXLayout("affine", 8),
+    Type.IQ4_XS: MLXLayout("affine", 8),
     # Two scales in 32 columns, of which MLX can have one: rounded anew, finely.
-    Type.Q6_K: Layout("affine", 8, exact=False),
-    Type.Q3_K: Layout("affine", 8, exact=False),
-    Type.Q2_K: Layout("affine", 6, exact=False),
+    Type.Q6_K: MLXLayout("affine", 8, exact=False),
+    Type.Q3_K: MLXLayout("affine", 8, exact=False),
+    Type.Q2_K: MLXLayout("affine", 6, exact=False),
 }
-_DECODED = Layout("affine", 8, exact=False)
+_DECODED = MLXLayout("affine", 8, exact=False)
 """Of all other types, which are decoded first."""
 
 
-def layout_of(type: Type) -> Layout:
+def layout_of(type: Type) -> MLXLayout:
     """How weights of a GGUF type are laid out."""
     return LAYOUTS.get(type, _DECODED)
 
@@ -86,7 +86,7 @@ class Weight:
     """
 
     type: Type
-    layout: Layout
+    layout: MLXLayout
     shape: tuple[int, ...]
     arrays: tuple[Array, ...]
     memory: tuple[Bytes, Bytes, Bytes]

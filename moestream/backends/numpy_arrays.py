@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.kv_rows import kv_zeros
-from moestream.names import KVType
+from moestream.choices import KVType
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 
 Floats = NDArray[np.float32]

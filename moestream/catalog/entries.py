@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moestream.catalog.spec import NAME, ModelSpec, parse_catalog
 from moestream.errors import CatalogError
-from moestream.folders import config_dir, write_text_safely
+from moestream.folders import config_dir, replacing
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -70,7 +70,9 @@ def add_entry(name: str, values: Mapping[str, str | int]) -> ModelSpec:
     text = _user_text()
     text = f"{text.rstrip()}\n\n{table}" if text.strip() else table
     spec = parse_catalog(text, str(user_file()))[name]
-    write_text_safely(user_file(), text)
+    config_dir().mkdir(parents=True, exist_ok=True)
+    with replacing(user_file()) as file:
+        file.write(text)
     return spec
 
 
@@ -86,7 +88,8 @@ def remove_entry(name: str) -> None:
     expected = {key: spec for key, spec in before.items() if key != name}
     if name not in before or parse_catalog(edited, str(user_file())) != expected:
         raise CatalogError(f"could not take {name!r} out of {user_file()}; edit the file")
-    write_text_safely(user_file(), edited)
+    with replacing(user_file()) as file:
+        file.write(edited)
 
 
 def _user_text() -> str:

@@ -10,7 +10,7 @@ from moestream.catalog.spec import ModelSpec
 from moestream.errors import CatalogError, ModelNotFoundError
 
 if TYPE_CHECKING:
-    from moestream.demo import Progress
+    from moestream.progress import Progress
 
 RECIPES = ("demo",)
 

@@ -5,13 +5,13 @@ Knows nothing of tokens, nor of how a conversation is shown.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from moestream.errors import ConversationError
+from moestream.folders import replacing
 
 FORMAT = "moestream conversation"
 VERSION = 1
@@ -75,16 +75,9 @@ class Conversation:
             "model": model,
             "messages": self.messages(),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8", errors="replace") as file:
-                json.dump(value, file, ensure_ascii=False, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path, errors="replace") as file:
+            json.dump(value, file, ensure_ascii=False, indent=2)
+            file.write("\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
+from moestream.choices import REASONING_STYLES, ReasoningStyle
+from moestream.declare import Declared, declared, option
 from moestream.engine.options import SamplingParams
-from moestream.names import REASONING_STYLES, ReasoningStyle
-from moestream.options import Declared, declared, option
 
 
 @dataclass

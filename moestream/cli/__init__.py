@@ -11,7 +11,7 @@ import click
 
 from moestream import ui
 from moestream.cli.commands.version import version_option
-from moestream.cli.config import load_defaults
+from moestream.cli.config_file import load_defaults
 from moestream.cli.group import CommandModules, Group
 
 __all__ = ["main"]

@@ -1,16 +1,25 @@
-"""From a MODEL argument and options to an open engine, and what the user is told on the way.
+"""From a MODEL argument to an open engine, or to what a model says of itself.
 
-Owns the words. Every command that runs a model begins so.
+Owns what the user is told on the way. Every command that runs a model, or looks at one, begins so.
 """
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moestream import ui
-from moestream.cli.reports.streaming import choice_fields, choices_told, plan_fields, warnings
+from moestream.cli.reports.streaming import (
+    choice_fields,
+    choices_told,
+    memory_told,
+    plan_fields,
+    warnings,
+)
+from moestream.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
+    from moestream.catalog import ModelSpec
     from moestream.engine.engine import Engine
+    from moestream.gguf import GGUFHeader
 
 
 def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine":
@@ -47,12 +56,16 @@ def context_warning(engine: "Engine") -> str | None:
 
 
 def tell_choices(engine: "Engine", seed: int | None, *, verbose: bool) -> None:
-    """Say in one line what was chosen; when verbose, how memory is divided too."""
-    told = [f"backend {engine.backend.name}", _context_told(engine), f"seed {seed}"]
-    ui.note(", ".join([*told, *filter(None, [choices_told(engine)])]))
-    if verbose and engine.plan is not None:
+    """Say in one line how the model runs; when verbose, all that was chosen."""
+    name = engine.file.path.name.removesuffix(".gguf")
+    more = "" if verbose or engine.streaming is None else " (all choices: -v)"
+    ui.note(f"{name}: {memory_told(engine)}{more}; {_context_told(engine)}, seed {seed}")
+    if not verbose:
+        return
+    ui.note(", ".join(filter(None, [f"backend {engine.backend.name}", choices_told(engine)])))
+    if engine.plan is not None:
         ui.note_fields("memory", plan_fields(engine.plan))
-    if verbose and engine.streaming is not None:
+    if engine.streaming is not None:
         ui.note_fields("streaming", choice_fields(engine.streaming.choices))
 
 
@@ -62,3 +75,43 @@ def _context_told(engine: "Engine") -> str:
     if keys != values:
         return f"{told} with keys in {keys} and values in {values}"
     return told if keys == "f16" else f"{told} in {keys}"
+
+
+def open_header(model: str, *, build: bool, quiet: bool) -> "GGUFHeader":
+    """Open a model's file; of one that is not here, fetch the header alone.
+
+    Args:
+        model: a name, ``hf:ORG/REPO[:QUANT|FILE]`` or a path.
+        build: whether to build a model that has a recipe.
+        quiet: tell nothing but errors.
+
+    Raises:
+        ModelNotFoundError: there is none; or it would have to be built.
+        DownloadError: the hub could not be asked.
+        ModelFormatError, UnsupportedQuantError: it is no sound GGUF file.
+    """
+    from moestream.catalog import find_spec, locate, resolve
+    from moestream.gguf import GGUFFile
+
+    spec = find_spec(model)
+    if spec is not None and locate(spec) is None:
+        if spec.kind == "hf":
+            return _of_hub(spec, quiet)
+        if spec.kind == "recipe" and not build:
+            raise ModelNotFoundError(
+                f"{model} is not here yet, and it has no header before it is built; build it with: "
+                f"moestream models pull {model}"
+            )
+    with ui.progress(quiet=quiet) as progress:
+        path = resolve(model, progress=progress)
+    return GGUFFile.open(path)
+
+
+def _of_hub(spec: "ModelSpec", quiet: bool) -> "GGUFHeader":
+    from moestream.hub import parse_reference
+    from moestream.hub.remote_header import fetch_header
+    from moestream.hub.repository import endpoint, look_up
+
+    reference = parse_reference(spec.source)
+    with ui.working(f"reading a header of {reference.repository} at {endpoint()}", quiet=quiet):
+        return fetch_header(*look_up(reference))

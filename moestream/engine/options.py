@@ -3,8 +3,8 @@
 import secrets
 from dataclasses import dataclass
 
-from moestream.names import BACKENDS, KV_TYPES, KVType
-from moestream.options import check, option
+from moestream.choices import BACKENDS, KV_TYPES, KVType
+from moestream.declare import check, option
 
 DEFAULT_CONTEXT = 8192
 """Tokens of context at most where none is asked for."""

@@ -228,10 +228,7 @@ class Session:
         if ids.min() < 0 or ids.max() >= vocab_size:
             raise ValueError(f"token ids must lie in 0 to {vocab_size - 1}")
         if len(self.tokens) + len(ids) > self._cache.capacity:
-            raise ContextLengthError(
-                f"{len(ids)} tokens on top of {len(self.tokens)} do not fit in a context of "
-                f"{self._cache.capacity}; shorten the input or ask for a larger context"
-            )
+            raise ContextLengthError(_too_long(len(ids), len(self.tokens), self._cache.capacity))
         if self._torn:
             self._run_again()
         for start in range(0, len(ids), chunk_tokens):
@@ -261,3 +258,17 @@ class Session:
         for start in range(0, len(ids), _CHUNK_TOKENS):
             self._pass(ids[start : start + _CHUNK_TOKENS], None)
         self._torn = False
+
+
+def _too_long(new: int, before: int, capacity: int) -> str:
+    """Say what does not fit, and in which context it would."""
+    needed = 1 << (new + before).bit_length()
+    if not before:
+        return (
+            f"The prompt has {new:,} tokens and the context holds {capacity:,}. Use -c {needed} or "
+            "more, or shorten the prompt."
+        )
+    return (
+        f"The conversation has {before:,} tokens, the new text {new:,}, and the context holds "
+        f"{capacity:,}. Use -c {needed} or more, or shorten it."
+    )

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from moestream.choices import KVType
 from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
 from moestream.layers.weights import EMBEDDING, is_tied
 from moestream.models import read_config
-from moestream.names import KVType
 from moestream.streaming.store import is_expert_weight, used_tensors
 
 

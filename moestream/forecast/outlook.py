@@ -1,18 +1,16 @@
 """A model at several budgets: how memory is divided, how fast it will be, and what to do.
 
-Owns which budgets are looked at, the suggestion, and which of four cases it is.
+Owns which budgets are looked at, and the suggestion.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from moestream.forecast.demand import Demand
 from moestream.forecast.hits import Hits
 from moestream.forecast.speed import Forecast, forecast
-from moestream.machine.speed import Disk, Machine
+from moestream.forecast.verdict import Verdict, other_bytes, verdict_of
+from moestream.machine.speeds import DiskSpeed, Speeds
 from moestream.streaming.memory import MemoryPlan
-
-Case = Literal["fits", "streams", "below the floor", "too little"]
 
 _SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 """Of all experts: the budgets that would hold so many are looked at."""
@@ -43,19 +41,9 @@ class Outlook:
     """What to give ``generate``; none where its defaults do, or nothing would."""
 
     @property
-    def case(self) -> Case:
+    def case(self) -> Verdict:
         """What to expect."""
-        plan = self.chosen.plan
-        if other_bytes(plan) > plan.budget_bytes:
-            return "too little"
-        if plan.fits:
-            return "fits"
-        return "streams" if plan.experts_bytes >= plan.floor_bytes else "below the floor"
-
-
-def other_bytes(plan: MemoryPlan) -> int:
-    """What a budget goes to beside experts."""
-    return plan.dense_bytes + plan.kv_bytes + plan.process_bytes
+        return verdict_of(self.chosen.plan)
 
 
 def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
@@ -67,8 +55,8 @@ def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
 def look_ahead(
     plan: MemoryPlan,
     demand: Demand,
-    machine: Machine,
-    disk: Disk | None,
+    machine: Speeds,
+    disk: DiskSpeed | None,
     hits: Hits,
     *,
     context: int,
@@ -87,7 +75,7 @@ def look_ahead(
         speed = forecast(
             demand,
             machine,
-            disk or Disk(0.0, float("inf")),
+            disk or DiskSpeed(0.0, float("inf")),
             context,
             None if plan.fits or not total else hits.at(share),
         )

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from moestream.forecast.demand import Demand
 from moestream.forecast.hits import Range
-from moestream.machine.speed import Disk, Machine
+from moestream.machine.speeds import DiskSpeed, Speeds
 
 OVERLAP = 0.15
 """Measured with the demo model at budgets of 250M to 700M, on two cores: 0 to 0.3."""
@@ -55,7 +55,7 @@ class Forecast:
     read_bytes: float
 
 
-def compute_s(demand: Demand, machine: Machine, context: int, *, streamed: bool) -> float:
+def compute_s(demand: Demand, machine: Speeds, context: int, *, streamed: bool) -> float:
     """Seconds of arithmetic for a token after ``context`` others."""
     weights = [*demand.dense_bytes.items(), *demand.expert_bytes.items()]
     seconds = sum(n_bytes / machine.kernel_bytes_per_s[name] for name, n_bytes in weights)
@@ -65,7 +65,7 @@ def compute_s(demand: Demand, machine: Machine, context: int, *, streamed: bool)
     return seconds + (demand.num_moe_layers * machine.streamed_layer_s if streamed else 0)
 
 
-def read_s(demand: Demand, disk: Disk, hit_rate: float) -> float:
+def read_s(demand: Demand, disk: DiskSpeed, hit_rate: float) -> float:
     """Seconds of reading for a token that finds its experts with a hit rate."""
     chosen = demand.num_experts_per_tok
     waits = 1 - hit_rate**chosen
@@ -74,7 +74,7 @@ def read_s(demand: Demand, disk: Disk, hit_rate: float) -> float:
 
 
 def forecast(
-    demand: Demand, machine: Machine, disk: Disk, context: int, hits: Range | None
+    demand: Demand, machine: Speeds, disk: DiskSpeed, context: int, hits: Range | None
 ) -> Forecast:
     """Speed after ``context`` tokens; ``hits`` is None where all experts are mapped and fit."""
     arithmetic = compute_s(demand, machine, context, streamed=hits is not None)

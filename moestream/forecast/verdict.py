@@ -1,18 +1,23 @@
-"""Whether a model would run in so much memory: wholly in it, streamed, or not at all.
+"""Whether a model would run in so much memory: wholly in it, streamed, poorly, or not at all.
 
-Owns the sums, from a model's sizes alone; what a context takes (keys and values, recurrent states)
-comes on top, and is small beside what is left free here.
+One verdict for all that ask: ``plan``, ``models list`` and ``models info``.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-PROGRAM_BYTES = 256 << 20
-"""What the program takes beside the weights: libraries, activations, a short context."""
-USABLE_SHARE = 0.85
-"""Share of the memory that ``--budget auto`` would take at most."""
+from moestream.choices import KVType
+from moestream.engine.engine import default_context
+from moestream.engine.expert_streaming import plan_model
+from moestream.forecast.demand import read_demand
+from moestream.gguf import GGUFHeader
+from moestream.models import read_config
+from moestream.streaming.memory import Memory, MemoryPlan, plan_memory, process_memory
 
-Verdict = Literal["fits", "streams", "too big", "unknown"]
+Verdict = Literal["fits", "streams", "below the floor", "too little", "unknown"]
+
+_CONTEXT_BYTES = 256 << 20
+"""For keys and values, where a model's header is not at hand to say what they take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,30 +28,67 @@ class Fit:
     """
 
     verdict: Verdict
-    needed_bytes: int | None
-    experts_share: float | None
+    needed_bytes: int | None = None
+    experts_share: float | None = None
 
 
-def judge(
-    memory_bytes: int,
+def plan_of(
+    file: GGUFHeader,
+    memory: Memory | None = None,
+    *,
+    context: int | None = None,
+    cache_type_k: KVType = "f16",
+    cache_type_v: KVType = "f16",
+) -> MemoryPlan:
+    """Divide what ``--budget auto`` comes to, here or in so much memory, for a model's file."""
+    demand = read_demand(file, cache_type_k, cache_type_v)
+    return plan_model(
+        "auto",
+        file,
+        num_experts_per_tok=demand.num_experts_per_tok,
+        kv_bytes=demand.context_bytes(context or default_context(read_config(file))),
+        process_bytes=process_memory(),
+        memory=memory,
+    )
+
+
+def verdict_of(plan: MemoryPlan) -> Verdict:
+    """What to expect of memory that is divided so."""
+    if other_bytes(plan) > plan.budget_bytes:
+        return "too little"
+    if plan.fits:
+        return "fits"
+    return "streams" if plan.experts_bytes >= plan.floor_bytes else "below the floor"
+
+
+def fit_of(plan: MemoryPlan) -> Fit:
+    """The verdict, with what it takes and what share of the experts is in memory."""
+    total = plan.total_expert_bytes
+    share = min(plan.experts_bytes / total, 1.0) if total else 1.0
+    return Fit(verdict_of(plan), other_bytes(plan) + plan.floor_bytes, share)
+
+
+def fit_of_sizes(
+    memory: Memory | None,
     size_bytes: int | None,
     expert_bytes: int | None,
     expert_bytes_per_token: int | None,
 ) -> Fit:
-    """Say how a model would run in ``memory_bytes``; sizes that are not known are None."""
-    room = int(memory_bytes * USABLE_SHARE) - PROGRAM_BYTES
-    if size_bytes is None:
-        return Fit("unknown", None, None)
-    if size_bytes <= room:
-        return Fit("fits", _whole(size_bytes), 1.0)
-    if not expert_bytes or expert_bytes_per_token is None:
-        return Fit("unknown", None, None)
-    dense = size_bytes - expert_bytes
-    needed = _whole(dense + expert_bytes_per_token)
-    if dense + expert_bytes_per_token > room:
-        return Fit("too big", needed, None)
-    return Fit("streams", needed, (room - dense) / expert_bytes)
+    """The same of a model of which sizes alone are known, or None where they are not."""
+    if size_bytes is None or expert_bytes is None or expert_bytes_per_token is None:
+        return Fit("unknown")
+    plan = plan_memory(
+        "auto",
+        dense_bytes=size_bytes - expert_bytes,
+        kv_bytes=_CONTEXT_BYTES,
+        floor_bytes=expert_bytes_per_token,
+        total_expert_bytes=expert_bytes,
+        process_bytes=process_memory(),
+        memory=memory,
+    )
+    return fit_of(plan)
 
 
-def _whole(weights_bytes: int) -> int:
-    return int((weights_bytes + PROGRAM_BYTES) / USABLE_SHARE)
+def other_bytes(plan: MemoryPlan) -> int:
+    """What a budget goes to beside experts."""
+    return plan.dense_bytes + plan.kv_bytes + plan.process_bytes

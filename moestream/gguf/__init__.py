@@ -21,7 +21,7 @@ from moestream.errors import ModelFormatError, ModelNotFoundError
 from moestream.gguf.guard import MappingGuard
 from moestream.gguf.header import TensorInfo, read_header
 from moestream.gguf.model import GGUFHeader, Shard
-from moestream.gguf.reader import IncompleteHeader, MetadataValue
+from moestream.gguf.parser import IncompleteHeader, MetadataValue
 from moestream.quants import row_bytes
 
 __all__ = [

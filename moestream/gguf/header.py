@@ -14,7 +14,7 @@ from pathlib import Path
 from gguf.constants import GGMLQuantizationType
 
 from moestream.errors import ModelFormatError, UnsupportedQuantError
-from moestream.gguf.reader import Data, MetadataValue, Reader
+from moestream.gguf.parser import Data, MetadataValue, Reader
 from moestream.quants import row_bytes
 
 VERSIONS = (2, 3)

@@ -7,12 +7,13 @@ nor of where a header came from: a file here, or a server.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeVar, overload
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
 
+from moestream.closing import Closing
 from moestream.errors import ModelFormatError
 from moestream.gguf.header import Header, TensorInfo
-from moestream.gguf.reader import MetadataValue
+from moestream.gguf.parser import MetadataValue
 
 _T = TypeVar("_T", int, float, str, bool, list[Any])
 _D = TypeVar("_D")
@@ -51,7 +52,7 @@ class Shard:
         return value
 
 
-class GGUFHeader:
+class GGUFHeader(Closing):
     """Metadata and tensor directory of a GGUF model, split or whole, without its tensors' bytes.
 
     A context manager like ``GGUFFile``, though there is nothing to close.
@@ -106,17 +107,6 @@ class GGUFHeader:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _merge_directories(shards: Sequence[Shard]) -> dict[str, TensorInfo]:

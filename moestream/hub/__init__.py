@@ -7,7 +7,7 @@ has to do with what is inside a model file.
 """
 
 from moestream.hub.local import find, remove, repository_folder
-from moestream.hub.reference import HubReference, ModelFiles, choose, group_shards, parse_reference
+from moestream.hub.notation import HubReference, ModelFiles, choose, group_shards, parse_reference
 
 __all__ = [
     "HubReference",

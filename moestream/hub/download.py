@@ -7,7 +7,6 @@ broken off, which for files of 20 GB will not do.
 
 import shutil
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from typing import BinaryIO, cast
 
 from moestream.errors import DownloadError
 from moestream.folders import exclusive, models_dir, sync
-from moestream.hub.listing import HubFile, Listing, endpoint, explain
 from moestream.hub.local import PART, repository_folder
+from moestream.hub.notation import ModelFiles
 from moestream.hub.partial import Cancelled, PartialFile
 from moestream.hub.records import hash_file, recorded, write_record
-from moestream.hub.reference import ModelFiles
+from moestream.hub.repository import HubFile, Listing, endpoint, explain
+from moestream.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 CONNECTIONS = 4
 _LISTEN_S = 0.2
 _SPARE_BYTES = 64 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moestream.errors import ModelNotFoundError
 from moestream.folders import models_dir
-from moestream.hub.reference import HubReference, ModelFiles, choose, group_shards
+from moestream.hub.notation import HubReference, ModelFiles, choose, group_shards
 
 PART = ".part"
 RECORD = ".moestream.json"

@@ -8,10 +8,10 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
+from moestream.closing import Closing
 from moestream.errors import DownloadError
-from moestream.hub.listing import HubFile
+from moestream.hub.repository import HubFile
 
 _CHUNK_BYTES = 8 << 20
 
@@ -20,7 +20,7 @@ class Cancelled(Exception):  # noqa: N818  # no error: it was asked for
     """Another part of the download failed, or the user gave up."""
 
 
-class PartialFile:
+class PartialFile(Closing):
     """The bytes of ``file`` so far, at ``path``; begins where an earlier download broke off.
 
     A context manager. ``report`` is told the name, the bytes so far and in all.
@@ -120,13 +120,6 @@ class PartialFile:
     def _tell_progress(self) -> None:
         self._report(self.file.name, self._size, self.file.size_bytes)
 
-    def __enter__(self) -> "PartialFile":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file, which stays as long as it is."""
         self._out.close()

@@ -8,7 +8,7 @@ import json
 import threading
 from pathlib import Path
 
-from moestream.folders import write_text_safely
+from moestream.folders import replacing
 from moestream.hub.local import RECORD
 
 _lock = threading.Lock()  # downloads of shards end at the same time
@@ -24,7 +24,9 @@ def write_record(folder: Path, name: str, sha256: str) -> None:
     """Note that a file was checked."""
     with _lock:
         records = _read(folder / RECORD) | {name: sha256}
-        write_text_safely(folder / RECORD, json.dumps(records, indent=1) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / RECORD) as file:
+            file.write(json.dumps(records, indent=1) + "\n")
 
 
 def hash_file(path: Path) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moestream.backends import Array, Backend, kv_row_bytes
+from moestream.choices import KVType
 from moestream.errors import ContextLengthError
-from moestream.names import KVType
 
 KVTypes = tuple[KVType, KVType]
 """How keys and how values are stored."""

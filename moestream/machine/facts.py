@@ -17,9 +17,8 @@ import psutil
 from moestream.errors import StorageError
 from moestream.folders import config_dir, models_dir
 from moestream.machine.disk import read_bandwidth
+from moestream.machine.processor import instruction_sets, processor_name
 from moestream.streaming.memory import Memory, available_memory
-
-_CPU_FLAGS = ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "asimd", "i8mm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,10 @@ def look(*, measure: bool = True) -> Machine:
     """Look at this machine; with ``measure``, read from the models' disk for half a second."""
     return Machine(
         system=f"{platform.system()} {platform.release()}",
-        processor=_processor(),
+        processor=f"{processor_name()} ({platform.machine()})",
         physical_cores=psutil.cpu_count(logical=False),
         usable_cores=_usable_cores(),
-        cpu_flags=_cpu_flags(Path("/proc/cpuinfo")),
+        cpu_flags=instruction_sets(),
         memory=available_memory(),
         machine_bytes=psutil.virtual_memory().total,
         swap_bytes=psutil.swap_memory().total,
@@ -87,26 +86,6 @@ def _usable_cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'unknown'} ({platform.machine()})"
-
-
-def _cpu_flags(path: Path) -> list[str]:
-    """Those of a processor's instruction sets that some kernel could use."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    found = set(flags.partition(":")[2].split())
-    return [flag for flag in _CPU_FLAGS if flag in found]
 
 
 def _wired_limit_mb() -> int | None:

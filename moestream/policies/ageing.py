@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moestream.names import HALF_LIFE
+from moestream.choices import HALF_LIFE
 from moestream.policies.base import SEED_TOKENS
 from moestream.policies.scored import Scored
 

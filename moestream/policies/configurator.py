@@ -17,7 +17,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.names import LayerBudget
+from moestream.choices import LayerBudget
 from moestream.policies.shares import balance_layers, split_budget
 
 SPLITS = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)

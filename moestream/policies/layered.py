@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.names import LayerBudget
+from moestream.choices import LayerBudget
 from moestream.policies.base import Decision, Policy, PolicyFactory
 from moestream.policies.shares import balance_layers
 

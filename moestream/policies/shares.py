@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.names import LayerBudget
+from moestream.choices import LayerBudget
 
 _SHALLOW_SHARE = 0.25
 """Most of a budget that the wholly resident first layers may take together."""

@@ -5,7 +5,7 @@ Numbers in, numbers out: where files lie and what is printed are others' affairs
 residency does with the rates.
 """
 
-from moestream.profiles.counting import UseCounter
+from moestream.profiles.counts import UseCounter
 from moestream.profiles.files import read_profile, write_profile
 from moestream.profiles.fingerprint import Fingerprint
 from moestream.profiles.profile import PROFILE_HALF_LIFE, Profile, mix

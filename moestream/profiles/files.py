@@ -5,9 +5,7 @@ reads a profile's name finds the old file or the new one, whole.
 """
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from moestream.errors import ProfileError
+from moestream.folders import replacing
 from moestream.profiles.fingerprint import Fingerprint
 from moestream.profiles.profile import Profile
 
@@ -37,20 +36,10 @@ def write_profile(profile: Profile, path: Path) -> Profile:
     if not profile.tokens:
         raise ProfileError(f"{path}: not written, for no token was routed: there is no profile")
     profile = replace(profile, saved=datetime.now(UTC).isoformat(timespec="seconds"))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(_to_text(profile))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        with replacing(path) as file:
+            file.write(_to_text(profile))
     except OSError as error:
         raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
     return profile
@@ -109,14 +98,6 @@ def _to_text(profile: Profile) -> str:
     lines = [f'"{key}": {json.dumps(value, ensure_ascii=True)}' for key, value in head.items()]
     rows = ",\n  ".join(json.dumps(layer) for layer in layers)
     return "{" + ",\n ".join([*lines, f'"layers": [\n  {rows}\n ]']) + "\n}\n"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _no_constant(text: str) -> NoReturn:

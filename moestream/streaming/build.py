@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.choices import ReadMethod
 from moestream.errors import StorageError
-from moestream.names import ReadMethod
 from moestream.policies import POLICIES, PolicyFactory
 from moestream.policies.layered import by_layer
 from moestream.policies.shares import split_budget
@@ -22,7 +22,7 @@ from moestream.streaming.read_method import choose_method
 from moestream.streaming.reader import ExpertReader
 from moestream.streaming.residency import Residency
 from moestream.streaming.slots import SlotMaker
-from moestream.streaming.split.opening import Cut, open_split
+from moestream.streaming.split.build import Cut, open_split
 from moestream.streaming.store import ExpertStore
 
 _LOCKED = 0.5

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.names import LayerBudget
+from moestream.choices import LayerBudget
 from moestream.policies import PolicyFactory
 from moestream.policies.layered import by_layer
 from moestream.policies.shares import layer_slots

@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from moestream.errors import BudgetError
-from moestream.names import (
+from moestream.choices import (
     FADING,
     HALF_LIFE,
     LAYER_BUDGETS,
@@ -21,7 +20,8 @@ from moestream.names import (
     PinMethod,
     ReadMethod,
 )
-from moestream.options import Declared, check, declared, option
+from moestream.declare import Declared, check, declared, option
+from moestream.errors import BudgetError
 
 MOST_GUESSES = 2
 """Times as many experts as a token routes to may be guessed for a layer, where a guess is unsure.

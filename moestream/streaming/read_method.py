@@ -9,8 +9,8 @@ which shows in the speed of reading through it.
 import random
 import time
 
+from moestream.choices import ReadMethod
 from moestream.errors import StorageError
-from moestream.names import ReadMethod
 from moestream.streaming.reader import ExpertReader
 from moestream.streaming.slots import AnonymousSlots
 from moestream.streaming.store import ExpertStore

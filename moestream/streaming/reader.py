@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.choices import ReadMethod
+from moestream.closing import Closing
 from moestream.errors import ModelFormatError, StorageError, UnsupportedModelError
-from moestream.names import ReadMethod
 from moestream.streaming.layout import Layout, mapped_layout, slot_layout
 from moestream.streaming.store import ExpertStore
 
@@ -30,7 +31,7 @@ _PIECE_BYTES = 512 << 10
 """Measured: pieces below this cost the disk speed, larger ones make demand wait behind guesses."""
 
 
-class ExpertReader:
+class ExpertReader(Closing):
     """Reads experts in the background by one method. A context manager; ``close`` ends its threads.
 
     ``states`` (K,) is the reader's own memory: it changes while it is looked at.
@@ -136,12 +137,6 @@ class ExpertReader:
     def __del__(self) -> None:
         if hasattr(self, "_native"):  # not if it could not be opened
             self.close()
-
-    def __enter__(self) -> "ExpertReader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _close_descriptors(self) -> None:
         while self._descriptors:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from moestream.closing import Closing
 from moestream.errors import ModelFormatError, ModelNotFoundError
 from moestream.gguf import GGUFFile, GGUFHeader, TensorInfo
 
@@ -59,7 +60,7 @@ class LayerExperts:
         )
 
 
-class ExpertStore:
+class ExpertStore(Closing):
     """All routed experts of a model file. A context manager; ``close`` closes its descriptors."""
 
     def __init__(self, file: GGUFFile) -> None:
@@ -146,12 +147,6 @@ class ExpertStore:
         """Close the descriptors."""
         while self._descriptors:
             os.close(self._descriptors.pop())
-
-    def __enter__(self) -> "ExpertStore":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def expert_sizes(file: GGUFHeader) -> dict[int, int]:

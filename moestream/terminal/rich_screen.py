@@ -12,9 +12,9 @@ from rich.text import Text
 
 from moestream import ui
 from moestream.terminal.answer import AnswerView
+from moestream.terminal.line_editor import CONTINUATION, PROMPT, Complete, LineEditor, open_history
 from moestream.terminal.live import LiveRegion, Size
 from moestream.terminal.markdown import printable_lines
-from moestream.terminal.prompt import CONTINUATION, PROMPT, Complete, Prompt, open_history
 from moestream.terminal.status import Status
 
 _SMALLEST = (20, 5)
@@ -35,7 +35,7 @@ class RichScreen:
                 kept = open_history(history)
             except OSError as error:
                 ui.warning(f"{history}: {error.strerror}; what you enter is not kept for next time")
-        self._prompt = Prompt(complete, kept)
+        self._prompt = LineEditor(complete, kept)
 
     def read(self, status: Status) -> str | None:
         """Return what was entered, which stays on the screen; None when the user leaves."""

@@ -8,6 +8,7 @@ which weights, is in the routing trace of the same run, under the same turn and 
 import os
 from pathlib import Path
 
+from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
 from moestream.errors import TraceError
@@ -18,7 +19,7 @@ from moestream.traces.writer import create_text
 _HEAD = "# moestream cache contents v1\nturn,phase,step,layer,resident\n"
 
 
-class CacheRecorder:
+class CacheRecorder(Closing):
     """What was in memory, layer by layer and pass by pass. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
@@ -47,8 +48,6 @@ class CacheRecorder:
 
         return record
 
-    def __enter__(self) -> "CacheRecorder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()

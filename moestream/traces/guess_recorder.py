@@ -7,6 +7,7 @@ Owns when a guess is written: in decode, with the token that it is for. The form
 import os
 from itertools import pairwise
 
+from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
 from moestream.errors import TraceError
@@ -17,7 +18,7 @@ from moestream.traces.format import DECODE, TraceHeader
 from moestream.traces.writer import TraceWriter
 
 
-class GuessRecorder:
+class GuessRecorder(Closing):
     """A trace of guesses, as wide as prefetching makes them at most. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
@@ -60,8 +61,6 @@ class GuessRecorder:
 
         return record
 
-    def __enter__(self) -> "GuessRecorder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Write what is left and close the file."""
         self._writer.close()

@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
 from moestream.errors import TraceError
@@ -29,7 +29,7 @@ from moestream.traces.guess_recorder import GuessRecorder
 from moestream.traces.writer import TraceWriter
 
 
-class TraceRecorder:
+class TraceRecorder(Closing):
     """A trace of an engine's sessions, one turn or more. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
@@ -77,19 +77,8 @@ class TraceRecorder:
         """Write what is left and close the file."""
         self._writer.close()
 
-    def __enter__(self) -> "TraceRecorder":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class ProfileRecorder:
+class ProfileRecorder(Closing):
     """Counts what an engine's sessions use, and writes a profile when closed, or when asked to."""
 
     def __init__(
@@ -140,14 +129,8 @@ class ProfileRecorder:
     def _counted(self, path: Path) -> Profile:
         return self._counter.profile(path.stem, self._model, self._fingerprint, self._options)
 
-    def __enter__(self) -> "ProfileRecorder":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Recording:
+class Recording(Closing):
     """What a run was asked to record: trace, guesses, cache, profile. A context manager."""
 
     def __init__(
@@ -172,6 +155,9 @@ class Recording:
         self.guesses = None if guesses is None else GuessRecorder(guesses, engine)
         self.cache = None if cache is None else CacheRecorder(cache, engine)
         self._stack = ExitStack()
+        for recorder in (self.profile, self.trace, self.guesses, self.cache):
+            if recorder is not None:
+                self._stack.enter_context(recorder)
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver | None:
         """Return what is to be called with every routing event of ``session`` in one turn."""
@@ -188,16 +174,6 @@ class Recording:
 
         return record
 
-    def __enter__(self) -> Self:
-        for recorder in (self.profile, self.trace, self.guesses, self.cache):
-            if recorder is not None:
-                self._stack.enter_context(recorder)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
+    def close(self) -> None:
+        """End all recordings: a profile is written now."""
+        self._stack.close()

@@ -18,8 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.choices import BOUNDS, FADING, HALF_LIFE, LayerBudget
 from moestream.errors import TraceError
-from moestream.names import BOUNDS, FADING, HALF_LIFE, LayerBudget
 from moestream.policies import (
     POLICIES,
     Adaptive,
@@ -40,7 +40,7 @@ from moestream.traces.routed_sets import routed_sets
 Phase = Literal["decode", "all"]
 NAMES = (*POLICIES, *BOUNDS)
 
-Progress = Callable[[int], None]
+Replayed = Callable[[int], None]
 """Called with how many routed sets more have been replayed."""
 
 
@@ -158,7 +158,7 @@ class Simulator:
         self._counted: NDArray[np.bool_] = np.isin(self.sets.tokens, passes)
 
     def run(
-        self, spec: PolicySpec, budget_bytes: int, *, progress: Progress | None = None
+        self, spec: PolicySpec, budget_bytes: int, *, progress: Replayed | None = None
     ) -> Replay:
         """Replay the trace through a policy within a budget."""
         kept = self._configured(budget_bytes) if spec.split == "auto" else None

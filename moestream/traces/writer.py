@@ -6,16 +6,16 @@ Knows the columns; is told what was routed and what was in memory.
 import gzip
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moestream.closing import Closing
 from moestream.traces.format import COLUMNS, MAGIC, TraceHeader
 
 
-class TraceWriter:
+class TraceWriter(Closing):
     """Writes a trace as a run goes, compressed when its name ends in ``.gz``. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], header: TraceHeader) -> None:
@@ -61,17 +61,6 @@ class TraceWriter:
     def close(self) -> None:
         """Write what is left and close the file."""
         self._file.close()
-
-    def __enter__(self) -> "TraceWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def create_text(path: Path) -> TextIO:

@@ -6,7 +6,7 @@ is never cut or wrapped. Knows nothing of models: it is handed words and numbers
 when something is to be drawn, because it takes 0.1 s.
 """
 
-from moestream.ui.bars import Progress, progress, working
+from moestream.ui.bars import progress, working
 from moestream.ui.messages import (
     be_quiet,
     error,
@@ -24,7 +24,6 @@ from moestream.ui.tables import print_fields, print_heat, print_json, print_line
 from moestream.ui.units import format_bytes, format_count, format_memory
 
 __all__ = [
-    "Progress",
     "abandon_output",
     "be_quiet",
     "error",

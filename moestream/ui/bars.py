@@ -1,14 +1,12 @@
 """How far something is: bars and spinners, on a terminal alone."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from moestream.progress import Progress
 from moestream.ui.messages import is_quiet, note
 from moestream.ui.streams import console_of, printable
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 @contextmanager

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 
 def format_bytes(n_bytes: int) -> str:
-    """Bytes in decimal units, to three digits: ``1.32 GB``."""
+    """Bytes of a download in the decimal units of the hub, to three digits: ``1.32 GB``."""
     return _scaled(n_bytes, (" bytes", " kB", " MB", " GB", " TB"))
 
 
 def format_memory(n_bytes: float) -> str:
-    """Bytes in the binary units in which budgets are given, to three digits: ``1.23G``."""
-    value, units = float(n_bytes), ["", "K", "M", "G", "T"]
+    """Bytes in the binary units in which budgets are given, to three digits: ``1.23 GiB``."""
+    value, units = float(n_bytes), ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while value >= 999.5 and len(units) > 1:
         value /= 1024
         del units[0]
-    whole = units[0] == "" or value >= 99.95
-    return f"{value:.{0 if whole else 2 if value < 9.995 else 1}f}{units[0] or ' bytes'}"
+    whole = units[0] == "bytes" or value >= 99.95
+    return f"{value:.{0 if whole else 2 if value < 9.995 else 1}f} {units[0]}"
 
 
 def format_count(count: int) -> str:

@@ -18,7 +18,7 @@ from moestream.cli.command import Command, option
 from moestream.cli.opening import context_warning
 from moestream.cli.options.bench import test_options, threads_option
 from moestream.cli.options.engine import comparison_options
-from moestream.cli.options.model import model_argument
+from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.streaming import streaming_comparison
 from moestream.cli.reports.bench import FORMATS, Row, Writer
 from moestream.cli.reports.streaming import choices_told, warnings

@@ -65,7 +65,7 @@ def _machine_fields(machine: "Machine") -> list[tuple[str, str]]:
     limits = f" (the limit of {memory.limited_by})" if memory.limited_by != "the machine" else ""
     locked = machine.locked_limit_bytes
     speed = (
-        f"reads {ui.format_bytes(int(disk.bandwidth))}/s"
+        f"reads {ui.format_memory(int(disk.bandwidth))}/s"
         if disk.bandwidth is not None
         else f"speed unknown: {disk.error}"
     )
@@ -178,7 +178,7 @@ def _advice(machine: "Machine") -> Advice:
     if locked is not None and locked < machine.memory.total_bytes // 2 and os.geteuid() != 0:
         advice.append(
             (
-                f"only {ui.format_memory(locked)} may be locked in memory, so --pin mlock cannot "
+                f"only {ui.format_memory(locked)} may be locked in memory, so --stream pin=mlock cannot "
                 "hold hot experts; raise the limit, then log in again",
                 f"echo '{_user()} - memlock unlimited' | "
                 "sudo tee /etc/security/limits.d/moestream.conf",
@@ -211,7 +211,7 @@ def _disk_advice(machine: "Machine") -> Advice:
     if disk.bandwidth is None and disk.error != "not measured":
         advice.append((f"the disk of the models could not be measured: {disk.error}", move))
     elif disk.bandwidth is not None and disk.bandwidth < _SLOW_DISK:
-        rate = ui.format_bytes(int(disk.bandwidth))
+        rate = ui.format_memory(int(disk.bandwidth))
         advice.append((f"a disk that reads {rate}/s makes streaming slow; use a faster one", move))
     if disk.free_bytes < 20e9:
         free = ui.format_bytes(disk.free_bytes)

@@ -14,11 +14,11 @@ from moestream import ui
 from moestream.cli.command import EXIT_INTERRUPTED, Command
 from moestream.cli.opening import open_engine, tell_choices
 from moestream.cli.options.engine import engine_options, sampling_options
-from moestream.cli.options.model import model_argument
+from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option, output_options
 from moestream.cli.options.prompt import Prompt, prompt_options
 from moestream.cli.options.streaming import streaming_options
-from moestream.cli.reports.streaming import Outcome, saved_fields
+from moestream.cli.reports.streaming import StreamingReport, saved_fields
 
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
@@ -48,7 +48,7 @@ class Run:
     backend: str | None = None
     cache_types: tuple[str | None, str | None] = (None, None)
     budget_bytes: int | None = None
-    outcome: Outcome | None = None
+    outcome: StreamingReport | None = None
     profile: "ProfileRecorder | None" = None
     load_s: float = 0.0
     stats: "Stats | None" = None
@@ -98,7 +98,7 @@ def generate(
             try:
                 _generate(run, engine, prompt, sampling, max_tokens, stop, recording)
             finally:
-                run.outcome = Outcome.of(engine)
+                run.outcome = StreamingReport.of(engine)
     except KeyboardInterrupt:
         run.stop_reason = "interrupted"
     if run.stream is not None:
@@ -167,7 +167,7 @@ def _report(run: Run) -> None:
             f"prompt {stats.prompt_tokens} tokens, {stats.prompt_tps:.1f} tok/s; "
             f"generated {stats.generated_tokens} tokens, {stats.generation_tps:.1f} tok/s; "
             f"first token after {stats.ttft_s:.2f} s, load {run.load_s:.2f} s; "
-            f"ended by: {run.stop_reason}"
+            f"{_end_told(run, stats)}"
         )
     if run.verbose and stats is not None and (told := _work_told(stats)):
         ui.note(told)
@@ -177,6 +177,18 @@ def _report(run: Run) -> None:
         ui.note(f"{run.profile.saved.tokens} tokens profiled in {run.profile.path}")
 
 
+def _end_told(run: Run, stats: "Stats") -> str:
+    """Why it ended, in words."""
+    ends = {
+        "end": "the model ended here",
+        "length": f"stopped at {stats.generated_tokens} tokens (-n {stats.generated_tokens})",
+        "context": "stopped because the context is full; -c makes it larger",
+        "stop": "stopped before the text given with --stop",
+        "interrupted": "interrupted",
+    }
+    return ends.get(run.stop_reason or "", "ended by an error")
+
+
 def _work_told(stats: "Stats") -> str | None:
     """What the backend did for a token, beside the arithmetic, in one line."""
     work = stats.work_per_token
@@ -184,7 +196,7 @@ def _work_told(stats: "Stats") -> str | None:
         return None
     return (
         f"a token took {work['synchronisations']:.1f} synchronisations, "
-        f"{work['operations']:.0f} kernels, {ui.format_bytes(int(work['copied_bytes']))} copied"
+        f"{work['operations']:.0f} kernels, {ui.format_memory(int(work['copied_bytes']))} copied"
     )
 
 

@@ -11,8 +11,8 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, option
-from moestream.cli.header import open_header
-from moestream.cli.options.model import model_argument
+from moestream.cli.opening import open_header
+from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _print_summary(summary: "ModelSummary", file: "GGUFHeader") -> None:
             ("path", summary.path),
             (
                 "file",
-                f"{ui.format_bytes(summary.file_bytes)}, GGUF v{summary.gguf_version}{shards}",
+                f"{ui.format_memory(summary.file_bytes)}, GGUF v{summary.gguf_version}{shards}",
             ),
             ("name", _or_unknown(summary.name)),
             ("architecture", _or_unknown(summary.architecture)),
@@ -106,12 +106,12 @@ def _size_fields(summary: "ModelSummary") -> list[tuple[str, str]]:
         active, per_token = sizes.active_parameters, sizes.expert_bytes_per_token
         fields += [
             ("active a token", "unknown" if active is None else ui.format_count(active)),
-            ("dense weights", ui.format_bytes(sizes.dense_bytes)),
-            ("experts", ui.format_bytes(sizes.expert_bytes)),
-            ("experts a token", "unknown" if per_token is None else ui.format_bytes(per_token)),
+            ("dense weights", ui.format_memory(sizes.dense_bytes)),
+            ("experts", ui.format_memory(sizes.expert_bytes)),
+            ("experts a token", "unknown" if per_token is None else ui.format_memory(per_token)),
         ]
     else:
-        fields.append(("dense weights", ui.format_bytes(sizes.dense_bytes)))
+        fields.append(("dense weights", ui.format_memory(sizes.dense_bytes)))
     return fields
 
 
@@ -155,7 +155,7 @@ def _print_quantisation(summary: "ModelSummary") -> None:
             total.type,
             str(total.tensors),
             ui.format_count(total.parameters),
-            ui.format_bytes(total.bytes),
+            ui.format_memory(total.bytes),
             f"{8 * total.bytes / total.parameters:.2f}",
         )
         for total in summary.quantisation

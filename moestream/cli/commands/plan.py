@@ -10,9 +10,9 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, option
-from moestream.cli.header import open_header
+from moestream.cli.opening import open_header
 from moestream.cli.options.engine import context_options
-from moestream.cli.options.model import model_argument
+from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import complete_profile, parts_callback
 from moestream.cli.reports.plan import as_json as report_as_json
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from moestream.forecast.hits import Hits
     from moestream.gguf import GGUFHeader
     from moestream.profiles.names import Part
-    from moestream.streaming.memory import MemoryPlan
 
 EXAMPLES = """
 moestream plan qwen3-30b-a3b-instruct-2507
@@ -115,23 +114,32 @@ def plan(
     here and there to see how fast the disk is. Speeds are of decoding with the context full and the
     page cache cold.
     """
+    from moestream.engine.engine import default_context
     from moestream.forecast.demand import read_demand
     from moestream.forecast.outlook import look_ahead
-    from moestream.machine.speed import known_machine
+    from moestream.forecast.verdict import plan_of
+    from moestream.machine.speeds import known_speeds
     from moestream.models import read_config
     from moestream.models.summary import unsupported_reason
+    from moestream.streaming.memory import Memory
 
     if trace is not None and profile is not None:
         raise click.UsageError("--trace and --profile exclude each other; pass one of them")
     with open_header(model, build=False, quiet=as_json) as file:
         if reason := unsupported_reason(file):
             raise UnsupportedModelError(f"{file.path} cannot run here: {reason}")
-        context = context_length or min(read_config(file).context_length, 8192)
+        context = context_length or default_context(read_config(file))
         demand = read_demand(file, cache_type_k, cache_type_v)
-        divided = _divide(file, demand.num_experts_per_tok, demand.context_bytes(context), memory)
+        divided = plan_of(
+            file,
+            None if memory is None else Memory(memory, memory, "--memory"),
+            context=context,
+            cache_type_k=cache_type_k,
+            cache_type_v=cache_type_v,
+        )
         hits = _hits(file, trace, profile)
         with ui.progress(quiet=as_json) as progress:
-            machine, disk = known_machine(
+            machine, disk = known_speeds(
                 file,
                 {*demand.dense_bytes, *demand.expert_bytes},
                 anew=measure,
@@ -151,22 +159,6 @@ def plan(
         ui.print_json(report_as_json(model, file, context, outlook, machine, disk, hits))
     else:
         print_report(model, file, context, outlook, machine, disk, hits)
-
-
-def _divide(file: "GGUFHeader", chosen: int, kv_bytes: int, memory: int | None) -> "MemoryPlan":
-    """Divide what ``--budget auto`` comes to, here or in so much memory."""
-    from moestream.engine.expert_streaming import plan_model
-    from moestream.streaming.memory import Memory, process_memory
-
-    there: Memory | None = None if memory is None else Memory(memory, memory, "--memory")
-    return plan_model(
-        "auto",
-        file,
-        num_experts_per_tok=chosen,
-        kv_bytes=kv_bytes,
-        process_bytes=process_memory(),
-        memory=there,
-    )
 
 
 def _hits(file: "GGUFHeader", trace: Path | None, profile: "tuple[Part, ...] | None") -> "Hits":

@@ -22,7 +22,7 @@ from moestream.cli.reports.simulate import (
 )
 
 if TYPE_CHECKING:
-    from moestream.names import LayerBudget
+    from moestream.choices import LayerBudget
     from moestream.traces.format import TraceHeader
     from moestream.traces.simulator import Phase, PolicySpec, Simulator
 
@@ -100,7 +100,7 @@ def _specs(
     windows: Sequence[int] | None,
     splits: Sequence[float | Literal["auto"]],
 ) -> list["PolicySpec"]:
-    from moestream.names import FADING
+    from moestream.choices import FADING
     from moestream.traces.simulator import PolicySpec
 
     return [
@@ -116,7 +116,7 @@ def _warn_below_floor(amounts: Sequence[tuple[str, int]], header: "TraceHeader")
     for text, n_bytes in amounts:
         if n_bytes < header.token_bytes:
             ui.warning(
-                f"{text} is less than one token's experts, {ui.format_bytes(header.token_bytes)}: "
+                f"{text} is less than one token's experts, {ui.format_memory(header.token_bytes)}: "
                 "with one cache for all layers, lru drops each just before it is needed"
             )
 

@@ -7,8 +7,8 @@ import click
 
 from moestream.cli.command import Body, apply
 from moestream.cli.options.fields import field_options, filled_by
+from moestream.declare import declared
 from moestream.engine.options import EngineOptions, SamplingParams, draw_seed
-from moestream.options import declared
 
 
 def _sampling(seed: int | None, **values: Any) -> SamplingParams:

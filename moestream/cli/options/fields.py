@@ -1,6 +1,6 @@
 """From the fields of a dataclass to options of the command line, and back.
 
-What an option is called, takes and does is told at its field; see ``moestream.options``.
+What an option is called, takes and does is told at its field; see ``moestream.declare``.
 """
 
 import functools
@@ -11,13 +11,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from moestream.cli.command import Body, apply, option
-from moestream.options import Declared, Option, declared
+from moestream.declare import Declared, OptionSpec, declared
 
 
 class Value(click.ParamType[Any]):
     """What a field's option takes."""
 
-    def __init__(self, takes: Option) -> None:
+    def __init__(self, takes: OptionSpec) -> None:
         self.takes = takes
         self.name = takes.kind.__name__
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from moestream.choices import BOUNDS, LAYER_BUDGETS, POLICIES
 from moestream.cli.command import Body, apply, option
 from moestream.cli.options.output import json_option
+from moestream.declare import declared
 from moestream.errors import BudgetError
-from moestream.names import BOUNDS, LAYER_BUDGETS, POLICIES
-from moestream.options import declared
 from moestream.streaming.options import StreamingOptions
 
 _NAMES = (*POLICIES, *BOUNDS)
@@ -168,8 +168,8 @@ _OPTIONS = (
         shared=False,
         section="Prefetch",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="What was guessed in the same run, by generate --stream trace-guesses=FILE: tell recall by layer, "
-        "and what would have been in memory or foreseen.",
+        help="What was guessed in the same run, by generate --stream trace-guesses=FILE: tell "
+        "recall by layer, and what would have been in memory or foreseen.",
     ),
     option(
         "--prefetch-mass",

@@ -12,10 +12,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from moestream import __version__, ui
+from moestream.closing import Closing
 
 if TYPE_CHECKING:
     from moestream.bench import Sample, Test
@@ -116,7 +116,7 @@ def _percentile(steps: Sequence[float], percent: int) -> float | None:
     return 1e3 * steps[max(math.ceil(len(steps) * percent / 100), 1) - 1]
 
 
-class Writer:
+class Writer(Closing):
     """Writes rows as they come, in one of ``FORMATS``. A context manager, which ends the output."""
 
     def __init__(self, format_name: str) -> None:
@@ -154,15 +154,8 @@ class Writer:
         padded = [f"{cell:{'<' if name in _LEFT else '>'}{width}}" for cell, name, width in columns]
         return f"| {' | '.join(padded)} |\n"
 
-    def __enter__(self) -> "Writer":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End what was begun."""
         if self._format == "json" and self._written:  # what was measured before an error counts
             ui.write_text("]\n")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from moestream.forecast.hits import Hits
     from moestream.forecast.outlook import Outlook, Point
     from moestream.gguf import GGUFHeader
-    from moestream.machine.speed import Disk, Machine
+    from moestream.machine.speeds import DiskSpeed, Speeds
 
 
 def print_report(
@@ -20,8 +20,8 @@ def print_report(
     file: "GGUFHeader",
     context: int,
     outlook: "Outlook",
-    machine: "Machine",
-    disk: "Disk | None",
+    machine: "Speeds",
+    disk: "DiskSpeed | None",
     hits: "Hits",
 ) -> None:
     """Write what memory goes to, what is known of the machine, the speeds and the verdict."""
@@ -61,7 +61,7 @@ def print_report(
 
 
 def _file_told(model: str, file: "GGUFHeader") -> str:
-    size = ui.format_bytes(file.n_bytes)
+    size = ui.format_memory(file.n_bytes)
     return size if _is_here(file) else f"{size}; get it with: moestream models pull {model}"
 
 
@@ -71,7 +71,7 @@ def _is_here(file: "GGUFHeader") -> bool:
     return isinstance(file, GGUFFile)
 
 
-def _disk_told(disk: "Disk") -> str:
+def _disk_told(disk: "DiskSpeed") -> str:
     speed = ui.format_memory(disk.bytes_per_s)
     return f"{speed}/s, {1e3 * disk.latency_s:.2f} ms before a read begins"
 
@@ -110,7 +110,10 @@ def verdict(outlook: "Outlook") -> str:
             f"{budget} is less than the {floor} that are of use, so nearly every expert is read "
             f"from disk: {told}"
         )
-    return f"{budget} is too little for what is not experts alone; it takes {floor} or more"
+    return (
+        f"{budget} is too little even for the parts that are always in memory; "
+        f"it takes {floor} or more"
+    )
 
 
 def as_json(
@@ -118,8 +121,8 @@ def as_json(
     file: "GGUFHeader",
     context: int,
     outlook: "Outlook",
-    machine: "Machine",
-    disk: "Disk | None",
+    machine: "Speeds",
+    disk: "DiskSpeed | None",
     hits: "Hits",
 ) -> dict[str, Any]:
     """Everything, in bytes and tokens a second."""

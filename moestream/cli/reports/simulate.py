@@ -23,14 +23,14 @@ def print_report(trace: Path, simulator: "Simulator", rows: Sequence[Row]) -> No
     fields = [
         ("model", header.model or "unknown"),
         ("experts", f"{shape}, {header.num_experts_per_tok} a token"),
-        ("size", f"{ui.format_bytes(header.total_bytes)}"),
-        ("one token's", f"{ui.format_bytes(header.token_bytes)}"),
+        ("size", f"{ui.format_memory(header.total_bytes)}"),
+        ("one token's", f"{ui.format_memory(header.token_bytes)}"),
         ("counted", f"{replay.tokens} tokens, {replay.lookups} lookups"),
         ("layer budget", simulator.layer_budget),
     ]
     ui.print_fields(trace.name, fields)
     _print_matrix("hit rate, %", rows, lambda r: f"{100 * r.hit_rate:.1f}")
-    _print_matrix("read a token", rows, lambda r: ui.format_bytes(r.bytes_read // r.tokens))
+    _print_matrix("read a token", rows, lambda r: ui.format_memory(r.bytes_read // r.tokens))
     if any(spec.split == "auto" for spec, *_ in rows):
         _print_matrix("share kept of an expert", rows, _kept)
     if simulator.disk is not None:
@@ -66,8 +66,8 @@ def _print_matrix(title: str, rows: Sequence[Row], cell: Callable[["Replay"], st
 
 def draw(png: Path, title: str, rows: Sequence[Row]) -> None:
     """Draw hit rate against budget, a line a policy."""
+    from moestream.choices import BOUNDS
     from moestream.cli.reports import plots
-    from moestream.names import BOUNDS
 
     curves: dict[str, list[tuple[float, float]]] = {}
     for spec, _, n_bytes, replay in rows:
@@ -99,7 +99,7 @@ def recall_as_json(simulator: "Simulator") -> dict[int, float] | None:
 
 def row_as_json(row: Row, layer_budget: str) -> dict[str, Any]:
     """One policy at one budget; sizes in bytes, ``hit_rate`` 0 to 1."""
-    from moestream.names import FADING
+    from moestream.choices import FADING
 
     spec, text, n_bytes, replay = row
     return {

@@ -20,7 +20,7 @@ Fields = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StreamingReport:
     """What streaming has done so far, taken while the engine is open."""
 
     plan: "MemoryPlan"
@@ -30,7 +30,7 @@ class Outcome:
     """Layers with experts: so many turns are one token."""
 
     @classmethod
-    def of(cls, engine: "Engine") -> "Outcome | None":
+    def of(cls, engine: "Engine") -> "StreamingReport | None":
         """Look at an engine; None where experts are mapped."""
         streaming = engine.streaming
         if streaming is None:
@@ -94,8 +94,19 @@ class Outcome:
         )
 
 
+def memory_told(engine: "Engine") -> str:
+    """Say in a clause how much of a model is in memory."""
+    if engine.streaming is None:
+        return "all of it in memory" if engine.plan and engine.plan.fits else "mapped"
+    plan = engine.streaming.plan
+    share = min(plan.experts_bytes / plan.total_expert_bytes, 1) if plan.total_expert_bytes else 1
+    if share == 1:
+        return "all of the experts in memory"
+    return f"{share:.0%} of the experts in memory, the rest read from disk as needed"
+
+
 def choices_told(engine: "Engine") -> str:
-    """Say in a clause where the experts are; nothing of a model that has none."""
+    """Say in a clause how experts are streamed; nothing of a model that has none."""
     if not engine.config.num_experts:
         return ""
     plan, streaming = engine.plan, engine.streaming

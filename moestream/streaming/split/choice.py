@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.names import LayerBudget, ReadMethod
+from moestream.choices import LayerBudget, ReadMethod
 from moestream.policies.configurator import ReadCost, configure_layers, typical_uses
 from moestream.streaming.read_method import read_speed, sample_keys
 from moestream.streaming.store import ExpertStore

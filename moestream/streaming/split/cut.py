@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.names import ReadMethod
+from moestream.choices import ReadMethod
 from moestream.streaming.layout import ALIGNMENT, Layout
 from moestream.streaming.reader import ExpertReader
 from moestream.streaming.store import ExpertStore, LayerExperts

@@ -11,7 +11,7 @@ import click
 from moestream import __version__
 from moestream.cli.command import EXIT_ERROR, Command, option
 from moestream.cli.options.engine import engine_options, sampling_options
-from moestream.cli.options.model import model_argument
+from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import output_options, shown_options
 from moestream.cli.options.prompt import require_text, system_option, template_option
 from moestream.cli.options.streaming import streaming_options
@@ -73,6 +73,7 @@ def chat(
     from moestream.chat.conversation import Conversation
     from moestream.chat.settings import Settings
     from moestream.cli.commands.chat.program import Program
+    from moestream.cli.commands.chat.slash import run_command
     from moestream.cli.opening import open_engine, tell_choices
 
     settings = Settings(sampling, max_tokens, stop, reasoning, context_shift)
@@ -88,6 +89,7 @@ def chat(
         model,
         Conversation(system_prompt or None),
         settings,
+        run_command,
         chat_template=chat_template,
         recording=recording,
     ) as program:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from moestream.cli.commands.chat.slash import ChatUsageError, run_command
+from moestream.closing import Closing
 from moestream.errors import ContextLengthError, MoestreamError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _TELL_S = 0.1
 """How often the status is made anew while an answer is."""
 
 
-class Program:
+class Program(Closing):
     """One run of ``moestream chat``. A context manager: it closes the engine."""
 
     def __init__(
@@ -37,11 +37,15 @@ class Program:
         model: str,
         conversation: "Conversation",
         settings: "Settings",
+        run_command: "Callable[[Program, str], None]",
         *,
         chat_template: str | None = None,
         recording: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Open the model; ``recording`` is what ``Recording`` takes, for this model alone.
+        """Open the model.
+
+        ``run_command`` carries out lines that begin with a slash; ``recording`` is what
+        ``Recording`` takes, for this model alone.
 
         Raises:
             MoestreamError: it cannot be opened, or has no chat template.
@@ -54,6 +58,7 @@ class Program:
         """Whether anything went wrong that was told."""
         self.screen: Screen
         self._open_engine = open_engine
+        self._run_command = run_command
         self._chat_template = chat_template
         self._open = ExitStack()
         self.profile: ProfileRecorder | None
@@ -139,15 +144,8 @@ class Program:
             streamed=dialogue.streamed,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the engine, and what is recorded."""
         self._open.close()
 
     def _start(
@@ -177,17 +175,17 @@ class Program:
     def _handle(self, line: str) -> None:
         try:
             if line.startswith("/"):
-                run_command(self, line)
+                self._run_command(self, line)
             else:
                 self.say(line)
         except ContextLengthError as error:
-            self._fail(f"{error}; {self._offer()}")
+            self._fail(f"{error} {self._offer()}")
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
             reason = error.strerror or str(error)
             self._fail(f"{error.filename}: {reason}" if error.filename else reason)
-        except (ChatUsageError, MoestreamError) as error:
+        except MoestreamError as error:
             self._fail(str(error))
 
     def _fail(self, message: str) -> None:
@@ -231,7 +229,7 @@ class Program:
                 f"the context of {length} tokens is full, so the answer ends here; {self._offer()}"
             )
         elif answer.stop_reason == "length":
-            note(f"ended after {answer.stats.generated_tokens} tokens, as predict is set")
+            note(f"stopped at {answer.stats.generated_tokens} tokens (/set predict changes that)")
 
 
 def _turns(count: int, kind: str = "") -> str:

@@ -2,11 +2,15 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moestream import ui
 from moestream.catalog import ModelSpec, locate
-from moestream.forecast.verdict import Fit, judge
+from moestream.errors import MoestreamError
+
+if TYPE_CHECKING:
+    from moestream.forecast.verdict import Fit
+    from moestream.streaming.memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,24 @@ class Figures:
     expert_bytes_per_token: int | None
     exact: bool
 
-    def fit(self, memory_bytes: int) -> Fit:
-        """Say how it would run in so much memory."""
-        return judge(memory_bytes, self.size_bytes, self.expert_bytes, self.expert_bytes_per_token)
+    def fit(self, memory: "Memory") -> "Fit":
+        """Say how it would run in so much memory: as ``plan`` says where its file is here."""
+        from moestream.forecast.verdict import Fit, fit_of, fit_of_sizes, plan_of
 
-    def to_dict(self, memory_bytes: int) -> dict[str, Any]:
+        if self.path is None:
+            sizes = (self.size_bytes, self.expert_bytes, self.expert_bytes_per_token)
+            return fit_of_sizes(memory, *sizes)
+        from moestream.gguf import GGUFFile
+
+        try:
+            with GGUFFile.open(self.path) as file:
+                return fit_of(plan_of(file, memory))
+        except MoestreamError:  # its architecture, or its header, is none that runs here
+            return Fit("unknown")
+
+    def to_dict(self, memory: "Memory") -> dict[str, Any]:
         """Everything, for JSON."""
-        fit = self.fit(memory_bytes)
+        fit = self.fit(memory)
         return {
             **asdict(self),
             "path": None if self.path is None else str(self.path),
@@ -87,22 +102,16 @@ def file_figures(name: str, path: Path) -> Figures:
     )
 
 
-def memory_bytes() -> int:
-    """Memory of this machine, or of its container if that is less."""
-    from moestream.streaming.memory import available_memory
-
-    return available_memory().total_bytes
-
-
-def verdict_told(figures: Figures, memory: int) -> str:
+def verdict_told(figures: Figures, memory: "Memory") -> str:
     """Say in a few words whether it would run here."""
     if figures.supported is False:
         return "no: architecture"
     fit = figures.fit(memory)
     if fit.verdict == "streams" and fit.experts_share is not None:
         return f"streams, {100 * fit.experts_share:.0f}% of experts in memory"
-    if fit.verdict == "too big" and fit.needed_bytes is not None:
-        return f"no: needs {ui.format_memory(fit.needed_bytes)}"
+    if fit.needed_bytes is not None and fit.verdict in ("below the floor", "too little"):
+        how = "slowly" if fit.verdict == "below the floor" else "no"
+        return f"{how}: needs {ui.format_memory(fit.needed_bytes)}"
     return {"fits": "yes, all in memory", "unknown": "unknown"}[fit.verdict]
 
 

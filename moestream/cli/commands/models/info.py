@@ -6,13 +6,14 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, option
-from moestream.cli.options.model import model_argument
+from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from moestream.catalog import ModelSpec
     from moestream.cli.commands.models.figures import Figures
+    from moestream.streaming.memory import Memory
 
 INFO_EXAMPLES = """
 moestream models info qwen3-coder-30b-a3b
@@ -36,7 +37,8 @@ def info(model: str, files: bool, as_json: bool) -> None:
     repository that nothing is here of, the hub is asked what it has.
     """
     from moestream.catalog import catalog, find_spec, resolve
-    from moestream.cli.commands.models.figures import catalogue_figures, file_figures, memory_bytes
+    from moestream.cli.commands.models.figures import catalogue_figures, file_figures
+    from moestream.streaming.memory import available_memory
 
     spec = find_spec(model)
     if spec is None:
@@ -49,7 +51,7 @@ def info(model: str, files: bool, as_json: bool) -> None:
     of_hub = spec is not None and spec.kind == "hf"
     ask = of_hub and (files or (spec.name not in catalog() and figures.path is None))  # type: ignore[union-attr]
     rows = _on_hub(spec) if ask and spec is not None else []
-    memory = memory_bytes()
+    memory = available_memory()
     if as_json:
         value = figures.to_dict(memory)
         if spec is not None:
@@ -67,7 +69,9 @@ def info(model: str, files: bool, as_json: bool) -> None:
         ui.print_table("on the hub", ("quant", ">size", "file"), table)
 
 
-def _fields(spec: "ModelSpec | None", figures: "Figures", memory: int) -> list[tuple[str, str]]:
+def _fields(
+    spec: "ModelSpec | None", figures: "Figures", memory: "Memory"
+) -> list[tuple[str, str]]:
     from moestream.cli.commands.models.figures import bytes_told, count_told, verdict_told
 
     about = "" if figures.exact or figures.expert_bytes is None else "about "
@@ -90,14 +94,14 @@ def _fields(spec: "ModelSpec | None", figures: "Figures", memory: int) -> list[t
         ("active a token", count_told(figures.active_parameters)),
         ("experts", about + bytes_told(figures.expert_bytes)),
         ("experts a token", about + bytes_told(figures.expert_bytes_per_token)),
-        (f"in {ui.format_memory(memory)}", verdict_told(figures, memory)),
+        (f"in {ui.format_memory(memory.available_bytes)}", verdict_told(figures, memory)),
     ]
 
 
 def _on_hub(spec: "ModelSpec") -> list[tuple[str | None, int, list[str]]]:
     """Quantisation, bytes and files of every model in the repository, the smallest first."""
     from moestream.hub import parse_reference
-    from moestream.hub.listing import list_repository
+    from moestream.hub.repository import list_repository
 
     repository = parse_reference(spec.source).repository
     with ui.working(f"asking the hub for {repository}"):

@@ -27,11 +27,11 @@ def list_models(here: bool, as_json: bool) -> None:
         bytes_told,
         catalogue_figures,
         count_told,
-        memory_bytes,
         verdict_told,
     )
+    from moestream.streaming.memory import available_memory
 
-    known, own, memory = catalog(), user_catalog(), memory_bytes()
+    known, own, memory = catalog(), user_catalog(), available_memory()
     all_figures = [catalogue_figures(spec) for spec in known.values()]
     shown = [figures for figures in all_figures if figures.path is not None or not here]
     if as_json:
@@ -45,7 +45,7 @@ def list_models(here: bool, as_json: bool) -> None:
             }
             for figures in shown
         ]
-        ui.print_json({"memory_bytes": memory, "models": entries})
+        ui.print_json({"memory_bytes": memory.available_bytes, "models": entries})
         return
     rows = [
         (
@@ -60,7 +60,7 @@ def list_models(here: bool, as_json: bool) -> None:
         )
         for figures in shown
     ]
-    title = f"models (this machine: {ui.format_memory(memory)} of memory)"
+    title = f"models ({ui.format_memory(memory.available_bytes)} of memory are free here)"
     columns = (
         ">size",
         ">parameters",

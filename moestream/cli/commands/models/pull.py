@@ -8,7 +8,7 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command
-from moestream.cli.options.model import complete_name
+from moestream.cli.options.model_argument import complete_name
 from moestream.cli.options.output import json_option
 from moestream.errors import ModelNotFoundError
 
@@ -47,7 +47,7 @@ def pull(model: str, as_json: bool) -> None:
 def _download(model: str, source: str) -> dict[str, Any]:
     from moestream.hub import parse_reference
     from moestream.hub.download import download
-    from moestream.hub.listing import endpoint, look_up
+    from moestream.hub.repository import endpoint, look_up
 
     reference = parse_reference(source)
     with ui.working(f"asking {endpoint()} for {reference.repository}"):

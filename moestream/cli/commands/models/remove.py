@@ -7,7 +7,7 @@ import click
 
 from moestream import ui
 from moestream.cli.command import EXIT_ERROR, Command, option
-from moestream.cli.options.model import complete_name
+from moestream.cli.options.model_argument import complete_name
 from moestream.cli.options.output import json_option
 from moestream.errors import ModelNotFoundError
 

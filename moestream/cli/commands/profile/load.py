@@ -8,7 +8,7 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command
-from moestream.cli.options.model import model_argument
+from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import complete_profile, parts_callback
 from moestream.cli.options.streaming import budget_option

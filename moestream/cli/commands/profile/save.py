@@ -13,13 +13,13 @@ from moestream.cli.command import Command, option
 from moestream.cli.commands.profile.show import fields, summary
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.fields import Value
-from moestream.cli.options.model import model_argument
+from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import file_callback, name_argument
 from moestream.cli.options.prompt import Prompt, read_text, require_text
 from moestream.cli.options.streaming import budget_option
 from moestream.cli.reports.streaming import warnings
-from moestream.options import Option as Number
+from moestream.declare import OptionSpec
 
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
@@ -102,7 +102,7 @@ class Workload:
 @option(
     "--half-life",
     section="Workload",
-    type=Value(Number("", float, least=1, most=1e9)),
+    type=Value(OptionSpec("", float, least=1, most=1e9)),
     default=512,
     show_default=True,
     metavar="N",
@@ -171,8 +171,8 @@ def _from_trace(
     from moestream.catalog import resolve
     from moestream.gguf import GGUFFile
     from moestream.profiles import Fingerprint, write_profile
-    from moestream.traces.counting import count_trace
     from moestream.traces.format import read_trace
+    from moestream.traces.to_profile import count_trace
 
     with ui.working("reading the trace", quiet=quiet):
         counted = count_trace(read_trace(trace), path.stem, half_life=half_life)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moestream.errors import DownloadError, ModelNotFoundError
-from moestream.hub.reference import HubReference, ModelFiles, choose, group_shards
+from moestream.hub.notation import HubReference, ModelFiles, choose, group_shards
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo

@@ -6,8 +6,6 @@ measured is ``calibration``'s.
 """
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -19,16 +17,17 @@ import psutil
 
 from moestream import __version__
 from moestream.backends.cpu import CpuBackend
-from moestream.folders import cache_dir, models_dir
+from moestream.folders import cache_dir, models_dir, replacing
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.machine import calibration
+from moestream.machine.processor import processor_name
 from moestream.streaming.store import expert_sizes
 
 _NAME = "machine.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class DiskSpeed:
     """A disk, as experts are read from it."""
 
     latency_s: float
@@ -36,7 +35,7 @@ class Disk:
 
 
 @dataclass(slots=True)
-class Machine:
+class Speeds:
     """Speeds of all threads together; ``layer_s`` is what a layer costs beside its bytes."""
 
     fingerprint: dict[str, str | int]
@@ -47,17 +46,17 @@ class Machine:
     """What streaming adds to it."""
     kernel_bytes_per_s: dict[str, float] = field(default_factory=dict)
     """By quantisation type."""
-    disks: dict[str, Disk] = field(default_factory=dict)
+    disks: dict[str, DiskSpeed] = field(default_factory=dict)
     """By the device that a file lies on."""
 
 
-def known_machine(
+def known_speeds(
     file: GGUFHeader,
     types: Iterable[str],
     *,
     anew: bool = False,
     step: Callable[[str], None] = lambda name: None,
-) -> tuple[Machine, Disk | None]:
+) -> tuple[Speeds, DiskSpeed | None]:
     """Tell of this machine and the disk under ``file``, None if the file has no experts.
 
     Of a model that is not here, it is the disk that models are kept on.
@@ -66,59 +65,58 @@ def known_machine(
     folder = cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     backend = CpuBackend()
-    machine = None if anew else load_machine(folder / _NAME, fingerprint(backend))
-    before = None if machine is None else asdict(machine)
-    if machine is None:
+    speeds = None if anew else load_speeds(folder / _NAME, fingerprint(backend))
+    before = None if speeds is None else asdict(speeds)
+    if speeds is None:
         step("measuring memory and kernels")
         layer_s, streamed_s = calibration.layer_costs(folder)
-        machine = Machine(
+        speeds = Speeds(
             fingerprint=fingerprint(backend),
             measured=datetime.now(UTC).strftime("%Y-%m-%d"),
             memory_bytes_per_s=calibration.memory_speed(backend),
             layer_s=layer_s,
             streamed_layer_s=streamed_s,
         )
-    if missing := sorted(set(types) - set(machine.kernel_bytes_per_s)):
+    if missing := sorted(set(types) - set(speeds.kernel_bytes_per_s)):
         step("measuring kernels")
-        machine.kernel_bytes_per_s |= calibration.kernel_speeds(
-            backend, missing, machine.memory_bytes_per_s
+        speeds.kernel_bytes_per_s |= calibration.kernel_speeds(
+            backend, missing, speeds.memory_bytes_per_s
         )
-    disk = _disk(machine, file, step)
-    if asdict(machine) != before:
-        save_machine(folder / _NAME, machine)
-    return machine, disk
+    disk = _disk(speeds, file, step)
+    if asdict(speeds) != before:
+        save_speeds(folder / _NAME, speeds)
+    return speeds, disk
 
 
 def fingerprint(backend: CpuBackend) -> dict[str, str | int]:
     """What must be the same for a measurement to hold."""
     return {
         "version": __version__,
-        "processor": _processor(),
+        "processor": processor_name(),
         "isa": backend.isa,
         "threads": backend.threads,
         "memory_bytes": psutil.virtual_memory().total,
     }
 
 
-def load_machine(path: Path, wanted: dict[str, str | int]) -> Machine | None:
+def load_speeds(path: Path, wanted: dict[str, str | int]) -> Speeds | None:
     """Read what was measured; None if there is nothing, or it is of another machine or damaged."""
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        disks = {key: Disk(**disk) for key, disk in values.pop("disks").items()}
-        machine = Machine(**values, disks=disks)
+        disks = {key: DiskSpeed(**disk) for key, disk in values.pop("disks").items()}
+        speeds = Speeds(**values, disks=disks)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return machine if machine.fingerprint == wanted else None
+    return speeds if speeds.fingerprint == wanted else None
 
 
-def save_machine(path: Path, machine: Machine) -> None:
+def save_speeds(path: Path, speeds: Speeds) -> None:
     """Write what was measured, whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(asdict(machine), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps(asdict(speeds), indent=1) + "\n")
 
 
-def _disk(machine: Machine, file: GGUFHeader, step: Callable[[str], None]) -> Disk | None:
+def _disk(speeds: Speeds, file: GGUFHeader, step: Callable[[str], None]) -> DiskSpeed | None:
     sizes = expert_sizes(file)
     if not sizes:
         return None
@@ -126,21 +124,12 @@ def _disk(machine: Machine, file: GGUFHeader, step: Callable[[str], None]) -> Di
     folder = next(path for path in (models_dir(), *models_dir().parents) if path.is_dir())
     device = folder.stat().st_dev if here is None else here.statuses[0].st_dev
     key = f"device {device}"
-    if key not in machine.disks:
+    if key not in speeds.disks:
         step("measuring the disk")
         if here is not None:
             costs = calibration.disk_costs(here)
         else:
             size = int(statistics.fmean(sizes.values()))
             costs = calibration.disk_costs_of_folder(folder, size)
-        machine.disks[key] = Disk(*costs)
-    return machine.disks[key]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+        speeds.disks[key] = DiskSpeed(*costs)
+    return speeds.disks[key]

@@ -15,7 +15,7 @@ _KEY = "option"
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class OptionSpec:
     """What a field says of its option; ``flags`` are the command line's names, longest-known first.
 
     Numbers lie from ``least`` to ``most``, without ``least`` itself where it is ``above`` that.
@@ -105,7 +105,7 @@ class Declared:
 
     name: str
     default: Any
-    option: Option
+    option: OptionSpec
 
     @property
     def flag(self) -> str:
@@ -126,7 +126,7 @@ class Declared:
         return "" if self.default in (None, (), False) else f"{self.default}"
 
     def parse(self, text: str) -> Any:
-        """Read a value; see ``Option.parse``, whose message then begins with the name."""
+        """Read a value; see ``OptionSpec.parse``, whose message then begins with the name."""
         try:
             return self.option.parse(text)
         except ValueError as error:
@@ -136,7 +136,7 @@ class Declared:
 def option(default: Any, help: str, **metadata: Any) -> Any:
     """A dataclass field with an option; ``kind`` is the default's type, if not given."""
     metadata.setdefault("kind", type(default))
-    return dataclasses.field(default=default, metadata={_KEY: Option(help, **metadata)})
+    return dataclasses.field(default=default, metadata={_KEY: OptionSpec(help, **metadata)})
 
 
 def declared(of: type) -> dict[str, Declared]:

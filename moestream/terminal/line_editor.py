@@ -45,7 +45,7 @@ Complete = Callable[[str], Candidates | None]
 """Given the text before the cursor; None where nothing is completed."""
 
 
-class Prompt:
+class LineEditor:
     """Reads what a user says. It leaves nothing of that on the screen."""
 
     def __init__(

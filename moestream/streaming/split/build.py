@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.choices import ReadMethod
 from moestream.errors import BudgetError
-from moestream.names import ReadMethod
 from moestream.policies import LRU
 from moestream.streaming.division import Division, kept_tables, open_slots, size_classes
 from moestream.streaming.reader import ExpertReader

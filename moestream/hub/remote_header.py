@@ -8,8 +8,8 @@ from pathlib import Path
 
 from moestream.errors import DownloadError
 from moestream.gguf import GGUFHeader, IncompleteHeader, Shard, read_header
-from moestream.hub.listing import HubFile, Listing, endpoint, explain
-from moestream.hub.reference import PREFIX, ModelFiles
+from moestream.hub.notation import PREFIX, ModelFiles
+from moestream.hub.repository import HubFile, Listing, endpoint, explain
 
 FIRST_BYTES = 1 << 19
 _GROWTH = 4

@@ -1,0 +1,249 @@
+"""What the chat's commands do; their names and arguments are ``slash``'s."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moestream import ui
+from moestream.cli.reports.streaming import StreamingReport
+from moestream.errors import ChatUsageError
+
+if TYPE_CHECKING:
+    from moestream.chat.conversation import Turn
+    from moestream.cli.commands.chat.program import Program
+
+Items = Sequence[tuple[str, str]]
+"""What may stand for an argument, each with what it means."""
+_SHOWN_CHARACTERS = 60
+
+
+def clear(program: "Program", argument: str) -> None:
+    """Forget all turns."""
+    program.dialogue.conversation.clear()
+    program.dialogue.edited()
+    program.screen.note("conversation cleared")
+
+
+def undo(program: "Program", argument: str) -> None:
+    """Take the last turn back."""
+    turn = _last_turn(program)
+    program.dialogue.conversation.undo()
+    program.dialogue.edited()
+    program.screen.note(f"took back: {_beginning(turn.user)}")
+
+
+def retry(program: "Program", argument: str) -> None:
+    """Have the last message answered anew; the old answer stays if that fails."""
+    turn, dialogue = _last_turn(program), program.dialogue
+    dialogue.conversation.undo()
+    before = dialogue.answer
+    try:
+        program.say(turn.user)
+    finally:
+        now = dialogue.answer
+        if now is None or now is before or not now.kept:  # the old answer stays
+            dialogue.conversation.turns.append(turn)
+            dialogue.edited()
+
+
+def system(program: "Program", argument: str) -> None:
+    """Show or set the system prompt."""
+    conversation = program.dialogue.conversation
+    if not argument:
+        system = conversation.system
+        program.screen.note("no system prompt" if system is None else f"system prompt: {system}")
+        return
+    conversation.system = None if argument == "none" else argument
+    program.dialogue.edited()
+    program.screen.note("no system prompt" if argument == "none" else "system prompt set")
+
+
+def change_setting(program: "Program", argument: str) -> None:
+    """Show or change settings."""
+    settings = program.dialogue.settings
+    name, _, value = argument.partition(" ")
+    if not name:
+        program.screen.fields("settings", settings.shown())
+        return
+    if not value.strip():
+        raise ChatUsageError(f"/set {name} needs a value; /set alone shows those that there are")
+    try:
+        settings.set(name, value.strip())
+    except ValueError as error:
+        raise ChatUsageError(str(error)) from None
+    shown = name.lower().replace("_", "-").replace("temperature", "temp")
+    program.screen.note(f"{shown} is {dict(settings.shown())[shown]}")
+
+
+def complete_set(program: "Program", typed: str) -> Items:
+    """Names of settings, and values where they are words."""
+    from moestream.choices import REASONING_STYLES
+
+    values = {"reasoning": REASONING_STYLES, "context-shift": ("on", "off")}
+    name, space, _ = typed.partition(" ")
+    if space:
+        return [(f"{name} {value}", "") for value in values.get(name, ())]
+    return [(name, f"now {value}") for name, value in program.dialogue.settings.shown()]
+
+
+def stats(program: "Program", argument: str) -> None:
+    """Tell speeds, context and what streaming did."""
+    dialogue, show = program.dialogue, program.screen.fields
+    answer, total, engine = dialogue.answer, dialogue.total, dialogue.engine
+    if answer is not None:
+        stats = answer.stats
+        reading = [
+            (
+                "prompt",
+                f"{answer.prompt_tokens} tokens, {answer.cached_tokens} of them kept from before, "
+                f"{stats.prompt_tps:.1f} tok/s",
+            ),
+            ("answer", f"{stats.generated_tokens} tokens, {stats.generation_tps:.1f} tok/s"),
+            ("first token", f"after {stats.ttft_s:.2f} s"),
+            ("ended by", answer.stop_reason or "an error"),
+        ]
+        show("last answer", reading)
+    used, length = dialogue.context_used, engine.context_length
+    rows = [
+        ("answers", f"{dialogue.answers}"),
+        ("prompts", f"{total.prompt_tokens} tokens read, {total.prompt_tps:.1f} tok/s"),
+        ("generated", f"{total.generated_tokens} tokens, {total.generation_tps:.1f} tok/s"),
+        ("context", f"{used} of {length} tokens, {ui.format_memory(engine.kv_bytes(used))} of KV"),
+    ]
+    show("session", rows)
+    outcome = StreamingReport.of(engine)
+    if outcome is not None:
+        show("experts", outcome.fields())
+
+
+def save(program: "Program", argument: str) -> None:
+    """Write the conversation."""
+    from moestream.chat.conversation import Conversation
+    from moestream.errors import ConversationError
+
+    path = _path("save", argument)
+    if path.exists():
+        try:
+            Conversation.load(path)
+        except ConversationError:
+            raise ChatUsageError(
+                f"{path} exists and is no conversation: it is left as it is; pass another name"
+            ) from None
+    conversation = program.dialogue.conversation
+    conversation.save(path, model=program.model)
+    program.screen.note(f"saved {_turns(len(conversation.turns))} to {path}")
+
+
+def load(program: "Program", argument: str) -> None:
+    """Go on with a saved conversation."""
+    from moestream.chat.conversation import Conversation
+
+    path = _path("load", argument)
+    loaded: Conversation = Conversation.load(path)
+    program.dialogue.conversation = loaded
+    program.dialogue.edited()
+    last = f"; the last: {_beginning(loaded.turns[-1].user)}" if loaded.turns else ""
+    program.screen.note(f"loaded {_turns(len(loaded.turns))} from {path}{last}")
+
+
+def profile(program: "Program", argument: str) -> None:
+    """Keep which experts the chat has used."""
+    from moestream.profiles.names import profile_path
+
+    verb, _, name = argument.partition(" ")
+    if verb != "save" or not name.strip():
+        given = f"/profile {argument}".strip()
+        raise ChatUsageError(
+            f"{given}: expected /profile save NAME; moestream profile has the rest"
+        )
+    path = profile_path(name.strip())
+    if program.profile is None:
+        raise ChatUsageError(f"{program.model} has no experts, so there is nothing to profile")
+    if not program.dialogue.answers:
+        raise ChatUsageError("nothing has been answered yet, so there is nothing to save")
+    tokens = program.profile.save(path).tokens
+    program.screen.note(
+        f"saved what {tokens} tokens used to {path}; begin with it by --profile {name.strip()}"
+    )
+
+
+def complete_profile(program: "Program", typed: str) -> Items:
+    """What can follow ``/profile``."""
+    from moestream.profiles.names import profile_names
+
+    return [("save ", "NAME"), *((f"save {name}", "replaces it") for name in profile_names())]
+
+
+def drop(program: "Program", argument: str) -> None:
+    """Forget the oldest turns."""
+    dialogue = program.dialogue
+    _last_turn(program)
+    if argument:
+        if not argument.isdecimal() or int(argument) < 1:
+            raise ChatUsageError(f"/drop {argument}: expected how many turns, 1 or more")
+        dropped = dialogue.conversation.drop(int(argument))
+        dialogue.edited()
+    else:
+        dropped = dialogue.make_room()
+    used, length = dialogue.context_used, dialogue.engine.context_length
+    program.screen.note(
+        f"forgot the oldest {_turns(dropped)}; "
+        f"the conversation now takes {used:,} of {length:,} tokens"
+    )
+
+
+def model(program: "Program", argument: str) -> None:
+    """Tell the model, or go on with another."""
+    if not argument:
+        program.screen.note(f"the model is {program.model}: {program.dialogue.engine.file.path}")
+        return
+    if program.recorded:
+        raise ChatUsageError(
+            "--trace and --save-profile are of one model: leave, and start with the other"
+        )
+    program.switch(argument)
+    program.screen.note(f"the model is {program.model}; the conversation goes on")
+
+
+def complete_model(program: "Program", typed: str) -> Items:
+    """Names of the catalogue."""
+    from moestream.catalog import catalog
+
+    return [(spec.name, spec.description) for spec in catalog().values()]
+
+
+def quit(program: "Program", argument: str) -> None:
+    """Leave."""
+    program.leaving = True
+
+
+def _last_turn(program: "Program") -> "Turn":
+    turns = program.dialogue.conversation.turns
+    if not turns:
+        raise ChatUsageError("nothing has been said yet")
+    return turns[-1]
+
+
+def _path(command: str, argument: str) -> Path:
+    if not argument:
+        raise ChatUsageError(f"/{command} needs the name of a file")
+    if argument[0] in "\"'":  # as a shell would have it
+        try:
+            argument = " ".join(shlex.split(argument))
+        except ValueError as error:
+            raise ChatUsageError(f"/{command} {argument}: {error}") from None
+    try:
+        return Path(argument).expanduser()
+    except RuntimeError:  # no user of that name
+        return Path(argument)
+
+
+def _beginning(text: str) -> str:
+    line = " ".join(text.split())
+    cut = line[:_SHOWN_CHARACTERS]
+    return f"{cut}..." if cut != line else line
+
+
+def _turns(count: int) -> str:
+    return f"{count} turn{'' if count == 1 else 's'}"

@@ -1,0 +1,6 @@
+"""How steps that take long tell how far they are."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
