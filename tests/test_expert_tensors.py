@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGUFWriter
-from golden_models import MODELS
 
+from golden.models import MODELS
 from moestream.experts.profiles import Fingerprint
 from moestream.experts.store import ExpertStore
 from moestream.forecast.demand import read_demand
