@@ -1,7 +1,7 @@
 """Take a picture of `moestream chat demo` in a real terminal, as SVG.
 
-Needs tmux and the demo model. What is drawn is the terminal's own screen, colours included, in the
-middle of the second answer, so the speed in it is this machine's.
+Needs tmux and the demo model. What is drawn is the terminal's own screen, colours included; the
+speed in it is this machine's.
 
     python scripts/docs/chat_picture.py docs/chat.svg
 """
@@ -20,15 +20,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are 
 from bench.capped import MOESTREAM
 from docs.chat_screens import AT_PROMPT, Terminal
 
-WIDTH, HEIGHT = 100, 30
+WIDTH, HEIGHT = 90, 19
 CELL = 12.2
 """Width of a character in rich's drawing."""
 QUESTIONS = (
     "What is the capital of Italy?",
-    "Write a Python function that reverses a string, then explain it in a list.",
+    "And of Japan?",
+    "Write a Python function that reverses a string.",
 )
-COMMAND = ["chat", "demo", "--budget", "500M", "--temp", "0", "--seed", "1"]
-TITLE = "moestream chat demo --budget 500M"
+COMMAND = ["chat", "demo", "--budget", "700M", "--temp", "0", "--seed", "1", "-q"]
+TITLE = "moestream chat demo --budget 700M"
 
 
 def draw(ansi: str) -> str:
@@ -53,7 +54,7 @@ def _indent(match: re.Match[str]) -> str:
 
 
 def main() -> None:
-    """Ask, and take the picture while the second answer is written."""
+    """Ask, and take the picture when the last answer is written."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     file = parser.parse_args().file
@@ -62,10 +63,9 @@ def main() -> None:
         terminal = Terminal(Path(scratch), command, width=WIDTH, height=HEIGHT)
         try:
             terminal.wait_for(AT_PROMPT)
-            terminal.enter(QUESTIONS[0])
-            terminal.wait_for(r"Rome.*\n\n>")
-            terminal.enter(QUESTIONS[1])
-            terminal.wait_for(r"print\((.*\n)*.*answering.*tok/s")
+            for question in QUESTIONS:
+                terminal.enter(question)
+                terminal.wait_for(rf"^> {re.escape(question)}\n\n(.*\n)+\n>$")
             ansi = terminal.tmux("capture-pane", "-p", "-e")
         finally:
             terminal.tmux("kill-server")
