@@ -64,8 +64,7 @@ def main() -> None:
         try:
             terminal.wait_for(AT_PROMPT)
             for question in QUESTIONS:
-                terminal.enter(question)
-                terminal.wait_for(rf"^> {re.escape(question)}\n\n(.*\n)+\n>$")
+                terminal.ask(question)
             ansi = terminal.tmux("capture-pane", "-p", "-e")
         finally:
             terminal.tmux("kill-server")

@@ -18,8 +18,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 WIDTH = 100
 HEAD = """# Commands
 
-What `--help` says, made by `scripts/docs/commands.py`. What the commands are for is in the
-[README](../README.md).
+What `--help` says, made by `scripts/docs/commands.py`. [options.md](options.md) explains
+the options that need it.
 """
 
 

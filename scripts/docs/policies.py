@@ -60,7 +60,7 @@ def record(work: Path, model: str, domain: str, tokens: int) -> tuple[Path, Path
         prompt = heldout.text(domain)[:_PROMPT_CHARACTERS]
         command = [*MOESTREAM, "generate", model, "--raw", "-p", prompt]
         command += ["-n", str(tokens), "-s", "1", "-q"]
-        command += ["--trace", str(routing), "--trace-guesses", str(guesses)]
+        command += ["--trace", str(routing), "--stream", f"trace-guesses={guesses}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return routing, guesses
 

@@ -40,9 +40,9 @@ def live(data: Data) -> str:
     lines = [[*_cells(row), *(_multiple(row, speeds, base) for base in _BASES)] for row in rows]
     text = (
         f"Medians of {max(len(row['runs']) for row in rows)} runs in two languages. `mapped` is "
-        "`--policy none`, `auto` our default; the last\ncolumns are multiples of their speed and "
-        "of `lru`'s. *In memory or in time* is what Fate counts as hits:\nin memory when its "
-        "layer asked, be it because a guess had been read.\n\n"
+        "`--strategy none`, `auto` the default. The last\ncolumns are multiples of their speed and "
+        "of `lru`'s. *In memory or in time* is what Fate counts as a hit:\nin memory when its "
+        "layer asked, whether kept or guessed in time.\n\n"
     )
     columns = ["cap", "system", *_COLUMNS.values(), *_BASES.values()]
     return head + text + COMMANDS + "\n" + table(columns, lines) + _kept(rows) + _recall(rows)

@@ -23,10 +23,12 @@ def page(data: Data) -> str:
 
 
 def _hit_rates(data: Data) -> str:
-    out = ["## Hit rates\n\nIn %, by share of all experts that there is room for. "]
-    out += ["The first rows have one cache for all layers;\n`belady` knows the future. "]
-    out += ["`*`: more than the budget was in memory, for a layer's share was\nsmaller than "]
-    out += ["what one token needs of it.\n"]
+    out = ["## Hit rates\n\nHits in %; the columns say how many of all experts fit in memory. The "]
+    out += ["first rows have one cache for all\nlayers. `belady` knows the future: it is the most "]
+    out += [
+        "that any policy can reach. `*`: more than the budget was\nin memory, because a layer's "
+    ]
+    out += ["share was smaller than what one token needs.\n"]
     for label, trace in data["traces"].items():
         shape = f"{trace['layers']} layers of {trace['experts']} experts, {trace['k']} a token"
         out.append(
@@ -86,17 +88,16 @@ def _conclusions(data: Data) -> str:
             f"{100 * _closed(data, name):.0f} %",
         ])  # fmt: skip
     text = (
-        "\n## All in one table\n\nPoints of hit rate, means over all traces at 5 to 50 %, where "
-        "the budget was kept and is more than\none token's experts; the last column is the median "
-        "share of the gap between LRU and belady that\nwas closed.\n\n"
+        "\n## All in one table\n\nPercentage points of hits, means over all traces at 5 to 50 %, "
+        "where the budget was kept and is more\nthan one token's experts. The last column: how "
+        "much of the gap between LRU and belady was closed\n(median).\n\n"
     )
     columns = ["policy", "over lru", "over decay", "from, to", "gap closed"]
     best = max(names, key=lambda name: statistics.mean(_gains(data, name, "decay")))
     moved = statistics.mean(_gains(data, best, "decay"))
     verdict = (
         f"\nThe default is `decay`, one cache for all layers: {_told(data, 'decay', 'lru')}.\nThe "
-        f"most hits has {best}, {moved:+.1f} points to it; what that is worth in tokens a second\n"
-        "is for the live table to say.\n"
+        f"most hits has {best}, {moved:+.1f} points to `decay`; see the live table for speeds.\n"
     )
     return text + table(columns, rows) + verdict
 
@@ -121,13 +122,15 @@ def _guesses(data: Data) -> str:
         "domains (means). `k` guesses as\nmany as a token uses; `mass P` widens a guess until its "
         "probabilities reach P, to twice k at most. This\nrouter's are small: its two likeliest "
         "of 32 seldom reach 0.4. The first layer cannot be guessed. The\npublic traces have no "
-        "hidden states, so nothing can be recomputed from them.\n\nRecall by layer, in %:\n\n",
+        "hidden states, so they are not used here.\n\nRecall by layer, in %:\n\n",
     ]
     layers = list(found["recall"][labels[0]])
     rows = [[str(n), *(f"{100 * found['recall'][m][n]:.0f}" for m in labels)] for n in layers]
     means = [statistics.mean(found["recall"][m].values()) for m in labels]
     out.append(table(["layer", *labels], [*rows, ["all", *(f"{100 * m:.1f}" for m in means)]]))
-    out.append("\nIn memory or foreseen, in % (and experts a token that were guessed in vain):\n\n")
+    out.append(
+        "\nIn memory or foreseen, in % (in brackets: wrong guesses, in experts a token):\n\n"
+    )
     columns = ["guess", "cache", *(f"{percent} %" for percent in data["budgets"])]
     rows = [
         [label, name, *(f"{100 * r:.1f} ({w:.1f})" for r, w in zip(v[::2], v[1::2], strict=True))]
@@ -141,10 +144,10 @@ def _splits(data: Data) -> str:
     disk = data["disk"]
     text = (
         "\n## Parts of experts\n\n`lcp, adaptive`, with a share of each expert kept, at a quarter "
-        f"and at half of all experts. Waiting is\nfor a disk of {disk['bytes_per_s'] / 1e6:.0f} "
-        f"MB/s, of which {1e3 * disk['hidden_s']:g} ms a layer pass unnoticed. `auto` is the "
-        "configurator's,\nby layer, told how often the trace uses each expert; its mean is "
-        "given.\n\n"
+        f"and at half of all experts. Waiting\nassumes a disk of {disk['bytes_per_s'] / 1e6:.0f} "
+        f"MB/s, and that {1e3 * disk['hidden_s']:g} ms a layer are hidden by computing. `auto` is "
+        "chosen by\nthe configurator, layer by layer, from how often the trace uses each expert; "
+        "the mean is given.\n\n"
     )
     rows = [
         [label, name, *(f"{100 * r['hit_rate']:.1f} % / {r['token_mib']:.0f} / {r['wait_ms']:.1f}"
@@ -159,8 +162,8 @@ def _splits(data: Data) -> str:
 def _overhead(data: Data) -> str:
     rows = [[name, f"{us:.0f}"] for name, us in data["overhead_us"].items()]
     return (
-        "\n## What deciding costs\n\nProcessor time of a replay in microseconds a token of the "
-        "demo model, which takes some 10 ms; with\na quarter of the experts in memory.\n\n"
+        "\n## What deciding costs\n\nProcessor time of the policy alone, in microseconds a token "
+        "of the demo model; a token takes about\n10 ms. A quarter of the experts is in memory.\n\n"
         + table(["policy", "us"], rows)
     )
 
