@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_deepseek import DEEPSEEK_LIKE, HEADS, LATENT, TURNED, DeepSeekLike
-from golden_files import weights, write_gguf
 
+from golden.deepseek import DEEPSEEK_LIKE, HEADS, LATENT, TURNED, DeepSeekLike
+from golden.files import weights, write_gguf
 from moestream import Engine
 from moestream.backends import BACKENDS
 from moestream.errors import ModelFormatError, MoestreamError, UnsupportedModelError

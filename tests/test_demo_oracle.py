@@ -2,7 +2,7 @@
 
 data/oracle/demo.npz holds the 64 likeliest tokens of each position (see the README beside it), so
 the KL divergence here is that over {these 64 tokens, all others together}: a lower bound of the
-full one, which scripts/compare_llama_cpp.py measures.
+full one, which scripts/oracle/compare.py measures.
 """
 
 from importlib.util import find_spec
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from logit_stats import next_log_probs, perplexity
-from oracle_file import Oracle
 
 from moestream.demo import demo_path
 from moestream.engine.engine import Engine
+from oracle.file import Oracle
+from oracle.logit_stats import next_log_probs, perplexity
 
 ORACLE = Path(__file__).parent / "data" / "oracle" / "demo.npz"
 

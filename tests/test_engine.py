@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_files import is_f32
-from golden_models import MODELS
 from numpy.typing import NDArray
 
+from golden.files import is_f32
+from golden.models import MODELS
 from moestream import Engine
 from moestream.backends import Array
 from moestream.engine.options import SamplingParams

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGUFWriter
-from golden_models import MODELS
 
+from golden.models import MODELS
 from moestream.engine.expert_streaming import plan_model
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFFile

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_files import CONTEXT, Model, Weight, is_f32, tokens, weights, write_gguf, write_model
-from golden_models import MODELS
-from logit_stats import kl_divergence, log_softmax
 
+from golden.files import CONTEXT, Model, Weight, is_f32, tokens, weights, write_gguf, write_model
+from golden.models import MODELS
 from moestream._native import available_isas
 from moestream.backends.reference import ReferenceBackend
 from moestream.engine.engine import Engine
 from moestream.gguf import GGUFFile
 from moestream.layers.moe import RoutingEvent
+from oracle.logit_stats import kl_divergence, log_softmax
 
 # Some of the models have types that only the reference's decoder knows, which cpu says.
 pytestmark = pytest.mark.filterwarnings("ignore:weights of type:RuntimeWarning")

@@ -109,7 +109,7 @@ def test_text_tells_the_same(alphabet: Path) -> None:
     assert ["experts", "a", "token", "198", "KiB"] in words
     assert ["experts", "4,", "2", "a", "token"] in words
     assert ["pre", "gpt-2"] in words
-    assert ["F32", "13", "450K", "1.80", "MB", "32.00"] in words
+    assert ["F32", "13", "450K", "1.72", "MiB", "32.00"] in words
     assert any(
         w[:7] == ["blk.0.ffn_down_exps.weight", "F32", "4", "x", "264", "x", "32"] for w in words
     )

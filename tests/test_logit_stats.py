@@ -4,7 +4,9 @@ import hashlib
 
 import numpy as np
 import pytest
-from logit_stats import (
+
+from oracle.file import TOP, Oracle, OracleWriter, partition_log_probs
+from oracle.logit_stats import (
     BLOCK_ROWS,
     Comparison,
     kl_divergence,
@@ -12,7 +14,6 @@ from logit_stats import (
     next_log_probs,
     perplexity,
 )
-from oracle_file import TOP, Oracle, OracleWriter, partition_log_probs
 
 
 def random_logits(tokens: int, vocab: int, seed: int) -> np.ndarray:

@@ -12,11 +12,10 @@ pytest.importorskip("mlx.core", reason="MLX is not installed (the extra mlx)")
 import mlx.core as mx
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import run
-from golden_files import CONTEXT, Model, is_f32
-from golden_models import MODELS
-from logit_stats import kl_divergence, log_softmax
 from native_blocks import random_blocks
 
+from golden.files import CONTEXT, Model, is_f32
+from golden.models import MODELS
 from moestream import backends
 from moestream.backends import ExpertTensors, StreamedExperts
 from moestream.backends.mlx import MlxBackend
@@ -33,6 +32,7 @@ from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize
 from moestream.streaming.memory import MemoryPlan
 from moestream.streaming.options import StreamingOptions
+from oracle.logit_stats import kl_divergence, log_softmax
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 EXACT = [type for type, layout in LAYOUTS.items() if layout.exact]

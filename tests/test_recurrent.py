@@ -9,9 +9,9 @@ import gguf
 import numpy as np
 import pytest
 from alphabet_model import byte_tokens
-from golden_files import VOCAB, write_model
-from golden_lfm2moe import GoldenConvolved
 
+from golden.files import VOCAB, write_model
+from golden.lfm2moe import GoldenConvolved
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.dialogue import Dialogue
 from moestream.chat.settings import Settings

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from memory_cap import Group, cgroup
+
+from bench.cgroups import Group, cgroup
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 

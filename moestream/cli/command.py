@@ -23,7 +23,7 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 Body = Callable[..., None]
 
 _MAX_COLUMN = 28
-_ALL = "moestream.help_all"
+ALL_OPTIONS = "moestream.help_all"
 """In a context's ``meta`` where rare options are to be listed too."""
 
 
@@ -142,7 +142,7 @@ def _quiet_option() -> Option:
 
 def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        ctx.meta[_ALL] = True
+        ctx.meta[ALL_OPTIONS] = True
         click.echo(ctx.get_help(), color=ctx.color)
         ctx.exit()
 
@@ -179,7 +179,7 @@ class Command(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            hidden = getattr(param, "rare", False) and _ALL not in ctx.meta
+            hidden = getattr(param, "rare", False) and ALL_OPTIONS not in ctx.meta
             if isinstance(param, click.Option) and record is not None and not hidden:
                 sections.setdefault(getattr(param, "section", "Other"), []).append(record)
         names = [name for rows in sections.values() for name, _ in rows]

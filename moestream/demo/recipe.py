@@ -1,7 +1,7 @@
 """The demo model's recipe: package data that says how a dense FFN becomes 32 experts.
 
 Owns the file format. Knows nothing of GGUF, nor of how a recipe is made: that is
-``scripts/make_demo_recipe.py``.
+``scripts/demo/make_recipe.py``.
 """
 
 from __future__ import annotations

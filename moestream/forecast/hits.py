@@ -96,7 +96,7 @@ def curve_of_profile(profile: Profile) -> HitCurve:
 
 
 def default_curves() -> list[HitCurve]:
-    """The curves that come with the package; ``scripts/hit_curves.py`` makes them."""
+    """The curves that come with the package; ``scripts/bench/hit_curves.py`` makes them."""
     text = (files("moestream.forecast") / "curves.json").read_text(encoding="utf-8")
     return [
         HitCurve(entry["source"], entry["num_experts"], tuple(entry["rates"]))

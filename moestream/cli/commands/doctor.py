@@ -178,8 +178,8 @@ def _advice(machine: "Machine") -> Advice:
     if locked is not None and locked < machine.memory.total_bytes // 2 and os.geteuid() != 0:
         advice.append(
             (
-                f"only {ui.format_memory(locked)} may be locked in memory, so --stream pin=mlock cannot "
-                "hold hot experts; raise the limit, then log in again",
+                f"only {ui.format_memory(locked)} may be locked in memory, so --stream pin=mlock "
+                "cannot hold hot experts; raise the limit, then log in again",
                 f"echo '{_user()} - memlock unlimited' | "
                 "sudo tee /etc/security/limits.d/moestream.conf",
             )

@@ -193,14 +193,19 @@ def _help_streaming(ctx: click.Context, param: click.Parameter, value: bool) -> 
     if not value or ctx.resilient_parsing:
         return
     formatter = ctx.make_formatter()
+    streaming_help(formatter)
+    click.echo(formatter.getvalue().rstrip("\n"), color=ctx.color)
+    ctx.exit()
+
+
+def streaming_help(formatter: click.HelpFormatter) -> None:
+    """Write the keys of ``--stream``, and the strategies."""
     formatter.write_text("--stream KEY=VALUE changes one part of a strategy; it may be repeated.")
     with formatter.section("Keys"):
         formatter.write_dl([_knob_row(key) for key in knobs()])
     with formatter.section("Strategies"):
         rows = [(name, _changes(name)) for name in STRATEGIES]
         formatter.write_dl([*rows, ("none", "the whole file is mapped, as by llama.cpp")])
-    click.echo(formatter.getvalue().rstrip("\n"), color=ctx.color)
-    ctx.exit()
 
 
 def _knob_row(key: str) -> tuple[str, str]:

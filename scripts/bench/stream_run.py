@@ -1,0 +1,74 @@
+"""One measured generation: the process that stream.py starts under a cap.
+
+Its one argument is JSON: see ``ours`` there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from moestream import Engine
+from moestream.engine.options import SamplingParams
+from moestream.profiles.names import load_profile
+from moestream.streaming.options import StreamingOptions
+from moestream.tokenizer import Tokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
+from bench import heldout
+from bench.capped import disk_bytes
+
+
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
+    """Generate as ``spec`` says, and tell what it took."""
+    options = dict(spec["options"])
+    streamed = options.pop("streaming", True) and spec["budget"] is not None
+    keep = options.pop("keep", True)
+    name = options.pop("profile", None)
+    profile = None if name is None else load_profile(name)
+    with Engine.open(spec["model"], context_length=2048, threads=spec["threads"]) as engine:
+        if streamed:
+            plan = engine.plan_memory(spec["budget"])
+            if not keep:  # room for what two layers ask for, of which none may be kept
+                plan = replace(plan, experts_bytes=2 * plan.floor_bytes // engine.config.num_layers)
+            engine.stream(plan, StreamingOptions(**options), profile)
+        text = heldout.text(spec["language"])[: heldout.PROMPT_CHARACTERS]
+        prompt = Tokenizer.from_gguf(engine.file).encode(text)
+        params = SamplingParams(temperature=0.0 if spec["greedy"] else 0.8, seed=1)
+        session = engine.session()
+        made = session.generate(prompt, params, max_tokens=spec["tokens"])
+        next(made)
+        before = (disk_bytes(), _stall_s(session))
+        times = [time.perf_counter()]
+        times.extend(time.perf_counter() for _ in made)
+        steps = sorted(b - a for a, b in pairwise(times))
+        report = {
+            "tps": session.stats.generation_tps,
+            "prompt_tps": session.stats.prompt_tps,
+            "p50_ms": 1e3 * steps[len(steps) // 2],
+            "p99_ms": 1e3 * steps[int(len(steps) * 0.99)],
+            "token_mib": (disk_bytes() - before[0]) / len(steps) / (1 << 20),
+            "load_s": engine.load_s,
+        }
+        if session.residency is not None and engine.streaming is not None:
+            stats = session.residency.to_dict()
+            report["hit_rate"] = stats["decode"]["hit_rate"]
+            report["cached_rate"] = stats["decode"]["cached_rate"]
+            report["split"] = engine.streaming.choices.mean_split
+            report["stall_ms"] = 1e3 * (_stall_s(session) - before[1]) / len(steps)
+            report |= {"io": engine.streaming.choices.io, "residency": stats}
+    return report
+
+
+def _stall_s(session: Any) -> float:
+    stats = session.residency
+    return 0.0 if stats is None else float(stats.decode.stall_s)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

@@ -1,0 +1,119 @@
+"""Write a GGUF file of a real model's shape, with random weights: for measuring speed, not sense.
+
+The default is Qwen3-30B-A3B cut to 6 layers, in the mixture of Q4_K and Q6_K that llama.cpp calls
+Q4_K_M. Blocks are random bytes with scales that keep the hidden states near 1, so that every
+kernel meets ordinary numbers. The vocabulary is copied from a GGUF file that has one.
+
+    python scripts/bench/synthetic.py vocabulary.gguf out.gguf [--layers 6]
+    python scripts/bench/synthetic.py vocabulary.gguf out.gguf --shape qwen35moe --experts 256
+    python scripts/bench/synthetic.py vocabulary.gguf out.gguf --shape gpt-oss --experts 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as QType
+from numpy.typing import NDArray
+
+from moestream.gguf import GGUFFile
+from moestream.quants import block_layout, row_bytes
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
+from bench.shapes import SHAPES, Weight
+from golden.files import add_value
+
+
+def n_bytes(weight: Weight) -> int:
+    """Size of a tensor in the file."""
+    return int(np.prod(weight.shape[:-1])) * row_bytes(weight.type, weight.shape[-1])
+
+
+def random_data(weight: Weight, rng: np.random.Generator) -> NDArray[np.generic]:
+    """Values of about the deviation of a trained matrix: 1 / sqrt(columns); norms are 1."""
+    if weight.name.endswith("ssm_a"):  # a rate of decay
+        return np.full(weight.shape, -0.1, np.float32)
+    if weight.name.endswith(".bias"):
+        return rng.standard_normal(weight.shape, np.float32) * np.float32(0.02)
+    if len(weight.shape) == 1:
+        return np.ones(weight.shape, np.float32)
+    deviation = weight.shape[-1] ** -0.5
+    if weight.type == QType.F32:
+        return rng.standard_normal(weight.shape, np.float32) * np.float32(deviation)
+    raw = np.frombuffer(rng.bytes(n_bytes(weight)), np.uint8).copy()
+    blocks = raw.reshape(-1, block_layout(weight.type)[1])
+    if weight.type == QType.Q4_K:
+        # Random 6-bit scales times codes deviate by about 170; the minimums centre them.
+        set_half(blocks, 0, deviation / 170)
+        set_half(blocks, 2, 7.5 * deviation / 170)
+    elif weight.type == QType.Q8_0:
+        set_half(blocks, 0, deviation / 74)  # codes of -128 to 127
+    elif weight.type == QType.MXFP4:
+        # Codes deviate by about 3; the exponent of two that comes nearest.
+        blocks[:, 0] = 127 + round(float(np.log2(deviation / 3)))
+    else:
+        # Q6_K: signed 8-bit scales times codes of -32 to 31 deviate by about 1370.
+        set_half(blocks, 208, deviation / 1370)
+    return raw.reshape(*weight.shape[:-1], -1)
+
+
+def set_half(blocks: NDArray[np.uint8], offset: int, value: float) -> None:
+    """Write one float16 into every block."""
+    blocks[:, offset : offset + 2] = np.array([value], np.float16).view(np.uint8)
+
+
+def add_vocabulary(writer: gguf.GGUFWriter, vocabulary: GGUFFile) -> None:
+    """The vocabulary as it is in the other file."""
+    for key, value in vocabulary.metadata.items():
+        if key.startswith("tokenizer."):
+            add_value(writer, key, value)
+
+
+def write(
+    vocabulary: Path, path: Path, architecture: str, layers: int, experts: int, seed: int
+) -> None:
+    """Write the file, a tensor at a time."""
+    shape = SHAPES[architecture]
+    writer = gguf.GGUFWriter(path, architecture)
+    shape.add_keys(writer, layers, experts)
+    with GGUFFile.open(vocabulary) as source:
+        vocab_size = len(source.get("tokenizer.ggml.tokens", list))
+        add_vocabulary(writer, source)
+    tensors = list(shape.weights(vocab_size, layers, experts))
+    for weight in tensors:
+        packed = (*weight.shape[:-1], row_bytes(weight.type, weight.shape[-1]))
+        if weight.type == QType.F32:
+            writer.add_tensor_info(weight.name, weight.shape, np.dtype(np.float32), n_bytes(weight))
+        else:
+            writer.add_tensor_info(
+                weight.name, packed, np.dtype(np.uint8), n_bytes(weight), raw_dtype=weight.type
+            )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    rng = np.random.default_rng(seed)
+    for weight in tensors:
+        writer.write_tensor_data(random_data(weight, rng))
+    writer.close()
+
+
+def main() -> None:
+    """Parse the command line and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("vocabulary", type=Path, help="GGUF file whose vocabulary to copy")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--shape", choices=SHAPES, default="qwen3moe", help="architecture")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--experts", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    write(args.vocabulary, args.output, args.shape, args.layers, args.experts, args.seed)
+    print(f"{args.output}: {args.output.stat().st_size / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
