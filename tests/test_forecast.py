@@ -9,8 +9,6 @@ from alphabet_model import EMBEDDING, EXPERTS, FFN, HEADS
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
-from moestream.traces.counting import count_trace
-
 from moestream.backends.cpu import CpuBackend
 from moestream.errors import StorageError
 from moestream.forecast.demand import Demand, read_demand
@@ -32,6 +30,7 @@ from moestream.machine.speeds import DiskSpeed, Speeds, load_speeds, save_speeds
 from moestream.streaming.memory import MemoryPlan
 from moestream.traces.format import read_trace
 from moestream.traces.simulator import PolicySpec, Simulator
+from moestream.traces.to_profile import count_trace
 
 DATA = Path(__file__).parent / "data"
 QWEN = DATA / "traces" / "qwen3-30b-a3b.route.csv.gz"

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from expert_files import EXPERTS, LAYERS, write_experts
-from moestream.traces.counting import count_trace
 
 from moestream.errors import MoestreamError, ProfileError
 from moestream.gguf import GGUFFile
 from moestream.profiles import Fingerprint, Profile, UseCounter, mix, read_profile, write_profile
 from moestream.profiles.analysis import coverage_curve, layer_uses, overlaps, similarity
 from moestream.traces.format import DECODE, PREFILL, TraceHeader, read_trace
+from moestream.traces.to_profile import count_trace
 from moestream.traces.writer import TraceWriter
 
 MODEL = Fingerprint("moe", 3, 4, 2, {1: 100, 2: 200}, "ab" * 32)

@@ -171,8 +171,8 @@ def _from_trace(
     from moestream.catalog import resolve
     from moestream.gguf import GGUFFile
     from moestream.profiles import Fingerprint, write_profile
-    from moestream.traces.counting import count_trace
     from moestream.traces.format import read_trace
+    from moestream.traces.to_profile import count_trace
 
     with ui.working("reading the trace", quiet=quiet):
         counted = count_trace(read_trace(trace), path.stem, half_life=half_life)
