@@ -1,4 +1,4 @@
-"""The peak of a run's memory is within its budget, whatever the context, the method or the prompt."""
+"""The peak of a run is within its budget, whatever the context, the method or the prompt."""
 
 import sys
 from pathlib import Path

@@ -58,7 +58,7 @@ def kv_zeros(heads: int, positions: int, dim: int, kv_type: KVType) -> NDArray[n
     size = math.prod(shape) * dtype.itemsize
     if size < _MAPPED_BYTES:
         return np.zeros(shape, dtype)
-    memory = mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without huge pages; only speed is lost
             memory.madvise(mmap.MADV_HUGEPAGE)

@@ -29,6 +29,8 @@ ABSENT, QUEUED, READING, READY, FAILED = range(5)
 
 _SHORT_READ = -1
 _THREADS = 4
+_AROUND = 1 << 16
+"""What Linux maps around a page that is asked for (fault_around_bytes)."""
 _PIECE_BYTES = 512 << 10
 """Measured: pieces below this cost the disk speed, larger ones make demand wait behind guesses."""
 
@@ -116,12 +118,18 @@ class ExpertReader(Closing):
         return bool(self._native.lock(key, on) == 0)
 
     def drop(self, key: int) -> None:
-        """Let go of a mapped expert's pages; what is asked for again is paged in again."""
+        """Let go of a mapped expert's pages; what is asked for again is paged in again.
+
+        And of those beside it that the system mapped with it. A part that is locked stays.
+        """
         for _, _, n_bytes, address, _ in self.layout.ranges[key].tolist():
             first = -(-address // ALIGNMENT) * ALIGNMENT
-            last = (address + n_bytes) // ALIGNMENT * ALIGNMENT
-            if last > first:
-                _madvise(first, last - first, mmap.MADV_DONTNEED)
+            last = max((address + n_bytes) // ALIGNMENT * ALIGNMENT, first)
+            before = first // _AROUND * _AROUND
+            after = -(-last // _AROUND) * _AROUND
+            for begin, end in ((before, first), (first, last), (last, after)):
+                if end > begin:  # one by one: a part that is locked ends a call
+                    _madvise(begin, end - begin, mmap.MADV_DONTNEED)
 
     def lay_out(self, matrices: NDArray[np.int64]) -> None:
         """From now on, lay out what was read in numbered slots: (K, 3, 10), ``SlotMaker.table``.
