@@ -3,9 +3,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "../attention.h"
-#include "../half.h"
-#include "support.h"
+#include "core/attention.h"
+#include "core/half.h"
+#include "tests/support.h"
 
 namespace moestream::check {
 namespace {

@@ -3,9 +3,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "../half.h"
-#include "../packing.h"
-#include "support.h"
+#include "core/half.h"
+#include "core/packing.h"
+#include "tests/support.h"
 
 namespace moestream::check {
 namespace {

@@ -1,0 +1,179 @@
+// What the bits of each block type mean: the scalar decoder that every kernel is checked against.
+//
+// A block's values are
+//     32-value types:   d * q[i] + m
+//     256-value types:  d * scale[i / 16] * q[i] - dmin * min[i / 16]
+// with small integers q, scale and min.
+#pragma once
+
+#include "core/half.h"
+#include "core/types.h"
+
+namespace moestream {
+
+struct Block {
+    float d;
+    float m;  // m of a 32-value type, dmin of a 256-value type
+    int8_t q[256];
+    int8_t scale[16];
+    uint8_t min[16];
+};
+
+static inline void decode_nibbles(const uint8_t* qs, int8_t* q) {
+    for (int i = 0; i < 16; ++i) {
+        q[i] = static_cast<int8_t>(qs[i] & 15);
+        q[i + 16] = static_cast<int8_t>(qs[i] >> 4);
+    }
+}
+
+static inline void decode_five_bits(const uint8_t* high, const uint8_t* qs, int8_t* q) {
+    decode_nibbles(qs, q);
+    const uint32_t bits = load_u32(high);
+    for (int i = 0; i < 32; ++i) q[i] |= static_cast<int8_t>(((bits >> i) & 1) << 4);
+}
+
+// The 6-bit scales and minimums of Q4_K and Q5_K: eight of each in 12 bytes.
+static inline void decode_k4_scales(const uint8_t* p, uint8_t* scale, uint8_t* min) {
+    for (int j = 0; j < 4; ++j) {
+        scale[j] = p[j] & 63;
+        min[j] = p[j + 4] & 63;
+        scale[j + 4] = static_cast<uint8_t>((p[j + 8] & 15) | ((p[j] >> 6) << 4));
+        min[j + 4] = static_cast<uint8_t>((p[j + 8] >> 4) | ((p[j + 4] >> 6) << 4));
+    }
+}
+
+// The 6-bit scales of Q3_K: sixteen, offset by 32, in 12 bytes.
+static inline void decode_q3k_scales(const uint8_t* p, int8_t* scale) {
+    for (int j = 0; j < 16; ++j) {
+        const int low = j < 8 ? p[j] & 15 : p[j - 8] >> 4;
+        const int high = (p[8 + j % 4] >> (2 * (j / 4))) & 3;
+        scale[j] = static_cast<int8_t>((low | high << 4) - 32);
+    }
+}
+
+// The 6-bit scales of IQ4_XS: eight, offset by 32, low halves in 4 bytes, high in a uint16.
+static inline void decode_iq4xs_scales(const uint8_t* p, int8_t* scale) {
+    const uint32_t high = load_u16(p + 2);
+    for (int j = 0; j < 8; ++j) {
+        const int low = (p[4 + j / 2] >> (4 * (j % 2))) & 15;
+        scale[j] = static_cast<int8_t>((low | static_cast<int>((high >> (2 * j)) & 3) << 4) - 32);
+    }
+}
+
+static inline void decode_block32(Type type, const uint8_t* p, Block* out) {
+    out->m = 0.0f;
+    if (type == Type::MXFP4) {
+        out->d = e8m0_half_to_float(p[0]);
+        decode_nibbles(p + 1, out->q);
+        for (int i = 0; i < 32; ++i) out->q[i] = kMxfp4Values[out->q[i]];
+        return;
+    }
+    out->d = load_half(p);
+    switch (type) {
+        case Type::Q8_0:
+            std::memcpy(out->q, p + 2, 32);
+            break;
+        case Type::Q4_0:
+            decode_nibbles(p + 2, out->q);
+            for (int i = 0; i < 32; ++i) out->q[i] -= 8;
+            break;
+        case Type::IQ4_NL:
+            decode_nibbles(p + 2, out->q);
+            for (int i = 0; i < 32; ++i) out->q[i] = kIq4Values[out->q[i]];
+            break;
+        case Type::Q5_0:
+            decode_five_bits(p + 2, p + 6, out->q);
+            for (int i = 0; i < 32; ++i) out->q[i] -= 16;
+            break;
+        case Type::Q4_1:
+            out->m = load_half(p + 2);
+            decode_nibbles(p + 4, out->q);
+            break;
+        default:  // Q5_1
+            out->m = load_half(p + 2);
+            decode_five_bits(p + 4, p + 8, out->q);
+    }
+}
+
+static inline void decode_q2k(const uint8_t* p, Block* out) {
+    out->d = load_half(p + 80);
+    out->m = load_half(p + 82);
+    for (int j = 0; j < 16; ++j) {
+        out->scale[j] = static_cast<int8_t>(p[j] & 15);
+        out->min[j] = p[j] >> 4;
+    }
+    for (int i = 0; i < 256; ++i) {
+        out->q[i] = static_cast<int8_t>((p[16 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2)) & 3);
+    }
+}
+
+static inline void decode_q3k(const uint8_t* p, Block* out) {
+    out->d = load_half(p + 108);
+    decode_q3k_scales(p + 96, out->scale);
+    for (int i = 0; i < 256; ++i) {
+        const int low = (p[32 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2)) & 3;
+        const int high = (p[i % 32] >> (i / 32)) & 1;
+        out->q[i] = static_cast<int8_t>((low | high << 2) - 4);
+    }
+}
+
+// Q4_K, and Q5_K with its fifth bits in `high`.
+static inline void decode_q45k(const uint8_t* p, const uint8_t* high, const uint8_t* qs,
+                               Block* out) {
+    uint8_t scale[8], min[8];
+    out->d = load_half(p);
+    out->m = load_half(p + 2);
+    decode_k4_scales(p + 4, scale, min);
+    for (int j = 0; j < 16; ++j) {
+        out->scale[j] = static_cast<int8_t>(scale[j / 2]);
+        out->min[j] = min[j / 2];
+    }
+    for (int g = 0; g < 8; ++g) {
+        for (int i = 0; i < 32; ++i) {
+            int q = (qs[g / 2 * 32 + i] >> (g % 2 * 4)) & 15;
+            if (high != nullptr) q |= ((high[i] >> g) & 1) << 4;
+            out->q[g * 32 + i] = static_cast<int8_t>(q);
+        }
+    }
+}
+
+static inline void decode_q6k(const uint8_t* p, Block* out) {
+    out->d = load_half(p + 208);
+    std::memcpy(out->scale, p + 192, 16);
+    for (int half = 0; half < 2; ++half) {
+        const uint8_t *low = p + half * 64, *high = p + 128 + half * 32;
+        int8_t* q = out->q + half * 128;
+        for (int i = 0; i < 32; ++i) {
+            q[i] = static_cast<int8_t>(((low[i] & 15) | (high[i] & 3) << 4) - 32);
+            q[i + 32] = static_cast<int8_t>(((low[i + 32] & 15) | (high[i] >> 2 & 3) << 4) - 32);
+            q[i + 64] = static_cast<int8_t>((low[i] >> 4 | (high[i] >> 4 & 3) << 4) - 32);
+            q[i + 96] = static_cast<int8_t>((low[i + 32] >> 4 | (high[i] >> 6) << 4) - 32);
+        }
+    }
+}
+
+static inline void decode_iq4xs(const uint8_t* p, Block* out) {
+    int8_t scale[8];
+    out->d = load_half(p);
+    decode_iq4xs_scales(p, scale);
+    for (int j = 0; j < 16; ++j) out->scale[j] = scale[j / 2];
+    for (int g = 0; g < 8; ++g) {
+        decode_nibbles(p + 8 + g * 16, out->q + g * 32);
+        for (int i = 0; i < 32; ++i) out->q[g * 32 + i] = kIq4Values[out->q[g * 32 + i]];
+    }
+}
+
+static inline void decode_block256(Type type, const uint8_t* p, Block* out) {
+    out->m = 0.0f;
+    std::memset(out->min, 0, sizeof out->min);
+    switch (type) {
+        case Type::Q2_K: return decode_q2k(p, out);
+        case Type::Q3_K: return decode_q3k(p, out);
+        case Type::Q4_K: return decode_q45k(p, nullptr, p + 16, out);
+        case Type::Q5_K: return decode_q45k(p, p + 16, p + 48, out);
+        case Type::Q6_K: return decode_q6k(p, out);
+        default: return decode_iq4xs(p, out);
+    }
+}
+
+}  // namespace moestream
