@@ -90,9 +90,7 @@ std::unique_ptr<MappedExperts> make_streamed(const MappedExperts& mapped,
     ExpertMatrices* parts[] = {&experts->set.gate, &experts->set.up, &experts->set.down};
     for (int part = 0; part < 3; ++part) {
         Matrix& first = parts[part]->first;
-        const TypeLayout& layout = kTypeLayouts[first.type];
-        first.row_bytes =
-            static_cast<size_t>(first.columns) / layout.block_values * layout.block_bytes;
+        first.row_bytes = kTypeLayouts[first.type].row_bytes(first.columns);
         first.data = nullptr;
         parts[part]->addresses = addresses.data();
         parts[part]->part = part;

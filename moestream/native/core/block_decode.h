@@ -10,30 +10,31 @@
 #include "core/types.h"
 
 namespace moestream {
+namespace {
 
 struct Block {
     float d;
-    float m;  // m of a 32-value type, dmin of a 256-value type
+    float m;  // m of a 32-value type, dmin of a 256-value type; 0 where there is none
     int8_t q[256];
     int8_t scale[16];
     uint8_t min[16];
 };
 
-static inline void decode_nibbles(const uint8_t* qs, int8_t* q) {
+inline void decode_nibbles(const uint8_t* qs, int8_t* q) {
     for (int i = 0; i < 16; ++i) {
         q[i] = static_cast<int8_t>(qs[i] & 15);
         q[i + 16] = static_cast<int8_t>(qs[i] >> 4);
     }
 }
 
-static inline void decode_five_bits(const uint8_t* high, const uint8_t* qs, int8_t* q) {
+inline void decode_five_bits(const uint8_t* high, const uint8_t* qs, int8_t* q) {
     decode_nibbles(qs, q);
     const uint32_t bits = load_u32(high);
     for (int i = 0; i < 32; ++i) q[i] |= static_cast<int8_t>(((bits >> i) & 1) << 4);
 }
 
 // The 6-bit scales and minimums of Q4_K and Q5_K: eight of each in 12 bytes.
-static inline void decode_k4_scales(const uint8_t* p, uint8_t* scale, uint8_t* min) {
+inline void decode_k4_scales(const uint8_t* p, uint8_t* scale, uint8_t* min) {
     for (int j = 0; j < 4; ++j) {
         scale[j] = p[j] & 63;
         min[j] = p[j + 4] & 63;
@@ -43,7 +44,7 @@ static inline void decode_k4_scales(const uint8_t* p, uint8_t* scale, uint8_t* m
 }
 
 // The 6-bit scales of Q3_K: sixteen, offset by 32, in 12 bytes.
-static inline void decode_q3k_scales(const uint8_t* p, int8_t* scale) {
+inline void decode_q3k_scales(const uint8_t* p, int8_t* scale) {
     for (int j = 0; j < 16; ++j) {
         const int low = j < 8 ? p[j] & 15 : p[j - 8] >> 4;
         const int high = (p[8 + j % 4] >> (2 * (j / 4))) & 3;
@@ -52,7 +53,7 @@ static inline void decode_q3k_scales(const uint8_t* p, int8_t* scale) {
 }
 
 // The 6-bit scales of IQ4_XS: eight, offset by 32, low halves in 4 bytes, high in a uint16.
-static inline void decode_iq4xs_scales(const uint8_t* p, int8_t* scale) {
+inline void decode_iq4xs_scales(const uint8_t* p, int8_t* scale) {
     const uint32_t high = load_u16(p + 2);
     for (int j = 0; j < 8; ++j) {
         const int low = (p[4 + j / 2] >> (4 * (j % 2))) & 15;
@@ -60,69 +61,14 @@ static inline void decode_iq4xs_scales(const uint8_t* p, int8_t* scale) {
     }
 }
 
-static inline void decode_block32(Type type, const uint8_t* p, Block* out) {
-    out->m = 0.0f;
-    if (type == Type::MXFP4) {
-        out->d = e8m0_half_to_float(p[0]);
-        decode_nibbles(p + 1, out->q);
-        for (int i = 0; i < 32; ++i) out->q[i] = kMxfp4Values[out->q[i]];
-        return;
-    }
-    out->d = load_half(p);
-    switch (type) {
-        case Type::Q8_0:
-            std::memcpy(out->q, p + 2, 32);
-            break;
-        case Type::Q4_0:
-            decode_nibbles(p + 2, out->q);
-            for (int i = 0; i < 32; ++i) out->q[i] -= 8;
-            break;
-        case Type::IQ4_NL:
-            decode_nibbles(p + 2, out->q);
-            for (int i = 0; i < 32; ++i) out->q[i] = kIq4Values[out->q[i]];
-            break;
-        case Type::Q5_0:
-            decode_five_bits(p + 2, p + 6, out->q);
-            for (int i = 0; i < 32; ++i) out->q[i] -= 16;
-            break;
-        case Type::Q4_1:
-            out->m = load_half(p + 2);
-            decode_nibbles(p + 4, out->q);
-            break;
-        default:  // Q5_1
-            out->m = load_half(p + 2);
-            decode_five_bits(p + 4, p + 8, out->q);
-    }
+inline void decode_table(const uint8_t* qs, const int8_t* values, int8_t* q) {
+    decode_nibbles(qs, q);
+    for (int i = 0; i < 32; ++i) q[i] = values[q[i]];
 }
 
-static inline void decode_q2k(const uint8_t* p, Block* out) {
-    out->d = load_half(p + 80);
-    out->m = load_half(p + 82);
-    for (int j = 0; j < 16; ++j) {
-        out->scale[j] = static_cast<int8_t>(p[j] & 15);
-        out->min[j] = p[j] >> 4;
-    }
-    for (int i = 0; i < 256; ++i) {
-        out->q[i] = static_cast<int8_t>((p[16 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2)) & 3);
-    }
-}
-
-static inline void decode_q3k(const uint8_t* p, Block* out) {
-    out->d = load_half(p + 108);
-    decode_q3k_scales(p + 96, out->scale);
-    for (int i = 0; i < 256; ++i) {
-        const int low = (p[32 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2)) & 3;
-        const int high = (p[i % 32] >> (i / 32)) & 1;
-        out->q[i] = static_cast<int8_t>((low | high << 2) - 4);
-    }
-}
-
-// Q4_K, and Q5_K with its fifth bits in `high`.
-static inline void decode_q45k(const uint8_t* p, const uint8_t* high, const uint8_t* qs,
-                               Block* out) {
+// Of Q4_K, and of Q5_K with its fifth bits in `high`.
+inline void decode_k4(const uint8_t* p, const uint8_t* high, const uint8_t* qs, Block* out) {
     uint8_t scale[8], min[8];
-    out->d = load_half(p);
-    out->m = load_half(p + 2);
     decode_k4_scales(p + 4, scale, min);
     for (int j = 0; j < 16; ++j) {
         out->scale[j] = static_cast<int8_t>(scale[j / 2]);
@@ -137,8 +83,81 @@ static inline void decode_q45k(const uint8_t* p, const uint8_t* high, const uint
     }
 }
 
-static inline void decode_q6k(const uint8_t* p, Block* out) {
-    out->d = load_half(p + 208);
+// The codes of a block less their offset, and the scales and minimums of a super-block: what is
+// here and nowhere else is a type's bits.
+template <Type T>
+void decode_codes(const uint8_t* p, Block* out);
+
+template <>
+inline void decode_codes<Type::Q8_0>(const uint8_t* p, Block* out) {
+    std::memcpy(out->q, p + 2, 32);
+}
+
+template <>
+inline void decode_codes<Type::Q4_0>(const uint8_t* p, Block* out) {
+    decode_nibbles(p + 2, out->q);
+    for (int i = 0; i < 32; ++i) out->q[i] -= 8;
+}
+
+template <>
+inline void decode_codes<Type::Q4_1>(const uint8_t* p, Block* out) {
+    decode_nibbles(p + 4, out->q);
+}
+
+template <>
+inline void decode_codes<Type::Q5_0>(const uint8_t* p, Block* out) {
+    decode_five_bits(p + 2, p + 6, out->q);
+    for (int i = 0; i < 32; ++i) out->q[i] -= 16;
+}
+
+template <>
+inline void decode_codes<Type::Q5_1>(const uint8_t* p, Block* out) {
+    decode_five_bits(p + 4, p + 8, out->q);
+}
+
+template <>
+inline void decode_codes<Type::IQ4_NL>(const uint8_t* p, Block* out) {
+    decode_table(p + 2, kIq4Values, out->q);
+}
+
+template <>
+inline void decode_codes<Type::MXFP4>(const uint8_t* p, Block* out) {
+    decode_table(p + 1, kMxfp4Values, out->q);
+}
+
+template <>
+inline void decode_codes<Type::Q2_K>(const uint8_t* p, Block* out) {
+    for (int j = 0; j < 16; ++j) {
+        out->scale[j] = static_cast<int8_t>(p[j] & 15);
+        out->min[j] = p[j] >> 4;
+    }
+    for (int i = 0; i < 256; ++i) {
+        out->q[i] = static_cast<int8_t>((p[16 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2)) & 3);
+    }
+}
+
+template <>
+inline void decode_codes<Type::Q3_K>(const uint8_t* p, Block* out) {
+    decode_q3k_scales(p + 96, out->scale);
+    for (int i = 0; i < 256; ++i) {
+        const int low = (p[32 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2)) & 3;
+        const int high = (p[i % 32] >> (i / 32)) & 1;
+        out->q[i] = static_cast<int8_t>((low | high << 2) - 4);
+    }
+}
+
+template <>
+inline void decode_codes<Type::Q4_K>(const uint8_t* p, Block* out) {
+    decode_k4(p, nullptr, p + 16, out);
+}
+
+template <>
+inline void decode_codes<Type::Q5_K>(const uint8_t* p, Block* out) {
+    decode_k4(p, p + 16, p + 48, out);
+}
+
+template <>
+inline void decode_codes<Type::Q6_K>(const uint8_t* p, Block* out) {
     std::memcpy(out->scale, p + 192, 16);
     for (int half = 0; half < 2; ++half) {
         const uint8_t *low = p + half * 64, *high = p + 128 + half * 32;
@@ -152,28 +171,36 @@ static inline void decode_q6k(const uint8_t* p, Block* out) {
     }
 }
 
-static inline void decode_iq4xs(const uint8_t* p, Block* out) {
+template <>
+inline void decode_codes<Type::IQ4_XS>(const uint8_t* p, Block* out) {
     int8_t scale[8];
-    out->d = load_half(p);
     decode_iq4xs_scales(p, scale);
     for (int j = 0; j < 16; ++j) out->scale[j] = scale[j / 2];
-    for (int g = 0; g < 8; ++g) {
-        decode_nibbles(p + 8 + g * 16, out->q + g * 32);
-        for (int i = 0; i < 32; ++i) out->q[g * 32 + i] = kIq4Values[out->q[g * 32 + i]];
-    }
+    for (int g = 0; g < 8; ++g) decode_table(p + 8 + g * 16, kIq4Values, out->q + g * 32);
 }
 
-static inline void decode_block256(Type type, const uint8_t* p, Block* out) {
-    out->m = 0.0f;
-    std::memset(out->min, 0, sizeof out->min);
-    switch (type) {
-        case Type::Q2_K: return decode_q2k(p, out);
-        case Type::Q3_K: return decode_q3k(p, out);
-        case Type::Q4_K: return decode_q45k(p, nullptr, p + 16, out);
-        case Type::Q5_K: return decode_q45k(p, p + 16, p + 48, out);
-        case Type::Q6_K: return decode_q6k(p, out);
-        default: return decode_iq4xs(p, out);
-    }
+// All of a block.
+template <Type T>
+inline void decode(const uint8_t* p, Block* out) {
+    constexpr TypeLayout kLayout = layout_of(T);
+    const uint8_t* d = p + kLayout.d_at;
+    out->d = T == Type::MXFP4 ? e8m0_half_to_float(*d) : load_half(d);
+    out->m = kLayout.has_min ? load_half(d + 2) : 0.0f;
+    if constexpr (kLayout.block_values == 256) std::memset(out->min, 0, sizeof out->min);
+    decode_codes<T>(p, out);
 }
 
+using Decode = void (*)(const uint8_t* p, Block* out);
+
+// By type_index; null for the float types, which have no blocks.
+inline constexpr auto kDecoders = for_all_types([]<Type T>() -> Decode {
+    if constexpr (layout_of(T).input() == Input::Float) return nullptr;
+    else return decode<T>;
+});
+
+inline void decode_block(Type type, const uint8_t* p, Block* out) {
+    kDecoders[type_index(static_cast<int>(type))](p, out);
+}
+
+}  // namespace
 }  // namespace moestream

@@ -24,7 +24,7 @@ struct Matrix {
     int type = 0;         // type_index
     bool packed = false;  // in the order of packing.h
 
-    Input input() const { return kTypeLayouts[type].input; }
+    Input input() const { return kTypeLayouts[type].input(); }
     // First byte of a row; packed, of a row that is a multiple of eight.
     const uint8_t* row(int index) const {
         return data + static_cast<size_t>(packed ? index / kPackedRows : index) * row_bytes;

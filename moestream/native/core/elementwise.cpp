@@ -32,11 +32,10 @@ void decode_row(const Matrix& matrix, const uint8_t* row, float* out) {
     Block block;
     for (int b = 0; b < columns / layout.block_values; ++b, row += layout.block_bytes) {
         float* values = out + b * layout.block_values;
-        if (layout.input == Input::Block32) {
-            decode_block32(layout.type, row, &block);
+        decode_block(layout.type, row, &block);
+        if (layout.input() == Input::Block32) {
             for (int i = 0; i < 32; ++i) values[i] = block.d * block.q[i] + block.m;
         } else {
-            decode_block256(layout.type, row, &block);
             for (int i = 0; i < 256; ++i) {
                 const float scale = block.d * block.scale[i / 16];
                 values[i] = scale * block.q[i] - block.m * block.min[i / 16];

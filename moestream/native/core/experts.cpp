@@ -110,7 +110,7 @@ class ExpertRun {
             panel.out_rows = groups_.pairs.data() + groups_.starts[at.group];
             panel.out = outputs + at.row;
             panel.out_stride = width;
-            context_.kernels.matmul[experts_.down.first.type](panel);
+            context_.kernels.of_type[experts_.down.first.type].matmul(panel);
             for (int t = 0; t < panel.tokens; ++t) {
                 float* out = panel.out + static_cast<size_t>(panel.out_rows[t]) * width;
                 add_bias(experts_.down_bias, groups_.experts[at.group], width, at.row, panel.rows,
@@ -157,7 +157,7 @@ class ExpertRun {
         panel.in_rows = groups_.rows.data() + groups_.starts[at.group];
         panel.out = out;
         panel.out_stride = kPanelRows;
-        context_.kernels.matmul[matrices.first.type](panel);
+        context_.kernels.of_type[matrices.first.type].matmul(panel);
     }
 
     Panel make_panel(const ExpertMatrices& matrices, Place at, Place next, const InputRows& in,

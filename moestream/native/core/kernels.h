@@ -7,6 +7,7 @@
 // lane i % 8, each by fma), and the lanes as ((0+4)+(2+6)) + ((1+5)+(3+7)).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -71,13 +72,20 @@ struct DeltaStep {
     float* out;
 };
 
-struct Kernels {
-    const char* name;
-    // By type_index. A product of one panel with any number of tokens.
-    void (*matmul[kNumTypes])(const Panel&);
+// A product of one panel with any number of tokens.
+using Matmul = void (*)(const Panel&);
+
+// The kernels of one type of weights.
+struct TypeKernels {
+    Matmul matmul;
     // The same of packed rows (packing.h), `row_bytes` being from one eight to the next; null for
     // a type that this instruction set wants in the file's order.
-    void (*matmul_packed[kNumTypes])(const Panel&);
+    Matmul matmul_packed;
+};
+
+struct Kernels {
+    const char* name;
+    std::array<TypeKernels, kNumTypes> of_type;  // by type_index
     // One row of `columns` floats to int8 blocks of 32 or 256. A block with a value that is not
     // finite gets the scale NaN, so that all products with it are NaN.
     void (*quantize32)(const float* x, int columns, const QuantizedRow& out);

@@ -77,9 +77,8 @@ void multiply_rows(Context& context, const Product& product, const Tokens& token
         panel.out = product.out + row;
         panel.out_stride = weight.rows;
         panel.scratch = context.scratch[thread].get<uint8_t>(0);
-        const auto& table =
-            weight.packed ? context.kernels.matmul_packed : context.kernels.matmul;
-        table[weight.type](panel);
+        const TypeKernels& kernels = context.kernels.of_type[weight.type];
+        (weight.packed ? kernels.matmul_packed : kernels.matmul)(panel);
         if (product.bias == nullptr) continue;
         for (int t = 0; t < tokens.count; ++t) {
             float* out = panel.out + t * panel.out_stride;
@@ -100,9 +99,8 @@ int panel_count(const Matrix& matrix) { return (matrix.rows + kPanelRows - 1) / 
 
 size_t resident_bytes(const Context& context, const Matrix& matrix) {
     const TypeLayout& layout = kTypeLayouts[matrix.type];
-    if (context.kernels.matmul_packed[matrix.type] == nullptr) {
-        return static_cast<size_t>(matrix.columns / layout.block_values) * layout.block_bytes *
-               matrix.rows;
+    if (context.kernels.of_type[matrix.type].matmul_packed == nullptr) {
+        return layout.row_bytes(matrix.columns) * matrix.rows;
     }
     const size_t eights = (static_cast<size_t>(matrix.rows) + kPackedRows - 1) / kPackedRows;
     return eights * packed_rows_bytes(layout.type, matrix.columns);
@@ -112,11 +110,9 @@ Matrix make_resident(Context& context, const Matrix& matrix, uint8_t* bytes) {
     const TypeLayout& layout = kTypeLayouts[matrix.type];
     Matrix copy = matrix;
     copy.data = bytes;
-    copy.packed = context.kernels.matmul_packed[matrix.type] != nullptr;
-    copy.row_bytes = copy.packed
-                         ? packed_rows_bytes(layout.type, matrix.columns)
-                         : static_cast<size_t>(matrix.columns / layout.block_values) *
-                               layout.block_bytes;
+    copy.packed = context.kernels.of_type[matrix.type].matmul_packed != nullptr;
+    copy.row_bytes = copy.packed ? packed_rows_bytes(layout.type, matrix.columns)
+                                 : layout.row_bytes(matrix.columns);
     const int eights = (matrix.rows + kPackedRows - 1) / kPackedRows;
     context.pool.parallel_for(eights, [&](int eight, int) {
         const int first = eight * kPackedRows;

@@ -1,6 +1,7 @@
 #include "core/mlx_encode.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "core/block_decode.h"
@@ -23,19 +24,11 @@ struct Codes {
 };
 
 Codes codes_of(Type type) {
-    switch (type) {
-        case Type::Q4_0: return {4, 8};
-        case Type::Q4_1:
-        case Type::Q4_K: return {4, 0};
-        case Type::Q5_0: return {5, 16};
-        case Type::Q5_1:
-        case Type::Q5_K: return {5, 0};
-        case Type::Q8_0:
-        case Type::IQ4_NL:
-        case Type::IQ4_XS: return {8, 128};
-        case Type::MXFP4: return {4, 0};
-        default: return {0, 0};
-    }
+    const TypeLayout& layout = layout_of(type);
+    if (type == Type::MXFP4) return {4, 0};  // MLX has its table too
+    if (layout.group != kGroup) return {0, 0};
+    if (layout.signed_codes) return {8, 128};
+    return {static_cast<int>(std::bit_width(static_cast<unsigned>(layout.largest))), layout.offset};
 }
 
 bool is_copied(Type type, int bits) {
@@ -142,7 +135,7 @@ void float_values(const Block& block, float* x) {
 void encode_block256(Type type, int bits, const uint8_t* bytes, Writer* writer) {
     Block block;
     Group group;
-    decode_block256(type, bytes, &block);
+    decode_block(type, bytes, &block);
     const Codes codes = codes_of(type);
     if (codes.bits == 0) {
         float x[256];
@@ -165,7 +158,7 @@ void encode_block32(Type type, const uint8_t* bytes, Writer* writer) {
     if (type == Type::MXFP4) return writer->put_mxfp4(bytes);
     Block block;
     Group group;
-    decode_block32(type, bytes, &block);
+    decode_block(type, bytes, &block);
     keep(block.q, codes_of(type).offset, block.d, block.m, &group);
     writer->put(group);
 }
@@ -190,8 +183,8 @@ bool mlx_encodes(Type type, int bits) {
 
 void mlx_encode(Type type, int bits, const uint8_t* rows, size_t row_bytes, int count, int columns,
                 MlxRows out) {
-    const TypeLayout& layout = kTypeLayouts[type_index(static_cast<int>(type))];
-    const size_t bytes = static_cast<size_t>(columns) / layout.block_values * layout.block_bytes;
+    const TypeLayout& layout = layout_of(type);
+    const size_t bytes = layout.row_bytes(columns);
     Writer writer(bits, out);
     for (int row = 0; row < count; ++row) {
         const uint8_t* from = rows + row * row_bytes;

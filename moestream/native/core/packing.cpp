@@ -55,20 +55,17 @@ int get_code(const Packing& packing, const uint8_t* group, int row, int column) 
     return code - packing.offset;
 }
 
-// Where the float16 scale and minimum of a block lie in the file's order.
-int scale_at(Type type) { return type == Type::Q6_K ? 208 : 0; }
-
 void pack_block(Type type, const Packing& packing, const uint8_t* block, int row, uint8_t* out) {
     Block decoded;
-    std::memcpy(out + row * 2, block + scale_at(type), 2);
-    if (packing.has_min) std::memcpy(out + 16 + row * 2, block + scale_at(type) + 2, 2);
+    const uint8_t* floats = block + layout_of(type).d_at;
+    std::memcpy(out + row * 2, floats, 2);
+    if (packing.has_min) std::memcpy(out + 16 + row * 2, floats + 2, 2);
     uint8_t* codes = out + packing.codes_at();
+    decode_block(type, block, &decoded);
     if (packing.pairs == 0) {
-        decode_block32(type, block, &decoded);
         put_codes(packing, decoded.q, row, codes);
         return;
     }
-    decode_block256(type, block, &decoded);
     const int step = packing.pairs_of_16 ? 1 : 2;  // decoded scales are one for 16 columns
     for (int group = 0; group < 2 * packing.pairs; ++group) {
         const int at = group / 2 * 16 + row * 2 + group % 2;
@@ -85,7 +82,7 @@ void pack_block(Type type, const Packing& packing, const uint8_t* block, int row
 void pack_rows(Type type, const uint8_t* rows, size_t row_bytes, int count, int columns,
                uint8_t* out) {
     const Packing packing = packing_of(type);
-    const TypeLayout& layout = kTypeLayouts[type_index(static_cast<int>(type))];
+    const TypeLayout& layout = layout_of(type);
     const int blocks = columns / layout.block_values;
     if (count < kPackedRows) std::memset(out, 0, packed_rows_bytes(type, columns));
     for (int b = 0; b < blocks; ++b) {

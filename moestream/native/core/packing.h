@@ -31,23 +31,20 @@ struct Packing {
 };
 
 constexpr Packing packing_of(Type type) {
-    Packing p{};
-    switch (type) {
-        case Type::Q4_0: p = {4, 8, false, 0, false, 0}; break;
-        case Type::Q4_1: p = {4, 0, true, 0, false, 0}; break;
-        case Type::Q8_0: p = {8, 0, false, 0, false, 0}; break;
-        case Type::Q4_K: p = {4, 0, true, 4, false, 0}; break;
-        case Type::Q6_K: p = {6, 32, false, 8, true, 0}; break;
-        default: return p;
-    }
-    p.block_bytes = p.codes_at() + p.group_bytes() * (p.pairs > 0 ? 8 : 1);
+    const TypeLayout& layout = layout_of(type);
+    if (layout.packed_bits == 0) return {};
+    const int groups = layout.block_values / layout.group;
+    const bool super = layout.block_values == 256;
+    Packing p{layout.packed_bits,        layout.offset,      layout.has_min,
+              super ? groups / 2 : 0, layout.group == 16, 0};
+    p.block_bytes = p.codes_at() + p.group_bytes() * (super ? 8 : 1);
     return p;
 }
 
 // Bytes of eight packed rows.
 constexpr size_t packed_rows_bytes(Type type, int columns) {
-    const int block = kTypeLayouts[type_index(static_cast<int>(type))].block_values;
-    return static_cast<size_t>(columns) / block * packing_of(type).block_bytes;
+    return static_cast<size_t>(columns) / layout_of(type).block_values *
+           packing_of(type).block_bytes;
 }
 
 // Pack up to eight rows (the rest become zeros) that are `row_bytes` apart.

@@ -70,9 +70,8 @@ void Reader::encode_slot(uint32_t key, const Job& job) const {
     for (size_t i = 0; i < kSlotMatrices; ++i) {
         const SlotMatrix& m = matrices_[key * kSlotMatrices + i];
         const auto type = static_cast<Type>(m.type);
-        const TypeLayout& layout = kTypeLayouts[type_index(static_cast<int>(m.type))];
         mlx_encode(type, static_cast<int>(m.bits), job.staging + m.source,
-                   static_cast<size_t>(m.columns / layout.block_values * layout.block_bytes),
+                   layout_of(type).row_bytes(static_cast<int>(m.columns)),
                    static_cast<int>(m.rows), static_cast<int>(m.columns),
                    {reinterpret_cast<uint8_t*>(m.codes + slot * m.codes_stride),
                     reinterpret_cast<uint8_t*>(m.scales + slot * m.scales_stride),

@@ -97,7 +97,7 @@ class Tile {
 
 void check_case(const Kernels& kernels, const Case& c, Random& random) {
     begin_case("%s: attend, dim %d, %d queries, positions %d to %d, %s cache, %s", kernels.name,
-               c.dim, c.queries, c.begin, c.end, kTypeLayouts[type_index(static_cast<int>(c.cache))].name,
+               c.dim, c.queries, c.begin, c.end, layout_of(c.cache).name,
                kStyleNames[static_cast<int>(c.style)]);
     const Tile tile(c, random);
     const Result got = tile.run(kernels), expected = tile.run(kScalarKernels);

@@ -1,15 +1,9 @@
 // The kernels for x86-64 with AVX2, FMA and F16C (Intel since Haswell, AMD since Excavator).
-
-namespace moestream {
-namespace {
-constexpr const char* kTableName = "avx2";
-}
-}  // namespace moestream
-
-#include "kernels/avx2/table.h"
+#include "kernels/avx2/gemm.h"
+#include "kernels/table.h"
 
 namespace moestream {
 
-const Kernels kAvx2Kernels = kAvx2Table;
+constinit const Kernels kAvx2Kernels = make_table<Avx2>("avx2");
 
 }  // namespace moestream

@@ -1,11 +1,12 @@
 // How AVX2 takes each block type apart: codes as bytes, 32 at a time, and small-integer scales.
 //
-// kSteps is how many pair sums of codes with int8 input fit in int16 on top of one another; signed
-// codes go through |code| * sign(input, code).
+// Signed codes go through |code| * sign(input, code).
 #pragma once
 
-#include "core/types.h"
-#include "kernels/avx2/common.h"
+#include <algorithm>
+
+#include "kernels/avx2/registers.h"
+#include "kernels/format.h"
 
 namespace moestream {
 namespace {
@@ -30,61 +31,57 @@ inline __m256i look_up(const int8_t* table, __m256i codes) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(table)), codes);
 }
 
-struct Block32Type {
-    static constexpr bool kSigned = false, kHasMin = false;
-    static constexpr bool kSmall = false;  // four products fit fold8_small
-    static constexpr int kOffset = 0;
+template <Type T>
+struct Avx2Format : Format<T> {
+    // How many pair sums of codes with int8 input fit in int16 on top of one another.
+    static constexpr int kSteps = std::min(
+        8, static_cast<int>(std::bit_floor(32767u / (2 * 127 * Format<T>::kLayout.largest))));
+    // Whether four products fit fold8_small.
+    static constexpr bool kSmall = 4 * 127 * Format<T>::kLayout.largest <= 8191;
 };
 
-struct Q8_0 : Block32Type {
-    static constexpr Type kType = Type::Q8_0;
-    static constexpr bool kSigned = true;
-    static constexpr int kSteps = 1;
+// The trait of a type. Of a 32-value type: codes() of a block. Of a 256-value type: codes<J>() of
+// the J-th 32, and scales() and mins() as int16, 16 of them, one for each 16 codes in order, or,
+// if a group is 32, one for each 32 in the low half and the same again in the high half.
+template <Type T>
+struct Blocks;
+
+template <>
+struct Blocks<Type::Q8_0> : Avx2Format<Type::Q8_0> {
     static __m256i codes(const uint8_t* p) { return load256(p + 2); }
 };
 
-struct Q4_0 : Block32Type {
-    static constexpr Type kType = Type::Q4_0;
-    static constexpr bool kSmall = true;
-    static constexpr int kSteps = 8, kOffset = 8;
+template <>
+struct Blocks<Type::Q4_0> : Avx2Format<Type::Q4_0> {
     static __m256i codes(const uint8_t* p) { return nibbles(p + 2); }
 };
 
-struct Q4_1 : Block32Type {
-    static constexpr Type kType = Type::Q4_1;
-    static constexpr bool kHasMin = true, kSmall = true;
-    static constexpr int kSteps = 8;
+template <>
+struct Blocks<Type::Q4_1> : Avx2Format<Type::Q4_1> {
     static __m256i codes(const uint8_t* p) { return nibbles(p + 4); }
 };
 
-struct Q5_0 : Block32Type {
-    static constexpr Type kType = Type::Q5_0;
-    static constexpr int kSteps = 4, kOffset = 16;
+template <>
+struct Blocks<Type::Q5_0> : Avx2Format<Type::Q5_0> {
     static __m256i codes(const uint8_t* p) {
         return _mm256_or_si256(nibbles(p + 6), fifth_bits(p + 2));
     }
 };
 
-struct Q5_1 : Block32Type {
-    static constexpr Type kType = Type::Q5_1;
-    static constexpr bool kHasMin = true;
-    static constexpr int kSteps = 4;
+template <>
+struct Blocks<Type::Q5_1> : Avx2Format<Type::Q5_1> {
     static __m256i codes(const uint8_t* p) {
         return _mm256_or_si256(nibbles(p + 8), fifth_bits(p + 4));
     }
 };
 
-struct IQ4_NL : Block32Type {
-    static constexpr Type kType = Type::IQ4_NL;
-    static constexpr bool kSigned = true;
-    static constexpr int kSteps = 1;
+template <>
+struct Blocks<Type::IQ4_NL> : Avx2Format<Type::IQ4_NL> {
     static __m256i codes(const uint8_t* p) { return look_up(kIq4Values, nibbles(p + 2)); }
 };
 
-struct MXFP4 : Block32Type {
-    static constexpr Type kType = Type::MXFP4;
-    static constexpr bool kSigned = true, kSmall = true;
-    static constexpr int kSteps = 8;  // codes of at most 12
+template <>
+struct Blocks<Type::MXFP4> : Avx2Format<Type::MXFP4> {
     static __m256i codes(const uint8_t* p) { return look_up(kMxfp4Values, nibbles(p + 1)); }
 };
 
@@ -97,26 +94,20 @@ inline __m256 e8m0_halves8(__m256i exponents) {
     return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, is_tiny));
 }
 
-// Scales of a block in eight rows.
+// d of a block in eight rows, and m where there is one.
 template <class T>
-inline __m256 load_scales8(const uint8_t* const* rows, size_t offset) {
-    if constexpr (T::kType == Type::MXFP4) {
-        const auto at = [&](int r) { return static_cast<int>(rows[r][offset]); };
-        return e8m0_halves8(
-            _mm256_setr_epi32(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)));
+inline void load_floats8(const uint8_t* const* rows, size_t block, __m256* d, __m256* m) {
+    const size_t at = block + T::kDAt;
+    if constexpr (T::kHasMin) {
+        load_half_pairs8(rows, at, d, m);
+    } else if constexpr (T::kType == Type::MXFP4) {
+        const auto exponent = [&](int r) { return static_cast<int>(rows[r][at]); };
+        *d = e8m0_halves8(_mm256_setr_epi32(exponent(0), exponent(1), exponent(2), exponent(3),
+                                            exponent(4), exponent(5), exponent(6), exponent(7)));
     } else {
-        return load_halves8(rows, offset);
+        *d = load_halves8(rows, at);
     }
 }
-
-// Super-blocks. scales() and mins() are int16, 16 of them: one for each 16 codes in order, or,
-// if kGroup is 32, one for each 32 in the low half and the same again in the high half.
-// With kShift, codes carry an offset of 1 << kShift. Scales are at kDAt, minimums two bytes on.
-struct Block256Type {
-    static constexpr bool kSigned = false, kHasMin = false;
-    static constexpr int kShift = -1, kDAt = 0;
-    static __m256i mins(const uint8_t*) { return _mm256_setzero_si256(); }
-};
 
 // Scales (first) and minimums (last 8 bytes) of Q4_K and Q5_K.
 inline __m128i k4_scales(const uint8_t* p) {
@@ -128,9 +119,8 @@ inline __m128i k4_scales(const uint8_t* p) {
                           static_cast<int>(b & low6), static_cast<int>(m1));
 }
 
-struct K4Scales : Block256Type {
-    static constexpr bool kHasMin = true;
-    static constexpr int kGroup = 32;
+template <Type T>
+struct K4Scales : Avx2Format<T> {
     static __m256i scales(const uint8_t* p) {
         return _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(k4_scales(p + 4)));
     }
@@ -140,9 +130,8 @@ struct K4Scales : Block256Type {
     }
 };
 
-struct Q4_K : K4Scales {
-    static constexpr Type kType = Type::Q4_K;
-    static constexpr int kSteps = 8;
+template <>
+struct Blocks<Type::Q4_K> : K4Scales<Type::Q4_K> {
     template <int J>
     static __m256i codes(const uint8_t* p) {
         const __m256i v = load256(p + 16 + J / 2 * 32);
@@ -150,9 +139,8 @@ struct Q4_K : K4Scales {
     }
 };
 
-struct Q5_K : K4Scales {
-    static constexpr Type kType = Type::Q5_K;
-    static constexpr int kSteps = 4;
+template <>
+struct Blocks<Type::Q5_K> : K4Scales<Type::Q5_K> {
     template <int J>
     static __m256i codes(const uint8_t* p) {
         const __m256i v = load256(p + 48 + J / 2 * 32), high = load256(p + 16);
@@ -164,9 +152,8 @@ struct Q5_K : K4Scales {
     }
 };
 
-struct Q6_K : Block256Type {
-    static constexpr Type kType = Type::Q6_K;
-    static constexpr int kGroup = 16, kSteps = 2, kShift = 5, kDAt = 208;
+template <>
+struct Blocks<Type::Q6_K> : Avx2Format<Type::Q6_K> {
     static __m256i scales(const uint8_t* p) { return _mm256_cvtepi8_epi16(load128(p + 192)); }
     template <int J>
     static __m256i codes(const uint8_t* p) {
@@ -180,10 +167,8 @@ struct Q6_K : Block256Type {
     }
 };
 
-struct Q2_K : Block256Type {
-    static constexpr Type kType = Type::Q2_K;
-    static constexpr bool kHasMin = true;
-    static constexpr int kGroup = 16, kSteps = 8, kDAt = 80;
+template <>
+struct Blocks<Type::Q2_K> : Avx2Format<Type::Q2_K> {
     static __m256i scales(const uint8_t* p) {
         return _mm256_cvtepu8_epi16(_mm_and_si128(load128(p), _mm_set1_epi8(15)));
     }
@@ -198,9 +183,8 @@ struct Q2_K : Block256Type {
     }
 };
 
-struct Q3_K : Block256Type {
-    static constexpr Type kType = Type::Q3_K;
-    static constexpr int kGroup = 16, kSteps = 8, kShift = 2, kDAt = 108;
+template <>
+struct Blocks<Type::Q3_K> : Avx2Format<Type::Q3_K> {
     static __m256i scales(const uint8_t* p) {
         const uint32_t a = load_u32(p + 96), b = load_u32(p + 100), c = load_u32(p + 104);
         const uint32_t low4 = 0x0f0f0f0fu, low2 = 0x03030303u;
@@ -222,10 +206,8 @@ struct Q3_K : Block256Type {
     }
 };
 
-struct IQ4_XS : Block256Type {
-    static constexpr Type kType = Type::IQ4_XS;
-    static constexpr bool kSigned = true;
-    static constexpr int kGroup = 32, kSteps = 1;
+template <>
+struct Blocks<Type::IQ4_XS> : Avx2Format<Type::IQ4_XS> {
     static __m256i scales(const uint8_t* p) {
         // Nibbles of the low parts and bit pairs of the high parts, spread to a lane each.
         const __m128i low = _mm_and_si128(
@@ -251,9 +233,6 @@ struct IQ4_XS : Block256Type {
         return look_up(kIq4Values, nibbles(p + 8 + J * 16));
     }
 };
-
-template <class T>
-inline constexpr int kBytes = kTypeLayouts[type_index(static_cast<int>(T::kType))].block_bytes;
 
 // Sums of two neighbouring products, int16.
 template <class T>

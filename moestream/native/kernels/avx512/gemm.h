@@ -1,6 +1,6 @@
 // Products with many tokens in 512-bit registers: four columns of all 16 rows of a panel to one.
 //
-// Reads what avx2/gemm.h unpacks. One instruction multiplies four columns with four bytes of a
+// Reads what avx2/unpack.h takes apart. One instruction multiplies four columns with four bytes of a
 // token's input and adds them up, so sums are exact from the first; it wants unsigned codes, so
 // signed ones are read with 128 more, which is taken off again by way of the inputs' sums.
 #pragma once
@@ -22,11 +22,10 @@ inline __m512i broadcast32_wide(const void* p) {
     return _mm512_set1_epi32(v);
 }
 
-// part[t] = products of `Quads` times four columns with token t's input.
+// part[t] += products of `Quads` times four columns with token t's input.
 template <class T, int NT, int Quads>
 inline void wide_quads(const uint8_t* codes, const int8_t* const* input, size_t at,
                        __m512i* part) {
-    for (int t = 0; t < NT; ++t) part[t] = _mm512_setzero_si512();
 #pragma GCC unroll 8
     for (int quad = 0; quad < Quads; ++quad) {
         const __m512i c = wide_codes<T>(codes + quad * 64);
@@ -36,124 +35,83 @@ inline void wide_quads(const uint8_t* codes, const int8_t* const* input, size_t 
     }
 }
 
-template <class T, int NT>
-inline void wide_block32(const Unpacked& w, const InputRows& in, const int* tokens, __m512* acc) {
-    constexpr int kOffset = T::kSigned ? 128 : T::kOffset;
-    const int blocks = in.columns / 32;
-    const int8_t* input[NT];
-    for (int t = 0; t < NT; ++t) input[t] = in.q + static_cast<size_t>(tokens[t]) * in.columns;
-    for (int b = 0; b < blocks; ++b) {
-        __m512i part[NT];
-        wide_quads<T, NT, 8>(w.codes + b * 512, input, b * 32, part);
-        const __m512 scale = _mm512_load_ps(w.d + b * 16);
-        for (int t = 0; t < NT; ++t) {
-            const size_t at = static_cast<size_t>(tokens[t]) * blocks + b;
-            if (kOffset != 0) {
-                part[t] = _mm512_sub_epi32(part[t], _mm512_set1_epi32(kOffset * in.sums32[at]));
-            }
-            acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(scale, _mm512_set1_ps(in.d[at])),
-                                     _mm512_cvtepi32_ps(part[t]), acc[t]);
-            if constexpr (T::kHasMin) {
-                acc[t] = _mm512_fmadd_ps(_mm512_load_ps(w.m + b * 16), _mm512_set1_ps(in.s[at]),
-                                         acc[t]);
-            }
-        }
-    }
-}
+struct Avx512 {
+    using Few = Avx2;
+    using Unpacked = moestream::Unpacked;
+    using Float = __m512;
+    using Int = __m512i;
+    static constexpr int kLanes = 16, kTileRegisters = 1, kTileTokens = 8;
+    template <Type T>
+    using Trait = Blocks<T>;
+    template <int NT>
+    using Sums = Int[NT];
+    template <class T>
+    static constexpr int kOffset = T::kSigned ? 128 : T::kOffset;
 
-template <class T, int NT>
-inline void wide_block256(const Unpacked& w, const InputRows& in, const int* tokens,
-                          __m512* acc) {
-    constexpr int kGroups = 256 / T::kGroup;
-    constexpr int kShift = T::kSigned ? 7 : T::kShift;
-    const int blocks = in.columns / 256;
-    const int8_t* input[NT];
-    const int16_t* sums[NT];
-    for (int t = 0; t < NT; ++t) {
-        const auto token = static_cast<size_t>(tokens[t]);
-        input[t] = in.q + token * in.columns;
-        sums[t] = T::kGroup == 16 ? in.sums16 + token * (in.columns / 16)
-                                  : in.sums32 + token * (in.columns / 32);
+    static Float zero() { return _mm512_setzero_ps(); }
+    static Float set(float v) { return _mm512_set1_ps(v); }
+    static Float load(const float* p) { return _mm512_load_ps(p); }
+    static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+    // c + a * b, and c - a * b.
+    static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+    static Float fnma(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a, b, c); }
+    static void store_some(float* p, Float v, int count) {
+        _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
     }
-    for (int b = 0; b < blocks; ++b) {
-        __m512i sum[NT], pair[NT];
-        for (int t = 0; t < NT; ++t) sum[t] = pair[t] = _mm512_setzero_si512();
-        for (int g = b * kGroups; g < (b + 1) * kGroups; ++g) {
-            __m512i part[NT];
-            wide_quads<T, NT, T::kGroup / 4>(w.codes + g * T::kGroup * 16, input, g * T::kGroup,
-                                             part);
-            const __m512i scale = _mm512_srai_epi32(_mm512_load_si512(w.scales + g * 32), 16);
+    static Int zero_int() { return _mm512_setzero_si512(); }
+    static Int set_int(int v) { return _mm512_set1_epi32(v); }
+    static Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
+    static Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
+    template <int By>
+    static Int shift_left(Int v) {
+        return _mm512_slli_epi32(v, By);
+    }
+
+    template <class T>
+    static void unpack(const Panel& panel, int first, const Unpacked& to) {
+        Few::template unpack<T>(panel, first, to);
+    }
+    template <class T>
+    static void unpack_packed(const Panel& panel, int first, const Unpacked& to) {
+        Few::template unpack_packed<T>(panel, first, to);
+    }
+
+    template <class T, int NT>
+    static void sum_block32(const Unpacked& w, int block, const int8_t* const* q, Sums<NT>& sums) {
+        fill<NT>(sums, zero_int());
+        wide_quads<T, NT, 8>(w.codes + block * 512, q, block * 32, sums);
+    }
+
+    template <class T, int NT>
+    static void sum_block256(const Unpacked& w, int block, const int8_t* const* q,
+                             Sums<NT>& sums) {
+        fill<NT>(sums, zero_int());
+        for (int g = block * T::kGroups; g < (block + 1) * T::kGroups; ++g) {
+            Int part[NT];
+            fill<NT>(part, zero_int());
+            wide_quads<T, NT, T::kGroup / 4>(w.codes + g * T::kGroup * 16, q, g * T::kGroup, part);
+            const Int scale = _mm512_srai_epi32(_mm512_load_si512(w.scales + g * 32), 16);
             for (int t = 0; t < NT; ++t) {
-                sum[t] = _mm512_add_epi32(sum[t], _mm512_mullo_epi32(part[t], scale));
+                sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(part[t], scale));
             }
         }
-        for (int g = b * kGroups; g < (b + 1) * kGroups; g += 2) {
-            const __m512i weights = _mm512_load_si512(w.pairs + g * 16);
+    }
+
+    template <class T, int NT>
+    static void weigh(const Unpacked& w, int block, const TokenRows<T, NT>& x, Int* weighed) {
+        for (int g = block * T::kGroups; g < (block + 1) * T::kGroups; g += 2) {
+            const Int weights = _mm512_load_si512(w.pairs + g * 16);
             for (int t = 0; t < NT; ++t) {
-                pair[t] = _mm512_dpwssd_epi32(pair[t], weights, broadcast32_wide(sums[t] + g));
-            }
-        }
-        for (int t = 0; t < NT; ++t) {
-            const __m512 d = _mm512_set1_ps(in.d[static_cast<size_t>(tokens[t]) * blocks + b]);
-            if constexpr (kShift >= 0) {
-                sum[t] = _mm512_sub_epi32(sum[t], _mm512_slli_epi32(pair[t], kShift));
-            }
-            acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(w.d + b * 16), d),
-                                     _mm512_cvtepi32_ps(sum[t]), acc[t]);
-            if constexpr (T::kHasMin) {
-                acc[t] = _mm512_fnmadd_ps(_mm512_mul_ps(_mm512_load_ps(w.m + b * 16), d),
-                                          _mm512_cvtepi32_ps(pair[t]), acc[t]);
+                weighed[t] = _mm512_dpwssd_epi32(weighed[t], weights, broadcast32_wide(x.sums(t, g)));
             }
         }
     }
-}
 
-template <class T, bool Super, int NT>
-void wide_tile(const Panel& panel, const Unpacked& w, int first) {
-    int tokens[NT];
-    for (int t = 0; t < NT; ++t) {
-        tokens[t] = panel.in_rows ? panel.in_rows[first + t] : first + t;
+    template <int Token, int>
+    static Int rows_of(const Int* sums) {
+        return sums[Token];
     }
-    __m512 acc[NT];
-    for (int t = 0; t < NT; ++t) acc[t] = _mm512_setzero_ps();
-    if constexpr (Super) {
-        wide_block256<T, NT>(w, *panel.input, tokens, acc);
-    } else {
-        wide_block32<T, NT>(w, *panel.input, tokens, acc);
-    }
-    const auto there = static_cast<__mmask16>((1u << panel.rows) - 1);
-    for (int t = 0; t < NT; ++t) {
-        const int to = panel.out_rows ? panel.out_rows[first + t] : first + t;
-        _mm512_mask_storeu_ps(panel.out + static_cast<size_t>(to) * panel.out_stride, there,
-                              acc[t]);
-    }
-}
-
-template <class T, bool Super, int NT = 8>
-inline void run_wide_tiles(const Panel& panel, const Unpacked& w, int first = 0) {
-    for (; first + NT <= panel.tokens; first += NT) wide_tile<T, Super, NT>(panel, w, first);
-    if constexpr (NT > 1) run_wide_tiles<T, Super, NT / 2>(panel, w, first);
-}
-
-template <class T, bool Super>
-void matmul_wide(const Panel& panel) {
-    if (panel.tokens < kGemmTokens) return gemv<T, Super>(panel);
-    const Unpacked w(panel.scratch, panel.input->columns, Super ? 256 : 32);
-    if constexpr (Super) {
-        unpack_block256<T>(panel, w);
-    } else {
-        unpack_block32<T>(panel, w);
-    }
-    run_wide_tiles<T, Super>(panel, w);
-}
-
-template <class T, bool Super>
-void matmul_packed_wide(const Panel& panel) {
-    if (panel.tokens < kGemmTokens) return packed_gemv<T, Super>(panel);
-    const Unpacked w(panel.scratch, panel.input->columns, Super ? 256 : 32);
-    unpack_packed<T, Super>(panel, w);
-    run_wide_tiles<T, Super>(panel, w);
-}
+};
 
 }  // namespace
 }  // namespace moestream

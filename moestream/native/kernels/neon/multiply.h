@@ -33,8 +33,6 @@ inline int8x16_t zip_dwords_high(int8x16_t a, int8x16_t b) {
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 
-inline constexpr const char* kNeonName = "neon-i8mm";
-
 // Registers of sums: (pair of tokens, pair of rows); a lone last token is its own partner.
 template <int NT>
 inline constexpr int kSums = (NT + 1) / 2 * 4;
@@ -65,15 +63,17 @@ inline void store_scales(int32x4_t low, int32x4_t high, int32_t* to) {
     vst1q_s32(to + 12, vzip2q_s32(high, high));
 }
 
-// sums += codes @ x over Columns columns, from column 0 of both.
+// sums += codes @ x over Columns columns, the input's from `column` on.
 template <int NT, int Columns>
-inline void multiply(const int8_t* codes, const int8_t* const* x, int32x4_t* sums) {
+inline void multiply(const int8_t* codes, const int8_t* const* x, size_t column,
+                     int32x4_t* sums) {
     constexpr int kPairs = (NT + 1) / 2;
     unroll<Columns / 16>([&](auto step) {
         int8x16_t in[2][kPairs];
         unroll<kPairs>([&](auto p) {
-            const int8x16_t a = vld1q_s8(x[p * 2] + step * 16);
-            const int8x16_t b = vld1q_s8(x[p * 2 + 1 < NT ? p * 2 + 1 : p * 2] + step * 16);
+            constexpr int kPartner = p * 2 + 1 < NT ? p * 2 + 1 : p * 2;
+            const int8x16_t a = vld1q_s8(x[p * 2] + column + step * 16);
+            const int8x16_t b = vld1q_s8(x[kPartner] + column + step * 16);
             in[0][p] = zip_low(a, b);
             in[1][p] = zip_high(a, b);
         });
@@ -106,8 +106,6 @@ inline int32x4_t rows_of(const int32x4_t* sums) {
 }
 
 #else
-
-inline constexpr const char* kNeonName = "neon";
 
 // Registers of sums: (token, half of eight rows).
 template <int NT>
@@ -145,12 +143,13 @@ inline void store_scales(int32x4_t low, int32x4_t high, int32_t* to) {
     vst1q_s32(to + 4, high);
 }
 
-// sums += codes @ x over Columns columns, from column 0 of both.
+// sums += codes @ x over Columns columns, the input's from `column` on.
 template <int NT, int Columns>
-inline void multiply(const int8_t* codes, const int8_t* const* x, int32x4_t* sums) {
+inline void multiply(const int8_t* codes, const int8_t* const* x, size_t column,
+                     int32x4_t* sums) {
     unroll<Columns / 16>([&](auto step) {
         int8x16_t in[NT];
-        unroll<NT>([&](auto t) { in[t] = vld1q_s8(x[t] + step * 16); });
+        unroll<NT>([&](auto t) { in[t] = vld1q_s8(x[t] + column + step * 16); });
         unroll<4>([&](auto quad) {
             constexpr int kLane = quad;
             const int8_t* at = codes + (step * 4 + quad) * 32;

@@ -2,7 +2,8 @@
 //
 // Only products with many tokens differ, but this is a whole table: what runs has one name, and
 // each can be chosen and tested alone.
-#include "kernels/neon/table.h"
+#include "kernels/neon/gemm.h"
+#include "kernels/table.h"
 
 #if !defined(__ARM_FEATURE_MATMUL_INT8)
 #error "neon_i8mm.cpp must be compiled with +i8mm"
@@ -10,6 +11,6 @@
 
 namespace moestream {
 
-const Kernels kNeonI8mmKernels = kNeonTable;
+constinit const Kernels kNeonI8mmKernels = make_table<Neon>("neon-i8mm");
 
 }  // namespace moestream

@@ -4,8 +4,8 @@
 // an offset is put right in the sums.
 #pragma once
 
-#include "core/types.h"
-#include "kernels/neon/common.h"
+#include "kernels/format.h"
+#include "kernels/neon/registers.h"
 
 namespace moestream {
 namespace {
@@ -64,66 +64,68 @@ inline Codes look_up(const int8_t* table, Codes codes) {
             vqtbl1q_s8(values, vreinterpretq_u8_s8(codes.high))};
 }
 
-struct Block32Type {
-    static constexpr bool kHasMin = false;
-    static constexpr int kOffset = 0;
-};
+// The trait of a type. Of a 32-value type: codes() of a block. Of a 256-value type: codes<J>() of
+// the J-th 32, and scales() and mins().
+template <Type T>
+struct Blocks;
 
-struct Q8_0 : Block32Type {
-    static constexpr Type kType = Type::Q8_0;
+template <>
+struct Blocks<Type::Q8_0> : Format<Type::Q8_0> {
     static Codes codes(const uint8_t* p) { return codes_of(vld1q_u8(p + 2), vld1q_u8(p + 18)); }
 };
 
-struct Q4_0 : Block32Type {
-    static constexpr Type kType = Type::Q4_0;
-    static constexpr int kOffset = 8;
+template <>
+struct Blocks<Type::Q4_0> : Format<Type::Q4_0> {
     static Codes codes(const uint8_t* p) { return nibbles(p + 2); }
 };
 
-struct Q4_1 : Block32Type {
-    static constexpr Type kType = Type::Q4_1;
-    static constexpr bool kHasMin = true;
+template <>
+struct Blocks<Type::Q4_1> : Format<Type::Q4_1> {
     static Codes codes(const uint8_t* p) { return nibbles(p + 4); }
 };
 
-struct Q5_0 : Block32Type {
-    static constexpr Type kType = Type::Q5_0;
-    static constexpr int kOffset = 16;
+template <>
+struct Blocks<Type::Q5_0> : Format<Type::Q5_0> {
     static Codes codes(const uint8_t* p) { return with_fifth_bits(nibbles(p + 6), p + 2); }
 };
 
-struct Q5_1 : Block32Type {
-    static constexpr Type kType = Type::Q5_1;
-    static constexpr bool kHasMin = true;
+template <>
+struct Blocks<Type::Q5_1> : Format<Type::Q5_1> {
     static Codes codes(const uint8_t* p) { return with_fifth_bits(nibbles(p + 8), p + 4); }
 };
 
-struct IQ4_NL : Block32Type {
-    static constexpr Type kType = Type::IQ4_NL;
+template <>
+struct Blocks<Type::IQ4_NL> : Format<Type::IQ4_NL> {
     static Codes codes(const uint8_t* p) { return look_up(kIq4Values, nibbles(p + 2)); }
 };
 
-struct MXFP4 : Block32Type {
-    static constexpr Type kType = Type::MXFP4;
+template <>
+struct Blocks<Type::MXFP4> : Format<Type::MXFP4> {
     static Codes codes(const uint8_t* p) { return look_up(kMxfp4Values, nibbles(p + 1)); }
 };
 
-// Scales of a block in four rows.
+// e8m0_half_to_float of four exponents.
+inline float32x4_t e8m0_halves4(uint32x4_t e) {
+    const uint32x4_t tiny = vshlq_u32(vdupq_n_u32(0x00200000u), vreinterpretq_s32_u32(e));
+    const uint32x4_t normal = vshlq_n_u32(vsubq_u32(e, vdupq_n_u32(1)), 23);
+    return vreinterpretq_f32_u32(vbslq_u32(vcltq_u32(e, vdupq_n_u32(2)), tiny, normal));
+}
+
+// d of a block in four rows, and m where there is one.
 template <class T>
-inline float32x4_t load_scales4(const uint8_t* const* rows, size_t offset) {
-    if constexpr (T::kType == Type::MXFP4) {
-        // e8m0_half_to_float of four lanes.
-        uint32x4_t e = vdupq_n_u32(rows[0][offset]);
-        e = vsetq_lane_u32(rows[1][offset], e, 1);
-        e = vsetq_lane_u32(rows[2][offset], e, 2);
-        e = vsetq_lane_u32(rows[3][offset], e, 3);
-        const uint32x4_t subnormal =
-            vshlq_u32(vdupq_n_u32(0x00200000u), vreinterpretq_s32_u32(e));
-        const uint32x4_t normal = vshlq_n_u32(vsubq_u32(e, vdupq_n_u32(1)), 23);
-        return vreinterpretq_f32_u32(
-            vbslq_u32(vcltq_u32(e, vdupq_n_u32(2)), subnormal, normal));
+inline void load_floats4(const uint8_t* const* rows, size_t block, float32x4_t* d,
+                         float32x4_t* m) {
+    const size_t at = block + T::kDAt;
+    if constexpr (T::kHasMin) {
+        load_half_pairs4(rows, at, d, m);
+    } else if constexpr (T::kType == Type::MXFP4) {
+        uint32x4_t e = vdupq_n_u32(rows[0][at]);
+        e = vsetq_lane_u32(rows[1][at], e, 1);
+        e = vsetq_lane_u32(rows[2][at], e, 2);
+        e = vsetq_lane_u32(rows[3][at], e, 3);
+        *d = e8m0_halves4(e);
     } else {
-        return load_halves4(rows, offset);
+        *d = load_halves4(rows, at);
     }
 }
 
@@ -137,16 +139,8 @@ inline int16x8_t widened(uint8x8_t v) { return vreinterpretq_s16_u16(vmovl_u8(v)
 
 inline Scales scales_of(int8x16_t v) { return {vmovl_s8(vget_low_s8(v)), vmovl_high_s8(v)}; }
 
-// With kShift, codes carry an offset of 1 << kShift. Float scales are at kDAt, minimums two bytes
-// on.
-struct Block256Type {
-    static constexpr bool kHasMin = false;
-    static constexpr int kShift = -1, kDAt = 0;
-};
-
-struct K4Scales : Block256Type {
-    static constexpr bool kHasMin = true;
-    static constexpr int kGroup = 32;
+template <Type T>
+struct K4Scales : Format<T> {
     // Four bytes of `low` below four that have their lowest four bits from `middle` and the two
     // above from `high`, which lie in bits 6 and 7.
     static Scales eight(uint32_t low, uint32_t middle, uint32_t high) {
@@ -164,8 +158,8 @@ struct K4Scales : Block256Type {
     }
 };
 
-struct Q4_K : K4Scales {
-    static constexpr Type kType = Type::Q4_K;
+template <>
+struct Blocks<Type::Q4_K> : K4Scales<Type::Q4_K> {
     template <int J>
     static Codes codes(const uint8_t* p) {
         p += 16 + J / 2 * 32;
@@ -173,8 +167,8 @@ struct Q4_K : K4Scales {
     }
 };
 
-struct Q5_K : K4Scales {
-    static constexpr Type kType = Type::Q5_K;
+template <>
+struct Blocks<Type::Q5_K> : K4Scales<Type::Q5_K> {
     template <int J>
     static Codes codes(const uint8_t* p) {
         const auto half = [&](int at) {
@@ -185,9 +179,8 @@ struct Q5_K : K4Scales {
     }
 };
 
-struct Q6_K : Block256Type {
-    static constexpr Type kType = Type::Q6_K;
-    static constexpr int kGroup = 16, kShift = 5, kDAt = 208;
+template <>
+struct Blocks<Type::Q6_K> : Format<Type::Q6_K> {
     static Scales scales(const uint8_t* p) {
         return scales_of(vreinterpretq_s8_u8(vld1q_u8(p + 192)));
     }
@@ -201,10 +194,8 @@ struct Q6_K : Block256Type {
     }
 };
 
-struct Q2_K : Block256Type {
-    static constexpr Type kType = Type::Q2_K;
-    static constexpr bool kHasMin = true;
-    static constexpr int kGroup = 16, kDAt = 80;
+template <>
+struct Blocks<Type::Q2_K> : Format<Type::Q2_K> {
     static Scales scales(const uint8_t* p) {
         return scales_of(vreinterpretq_s8_u8(nibble<false>(vld1q_u8(p))));
     }
@@ -218,9 +209,8 @@ struct Q2_K : Block256Type {
     }
 };
 
-struct Q3_K : Block256Type {
-    static constexpr Type kType = Type::Q3_K;
-    static constexpr int kGroup = 16, kShift = 2, kDAt = 108;
+template <>
+struct Blocks<Type::Q3_K> : Format<Type::Q3_K> {
     static Scales scales(const uint8_t* p) {
         // Two times eight low nibbles, and four times four pairs of high bits.
         const uint64_t low = load_u32(p + 96) | static_cast<uint64_t>(load_u32(p + 100)) << 32;
@@ -244,9 +234,8 @@ struct Q3_K : Block256Type {
     }
 };
 
-struct IQ4_XS : Block256Type {
-    static constexpr Type kType = Type::IQ4_XS;
-    static constexpr int kGroup = 32;
+template <>
+struct Blocks<Type::IQ4_XS> : Format<Type::IQ4_XS> {
     static Scales scales(const uint8_t* p) {
         constexpr int16_t kNibbles[8] = {0, -4, -8, -12, 0, -4, -8, -12};
         constexpr int16_t kPairs[8] = {0, -2, -4, -6, -8, -10, -12, -14};
@@ -273,9 +262,6 @@ inline Scales weights_of_sums(const uint8_t* p, Scales scales) {
         return scales;
     }
 }
-
-template <class T>
-inline constexpr int kBytes = kTypeLayouts[type_index(static_cast<int>(T::kType))].block_bytes;
 
 }  // namespace
 }  // namespace moestream

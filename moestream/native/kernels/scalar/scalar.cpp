@@ -65,8 +65,7 @@ float dot_float(const uint8_t* w, const float* x, int columns) {
 
 template <Type T>
 float dot_block32(const uint8_t* w, const InputRows& in, int token) {
-    constexpr int kBytes = kTypeLayouts[type_index(static_cast<int>(T))].block_bytes;
-    constexpr bool kHasMin = T == Type::Q4_1 || T == Type::Q5_1;
+    constexpr TypeLayout kLayout = layout_of(T);
     const int blocks = in.columns / 32;
     const int8_t* q = in.q + static_cast<size_t>(token) * in.columns;
     const float* d = in.d + static_cast<size_t>(token) * blocks;
@@ -74,19 +73,18 @@ float dot_block32(const uint8_t* w, const InputRows& in, int token) {
     float acc = 0.0f;
     Block block;
     for (int b = 0; b < blocks; ++b) {
-        decode_block32(T, w + static_cast<size_t>(b) * kBytes, &block);
+        decode<T>(w + static_cast<size_t>(b) * kLayout.block_bytes, &block);
         int32_t sum = 0;
         for (int i = 0; i < 32; ++i) sum += block.q[i] * q[b * 32 + i];
         acc = std::fma(block.d * d[b], static_cast<float>(sum), acc);
-        if (kHasMin) acc = std::fma(block.m, s[b], acc);
+        if (kLayout.has_min) acc = std::fma(block.m, s[b], acc);
     }
     return acc;
 }
 
 template <Type T>
 float dot_block256(const uint8_t* w, const InputRows& in, int token) {
-    constexpr int kBytes = kTypeLayouts[type_index(static_cast<int>(T))].block_bytes;
-    constexpr bool kHasMin = T == Type::Q2_K || T == Type::Q4_K || T == Type::Q5_K;
+    constexpr TypeLayout kLayout = layout_of(T);
     const int blocks = in.columns / 256;
     const int8_t* q = in.q + static_cast<size_t>(token) * in.columns;
     const float* d = in.d + static_cast<size_t>(token) * blocks;
@@ -94,7 +92,7 @@ float dot_block256(const uint8_t* w, const InputRows& in, int token) {
     float acc = 0.0f;
     Block block;
     for (int b = 0; b < blocks; ++b) {
-        decode_block256(T, w + static_cast<size_t>(b) * kBytes, &block);
+        decode<T>(w + static_cast<size_t>(b) * kLayout.block_bytes, &block);
         int32_t sum = 0, mins = 0;
         for (int g = 0; g < 16; ++g) {
             int32_t part = 0;
@@ -103,14 +101,14 @@ float dot_block256(const uint8_t* w, const InputRows& in, int token) {
             mins += block.min[g] * sums[b * 16 + g];
         }
         acc = std::fma(block.d * d[b], static_cast<float>(sum), acc);
-        if (kHasMin) acc = std::fma(-block.m * d[b], static_cast<float>(mins), acc);
+        if (kLayout.has_min) acc = std::fma(-block.m * d[b], static_cast<float>(mins), acc);
     }
     return acc;
 }
 
 template <Type T>
 void matmul(const Panel& panel) {
-    constexpr Input kInput = kTypeLayouts[type_index(static_cast<int>(T))].input;
+    constexpr Input kInput = layout_of(T).input();
     const InputRows& in = *panel.input;
     for (int t = 0; t < panel.tokens; ++t) {
         const int from = panel.in_rows ? panel.in_rows[t] : t;
@@ -211,11 +209,7 @@ void exponentials(const float* x, int count, float shift, float* out) {
 
 const Kernels kScalarKernels = {
     "scalar",
-    {matmul<Type::F32>, matmul<Type::F16>, matmul<Type::BF16>, matmul<Type::Q8_0>,
-     matmul<Type::Q4_0>, matmul<Type::Q4_1>, matmul<Type::Q5_0>, matmul<Type::Q5_1>,
-     matmul<Type::IQ4_NL>, matmul<Type::MXFP4>, matmul<Type::Q2_K>, matmul<Type::Q3_K>,
-     matmul<Type::Q4_K>, matmul<Type::Q5_K>, matmul<Type::Q6_K>, matmul<Type::IQ4_XS>},
-    {},
+    for_all_types([]<Type T>() { return TypeKernels{matmul<T>, nullptr}; }),
     quantize<32>,
     quantize<256>,
     rms_norm,

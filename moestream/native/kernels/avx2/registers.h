@@ -1,6 +1,4 @@
-// Building blocks of the AVX2 unit: loads, folds and the exponential. Included by it alone.
-//
-// Everything is in an unnamed namespace, so that no other unit can be linked to this one's code.
+// AVX2's registers: loads, folds and arithmetic.
 #pragma once
 
 #include <immintrin.h>
@@ -66,23 +64,6 @@ inline __m256i fold8_small(const __m256i* v, int stride) {
                             _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-// The same sum as sum_lanes, of one register.
-inline float fold_float(__m256 v) {
-    const __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    const __m128 quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)));
-}
-
-// The same of four registers.
-inline __m128 fold_float4(__m256 a, __m256 b, __m256 c, __m256 d) {
-    __m128 v0 = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    __m128 v1 = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    __m128 v2 = _mm_add_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1));
-    __m128 v3 = _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
-    _MM_TRANSPOSE4_PS(v0, v1, v2, v3);
-    return _mm_add_ps(_mm_add_ps(v0, v2), _mm_add_ps(v1, v3));
-}
-
 // float16 at the same offset of eight rows.
 inline __m256 load_halves8(const uint8_t* const* rows, size_t offset) {
     return _mm256_cvtph_ps(_mm_setr_epi16(
@@ -142,12 +123,68 @@ inline __m256 exp8(__m256 x) {
     return _mm256_blendv_ps(kept, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
 }
 
-// The first `count` of eight floats, the rest zero.
-inline __m256 load_some(const float* p, int count) {
-    float v[8] = {};
-    std::memcpy(v, p, count * sizeof(float));
-    return _mm256_loadu_ps(v);
-}
+// Eight floats, or eight int32, to a register; see products.h and rows.h.
+struct Avx2Registers {
+    using Float = __m256;
+    using Int = __m256i;
+    static constexpr int kLanes = 8;
+
+    static Float zero() { return _mm256_setzero_ps(); }
+    static Float set(float v) { return _mm256_set1_ps(v); }
+    static Float load(const float* p) { return _mm256_loadu_ps(p); }
+    static Float load_halves(const uint8_t* p) { return _mm256_cvtph_ps(load128(p)); }
+    static void store(float* p, Float v) { _mm256_storeu_ps(p, v); }
+    static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
+    static Float sub(Float a, Float b) { return _mm256_sub_ps(a, b); }
+    static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+    static Float div(Float a, Float b) { return _mm256_div_ps(a, b); }
+    static Float negate(Float v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
+    static Float exp(Float v) { return exp8(v); }
+    // c + a * b, and c - a * b.
+    static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+    static Float fnma(Float a, Float b, Float c) { return _mm256_fnmadd_ps(a, b, c); }
+    static float first(Float v) { return _mm256_cvtss_f32(v); }
+
+    static Int zero_int() { return _mm256_setzero_si256(); }
+    static Int set_int(int v) { return _mm256_set1_epi32(v); }
+    static Int sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+    static Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
+    template <int By>
+    static Int shift_left(Int v) {
+        return _mm256_slli_epi32(v, By);
+    }
+
+    // The first `count` floats, less than eight, the rest zero.
+    static Float load_some(const float* p, int count) {
+        float v[8] = {};
+        std::memcpy(v, p, count * sizeof(float));
+        return load(v);
+    }
+    static void store_some(float* p, Float v, int count) {
+        if (count >= 8) return store(p, v);
+        if (count <= 0) return;
+        float all[8];
+        store(all, v);
+        std::memcpy(p, all, count * sizeof(float));
+    }
+
+    // The same sum as sum_lanes, of one register.
+    static float fold(const Float* v) {
+        const __m128 half = _mm_add_ps(_mm256_castps256_ps128(*v), _mm256_extractf128_ps(*v, 1));
+        const __m128 quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)));
+    }
+    // Those of four registers, times `scale`.
+    static void fold4(const Float* v, float scale, float* to) {
+        const auto halves = [](Float x) {
+            return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+        };
+        __m128 v0 = halves(v[0]), v1 = halves(v[1]), v2 = halves(v[2]), v3 = halves(v[3]);
+        _MM_TRANSPOSE4_PS(v0, v1, v2, v3);
+        const __m128 sums = _mm_add_ps(_mm_add_ps(v0, v2), _mm_add_ps(v1, v3));
+        _mm_storeu_ps(to, _mm_mul_ps(sums, _mm_set1_ps(scale)));
+    }
+};
 
 }  // namespace
 }  // namespace moestream
