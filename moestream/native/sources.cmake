@@ -15,6 +15,7 @@ set(MOESTREAM_SOURCES
     io/io.cpp
     io/mapping_guard.cpp
     io/reader.cpp
+    io/reader_threads.cpp
     kernels/scalar/scalar.cpp)
 set(MOESTREAM_DEFINITIONS)
 # No fused multiply-adds but those that are written: all instruction sets give the same bits.

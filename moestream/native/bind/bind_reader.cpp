@@ -46,7 +46,9 @@ void encode(Reader& reader, const Ranges& matrices, size_t staging_bytes) {
         fail("matrices must have shape (keys, 3, 11)");
     }
     std::vector<SlotMatrix> table(matrices.shape(0) * kSlotMatrices);
-    if (!table.empty()) std::memcpy(table.data(), matrices.data(), table.size() * sizeof(SlotMatrix));
+    if (!table.empty()) {
+        std::memcpy(table.data(), matrices.data(), table.size() * sizeof(SlotMatrix));
+    }
     for (const SlotMatrix& matrix : table) {
         if (matrix.rows == 0) continue;  // of a layer without experts
         const int type = checked_type(static_cast<int>(matrix.type));
@@ -93,6 +95,16 @@ nb::dict counters(Reader& reader) {
     return result;
 }
 
+void submit(Reader& reader, int64_t key, uintptr_t destination, bool speculative,
+            uint64_t generation) {
+    reader.submit(checked_key(reader, key), reinterpret_cast<uint8_t*>(destination), speculative,
+                  generation);
+}
+
+void inject(Reader& reader, int error, double delay_s) {
+    reader.inject(error, std::chrono::nanoseconds(static_cast<int64_t>(delay_s * 1e9)));
+}
+
 }  // namespace
 
 void bind_reader(nb::module_& m) {
@@ -105,13 +117,8 @@ void bind_reader(nb::module_& m) {
                          return States(reader.states(), {reader.keys()}, nb::find(&reader));
                      })
         .def("encode", &encode, arg("matrices").noconvert(), arg("staging_bytes"))
-        .def("submit",
-             [](Reader& reader, int64_t key, uintptr_t destination, bool speculative,
-                uint64_t generation) {
-                 reader.submit(checked_key(reader, key), reinterpret_cast<uint8_t*>(destination),
-                               speculative, generation);
-             },
-             arg("key"), arg("destination"), arg("speculative"), arg("generation"))
+        .def("submit", &submit, arg("key"), arg("destination"), arg("speculative"),
+             arg("generation"))
         .def("cancel_before", &Reader::cancel_before, arg("generation"))
         .def("forget",
              [](Reader& reader, int64_t key) { reader.forget(checked_key(reader, key)); },
@@ -131,11 +138,7 @@ void bind_reader(nb::module_& m) {
              },
              arg("key"), arg("on"))
         .def("counters", &counters)
-        .def("inject",
-             [](Reader& reader, int error, double delay_s) {
-                 reader.inject(error, std::chrono::nanoseconds(static_cast<int64_t>(delay_s * 1e9)));
-             },
-             arg("error") = 0, arg("delay_s") = 0.0)
+        .def("inject", &inject, arg("error") = 0, arg("delay_s") = 0.0)
         .def("close", &Reader::close, nb::call_guard<nb::gil_scoped_release>());
 }
 

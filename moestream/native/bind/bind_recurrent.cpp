@@ -28,7 +28,8 @@ void call_delta_net(Context& context, const Floats& qkv, const Floats& write, co
                     const Floats& rates, const Floats& time_bias, const Ints& key_heads,
                     int num_key_heads, float eps, const FloatsOut& state, const FloatsOut& out) {
     check_shape("state", state, {-1, -1, -1});
-    const auto heads = static_cast<int64_t>(state.shape(0)), dim = static_cast<int64_t>(state.shape(1));
+    const auto heads = static_cast<int64_t>(state.shape(0));
+    const auto dim = static_cast<int64_t>(state.shape(1));
     check_shape("state", state, {heads, dim, dim});
     if (dim == 0 || dim % 8 != 0) {
         fail("heads of " + std::to_string(dim) + " are no multiple of 8");

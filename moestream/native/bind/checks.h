@@ -21,7 +21,9 @@ using Bytes = nb::ndarray<const uint8_t, nb::device::cpu>;
 using Addresses = nb::ndarray<const uint64_t, nb::c_contig, nb::device::cpu>;
 using AnyOut = nb::ndarray<nb::c_contig, nb::device::cpu>;
 
-[[noreturn]] inline void fail(const std::string& message) { throw nb::value_error(message.c_str()); }
+[[noreturn]] inline void fail(const std::string& message) {
+    throw nb::value_error(message.c_str());
+}
 
 template <class Array>
 std::string shape_text(const Array& array) {
@@ -54,7 +56,9 @@ void check_shape(const char* name, const Array& array, std::initializer_list<int
 
 // A dimension as int, refused where products of two could overflow.
 inline int checked_int(const char* name, size_t value) {
-    if (value > size_t{1} << 28) fail(std::string(name) + " is too large: " + std::to_string(value));
+    if (value > size_t{1} << 28) {
+        fail(std::string(name) + " is too large: " + std::to_string(value));
+    }
     return static_cast<int>(value);
 }
 

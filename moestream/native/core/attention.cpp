@@ -65,23 +65,38 @@ class Attention {
             (attention_scratch_floats(std::max(shape_.dim, shape_.value_dim)) + 2 * one) *
             sizeof(float));
         if (tiles >= 4 * context_.pool.threads() || splits == 1) {
-            context_.pool.parallel_for(tiles, [&](int tile, int thread) {
-                float* scratch = context_.scratch[thread].get<float>(0);
-                const Partial total = Partial::at(scratch);
-                const Partial part = Partial::at(scratch + one);
-                for (int s = 0; s < splits; ++s) {
-                    attend(tile, before + s, s == 0 ? total : part, scratch + 2 * one);
-                    if (s > 0) merge_all(tile, total, part);
-                }
-                finish(tile, total);
-            });
-            return;
+            share_tiles(tiles, before, splits, one);
+        } else {
+            share_splits(tiles, before, splits, one);
         }
-        // One query at a time over a long context: the splits are what there is to share out.
+    }
+
+  private:
+    struct Query {
+        int token, head;
+    };
+
+    // A task is a tile; `one` is a Partial's floats.
+    void share_tiles(int tiles, int before, int splits, size_t one) const {
+        context_.pool.parallel_for(tiles, [&](int tile, int thread) {
+            float* scratch = context_.scratch[thread].get<float>(0);
+            const Partial total = Partial::at(scratch);
+            const Partial part = Partial::at(scratch + one);
+            for (int s = 0; s < splits; ++s) {
+                attend(tile, before + s, s == 0 ? total : part, scratch + 2 * one);
+                if (s > 0) merge_all(tile, total, part);
+            }
+            finish(tile, total);
+        });
+    }
+
+    // One query at a time over a long context: the splits are what there is to share out.
+    void share_splits(int tiles, int before, int splits, size_t one) const {
         float* partials = context_.partials.get<float>(one * tiles * splits);
         context_.pool.parallel_for(tiles * splits, [&](int task, int thread) {
             const Partial part = Partial::at(partials + one * task);
-            attend(task / splits, before + task % splits, part, context_.scratch[thread].get<float>(0));
+            attend(task / splits, before + task % splits, part,
+                   context_.scratch[thread].get<float>(0));
         });
         context_.pool.parallel_for(tiles, [&](int tile, int) {
             float* base = partials + one * tile * splits;
@@ -92,11 +107,6 @@ class Attention {
             finish(tile, total);
         });
     }
-
-  private:
-    struct Query {
-        int token, head;
-    };
 
     int first_seen(int token) const {
         return shape_.window > 0 ? std::max(0, shape_.start + token + 1 - shape_.window) : 0;

@@ -16,17 +16,18 @@ struct Groups {
     std::vector<int32_t> tokens;     // that any pair has
 };
 
+// All that are chosen, each once.
+std::vector<int32_t> chosen_experts(const Routing& routing) {
+    std::vector<int32_t> experts(routing.ids, routing.ids + routing.tokens * routing.slots);
+    std::sort(experts.begin(), experts.end());
+    experts.erase(std::unique(experts.begin(), experts.end()), experts.end());
+    return experts;
+}
+
 Groups group_by_expert(const Routing& routing, const std::vector<int32_t>* batch) {
     const int count = routing.tokens * routing.slots;
     Groups groups;
-    if (batch != nullptr) {
-        groups.experts = *batch;
-    } else {
-        groups.experts.assign(routing.ids, routing.ids + count);
-        std::sort(groups.experts.begin(), groups.experts.end());
-        groups.experts.erase(std::unique(groups.experts.begin(), groups.experts.end()),
-                             groups.experts.end());
-    }
+    groups.experts = batch != nullptr ? *batch : chosen_experts(routing);
     const int largest = *std::max_element(routing.ids, routing.ids + count);
     std::vector<int32_t> group_of(static_cast<size_t>(largest) + 1, -1);
     for (size_t g = 0; g < groups.experts.size(); ++g) {

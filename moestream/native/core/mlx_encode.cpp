@@ -28,7 +28,8 @@ Codes codes_of(Type type) {
     if (type == Type::MXFP4) return {4, 0};  // MLX has its table too
     if (layout.group != kGroup) return {0, 0};
     if (layout.signed_codes) return {8, 128};
-    return {static_cast<int>(std::bit_width(static_cast<unsigned>(layout.largest))), layout.offset};
+    const auto bits = std::bit_width(static_cast<unsigned>(layout.largest));
+    return {std::max(static_cast<int>(bits), 4), layout.offset};
 }
 
 bool is_copied(Type type, int bits) {

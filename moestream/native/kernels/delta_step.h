@@ -21,7 +21,9 @@ inline void delta_rows(const DeltaStep& step, int first) {
     const int dim = step.dim;
     float* rows[kDeltaRows];
     Lanes sums[kDeltaRows] = {};
-    for (int r = 0; r < kDeltaRows; ++r) rows[r] = step.state + static_cast<size_t>(first + r) * dim;
+    for (int r = 0; r < kDeltaRows; ++r) {
+        rows[r] = step.state + static_cast<size_t>(first + r) * dim;
+    }
     Lanes row, with;
     for (int i = 0; i < dim; i += 8) {
         std::memcpy(&with, step.k + i, sizeof with);

@@ -60,17 +60,14 @@ void matmul_float(const Panel& panel) {
         row_pointers<4>(panel, first, rows);
         const int count = panel.rows - first < 4 ? panel.rows - first : 4;
         in_runs<V::kFloatTokens>(panel.tokens, [&](auto nt, int token) {
-            int from[nt];
-            float* to[nt];
-            token_rows<nt>(panel, token, from, to);
             const float* x[nt];
             for (int t = 0; t < nt; ++t) {
-                x[t] = panel.input->x + static_cast<size_t>(from[t]) * columns;
+                x[t] = panel.input->x + static_cast<size_t>(input_row(panel, token + t)) * columns;
             }
             float sums[nt][4];
             dot4_float<V, T, nt>(rows, x, columns, sums);
             for (int t = 0; t < nt; ++t) {
-                std::memcpy(to[t] + first, sums[t], count * sizeof(float));
+                std::memcpy(output_row(panel, token + t) + first, sums[t], count * sizeof(float));
             }
         });
     }

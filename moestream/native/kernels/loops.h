@@ -45,14 +45,14 @@ inline void row_pointers(const Panel& panel, int first, const uint8_t** rows) {
     }
 }
 
-// Where the input of the panel's tokens from `first` on lies, and where their results go.
-template <int NT>
-inline void token_rows(const Panel& panel, int first, int* from, float** to) {
-    for (int t = 0; t < NT; ++t) {
-        const int row = panel.out_rows ? panel.out_rows[first + t] : first + t;
-        from[t] = panel.in_rows ? panel.in_rows[first + t] : first + t;
-        to[t] = panel.out + static_cast<size_t>(row) * panel.out_stride;
-    }
+// Where the input of the panel's token lies, and where its result goes.
+inline int input_row(const Panel& panel, int token) {
+    return panel.in_rows ? panel.in_rows[token] : token;
+}
+
+inline float* output_row(const Panel& panel, int token) {
+    const int row = panel.out_rows ? panel.out_rows[token] : token;
+    return panel.out + static_cast<size_t>(row) * panel.out_stride;
 }
 
 // Rows of NT tokens in the input that a type reads. One number says where all of a token's floats
@@ -62,11 +62,12 @@ class TokenRows {
   public:
     const int8_t* q[NT];
 
-    TokenRows(const InputRows& in, const int* tokens) : in_(in) {
-        const size_t blocks = in.columns / T::kBlock;
+    // Those of the panel's tokens from `first` on.
+    TokenRows(const Panel& panel, int first) : in_(*panel.input) {
+        const size_t blocks = in_.columns / T::kBlock;
         unroll<NT>([&](auto t) {
-            first_[t] = tokens[t] * blocks;
-            q[t] = in.q + first_[t] * T::kBlock;
+            first_[t] = input_row(panel, first + t) * blocks;
+            q[t] = in_.q + first_[t] * T::kBlock;
         });
     }
 

@@ -3,10 +3,10 @@
 // order, and that is here.
 //
 // V has registers of kLanes rows (Float, Int) and their arithmetic. Beyond that it has
-//     dot_block32, dot_block256: kLanes rows and a few tokens, blocks taken apart as they come;
-//     packed_block32, packed_pair: the same of packed rows (packing.h);
-//     unpack, unpack_packed: kTileRows rows taken apart, which pays from kGemmTokens tokens on;
-//     multiply32, add_group, weigh, rows_of: a tile of those and up to kTileTokens tokens.
+//     dot_block32, dot_block256: a block of kLanes rows and a few tokens, taken apart as it comes;
+//     packed_block32, packed_pair: the same of eight packed rows (packing.h);
+//     unpack, unpack_packed: kTileRegisters * kLanes rows, taken apart for all tokens;
+//     sum_block32, sum_block256, weigh, rows_of: a block of those, and up to kTileTokens tokens.
 // V::Few is V, or the vectors that take fewer tokens than kGemmTokens.
 #pragma once
 
@@ -16,7 +16,7 @@
 namespace moestream {
 namespace {
 
-// Tokens below which taking a panel apart first does not pay: it costs about three tokens' products.
+// Tokens from which on taking a panel apart first pays: it costs about three tokens' products.
 inline constexpr int kGemmTokens = 4;
 
 // From a block's integer sum to the result, for the rows of a register and one token.
@@ -54,19 +54,26 @@ inline typename V::Float add_block256(typename V::Float acc, typename V::Int sum
     return acc;
 }
 
-// out[t][first..] of a run of tokens, `acc` having Registers registers a token.
-template <class V, int NT, int Registers>
-inline void store_tokens(float* const* out, const typename V::Float* acc, int first, int rows) {
+// The panel's rows from `first` on against NT tokens from `token` on: body(x, acc) adds up, `acc`
+// having Registers registers a token.
+template <class V, class T, int NT, int Registers, class Body>
+inline void run_tokens(const Panel& panel, int first, int token, const Body& body) {
+    const TokenRows<T, NT> x(panel, token);
+    typename V::Float acc[NT * Registers];
+    fill<NT * Registers>(acc, V::zero());
+    body(x, acc);
     unroll<NT>([&](auto t) {
+        float* out = output_row(panel, token + t);
         unroll<Registers>([&](auto r) {
             const int row = first + r * V::kLanes;
-            V::store_some(out[t] + row, acc[t * Registers + r], rows - row);
+            V::store_some(out + row, acc[t * Registers + r], panel.rows - row);
         });
     });
 }
 
 template <class V, class T>
 inline void gemv(const Panel& panel) {
+    const int blocks = panel.input->columns / T::kBlock;
     for (int first = 0; first < panel.rows; first += V::kLanes) {
         const uint8_t* rows[V::kLanes];
         row_pointers<V::kLanes>(panel, first, rows);
@@ -75,18 +82,13 @@ inline void gemv(const Panel& panel) {
                 ? reinterpret_cast<uintptr_t>(rows[0]) + V::kLanes * panel.row_bytes
                 : panel.next;
         in_runs<V::kFewTokens>(panel.tokens, [&](auto nt, int token) {
-            int from[nt];
-            float* to[nt];
-            token_rows<nt>(panel, token, from, to);
-            const TokenRows<T, nt> x(*panel.input, from);
-            typename V::Float acc[nt];
-            fill<nt>(acc, V::zero());
-            if constexpr (T::kSuper) {
-                V::template dot_block256<T, nt>(rows, ahead, panel.input->columns / 256, x, acc);
-            } else {
-                V::template dot_block32<T, nt>(rows, ahead, panel.input->columns / 32, x, acc);
-            }
-            store_tokens<V, nt, 1>(to, acc, first, panel.rows);
+            run_tokens<V, T, nt, 1>(panel, first, token, [&](const auto& x, auto* acc) {
+                if constexpr (T::kSuper) {
+                    V::template dot_block256<T, nt>(rows, ahead, blocks, x, acc);
+                } else {
+                    V::template dot_block32<T, nt>(rows, ahead, blocks, x, acc);
+                }
+            });
         });
     }
 }
@@ -103,117 +105,111 @@ inline typename V::Float packed_m(const uint8_t* p, int r) {
 }
 
 template <class V, class T, int NT>
-[[gnu::flatten]] inline void packed_rows32(const uint8_t* p, int blocks, const TokenRows<T, NT>& x,
-                                           typename V::Float* acc) {
+inline void packed_block32(const uint8_t* p, int block, const TokenRows<T, NT>& x,
+                           typename V::Float* acc) {
     constexpr int kRegisters = kPackedRows / V::kLanes;
-    constexpr Packing kPacking = packing_of(T::kType);
-    for (int b = 0; b < blocks; ++b, p += kPacking.block_bytes) {
-        V::template prefetch_stream<kPacking.block_bytes>(p);
-        typename V::Int sums[NT * kRegisters];
-        V::template packed_block32<T, NT>(p + kPacking.codes_at(), x.q, b * 32, sums);
-        unroll<NT * kRegisters>([&](auto i) {
-            constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
-            acc[i] = add_block32<V, T>(acc[i], sums[i], packed_d<V>(p, kRegister),
-                                       packed_m<V, T>(p, kRegister), x, kToken, b);
-        });
-    }
+    typename V::Int sums[NT * kRegisters];
+    V::template packed_block32<T, NT>(p + packing_of(T::kType).codes_at(), x.q, block * 32, sums);
+    unroll<NT * kRegisters>([&](auto i) {
+        constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
+        acc[i] = add_block32<V, T>(acc[i], sums[i], packed_d<V>(p, kRegister),
+                                   packed_m<V, T>(p, kRegister), x, kToken, block);
+    });
 }
 
 template <class V, class T, int NT>
-[[gnu::flatten]] inline void packed_rows256(const uint8_t* p, int blocks, const TokenRows<T, NT>& x,
-                                            typename V::Float* acc) {
+inline void packed_block256(const uint8_t* p, int block, const TokenRows<T, NT>& x,
+                            typename V::Float* acc) {
     constexpr int kRegisters = kPackedRows / V::kLanes;
-    constexpr Packing kPacking = packing_of(T::kType);
-    for (int b = 0; b < blocks; ++b, p += kPacking.block_bytes) {
-        V::template prefetch_stream<kPacking.block_bytes>(p);
-        typename V::Int sums[NT * kRegisters], weighed[NT * kRegisters];
-        fill<NT * kRegisters>(sums, V::zero_int());
-        fill<NT * kRegisters>(weighed, V::zero_int());
-        for (int n = 0; n < kPacking.pairs; ++n) {
-            V::template packed_pair<T, NT>(p, b, n, x, sums, weighed);
-        }
-        unroll<NT * kRegisters>([&](auto i) {
-            constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
-            acc[i] = add_block256<V, T>(acc[i], without_offset<V, T>(sums[i], weighed[i]),
-                                        weighed[i], packed_d<V>(p, kRegister),
-                                        packed_m<V, T>(p, kRegister), x.d(kToken, b));
-        });
+    typename V::Int sums[NT * kRegisters], weighed[NT * kRegisters];
+    fill<NT * kRegisters>(sums, V::zero_int());
+    fill<NT * kRegisters>(weighed, V::zero_int());
+    for (int n = 0; n < packing_of(T::kType).pairs; ++n) {
+        V::template packed_pair<T, NT>(p, block, n, x, sums, weighed);
     }
+    unroll<NT * kRegisters>([&](auto i) {
+        constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
+        acc[i] = add_block256<V, T>(acc[i], without_offset<V, T>(sums[i], weighed[i]), weighed[i],
+                                    packed_d<V>(p, kRegister), packed_m<V, T>(p, kRegister),
+                                    x.d(kToken, block));
+    });
+}
+
+template <class V, class T, int NT>
+[[gnu::flatten]] inline void packed_tokens(const Panel& panel, int first, int token) {
+    constexpr int kBytes = packing_of(T::kType).block_bytes;
+    const uint8_t* p = panel.weights + first / kPackedRows * panel.row_bytes;
+    const int blocks = panel.input->columns / T::kBlock;
+    run_tokens<V, T, NT, kPackedRows / V::kLanes>(panel, first, token, [&](const auto& x,
+                                                                           auto* acc) {
+        for (int b = 0; b < blocks; ++b, p += kBytes) {
+            V::template prefetch_stream<kBytes>(p);
+            if constexpr (T::kSuper) {
+                packed_block256<V, T, NT>(p, b, x, acc);
+            } else {
+                packed_block32<V, T, NT>(p, b, x, acc);
+            }
+        }
+    });
 }
 
 template <class V, class T>
 inline void packed_gemv(const Panel& panel) {
-    constexpr int kRegisters = kPackedRows / V::kLanes;
     for (int first = 0; first < panel.rows; first += kPackedRows) {
-        const uint8_t* p = panel.weights + first / kPackedRows * panel.row_bytes;
         in_runs<V::kFewTokens>(panel.tokens, [&](auto nt, int token) {
-            int from[nt];
-            float* to[nt];
-            token_rows<nt>(panel, token, from, to);
-            const TokenRows<T, nt> x(*panel.input, from);
-            typename V::Float acc[nt * kRegisters];
-            fill<nt * kRegisters>(acc, V::zero());
-            if constexpr (T::kSuper) {
-                packed_rows256<V, T, nt>(p, panel.input->columns / 256, x, acc);
-            } else {
-                packed_rows32<V, T, nt>(p, panel.input->columns / 32, x, acc);
-            }
-            store_tokens<V, nt, kRegisters>(to, acc, first, panel.rows);
+            packed_tokens<V, T, nt>(panel, first, token);
         });
     }
 }
 
 template <class V, class T, int NT>
-inline void tile_block32(const typename V::Unpacked& w, int b, const TokenRows<T, NT>& x,
+inline void tile_block32(const typename V::Unpacked& w, int block, const TokenRows<T, NT>& x,
                          typename V::Float* acc) {
     constexpr int kRegisters = V::kTileRegisters;
     typename V::template Sums<NT> sums;
-    V::template sum_block32<T, NT>(w, b, x.q, sums);
+    V::template sum_block32<T, NT>(w, block, x.q, sums);
     unroll<NT * kRegisters>([&](auto i) {
         constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
-        const size_t at = static_cast<size_t>(b * kRegisters + kRegister) * V::kLanes;
+        const size_t at = static_cast<size_t>(block * kRegisters + kRegister) * V::kLanes;
         acc[i] = add_block32<V, T>(acc[i], V::template rows_of<kToken, kRegister>(sums),
-                                   V::load(w.d + at), V::load(w.m + at), x, kToken, b);
+                                   V::load(w.d + at), V::load(w.m + at), x, kToken, block);
     });
 }
 
 template <class V, class T, int NT>
-inline void tile_block256(const typename V::Unpacked& w, int b, const TokenRows<T, NT>& x,
+inline void tile_block256(const typename V::Unpacked& w, int block, const TokenRows<T, NT>& x,
                           typename V::Float* acc) {
     constexpr int kRegisters = V::kTileRegisters;
     typename V::template Sums<NT> sums;
     typename V::Int weighed[NT * kRegisters];
-    V::template sum_block256<T, NT>(w, b, x.q, sums);
+    V::template sum_block256<T, NT>(w, block, x.q, sums);
     fill<NT * kRegisters>(weighed, V::zero_int());
     if constexpr (T::kHasMin || V::template kOffset<T> != 0) {
-        V::template weigh<T, NT>(w, b, x, weighed);
+        V::template weigh<T, NT>(w, block, x, weighed);
     }
     unroll<NT * kRegisters>([&](auto i) {
         constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
-        const size_t at = static_cast<size_t>(b * kRegisters + kRegister) * V::kLanes;
+        const size_t at = static_cast<size_t>(block * kRegisters + kRegister) * V::kLanes;
         const auto sum = V::template rows_of<kToken, kRegister>(sums);
         acc[i] = add_block256<V, T>(acc[i], without_offset<V, T>(sum, weighed[i]), weighed[i],
-                                    V::load(w.d + at), V::load(w.m + at), x.d(kToken, b));
+                                    V::load(w.d + at), V::load(w.m + at), x.d(kToken, block));
     });
 }
 
+// Not inlined: each number of tokens has the registers to itself.
 template <class V, class T, int NT>
-[[gnu::flatten, gnu::noinline]] void tile(const Panel& panel, const typename V::Unpacked& w, int first, int token) {
-    constexpr int kRegisters = V::kTileRegisters;
-    int from[NT];
-    float* to[NT];
-    token_rows<NT>(panel, token, from, to);
-    const TokenRows<T, NT> x(*panel.input, from);
-    typename V::Float acc[NT * kRegisters];
-    fill<NT * kRegisters>(acc, V::zero());
-    for (int b = 0; b < panel.input->columns / T::kBlock; ++b) {
-        if constexpr (T::kSuper) {
-            tile_block256<V, T, NT>(w, b, x, acc);
-        } else {
-            tile_block32<V, T, NT>(w, b, x, acc);
+[[gnu::flatten, gnu::noinline]] void tile(const Panel& panel, const typename V::Unpacked& w,
+                                          int first, int token) {
+    const int blocks = panel.input->columns / T::kBlock;
+    run_tokens<V, T, NT, V::kTileRegisters>(panel, first, token, [&](const auto& x, auto* acc) {
+        for (int b = 0; b < blocks; ++b) {
+            if constexpr (T::kSuper) {
+                tile_block256<V, T, NT>(w, b, x, acc);
+            } else {
+                tile_block32<V, T, NT>(w, b, x, acc);
+            }
         }
-    }
-    store_tokens<V, NT, kRegisters>(to, acc, first, panel.rows);
+    });
 }
 
 template <class V, class T, bool Packed>

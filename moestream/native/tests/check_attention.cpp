@@ -131,9 +131,10 @@ void check_attention(const Kernels& kernels) {
         check_case(kernels, {64, 32, 0, kSplitPositions, cache, Style::Normal}, random);
         for (const bool windowed : {false, true}) {
             check_case(kernels, {64, 9, 32, 130, cache, Style::Normal, 0, false, windowed}, random);
-            check_case(kernels, {192, 5, 0, 70, cache, Style::Normal, 128, false, windowed}, random);
+            const Style style = Style::Normal;
+            check_case(kernels, {192, 5, 0, 70, cache, style, 128, false, windowed}, random);
             check_case(kernels, {64, 3, 0, 90, cache, Style::Normal, 96, false, windowed}, random);
-            check_case(kernels, {576, 16, 0, 99, cache, Style::Normal, 512, true, windowed}, random);
+            check_case(kernels, {576, 16, 0, 99, cache, style, 512, true, windowed}, random);
         }
     }
 }

@@ -53,7 +53,9 @@ void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t
             constexpr uint8_t kPatterns[] = {0x00, 0xff, 0x80};
             p[at + i] = pattern < 3 ? kPatterns[pattern] : static_cast<uint8_t>(random.bits());
         }
-        if (style == Style::Zero && random.below(2) == 0) std::memset(p + at, 0, layout.block_bytes);
+        if (style == Style::Zero && random.below(2) == 0) {
+            std::memset(p + at, 0, layout.block_bytes);
+        }
         if (style == Style::Any) continue;
         if (layout.type == Type::MXFP4) {
             p[at] = styled_exponent(random, style);
@@ -119,7 +121,9 @@ class Product {
         for (size_t i = out_rows_.size(); i > 1; --i) {
             std::swap(out_rows_[i - 1], out_rows_[random_.below(static_cast<int>(i))]);
         }
-        for (int t = 0; t < shape.tokens; ++t) in_rows_.push_back(random_.below(input_.rows.tokens));
+        for (int t = 0; t < shape.tokens; ++t) {
+            in_rows_.push_back(random_.below(input_.rows.tokens));
+        }
     }
 
     void run() const {
@@ -195,7 +199,8 @@ void for_each_case(const Kernels& kernels, const TypeLayout& layout, const Run& 
     };
     for (int rows = 1; rows <= kPanelRows; ++rows) {
         for (const int tokens : {1, 2, 3, 4, 5, 6, 7, 8}) {
-            one(Style::Normal, Style::Normal, {rows, tokens, columns(rows + tokens), rows % 2 == 0});
+            one(Style::Normal, Style::Normal,
+                {rows, tokens, columns(rows + tokens), rows % 2 == 0});
         }
     }
     for (int tokens = 9; tokens <= 70; tokens += 61 / 8) {

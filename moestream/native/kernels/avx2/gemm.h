@@ -14,8 +14,8 @@ inline void quad_pairs(const uint8_t* codes, const int8_t* input, __m256i* pairs
     pairs[1] = pair_sums<T>(load256(codes + 32), x);
 }
 
-// sum (token, half) += products of `Quads` times four columns, each total times `scale` (two registers, for
-// eight rows each, a row's scale twice).
+// sum (token, half) += products of `Quads` times four columns, the inputs' from `at` on, each total
+// times `scale` (two registers, for eight rows each, a row's scale twice).
 template <class T, int NT, int Quads>
 inline void multiply_quads(const uint8_t* codes, const int8_t* const* from, size_t at,
                            const __m256i* scale, __m256i (*sum)[2]) {
@@ -42,7 +42,9 @@ inline void multiply_quads(const uint8_t* codes, const int8_t* const* from, size
     constexpr int kRun = T::kSteps < Quads ? T::kSteps : Quads;
     for (int first = 0; first < Quads; first += kRun) {
         __m256i part[NT][2];
-        for (int t = 0; t < NT; ++t) quad_pairs<T>(codes + first * 64, input[t] + first * 4, part[t]);
+        for (int t = 0; t < NT; ++t) {
+            quad_pairs<T>(codes + first * 64, input[t] + first * 4, part[t]);
+        }
         // Unrolled, GCC would keep the parts in memory: 65 instead of 87 GMAC/s for Q4_K.
 #pragma GCC unroll 1
         for (int quad = first + 1; quad < first + kRun; ++quad) {

@@ -37,7 +37,8 @@ inline __m256i packed_pairs(const uint8_t* group, const int8_t* q) {
 template <class T, int First>
 inline __m256i packed_half(const uint8_t* group, const int8_t* q, __m256i scale) {
     const __m256i a = packed_pairs<T, First>(group, q), b = packed_pairs<T, First + 1>(group, q);
-    const __m256i c = packed_pairs<T, First + 2>(group, q), d = packed_pairs<T, First + 3>(group, q);
+    const __m256i c = packed_pairs<T, First + 2>(group, q);
+    const __m256i d = packed_pairs<T, First + 3>(group, q);
     if constexpr (T::kSteps >= 4) {
         return _mm256_madd_epi16(_mm256_add_epi16(_mm256_add_epi16(a, b), _mm256_add_epi16(c, d)),
                                  scale);
@@ -130,7 +131,8 @@ struct Avx2Packed : Avx2Gemv {
 
     // The sums of a block of 32 columns, the input's from `column` on.
     template <class T, int NT>
-    static void packed_block32(const uint8_t* codes, const int8_t* const* x, int column, Int* sums) {
+    static void packed_block32(const uint8_t* codes, const int8_t* const* x, int column,
+                               Int* sums) {
         const int8_t* q = x[0] + column;
         if constexpr (kVnni) {
             *sums = packed_quads<T, 0, 7>(zero_int(), codes, q);

@@ -66,12 +66,9 @@ inline __m256i fold8_small(const __m256i* v, int stride) {
 
 // float16 at the same offset of eight rows.
 inline __m256 load_halves8(const uint8_t* const* rows, size_t offset) {
-    return _mm256_cvtph_ps(_mm_setr_epi16(
-        static_cast<short>(load_u16(rows[0] + offset)), static_cast<short>(load_u16(rows[1] + offset)),
-        static_cast<short>(load_u16(rows[2] + offset)), static_cast<short>(load_u16(rows[3] + offset)),
-        static_cast<short>(load_u16(rows[4] + offset)), static_cast<short>(load_u16(rows[5] + offset)),
-        static_cast<short>(load_u16(rows[6] + offset)),
-        static_cast<short>(load_u16(rows[7] + offset))));
+    const auto load = [&](int r) { return static_cast<short>(load_u16(rows[r] + offset)); };
+    return _mm256_cvtph_ps(
+        _mm_setr_epi16(load(0), load(1), load(2), load(3), load(4), load(5), load(6), load(7)));
 }
 
 // Two neighbouring float16 of eight rows.

@@ -210,22 +210,16 @@ template <>
 struct Blocks<Type::IQ4_XS> : Avx2Format<Type::IQ4_XS> {
     static __m256i scales(const uint8_t* p) {
         // Nibbles of the low parts and bit pairs of the high parts, spread to a lane each.
-        const __m128i low = _mm_and_si128(
-            _mm_srlv_epi32(_mm_set1_epi32(static_cast<int>(load_u32(p + 4))),
-                           _mm_setr_epi32(0, 4, 8, 12)),
-            _mm_set1_epi32(15));
-        const __m128i low2 = _mm_and_si128(
-            _mm_srlv_epi32(_mm_set1_epi32(static_cast<int>(load_u32(p + 4))),
-                           _mm_setr_epi32(16, 20, 24, 28)),
-            _mm_set1_epi32(15));
-        const __m128i bits = _mm_set1_epi32(load_u16(p + 2));
-        const __m128i high =
-            _mm_and_si128(_mm_srlv_epi32(bits, _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi32(3));
-        const __m128i high2 =
-            _mm_and_si128(_mm_srlv_epi32(bits, _mm_setr_epi32(8, 10, 12, 14)), _mm_set1_epi32(3));
+        const __m128i low = _mm_set1_epi32(static_cast<int>(load_u32(p + 4)));
+        const __m128i high = _mm_set1_epi32(load_u16(p + 2));
+        const auto four = [&](__m128i nibbles, __m128i pairs) {
+            const __m128i l = _mm_and_si128(_mm_srlv_epi32(low, nibbles), _mm_set1_epi32(15));
+            const __m128i h = _mm_and_si128(_mm_srlv_epi32(high, pairs), _mm_set1_epi32(3));
+            return _mm_or_si128(l, _mm_slli_epi32(h, 4));
+        };
         const __m128i scale =
-            _mm_packs_epi32(_mm_or_si128(low, _mm_slli_epi32(high, 4)),
-                            _mm_or_si128(low2, _mm_slli_epi32(high2, 4)));
+            _mm_packs_epi32(four(_mm_setr_epi32(0, 4, 8, 12), _mm_setr_epi32(0, 2, 4, 6)),
+                            four(_mm_setr_epi32(16, 20, 24, 28), _mm_setr_epi32(8, 10, 12, 14)));
         return _mm256_broadcastsi128_si256(_mm_sub_epi16(scale, _mm_set1_epi16(32)));
     }
     template <int J>

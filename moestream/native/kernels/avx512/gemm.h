@@ -1,7 +1,7 @@
 // Products with many tokens in 512-bit registers: four columns of all 16 rows of a panel to one.
 //
-// Reads what avx2/unpack.h takes apart. One instruction multiplies four columns with four bytes of a
-// token's input and adds them up, so sums are exact from the first; it wants unsigned codes, so
+// Reads what avx2/unpack.h takes apart. One instruction multiplies four columns with four bytes of
+// a token's input and adds them up, so sums are exact from the first; it wants unsigned codes, so
 // signed ones are read with 128 more, which is taken off again by way of the inputs' sums.
 #pragma once
 
@@ -102,7 +102,8 @@ struct Avx512 {
         for (int g = block * T::kGroups; g < (block + 1) * T::kGroups; g += 2) {
             const Int weights = _mm512_load_si512(w.pairs + g * 16);
             for (int t = 0; t < NT; ++t) {
-                weighed[t] = _mm512_dpwssd_epi32(weighed[t], weights, broadcast32_wide(x.sums(t, g)));
+                const Int input = broadcast32_wide(x.sums(t, g));
+                weighed[t] = _mm512_dpwssd_epi32(weighed[t], weights, input);
             }
         }
     }

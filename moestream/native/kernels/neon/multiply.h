@@ -1,4 +1,4 @@
-// The inner product of eight unpacked rows with NT tokens: by SDOT, or by SMMLA where there is i8mm.
+// The inner product of eight unpacked rows with NT tokens: by SDOT, or by SMMLA with i8mm.
 //
 // The two want different orders of codes and leave their sums in different lanes; that is known
 // here alone. SDOT takes a token's four columns from a lane: a register of sums is four rows of

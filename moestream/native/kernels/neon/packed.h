@@ -71,7 +71,8 @@ inline void packed_group(const uint8_t* p, int n, const TokenRows<T, NT>& x, int
                          int32x4_t* pairs) {
     constexpr Packing kPacking = packing_of(T::kType);
     const int group = n * 2 + Which, column = block * 256 + group * T::kGroup;
-    const uint8_t* codes = p + kPacking.codes_at() + group * T::kGroup / 32 * kPacking.group_bytes();
+    const uint8_t* codes =
+        p + kPacking.codes_at() + group * T::kGroup / 32 * kPacking.group_bytes();
     int32x4_t part[NT * 2];
     fill<NT * 2>(part, vdupq_n_s32(0));
     if constexpr (T::kGroup == 16) {
@@ -95,8 +96,8 @@ inline void unpack_packed_codes(const uint8_t* group, int8_t* to) {
     unroll<4>([&](auto octet) {
         constexpr int kQuad = octet * 2;
         for (int half = 0; half < 2; ++half) {
-            store_quads(packed_codes<T, kQuad>(group, half), packed_codes<T, kQuad + 1>(group, half),
-                        octet, half, to);
+            store_quads(packed_codes<T, kQuad>(group, half),
+                        packed_codes<T, kQuad + 1>(group, half), octet, half, to);
         }
     });
 }

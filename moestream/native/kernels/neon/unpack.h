@@ -1,6 +1,6 @@
 // Eight rows taken apart, to be run against many tokens.
 //
-// Codes lie as multiply.h wants them, so that nothing is folded: sums come out with a row to a lane.
+// Codes lie as multiply.h wants them, so that nothing is folded: sums have a row to a lane.
 #pragma once
 
 #include "kernels/neon/gemv.h"

@@ -8,6 +8,7 @@
 #include "core/kernels.h"
 #include "core/scalar_math.h"
 #include "kernels/delta_step.h"
+#include "kernels/loops.h"
 
 namespace moestream {
 namespace {
@@ -111,9 +112,8 @@ void matmul(const Panel& panel) {
     constexpr Input kInput = layout_of(T).input();
     const InputRows& in = *panel.input;
     for (int t = 0; t < panel.tokens; ++t) {
-        const int from = panel.in_rows ? panel.in_rows[t] : t;
-        const int to = panel.out_rows ? panel.out_rows[t] : t;
-        float* out = panel.out + static_cast<size_t>(to) * panel.out_stride;
+        const int from = input_row(panel, t);
+        float* out = output_row(panel, t);
         for (int r = 0; r < panel.rows; ++r) {
             const uint8_t* w = panel.weights + r * panel.row_bytes;
             if constexpr (kInput == Input::Float) {
@@ -127,10 +127,15 @@ void matmul(const Panel& panel) {
     }
 }
 
-void rms_norm(const float* x, const float* weight, int columns, float eps, float* out) {
+float dot_lanes(const float* a, const float* b, int count) {
     float lanes[8] = {};
-    for (int i = 0; i < columns; ++i) lanes[i % 8] = std::fma(x[i], x[i], lanes[i % 8]);
-    const float scale = 1.0f / std::sqrt(sum_lanes(lanes) / static_cast<float>(columns) + eps);
+    for (int i = 0; i < count; ++i) lanes[i % 8] = std::fma(a[i], b[i], lanes[i % 8]);
+    return sum_lanes(lanes);
+}
+
+void rms_norm(const float* x, const float* weight, int columns, float eps, float* out) {
+    const float mean = dot_lanes(x, x, columns) / static_cast<float>(columns);
+    const float scale = 1.0f / std::sqrt(mean + eps);
     for (int i = 0; i < columns; ++i) out[i] = x[i] * scale * weight[i];
 }
 
@@ -166,11 +171,7 @@ void attend_query(const AttentionTile& tile, int query) {
         float scores[kKeyBlock];
         float largest = maximum;
         for (int j = 0; j < count; ++j) {
-            float lanes[8] = {};
-            for (int i = 0; i < dim; ++i) {
-                lanes[i % 8] = std::fma(tile.q[query][i], keys[j * dim + i], lanes[i % 8]);
-            }
-            scores[j] = sum_lanes(lanes) * tile.scale;
+            scores[j] = dot_lanes(tile.q[query], keys + j * dim, dim) * tile.scale;
             if (j < hidden) scores[j] = -std::numeric_limits<float>::infinity();
             largest = scores[j] > largest ? scores[j] : largest;
         }
@@ -178,9 +179,10 @@ void attend_query(const AttentionTile& tile, int query) {
         maximum = largest;
         for (int j = 0; j < 8; ++j) sum_lane[j] *= shrink;
         for (int i = 0; i < value_dim; ++i) weighted[i] *= shrink;
-        const float* values = tile.values.data == nullptr
-                                  ? keys
-                                  : block_floats(tile.values, start, count, value_dim, tile.scratch);
+        const float* values =
+            tile.values.data == nullptr
+                ? keys
+                : block_floats(tile.values, start, count, value_dim, tile.scratch);
         for (int j = 0; j < count; ++j) {
             const float weight = exp_lane(scores[j] - maximum);
             sum_lane[j % 8] += weight;
