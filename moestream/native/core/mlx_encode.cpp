@@ -33,7 +33,8 @@ Codes codes_of(Type type) {
 }
 
 bool is_copied(Type type, int bits) {
-    return type == Type::F32 ? bits == 32 : (type == Type::F16 || type == Type::BF16) && bits == 16;
+    const TypeLayout& layout = layout_of(type);
+    return layout.input() == Input::Float && bits == 8 * layout.block_bytes;
 }
 
 // Eight codes of a byte each moved together, by twos, by fours and all: `bits` whole bytes.
@@ -175,6 +176,11 @@ void encode_floats(int bits, const uint8_t* row, int columns, Writer* writer) {
 }
 
 }  // namespace
+
+int mlx_bits(Type type) {
+    const TypeLayout& layout = layout_of(type);
+    return layout.input() == Input::Float ? 8 * layout.block_bytes : codes_of(type).bits;
+}
 
 bool mlx_encodes(Type type, int bits) {
     if (is_copied(type, bits)) return true;

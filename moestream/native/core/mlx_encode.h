@@ -27,6 +27,9 @@ struct MlxRows {
     uint8_t* biases = nullptr;  // float32
 };
 
+// Bits in which values of this type stay as they are; 0: codes are rounded anew.
+int mlx_bits(Type type);
+
 // Whether blocks of this type can be laid out with codes of so many bits.
 bool mlx_encodes(Type type, int bits);
 

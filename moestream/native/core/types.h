@@ -98,7 +98,10 @@ constexpr auto for_all_types(const Of& of) {
 }
 
 constexpr const TypeLayout& layout_of(Type type) {
-    return kTypeLayouts[type_index(static_cast<int>(type))];
+    for (const TypeLayout& layout : kTypeLayouts) {
+        if (layout.type == type) return layout;
+    }
+    __builtin_unreachable();
 }
 
 // Signed code values of IQ4_NL and IQ4_XS, and twice those of MXFP4 (whose scale is halved).
