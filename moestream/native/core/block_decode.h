@@ -61,9 +61,9 @@ inline void decode_iq4xs_scales(const uint8_t* p, int8_t* scale) {
     }
 }
 
-inline void decode_table(const uint8_t* qs, const int8_t* values, int8_t* q) {
-    decode_nibbles(qs, q);
-    for (int i = 0; i < 32; ++i) q[i] = values[q[i]];
+[[gnu::noinline]] inline void decode_table(const uint8_t* qs, const int8_t* values, int8_t* q) {
+    for (int i = 0; i < 16; ++i) q[i] = values[qs[i] & 15];
+    for (int i = 0; i < 16; ++i) q[i + 16] = values[qs[i] >> 4];
 }
 
 // Of Q4_K, and of Q5_K with its fifth bits in `high`.
@@ -188,18 +188,6 @@ inline void decode(const uint8_t* p, Block* out) {
     out->m = kLayout.has_min ? load_half(d + 2) : 0.0f;
     if constexpr (kLayout.block_values == 256) std::memset(out->min, 0, sizeof out->min);
     decode_codes<T>(p, out);
-}
-
-using Decode = void (*)(const uint8_t* p, Block* out);
-
-// By type_index; null for the float types, which have no blocks.
-inline constexpr auto kDecoders = for_all_types([]<Type T>() -> Decode {
-    if constexpr (layout_of(T).input() == Input::Float) return nullptr;
-    else return decode<T>;
-});
-
-inline void decode_block(Type type, const uint8_t* p, Block* out) {
-    kDecoders[type_index(static_cast<int>(type))](p, out);
 }
 
 }  // namespace

@@ -12,36 +12,38 @@ namespace {
 // Floats that one task of an elementwise loop handles; less than two are not worth a thread.
 constexpr size_t kChunk = 16384;
 
-// The values of one row, rounded as gguf's own decoder rounds them.
-void decode_row(const Matrix& matrix, const uint8_t* row, float* out) {
-    const TypeLayout& layout = kTypeLayouts[matrix.type];
-    const int columns = matrix.columns;
-    switch (layout.type) {
-        case Type::F32:
-            std::memcpy(out, row, sizeof(float) * columns);
-            return;
-        case Type::F16:
-            for (int i = 0; i < columns; ++i) out[i] = load_half(row + 2 * i);
-            return;
-        case Type::BF16:
-            for (int i = 0; i < columns; ++i) out[i] = bf16_to_float(load_u16(row + 2 * i));
-            return;
-        default:
-            break;
-    }
-    Block block;
-    for (int b = 0; b < columns / layout.block_values; ++b, row += layout.block_bytes) {
-        float* values = out + b * layout.block_values;
-        decode_block(layout.type, row, &block);
-        if (layout.input() == Input::Block32) {
-            for (int i = 0; i < 32; ++i) values[i] = block.d * block.q[i] + block.m;
-        } else {
-            for (int i = 0; i < 256; ++i) {
+// The values of one block, rounded as gguf's own decoder rounds them.
+template <Type T>
+void decode_values(const uint8_t* p, float* values) {
+    constexpr TypeLayout kLayout = layout_of(T);
+    if constexpr (T == Type::F32) {
+        std::memcpy(values, p, sizeof(float));
+    } else if constexpr (T == Type::F16) {
+        *values = load_half(p);
+    } else if constexpr (T == Type::BF16) {
+        *values = bf16_to_float(load_u16(p));
+    } else {
+        Block block;
+        decode<T>(p, &block);
+        for (int i = 0; i < kLayout.block_values; ++i) {
+            if constexpr (kLayout.block_values == 256) {
                 const float scale = block.d * block.scale[i / 16];
                 values[i] = scale * block.q[i] - block.m * block.min[i / 16];
+            } else {
+                values[i] = block.d * block.q[i] + block.m;
             }
         }
     }
+}
+
+void decode_row(const Matrix& matrix, const uint8_t* row, float* out) {
+    with_type(kTypeLayouts[matrix.type].type, [&]<Type T>() {
+        constexpr TypeLayout kLayout = layout_of(T);
+        for (int b = 0; b < matrix.columns / kLayout.block_values; ++b) {
+            decode_values<T>(row + static_cast<size_t>(b) * kLayout.block_bytes,
+                             out + b * kLayout.block_values);
+        }
+    });
 }
 
 template <class Body>

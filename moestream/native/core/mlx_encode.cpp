@@ -23,7 +23,7 @@ struct Codes {
     int bits, offset;
 };
 
-Codes codes_of(Type type) {
+constexpr Codes codes_of(Type type) {
     const TypeLayout& layout = layout_of(type);
     if (type == Type::MXFP4) return {4, 0};  // MLX has its table too
     if (layout.group != kGroup) return {0, 0};
@@ -134,35 +134,30 @@ void float_values(const Block& block, float* x) {
     }
 }
 
-void encode_block256(Type type, int bits, const uint8_t* bytes, Writer* writer) {
+template <Type T>
+void encode_block(int bits, const uint8_t* bytes, Writer* writer) {
+    constexpr TypeLayout kLayout = layout_of(T);
+    constexpr Codes kCodes = codes_of(T);
+    if constexpr (T == Type::MXFP4) return writer->put_mxfp4(bytes);
     Block block;
     Group group;
-    decode_block(type, bytes, &block);
-    const Codes codes = codes_of(type);
-    if (codes.bits == 0) {
-        float x[256];
-        float_values(block, x);
-        for (int g = 0; g < 8; ++g) {
-            round_group(x + g * kGroup, bits, &group);
-            writer->put(group);
-        }
-        return;
+    decode<T>(bytes, &block);
+    if constexpr (kLayout.block_values == kGroup) {
+        keep(block.q, kCodes.offset, block.d, block.m, &group);
+        return writer->put(group);
     }
-    for (int g = 0; g < 8; ++g) {
-        const float scale = block.d * static_cast<float>(block.scale[2 * g]);
-        const float minimum = -(block.m * static_cast<float>(block.min[2 * g]));
-        keep(block.q + g * kGroup, codes.offset, scale, minimum, &group);
+    float x[256];
+    if constexpr (kCodes.bits == 0) float_values(block, x);
+    for (int g = 0; g < kLayout.block_values / kGroup; ++g) {
+        if constexpr (kCodes.bits == 0) {
+            round_group(x + g * kGroup, bits, &group);
+        } else {
+            const float scale = block.d * static_cast<float>(block.scale[2 * g]);
+            const float minimum = -(block.m * static_cast<float>(block.min[2 * g]));
+            keep(block.q + g * kGroup, kCodes.offset, scale, minimum, &group);
+        }
         writer->put(group);
     }
-}
-
-void encode_block32(Type type, const uint8_t* bytes, Writer* writer) {
-    if (type == Type::MXFP4) return writer->put_mxfp4(bytes);
-    Block block;
-    Group group;
-    decode_block(type, bytes, &block);
-    keep(block.q, codes_of(type).offset, block.d, block.m, &group);
-    writer->put(group);
 }
 
 void encode_floats(int bits, const uint8_t* row, int columns, Writer* writer) {
@@ -190,25 +185,23 @@ bool mlx_encodes(Type type, int bits) {
 
 void mlx_encode(Type type, int bits, const uint8_t* rows, size_t row_bytes, int count, int columns,
                 MlxRows out) {
-    const TypeLayout& layout = layout_of(type);
-    const size_t bytes = layout.row_bytes(columns);
+    const size_t bytes = layout_of(type).row_bytes(columns);
+    const bool copied = is_copied(type, bits);
     Writer writer(bits, out);
-    for (int row = 0; row < count; ++row) {
-        const uint8_t* from = rows + row * row_bytes;
-        if (is_copied(type, bits)) {
-            std::memcpy(out.codes + row * bytes, from, bytes);
-        } else if (type == Type::F32) {
-            encode_floats(bits, from, columns, &writer);
-        } else {
-            for (size_t at = 0; at < bytes; at += layout.block_bytes) {
-                if (layout.block_values == 256) {
-                    encode_block256(type, bits, from + at, &writer);
-                } else {
-                    encode_block32(type, from + at, &writer);
+    with_type(type, [&]<Type T>() {
+        for (int row = 0; row < count; ++row) {
+            const uint8_t* from = rows + row * row_bytes;
+            if (copied) {
+                std::memcpy(out.codes + row * bytes, from, bytes);
+            } else if constexpr (T == Type::F32) {
+                encode_floats(bits, from, columns, &writer);
+            } else if constexpr (layout_of(T).input() != Input::Float) {
+                for (size_t at = 0; at < bytes; at += layout_of(T).block_bytes) {
+                    encode_block<T>(bits, from + at, &writer);
                 }
             }
         }
-    }
+    });
 }
 
 }  // namespace moestream

@@ -55,13 +55,15 @@ int get_code(const Packing& packing, const uint8_t* group, int row, int column) 
     return code - packing.offset;
 }
 
-void pack_block(Type type, const Packing& packing, const uint8_t* block, int row, uint8_t* out) {
+template <Type T>
+void pack_block(const uint8_t* block, int row, uint8_t* out) {
+    constexpr Packing packing = packing_of(T);
     Block decoded;
-    const uint8_t* floats = block + layout_of(type).d_at;
+    const uint8_t* floats = block + layout_of(T).d_at;
     std::memcpy(out + row * 2, floats, 2);
     if (packing.has_min) std::memcpy(out + 16 + row * 2, floats + 2, 2);
     uint8_t* codes = out + packing.codes_at();
-    decode_block(type, block, &decoded);
+    decode<T>(block, &decoded);
     if (packing.pairs == 0) {
         put_codes(packing, decoded.q, row, codes);
         return;
@@ -81,16 +83,17 @@ void pack_block(Type type, const Packing& packing, const uint8_t* block, int row
 
 void pack_rows(Type type, const uint8_t* rows, size_t row_bytes, int count, int columns,
                uint8_t* out) {
-    const Packing packing = packing_of(type);
-    const TypeLayout& layout = layout_of(type);
-    const int blocks = columns / layout.block_values;
     if (count < kPackedRows) std::memset(out, 0, packed_rows_bytes(type, columns));
-    for (int b = 0; b < blocks; ++b) {
-        for (int row = 0; row < count; ++row) {
-            pack_block(type, packing, rows + row * row_bytes + b * layout.block_bytes, row,
-                       out + static_cast<size_t>(b) * packing.block_bytes);
+    with_type(type, [&]<Type T>() {
+        if constexpr (layout_of(T).packed_bits > 0) {
+            for (int b = 0; b < columns / layout_of(T).block_values; ++b) {
+                for (int row = 0; row < count; ++row) {
+                    pack_block<T>(rows + row * row_bytes + b * layout_of(T).block_bytes, row,
+                                  out + static_cast<size_t>(b) * packing_of(T).block_bytes);
+                }
+            }
         }
-    }
+    });
 }
 
 void decode_packed_row(Type type, const uint8_t* packed, int row, int columns, float* out) {

@@ -97,6 +97,16 @@ constexpr auto for_all_types(const Of& of) {
     }(std::make_index_sequence<kNumTypes>{});
 }
 
+// body.operator()<T>(), T being a type that is known only as the program runs.
+template <class Body>
+void with_type(Type type, const Body& body) {
+    using Call = void (*)(const Body&);
+    constexpr auto kCalls = for_all_types([]<Type T>() -> Call {
+        return [](const Body& b) { b.template operator()<T>(); };
+    });
+    kCalls[type_index(static_cast<int>(type))](body);
+}
+
 constexpr const TypeLayout& layout_of(Type type) {
     for (const TypeLayout& layout : kTypeLayouts) {
         if (layout.type == type) return layout;
