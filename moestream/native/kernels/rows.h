@@ -55,15 +55,17 @@ template <class V>
 void rms_norm(const float* x, const float* weight, int columns, float eps, float* out) {
     typename V::Float acc[kParts<V>];
     fill<kParts<V>>(acc, V::zero());
-    for (int i = 0; i < columns; i += 8) {
-        unroll<kParts<V>>([&](auto part) {
-            const int at = i + part * V::kLanes, left = columns - at;
-            if (left <= 0) return;
-            // Squares are never -0: zeros in place of what is not there change nothing.
-            const auto v = left >= V::kLanes ? V::load(x + at) : V::load_some(x + at, left);
-            acc[part] = V::fma(v, v, acc[part]);
-        });
+    const auto add = [&](auto part, auto v) { acc[part] = V::fma(v, v, acc[part]); };
+    int i = 0;
+    for (; i + 8 <= columns; i += 8) {
+        unroll<kParts<V>>([&](auto part) { add(part, V::load(x + i + part * V::kLanes)); });
     }
+    unroll<kParts<V>>([&](auto part) {
+        const int at = i + part * V::kLanes, left = columns - at;
+        if (left <= 0) return;
+        // Squares are never -0: zeros in place of what is not there change nothing.
+        add(part, left >= V::kLanes ? V::load(x + at) : V::load_some(x + at, left));
+    });
     const float scale = 1.0f / std::sqrt(V::fold(acc) / static_cast<float>(columns) + eps);
     for (int i = 0; i < columns; ++i) out[i] = x[i] * scale * weight[i];
 }
