@@ -80,7 +80,7 @@ class TokenRows {
     }
 
   private:
-    const InputRows in_;
+    const InputRows& in_;
     size_t first_[NT];
 };
 
