@@ -61,8 +61,6 @@ void call_mlx_encode(const Bytes& data, int type_number, int bits, const BytesOu
 
 void bind_mlx(nb::module_& m) {
     using nb::arg;
-    m.def("mlx_bits", [](int type) { return mlx_bits(kTypeLayouts[checked_type(type)].type); },
-          arg("type"));
     m.def("mlx_encode", &call_mlx_encode, arg("data").noconvert(), arg("type"), arg("bits"),
           arg("codes").noconvert(), arg("scales").noconvert(), arg("biases").noconvert(),
           arg("threads"));
