@@ -7,6 +7,7 @@ from gguf.quants import quantize as gguf_quantize
 from native_blocks import ISAS
 
 from moestream.backends.kv_rows import kv_row_bytes, kv_zeros, quantize_q8_0, read_rows, write_rows
+from moestream.backends.types import AttentionRule
 from moestream.errors import UnsupportedModelError
 
 
@@ -70,7 +71,7 @@ def test_native_rows_have_the_same_bytes(monkeypatch: pytest.MonkeyPatch, isa: s
     monkeypatch.setenv("MOESTREAM_ISA", isa)
     ops, rows = CpuBackend(2), hard_rows()[:, None]
     keys, values = (ops.kv_buffer(1, 20, 64, "q8_0") for _ in range(2))
-    ops.attention(np.ones_like(rows), rows, rows[::-1].copy(), keys, values, 3, 1.0)
+    ops.attention(np.ones_like(rows), rows, rows[::-1].copy(), keys, values, 3, AttentionRule(1.0))
     np.testing.assert_array_equal(keys[0, 3:15], quantize_q8_0(rows[:, 0]))
     np.testing.assert_array_equal(values[0, 3:15], quantize_q8_0(rows[::-1, 0]))
     assert not keys[:, :3].any()

@@ -16,6 +16,7 @@ from moestream.backends import Activation, Routing
 from moestream.backends.cpu import CpuBackend
 from moestream.backends.kv_rows import write_rows
 from moestream.backends.reference import ReferenceBackend
+from moestream.backends.types import AttentionRule
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
 
@@ -56,8 +57,8 @@ def test_attention_is_the_references(
     q = rng.standard_normal((tokens, heads, dim), np.float32) * 2
     k, v = rng.standard_normal((2, tokens, kv_heads, dim), np.float32)
     scale = dim**-0.5
-    got = ops.attention(q, k, v, keys, values, start, scale)
-    expected = REFERENCE.attention(q, k, v, *theirs, start, scale)
+    got = ops.attention(q, k, v, keys, values, start, AttentionRule(scale))
+    expected = REFERENCE.attention(q, k, v, *theirs, start, AttentionRule(scale))
     # Float32 scores of up to 20, off by some units in the last place, and their exponentials.
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(keys, theirs[0])
@@ -99,8 +100,8 @@ def test_attention_with_windows_sinks_and_other_values_is_the_references(
     v = None if in_keys else rng.standard_normal((tokens, kv_heads, value_dim), np.float32)
     if in_keys:
         options["value_dim"], buffers[1], theirs[1] = value_dim, None, None
-    got = ops.attention(q, k, v, *buffers, start, dim**-0.5, **options)
-    expected = REFERENCE.attention(q, k, v, *theirs, start, dim**-0.5, **options)
+    got = ops.attention(q, k, v, *buffers, start, AttentionRule(dim**-0.5, **options))
+    expected = REFERENCE.attention(q, k, v, *theirs, start, AttentionRule(dim**-0.5, **options))
     assert got.shape == (tokens, heads * value_dim)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
@@ -112,9 +113,11 @@ def test_attention_reads_nothing_that_has_left_the_window(monkeypatch, isa):
     keys[:, :992], values[:, :992] = np.nan, np.nan  # whole blocks of 32 positions
     q = np.ones((3, 2, 16), np.float32)
     k, v = np.ones((2, 3, 1, 16), np.float32)
-    got = ops.attention(q, k, v, keys, values, 1010, 0.25, window=11)
+    got = ops.attention(q, k, v, keys, values, 1010, AttentionRule(0.25, window=11))
     assert np.isfinite(got).all()
-    assert np.isnan(ops.attention(q, k, v, keys, values, 1010, 0.25, window=20)[0]).all()
+    assert np.isnan(
+        ops.attention(q, k, v, keys, values, 1010, AttentionRule(0.25, window=20))[0]
+    ).all()
 
 
 @pytest.mark.parametrize(
@@ -140,8 +143,7 @@ def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim, wi
                         keys,
                         values,
                         600 + i,
-                        0.125,
-                        window=window,
+                        AttentionRule(0.125, window=window),
                     )
                     for i in range(0, 90, chunk)
                 ]
@@ -159,7 +161,7 @@ def test_attention_never_reads_what_is_not_yet_visible(monkeypatch, isa):
     q = rng.standard_normal((3, 2, 16), np.float32)
     k, v = rng.standard_normal((2, 3, 1, 16), np.float32)
     k[2], v[2] = np.nan, np.inf
-    got = ops.attention(q, k, v, keys, values, 10, 0.25)
+    got = ops.attention(q, k, v, keys, values, 10, AttentionRule(0.25))
     assert np.isfinite(got[:2]).all()
     assert not np.isfinite(got[2]).any()
 

@@ -6,6 +6,7 @@ from gguf import GGMLQuantizationType
 
 from moestream.backends import ExpertTensors, Routing
 from moestream.backends.reference import ReferenceBackend
+from moestream.backends.types import AttentionRule
 from moestream.gguf import Tensor
 
 ops = ReferenceBackend()
@@ -69,8 +70,8 @@ def test_attention_is_causal_and_grouped() -> None:
     v = np.array([[[2, 0]], [[4, 0]], [[6, 0]]], np.float32)
     zeros = np.zeros((3, 1, 2), np.float32)
     q = np.ones((3, 2, 2), np.float32)
-    first = ops.attention(q[:1], zeros[:1], v[:1], keys, values, 0, 1.0)
-    rest = ops.attention(q[1:], zeros[1:], v[1:], keys, values, 1, 1.0)
+    first = ops.attention(q[:1], zeros[:1], v[:1], keys, values, 0, AttentionRule(1.0))
+    rest = ops.attention(q[1:], zeros[1:], v[1:], keys, values, 1, AttentionRule(1.0))
     assert first.tolist() == [[2, 0, 2, 0]]
     np.testing.assert_allclose(rest, [[3, 0, 3, 0], [4, 0, 4, 0]], rtol=1e-6)
 
@@ -79,7 +80,9 @@ def test_attention_weighs_by_scaled_scores() -> None:
     keys, values = (ops.kv_buffer(1, 2, 1, "f32") for _ in range(2))
     k = np.array([[[0]], [[np.log(3)]]], np.float32)
     v = np.array([[[0]], [[1]]], np.float32)
-    out = ops.attention(np.full((2, 1, 1), 2, np.float32), k, v, keys, values, 0, 0.5)
+    out = ops.attention(
+        np.full((2, 1, 1), 2, np.float32), k, v, keys, values, 0, AttentionRule(0.5)
+    )
     np.testing.assert_allclose(out, [[0], [0.75]], rtol=1e-6)
 
 

@@ -11,6 +11,7 @@ from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
     Array,
+    AttentionRule,
     DeltaRule,
     ExpertBiases,
     Experts,
@@ -30,6 +31,7 @@ __all__ = [
     "BACKENDS",
     "Activation",
     "Array",
+    "AttentionRule",
     "Backend",
     "DeltaRule",
     "ExpertBiases",

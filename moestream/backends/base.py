@@ -16,6 +16,7 @@ from moestream.backends.types import (
     Activation,
     Array,
     Arrivals,
+    AttentionRule,
     DeltaRule,
     Experts,
     ExpertTensors,
@@ -105,20 +106,13 @@ class Backend(Protocol):
         keys: Array,
         values: Array | None,
         start: int,
-        scale: float,
-        *,
-        window: int = 0,
-        sinks: Array | None = None,
-        value_dim: int = 0,
+        rule: AttentionRule,
     ) -> Array:
         """Write k, v (T, K, D) at ``start`` into the buffers, then attend causally.
 
         What is attended to is what the buffers hold, rounded to their types, which may differ.
-        q is (T, H, D); token t sees positions 0 to ``start + t``, or the last ``window`` of them.
-        Values may have another length than keys; where there are none (``v`` and ``values`` None),
-        a position's values are the first ``value_dim`` of its keys. ``sinks`` (H,) are scores of a
-        position of no value, which takes its share of each head's softmax.
-        Returns (T, H * value length).
+        q is (T, H, D), of positions ``start`` on. Values may have another length than keys; where
+        there are none, ``v`` and ``values`` are None. Returns (T, H * value length).
         """
 
     def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:

@@ -20,6 +20,7 @@ from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
     Arrivals,
+    AttentionRule,
     DeltaRule,
     ExpertTensors,
     RopeStyle,
@@ -163,16 +164,13 @@ class CpuBackend(NumpyArrays):
         keys: NDArray[np.generic],
         values: NDArray[np.generic] | None,
         start: int,
-        scale: float,
-        *,
-        window: int = 0,
-        sinks: Floats | None = None,
-        value_dim: int = 0,
+        rule: AttentionRule,
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
         tokens, heads, _ = q.shape
-        out = np.empty((tokens, heads * (value_dim if v is None else v.shape[2])), np.float32)
-        self._run.attention(q, k, v, keys, values, start, scale, window, sinks, out)
+        out = np.empty((tokens, heads * (rule.value_dim if v is None else v.shape[2])), np.float32)
+        how = (rule.scale, rule.window, rule.sinks)
+        self._run.attention(q, k, v, keys, values, start, *how, out)
         return out  # (T, H * Dv)
 
     def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:

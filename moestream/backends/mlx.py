@@ -24,6 +24,7 @@ from moestream.backends.types import (
     Activation,
     Array,
     Arrivals,
+    AttentionRule,
     DeltaRule,
     ExpertTensors,
     RopeStyle,
@@ -180,21 +181,19 @@ class MlxBackend:
         keys: Array,
         values: Array | None,
         start: int,
-        scale: float,
-        *,
-        window: int = 0,
-        sinks: Array | None = None,
-        value_dim: int = 0,
+        rule: AttentionRule,
     ) -> Array:
         """MLX's own, in the type of keys and values: its kernels read the cache as it lies."""
-        ops, span = self._mx, Span(start, len(q), window)
+        ops, span = self._mx, Span(start, len(q), rule.window)
         write_rows(ops, keys, k, span)
         if v is None or values is None:
-            values = keys[..., :value_dim]
+            values = keys[..., : rule.value_dim]
         else:
             write_rows(ops, values, v, span)
         mask = self._masks.of(span)
-        return attend(ops, self._fast, q, keys, values, span, mask, scale, sinks)  # (T, H * D)
+        return attend(
+            ops, self._fast, q, keys, values, span, mask, rule.scale, rule.sinks
+        )  # (T, H * D)
 
     def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
         """See ``mlx_recurrent``."""

@@ -13,6 +13,7 @@ from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid
 from moestream.backends.types import (
     Activation,
     Arrivals,
+    AttentionRule,
     DeltaRule,
     ExpertTensors,
     RopeStyle,
@@ -103,11 +104,7 @@ class ReferenceBackend(NumpyArrays):
         keys: NDArray[np.generic],
         values: NDArray[np.generic] | None,
         start: int,
-        scale: float,
-        *,
-        window: int = 0,
-        sinks: Floats | None = None,
-        value_dim: int = 0,
+        rule: AttentionRule,
     ) -> Floats:
         """Softmax of the scaled scores over the visible positions, one KV head at a time."""
         tokens, heads, _ = q.shape
@@ -115,20 +112,20 @@ class ReferenceBackend(NumpyArrays):
         stop = start + tokens
         write_rows(keys[:, start:stop], k.swapaxes(0, 1))
         if v is None or values is None:
-            past_values = [read_rows(rows[:stop])[:, :value_dim] for rows in keys]
+            past_values = [read_rows(rows[:stop])[:, : rule.value_dim] for rows in keys]
         else:
             write_rows(values[:, start:stop], v.swapaxes(0, 1))
             past_values = [read_rows(rows[:stop]) for rows in values]
         ages = np.arange(start, stop)[:, None] - np.arange(stop)  # (T, S)
-        hidden = (ages < 0) | (ages >= (window or stop))
+        hidden = (ages < 0) | (ages >= (rule.window or stop))
         out = np.empty((heads, tokens, past_values[0].shape[1]), np.float32)
         group = heads // kv_heads
         for head in range(heads):
             past_keys = read_rows(keys[head // group, :stop])  # (S, D)
-            scores = q[:, head] @ past_keys.T * np.float32(scale)  # (T, S)
+            scores = q[:, head] @ past_keys.T * np.float32(rule.scale)  # (T, S)
             scores[hidden] = -np.inf
-            if sinks is not None:
-                scores = np.column_stack([scores, np.full(tokens, sinks[head])])
+            if rule.sinks is not None:
+                scores = np.column_stack([scores, np.full(tokens, rule.sinks[head])])
             shares = _softmax(scores)[:, :stop]
             out[head] = shares @ past_values[head // group]
         return out.swapaxes(0, 1).reshape(tokens, -1)  # (T, H * D)

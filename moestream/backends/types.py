@@ -62,6 +62,22 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionRule:
+    """How positions are attended to.
+
+    Scores are multiplied by ``scale``; token t sees positions 0 to its own, or the last ``window``
+    of them. ``sinks`` (H,) are scores of a position of no value, which takes its share of each
+    head's softmax. Where there are no values, those of a position are the first ``value_dim`` of
+    its keys.
+    """
+
+    scale: float
+    window: int = 0
+    sinks: Array | None = None
+    value_dim: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DeltaRule:
     """The parameters of a gated delta-net layer that do not depend on the token.
 

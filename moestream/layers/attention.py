@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from moestream.backends import Array, RopeStyle
+from moestream.backends import Array, AttentionRule, RopeStyle
 from moestream.layers.cache import State
 from moestream.layers.norm import RMSNorm, UnweightedRMSNorm
 from moestream.layers.rope import Rope
@@ -108,9 +108,8 @@ class Attention:
         if self.qk_norm == "head_turned":
             q, k = self.q_norm(q), self.k_norm(k)
         keys, values = state
-        out = ops.attention(
-            q, k, v, keys, values, start, self.scale, window=self.window, sinks=self.sinks
-        )
+        rule = AttentionRule(self.scale, self.window, self.sinks)
+        out = ops.attention(q, k, v, keys, values, start, rule)
         if self.attn_gate is not None:
             out = ops.sigmoid_scale(out, ops.linear(x, self.attn_gate))
         return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)

@@ -9,7 +9,7 @@ Source: arXiv 2405.04434; llama.cpp, src/models/deepseek2.cpp.
 
 from dataclasses import dataclass
 
-from moestream.backends import Array, RopeStyle
+from moestream.backends import Array, AttentionRule, RopeStyle
 from moestream.layers.cache import State
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
@@ -77,9 +77,8 @@ class LatentAttention:
         turned = ops.rope(turned[:, None], *angles, self.rope_style)  # (T, 1, R)
         keys = ops.join(self.kv_a_norm(latent)[:, None], turned)  # (T, 1, L + R)
         q = ops.join(*self._queries(x, angles))  # (T, H, L + R)
-        out = ops.attention(
-            q, keys, None, state[0], None, start, self.scale, value_dim=sizes.latent
-        )
+        rule = AttentionRule(self.scale, value_dim=sizes.latent)
+        out = ops.attention(q, keys, None, state[0], None, start, rule)
         out = ops.heads_linear(out.reshape(len(x), self.num_heads, -1), self.v_b)  # (T, H, Dv)
         return ops.linear(out.reshape(len(x), -1), self.output)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from moestream.errors import BudgetError
-from moestream.streaming.budget import parse_budget
+from moestream.streaming.budget import parse_memory
 
 _UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number near 2**63
 _FILES = (
@@ -127,7 +127,7 @@ def plan_memory(
     if budget == "auto":
         amount = int((memory.available_bytes + process_bytes) * (1 - _ROOM_FOR_OTHERS))
     else:
-        amount = parse_budget(budget, memory.total_bytes)
+        amount = parse_memory(budget, memory.total_bytes)
         if amount > memory.total_bytes:
             raise BudgetError(
                 f"--budget {_mebibytes(amount)} is more than the {_mebibytes(memory.total_bytes)} "

@@ -10,11 +10,10 @@ from itertools import pairwise
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
-from moestream.errors import TraceError
 from moestream.layers.moe import MoE, RouteObserver, RoutingEvent
 from moestream.streaming.options import MOST_GUESSES
-from moestream.streaming.store import expert_sizes
-from moestream.traces.format import DECODE, TraceHeader
+from moestream.traces.format import DECODE
+from moestream.traces.header import header_of
 from moestream.traces.writer import TraceWriter
 
 
@@ -28,22 +27,11 @@ class GuessRecorder(Closing):
             TraceError: the model has no experts.
             OSError: the file cannot be written.
         """
-        sizes = expert_sizes(engine.file)
-        if not sizes:
-            raise TraceError(f"{engine.file.path}: has no experts, so no guess can be traced")
+        header = header_of(engine)
         layers = enumerate(engine.model.layers)
         moes = [(index, layer.ffn) for index, layer in layers if isinstance(layer.ffn, MoE)]
         self._next = {index: later for (index, _), later in pairwise(moes)}
         self._to_numpy = engine.backend.to_numpy
-        config = engine.config
-        header = TraceHeader(
-            config.num_layers,
-            config.num_experts,
-            config.num_experts_per_tok,
-            sizes,
-            model=engine.file.path.name,
-            arch=config.architecture,
-        )
         self._writer = TraceWriter(path, header)
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:

@@ -13,7 +13,6 @@ from typing import Any
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
-from moestream.errors import TraceError
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.profiles import (
     PROFILE_HALF_LIFE,
@@ -24,8 +23,9 @@ from moestream.profiles import (
 )
 from moestream.streaming.store import expert_sizes
 from moestream.traces.cache_recorder import CacheRecorder
-from moestream.traces.format import DECODE, PREFILL, TraceHeader
+from moestream.traces.format import DECODE, PREFILL
 from moestream.traces.guess_recorder import GuessRecorder
+from moestream.traces.header import header_of
 from moestream.traces.writer import TraceWriter
 
 
@@ -39,22 +39,9 @@ class TraceRecorder(Closing):
             TraceError: the model has no experts.
             OSError: the file cannot be written.
         """
-        sizes = expert_sizes(engine.file)
-        if not sizes:
-            raise TraceError(f"{engine.file.path}: has no experts, so no routing can be traced")
+        header = header_of(engine)
         self._to_numpy = engine.backend.to_numpy
-        config = engine.config
-        self._writer = TraceWriter(
-            path,
-            TraceHeader(
-                config.num_layers,
-                config.num_experts,
-                config.num_experts_per_tok,
-                sizes,
-                model=engine.file.path.name,
-                arch=config.architecture,
-            ),
-        )
+        self._writer = TraceWriter(path, header)
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""

@@ -163,10 +163,10 @@ def _budget(ctx: click.Context, param: click.Parameter, text: str | None) -> str
     """Reject what is no budget; how much there is will be seen when the model is opened."""
     if text in (None, "auto", "none"):
         return text
-    from moestream.streaming.budget import parse_budget
+    from moestream.streaming.budget import parse_memory
 
     try:
-        parse_budget(text, 1 << 40)
+        parse_memory(text, 1 << 40)
     except BudgetError as error:
         raise click.BadParameter(f"{error}, auto or none", ctx, param) from None
     return text
