@@ -24,6 +24,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
+from moestream.terminal.interrupt import Terminated
 from moestream.terminal.status import Status
 
 PROMPT, CONTINUATION = "> ", "  "
@@ -71,6 +72,7 @@ class LineEditor:
             input=input,
             output=output,
         )
+        self._session.default_buffer.on_text_changed += self._forget_interrupt
 
     def read(self, status: Status) -> str | None:
         """Return what was entered, in one or more lines; None when the user leaves."""
@@ -88,10 +90,15 @@ class LineEditor:
                 return _well_formed(self._session.prompt(bottom_toolbar=toolbar)).rstrip("\n")
             except EOFError:
                 return None
+            except Terminated:
+                raise
             except KeyboardInterrupt:  # before keys are read as keys: meant for an answer, late
                 if self._just_interrupted():
                     return None
                 self._interrupted_at = time.monotonic()
+
+    def _forget_interrupt(self, buffer: Buffer) -> None:
+        self._interrupted_at = float("-inf")  # twice is: with nothing typed between
 
     def _just_interrupted(self) -> bool:
         return time.monotonic() - self._interrupted_at < _TWICE_S
@@ -112,8 +119,8 @@ class LineEditor:
         def _(event: KeyPressEvent) -> None:
             if self._just_interrupted():
                 event.app.exit(exception=EOFError)
-            self._interrupted_at = time.monotonic()
             event.current_buffer.reset()
+            self._interrupted_at = time.monotonic()
             # Until then the line below says what a second Ctrl-C does.
             asyncio.get_running_loop().call_later(_TWICE_S, event.app.invalidate)
 

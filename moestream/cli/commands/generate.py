@@ -4,6 +4,7 @@ Owns the order of a run and the JSON that it is reported as. Knows nothing of ho
 tokens (``prompt``, ``text``) or tokens become tokens (``engine``).
 """
 
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moestream import ui
-from moestream.cli.command import EXIT_INTERRUPTED, Command
+from moestream.cli.command import Command, interrupted_status
 from moestream.cli.opening import open_engine, tell_choices
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.model_argument import model_argument
@@ -19,11 +20,14 @@ from moestream.cli.options.output import json_option, output_options
 from moestream.cli.options.prompt import Prompt, prompt_options
 from moestream.cli.options.streaming import streaming_options
 from moestream.cli.reports.streaming import StreamingReport, saved_fields
+from moestream.errors import MoestreamError
+from moestream.terminal.interrupt import Interrupt, interruptible
 
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
     from moestream.engine.options import SamplingParams
-    from moestream.engine.session import Stats
+    from moestream.engine.session import Session, Stats
+    from moestream.layers.moe import RouteObserver
     from moestream.tokenizer.text_stream import TextStream
     from moestream.traces.recording import ProfileRecorder
 
@@ -62,6 +66,13 @@ class Run:
             if not self.as_json:
                 ui.write_text(text)
 
+    def end_text(self) -> None:
+        """Write what was held back, and end the line."""
+        if self.stream is not None:
+            self.emit(self.stream.finish())
+        if not self.as_json and self.parts and not self.parts[-1].endswith("\n"):
+            ui.write_text("\n")
+
 
 @click.command(cls=Command, examples=EXAMPLES)
 @model_argument(default="demo")
@@ -92,20 +103,21 @@ def generate(
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
     default is demo. Only the generated text goes to standard output.
     """
-    run = Run(model, sampling.seed, as_json, quiet, verbose)
+    run, status = Run(model, sampling.seed, as_json, quiet, verbose), 0
     try:
         with _open(run, engine_options) as engine:
             try:
                 _generate(run, engine, prompt, sampling, max_tokens, stop, recording)
             finally:
                 run.outcome = StreamingReport.of(engine)
-    except KeyboardInterrupt:
-        run.stop_reason = "interrupted"
-    if run.stream is not None:
-        run.emit(run.stream.finish())
+    except KeyboardInterrupt as error:
+        run.stop_reason, status = "interrupted", interrupted_status(error)
+    except MoestreamError:
+        run.end_text()
+        raise
+    run.end_text()
     _report(run)
-    if run.stop_reason == "interrupted":
-        ctx.exit(EXIT_INTERRUPTED)
+    ctx.exit(status)
 
 
 def _open(run: Run, options: dict[str, Any]) -> "Engine":
@@ -133,30 +145,63 @@ def _generate(
     tokenizer = Tokenizer.from_gguf(engine.file)
     tokens = prompt.encode(tokenizer, engine.file)
     session = engine.session()
-    run.load_s = engine.load_s + time.perf_counter() - started
+    began = time.perf_counter()
+    run.load_s = engine.load_s + began - started
     if not run.quiet:
         tell_choices(engine, run.seed, verbose=run.verbose)
     run.stats = session.stats
     run.stream = stream = TextStream(tokenizer, stop)
-    with Recording(engine, **recorded) as recording:
+    told = not run.quiet and ui.on_terminal()
+    with (
+        interruptible(_tell_stopping if told else lambda: None) as interrupt,
+        Recording(engine, **recorded) as recording,
+    ):
         run.profile = recording.profile
         observer = recording.observer(session)
-        for token in session.generate(
-            tokens, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
+        left = _prefill(run, session, tokens, engine.context_length, interrupt, observer)
+        for token in () if interrupt.wanted else session.generate(
+            left, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
         ):
-            run.emit(stream.add(token))
-            if stream.stopped is not None:
-                run.stop_reason = "stop"
-                return
-    run.stop_reason = session.stop_reason
+            if session.stats.generated_tokens == 1:
+                session.stats.ttft_s = time.perf_counter() - began
+            with interrupt.waiting():
+                run.emit(stream.add(token))
+            if stream.stopped is not None or interrupt.wanted:
+                break
+    if interrupt.wanted:
+        raise interrupt.error()
+    run.stop_reason = "stop" if stream.stopped is not None else session.stop_reason
+
+
+def _prefill(
+    run: Run,
+    session: "Session",
+    tokens: list[int],
+    context: int,
+    interrupt: Interrupt,
+    observer: "RouteObserver | None",
+) -> list[int]:
+    """Run all of a prompt but its end, which is returned, and show how far it is."""
+    if len(tokens) > context:
+        return tokens  # which ``generate`` refuses before it begins
+    done = 0
+    with ui.progress(quiet=run.quiet or not ui.on_terminal(), unit="tok") as progress:
+        progress("reading the prompt", 0, len(tokens))
+        for done in session.prefill(tokens, on_route=observer):
+            progress("reading the prompt", done, len(tokens))
+            if interrupt.wanted:
+                break
+    return tokens[done:]
+
+
+def _tell_stopping() -> None:
+    os.write(2, b"\nstopping\n")  # past Python's streams, one of which may be in use
 
 
 def _report(run: Run) -> None:
-    """End the text with a new line and tell what it took, or tell everything as JSON."""
+    """Tell what it took, or everything as JSON."""
     if run.as_json:
         ui.print_json(_as_json(run))
-    elif run.parts and not run.parts[-1].endswith("\n"):
-        ui.write_text("\n")
     stats = run.stats
     if run.quiet:
         return
