@@ -46,8 +46,12 @@ def write_alphabet_model(
     chat: bool = True,
     context: int = CONTEXT,
     head_dim: int = EMBEDDING // HEADS,
+    broken_at: str | None = None,
 ) -> Path:
-    """Write the model; without ``chat`` it has neither a template nor ChatML's tokens."""
+    """Write the model; without ``chat`` it has neither a template nor ChatML's tokens.
+
+    One that is ``broken_at`` a letter computes NaN once it has seen that.
+    """
     specials = SPECIALS if chat else ["<s>", "<x>", "</s>"]
     tokens = [*byte_tokens(), *specials, "Ġt"]
     writer = GGUFWriter(path, architecture)
@@ -73,7 +77,7 @@ def write_alphabet_model(
     writer.add_add_bos_token(False)
     if chat:
         writer.add_chat_template(TEMPLATE)
-    _add_tensors(writer, len(tokens), head_dim)
+    _add_tensors(writer, len(tokens), head_dim, broken_at)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -81,7 +85,7 @@ def write_alphabet_model(
     return path
 
 
-def _add_tensors(writer: GGUFWriter, vocab_size: int, head_dim: int) -> None:
+def _add_tensors(writer: GGUFWriter, vocab_size: int, head_dim: int, broken_at: str | None) -> None:
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.float32)
 
@@ -103,5 +107,7 @@ def _add_tensors(writer: GGUFWriter, vocab_size: int, head_dim: int) -> None:
         "blk.0.ffn_up_exps": zeros(EXPERTS, FFN, EMBEDDING),
         "blk.0.ffn_down_exps": zeros(EXPERTS, EMBEDDING, FFN),
     }
+    if broken_at is not None:
+        tensors["token_embd"][ord(broken_at)] = np.nan
     for name, values in tensors.items():
         writer.add_tensor(f"{name}.weight", values)

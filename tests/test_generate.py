@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import subprocess
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import Argument, run, start, wait_for_output
 
 from moestream.demo import demo_path
+from moestream.profiles import read_profile
+from moestream.traces.format import read_trace
 
 # What ``auto`` takes, but for a checkout in which the native code was never built.
 BACKEND = "cpu" if find_spec("moestream._native") else "reference"
@@ -320,6 +323,44 @@ def test_threads_are_as_many_as_asked_for(alphabet: Path) -> None:
         return tasks
 
     assert count("2") == count("1") + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_end_a_run_with_all_that_is_recorded(
+    number: int, alphabet: Path, tmp_path: Path
+) -> None:
+    trace, profile = tmp_path / "t.csv.gz", tmp_path / "p.json"
+    process = start(
+        "generate", alphabet, *ENDLESS, "--trace", trace, "--save-profile", profile, "--json"
+    )
+    wait_for_output(process.stderr)
+    time.sleep(0.5)
+    for _ in range(3):
+        process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert json.loads(out)["stop_reason"] == "interrupted"
+    tokens = read_profile(profile, "p").tokens
+    assert tokens == len(read_trace(trace).rows) // 2  # two experts a token
+    assert tokens >= 1
+
+
+def test_a_full_pipe_does_not_keep_a_signal_out(alphabet: Path) -> None:
+    process = start("generate", alphabet, *ENDLESS, "-q")
+    time.sleep(2)  # nobody reads
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    out, _ = process.communicate(timeout=20)
+    assert len(out) <= 1 << 17
+    assert process.returncode == 143
+
+
+def test_numbers_that_are_not_finite_end_it_with_what_was_written(tmp_path: Path) -> None:
+    model = write_alphabet_model(tmp_path / "broken.gguf", broken_at="m")
+    for temperature in ("0", "0.8"):
+        done = run("generate", model, "-p", "hello", "--temp", temperature, "-q", *USE_BACKEND)
+        assert (done.returncode, done.stdout) == (1, "abcdefghijklm\n")
+        assert done.stderr.startswith("error: The model's numbers are not finite: ")
 
 
 def interrupt(process: "subprocess.Popen[bytes]") -> tuple[str, str]:

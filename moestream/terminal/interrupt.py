@@ -5,11 +5,13 @@ is recorded and saved is whole. Anywhere else they are exceptions. Owns both; kn
 """
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
+_LATE_S = 1.0
 
 
 class Terminated(KeyboardInterrupt):
@@ -85,6 +87,24 @@ class Interrupt:
         if self._may_wait:
             self._may_wait = False
             raise self.error()
+
+
+class Late:
+    """Ctrl-C pressed over and over: what comes just after an answer was meant for that."""
+
+    def __init__(self) -> None:
+        self._until = float("-inf")
+
+    def begin(self) -> None:
+        """An answer was stopped just now."""
+        self._until = time.monotonic() + _LATE_S
+
+    def covers(self) -> bool:
+        """Whether a Ctrl-C of now was meant for it; if so, the next may be too."""
+        late = time.monotonic() < self._until
+        if late:
+            self.begin()
+        return late
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
-from moestream.terminal.interrupt import Terminated
+from moestream.terminal.interrupt import Late, Terminated
 from moestream.terminal.status import Status
 
 PROMPT, CONTINUATION = "> ", "  "
@@ -57,6 +57,8 @@ class LineEditor:
         input: Input | None = None,
         output: Output | None = None,
     ) -> None:
+        self.late = Late()
+        """To be told when an answer was stopped."""
         self._interrupted_at = float("-inf")
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
@@ -93,12 +95,15 @@ class LineEditor:
             except Terminated:
                 raise
             except KeyboardInterrupt:  # before keys are read as keys: meant for an answer, late
+                if self.late.covers():
+                    continue
                 if self._just_interrupted():
                     return None
                 self._interrupted_at = time.monotonic()
 
     def _forget_interrupt(self, buffer: Buffer) -> None:
-        self._interrupted_at = float("-inf")  # twice is: with nothing typed between
+        if buffer.text:  # twice is: with nothing typed between
+            self._interrupted_at = float("-inf")
 
     def _just_interrupted(self) -> bool:
         return time.monotonic() - self._interrupted_at < _TWICE_S
@@ -117,9 +122,11 @@ class LineEditor:
 
         @keys.add("c-c", filter=typing)
         def _(event: KeyPressEvent) -> None:
+            event.current_buffer.reset()
+            if self.late.covers():
+                return
             if self._just_interrupted():
                 event.app.exit(exception=EOFError)
-            event.current_buffer.reset()
             self._interrupted_at = time.monotonic()
             # Until then the line below says what a second Ctrl-C does.
             asyncio.get_running_loop().call_later(_TWICE_S, event.app.invalidate)

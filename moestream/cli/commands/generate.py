@@ -159,8 +159,12 @@ def _generate(
         run.profile = recording.profile
         observer = recording.observer(session)
         left = _prefill(run, session, tokens, engine.context_length, interrupt, observer)
-        for token in () if interrupt.wanted else session.generate(
-            left, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
+        for token in (
+            ()
+            if interrupt.wanted
+            else session.generate(
+                left, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
+            )
         ):
             if session.stats.generated_tokens == 1:
                 session.stats.ttft_s = time.perf_counter() - began
