@@ -165,6 +165,21 @@ def test_a_template_that_writes_nothing_is_one_clear_line(alphabet: Path, tmp_pa
     assert re.fullmatch(r"error: .*template\.jinja.* no text.*\n", done.stderr)
 
 
+def test_what_is_piped_in_stands_before_the_prompt(alphabet: Path) -> None:
+    def tokens(*arguments: str, stdin: bytes) -> int:
+        value = generate_json(alphabet, "--raw", "-n", "1", *arguments, stdin=stdin)
+        count = value["prompt_tokens"]
+        assert isinstance(count, int)
+        return count
+
+    assert tokens("-p", "0", stdin=b"") == tokens("-p", "0", stdin=b"\n") == 1
+    assert tokens("-p", "0", stdin=b"abc\n") == len("abc\n\n0")
+    assert tokens(stdin=b"abc\n") == 3
+    wrong = run("generate", alphabet, "-p", "0", stdin=b"caf\xe9", env={})
+    assert wrong.returncode == 2
+    assert "standard input is not UTF-8 text" in wrong.stderr
+
+
 def test_unknown_chat_template_is_one_clear_line(alphabet: Path) -> None:
     done = run("generate", alphabet, "-p", "hello", "--chat-template", "nonesuch", *USE_BACKEND)
     assert done.returncode == 1

@@ -1,7 +1,9 @@
 """What was asked for: lines, JSON, labels with values, tables and maps."""
 
+import itertools
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from itertools import groupby
@@ -44,16 +46,43 @@ def write_fields(stream: TextIO | None, title: str, fields: Sequence[tuple[str, 
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a heading and aligned columns; a column name that starts with ``>`` aligns right."""
+    """Write a heading and aligned columns; a column name that starts with ``>`` aligns right.
+
+    On a terminal that is narrower, cells are broken between words.
+    """
     names = [name.removeprefix(">") for name in columns]
     cells = [names, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if sys.stdout is not None and sys.stdout.isatty():
+        widths = _narrowed(cells, widths, console_of(sys.stdout).width - 2 * len(widths))
     signs = [">" if name.startswith(">") else "<" for name in columns]
     _heading(title, sys.stdout)
     for index, row in enumerate(cells):
-        padded = [f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)]
-        line = ("  " + "  ".join(padded)).rstrip()
-        write(sys.stdout, (line if index else styled(line, "dim", sys.stdout)) + "\n")
+        broken = [_broken(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in itertools.zip_longest(*broken, fillvalue=""):
+            padded = [f"{c:{s}{w}}" for c, s, w in zip(line, signs, widths, strict=True)]
+            text = ("  " + "  ".join(padded)).rstrip()
+            write(sys.stdout, (text if index else styled(text, "dim", sys.stdout)) + "\n")
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    """A cell's lines."""
+    if len(cell) <= width:
+        return [cell]
+    return textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _narrowed(cells: Sequence[Sequence[str]], widths: Sequence[int], room: int) -> list[int]:
+    """Widths that fit together, as far as no word is broken: the widest give way first."""
+    found = list(widths)
+    least = [
+        max(len(word) for cell in column for word in (cell.split() or [""]))
+        for column in zip(*cells, strict=True)
+    ]
+    while sum(found) > room and any(a > b for a, b in zip(found, least, strict=True)):
+        index = max((i for i, width in enumerate(found) if width > least[i]), key=found.__getitem__)
+        found[index] -= 1
+    return found
 
 
 def print_heat(title: str, labels: Sequence[str], rows: Sequence[Sequence[float]]) -> None:

@@ -35,7 +35,7 @@ EXAMPLES = """
 moestream generate -p "What is the capital of Italy?"
 moestream generate demo -p "Once upon a time" --raw -n 100 --temp 0
 moestream generate demo -p "Why is the sky blue?" --budget 500M -v
-cat notes.txt | moestream generate model.gguf -sys "Summarise this." --json
+cat notes.txt | moestream generate model.gguf -p "Summarise this." --json
 """
 
 
