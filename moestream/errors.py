@@ -20,6 +20,7 @@
     ├── StorageError            a disk or file system that fails, or lacks what was asked of it
     ├── NumericError            what a model computes is no number any more
     └── ContextLengthError      more tokens than the session's KV cache holds
+        └── MessageLengthError  one message is too long, whatever is forgotten for it
 
 Every message says what was found, what was expected and what to do. The library raises them;
 only ``moestream.cli`` catches them.
@@ -92,6 +93,10 @@ class PlotError(MoestreamError):
 
 class ContextLengthError(MoestreamError):
     """A session was given more tokens than its context holds."""
+
+
+class MessageLengthError(ContextLengthError):
+    """One message alone has more tokens than the context holds."""
 
 
 class StorageError(MoestreamError):

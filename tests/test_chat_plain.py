@@ -136,9 +136,12 @@ def test_a_full_context_says_what_can_be_done(alphabet: Path) -> None:
     code, out, err = chat(alphabet, "one\ntwo\nthree\n", "-c", "120", "--context-shift")
     assert (code, out) == (0, f"{ALPHABET}\n" * 3)
     assert "dropped the 1 oldest turn to make room" in err
-    code, out, err = chat(alphabet, "x" * 200, "-q", "-c", "120")
-    assert (code, out) == (1, "")
-    assert "shorten it, or start with a larger --ctx-size" in err
+    for before in ("", "one\n"):
+        code, out, err = chat(alphabet, before + "x" * 200, "-q", "-c", "120")
+        assert (code, out) == (1, f"{ALPHABET}\n" if before else "")
+        assert "The message has 219 tokens and the context holds 120. Shorten it, or" in err
+        assert "start with -c 256 or more." in err
+        assert "/drop" not in err
 
 
 def test_reasoning_is_shown_aside_or_not_at_all(alphabet: Path, tmp_path: Path) -> None:

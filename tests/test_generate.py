@@ -242,12 +242,12 @@ def test_a_seed_repeats_a_run(alphabet: Path) -> None:
         (["-p", "a", "--temp", "warm"], "'warm', expected a number of 0 or more."),
         (["-p", "a", "-n", "few"], "'few', expected a whole number of 0 or more."),
         (["-p", "a", "--presence-penalty", "inf"], "inf, expected a finite number"),
-        (["-p", "a", "--top-p", "1.1"], "1.1, expected a number above 0 and up to 1"),
-        (["-p", "a", "--top-k", "-1"], "-1, expected a whole number of 0 or more"),
+        (["-p", "a", "--top-p", "1.1"], "1.1, expected a number of 0 to 1"),
+        (["-p", "a", "--top-k", "-2"], "-2, expected a whole number of 0 or more"),
         (["-p", "a", "--repeat-penalty", "0"], "0.0, expected a number above 0"),
         (["-p", "a", "-n", "-3"], "-3, expected a whole number of 0 or more"),
-        (["-p", "a", "-c", "0"], "0, expected a whole number of 1 or more"),
-        (["-p", "a", "-t", "0"], "0, expected a whole number of 1 or more"),
+        (["-p", "a", "-c", "-1"], "-1, expected a whole number of 0 or more"),
+        (["-p", "a", "-t", "-2"], "-2, expected a whole number of 1 or more"),
     ],
 )
 def test_values_that_make_no_sense_are_usage_errors(

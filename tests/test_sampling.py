@@ -29,6 +29,7 @@ def drawn(
         ({"top_k": 1}, {3}),
         ({"top_k": 3}, {1, 2, 3}),
         ({"top_k": 9}, {0, 1, 2, 3}),
+        ({"top_p": 0.0}, {3}),
         ({"top_p": 0.39}, {3}),
         ({"top_p": 0.69}, {2, 3}),
         ({"top_p": 0.71}, {1, 2, 3}),
@@ -104,7 +105,7 @@ def test_logits_are_left_as_they_were() -> None:
     [
         {"temperature": -0.1},
         {"top_k": -1},
-        {"top_p": 0.0},
+        {"top_p": -0.1},
         {"top_p": 1.1},
         {"min_p": -0.1},
         {"repeat_penalty": 0.0},

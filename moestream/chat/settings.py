@@ -15,7 +15,7 @@ class Settings:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = option(
         None,
-        "Tokens of an answer at most; -1 is no limit.",
+        "Tokens of an answer at most; -1 and -2 end it with the context alone.",
         flags=("-n", "--predict", "--n-predict"),
         kind=int,
         least=0,

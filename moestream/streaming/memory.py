@@ -107,11 +107,7 @@ def plan_memory(
         amount = int((memory.available_bytes + process_bytes) * (1 - _ROOM_FOR_OTHERS))
     else:
         amount = parse_budget(budget, memory.total_bytes)
-        if amount > memory.total_bytes:
-            raise BudgetError(
-                f"a budget of {_mebibytes(amount)} is more than the "
-                f"{_mebibytes(memory.total_bytes)} of {memory.limited_by}; give less, or 'auto'"
-            )
+        require_room(amount, memory)
     return MemoryPlan(
         budget_bytes=amount,
         dense_bytes=dense_bytes,
@@ -121,6 +117,19 @@ def plan_memory(
         floor_bytes=floor_bytes,
         total_expert_bytes=total_expert_bytes,
     )
+
+
+def require_room(budget_bytes: int, memory: Memory) -> None:
+    """See that a budget is not more than there is.
+
+    Raises:
+        BudgetError: it is.
+    """
+    if budget_bytes > memory.total_bytes:
+        raise BudgetError(
+            f"a budget of {_mebibytes(budget_bytes)} is more than the "
+            f"{_mebibytes(memory.total_bytes)} of {memory.limited_by}; give less, or 'auto'"
+        )
 
 
 def process_memory() -> int:

@@ -84,8 +84,8 @@ def bench(
     """Measure tokens a second, of prefill (pp) and of decoding (tg).
 
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
-    default is demo. Options, tests and fields have llama-bench's names. Where an option takes a list, all
-    combinations are measured.
+    default is demo. Options, tests and fields have llama-bench's names. Where an option takes a
+    list, all combinations are measured.
     """
     shapes = [(p, 0) for p in n_prompt if p] + [(0, n) for n in n_gen if n] + [*pairs]
     if not shapes:

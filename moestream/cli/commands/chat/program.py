@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from moestream.closing import Closing
-from moestream.errors import ContextLengthError, MoestreamError
+from moestream.errors import ContextLengthError, MessageLengthError, MoestreamError
 
 if TYPE_CHECKING:
     from moestream.chat.conversation import Conversation
@@ -198,6 +198,8 @@ class Program(Closing):
                 self._run_command(self, line)
             else:
                 self.say(line)
+        except MessageLengthError as error:
+            self._fail(str(error))
         except ContextLengthError as error:
             self._fail(f"{error} {self._offer()}")
         except OSError as error:
@@ -213,8 +215,6 @@ class Program(Closing):
         self.screen.error(message)
 
     def _offer(self) -> str:
-        if not self.dialogue.conversation.turns:
-            return "shorten it, or start with a larger --ctx-size"
         return (
             "/drop forgets the oldest turns but not the system prompt, /clear all turns; "
             "/set context-shift on drops them whenever there is need, --ctx-size makes it larger"
