@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
-from command_line import Argument, run, start, wait_for_output
+from command_line import COMMAND, Argument, run, start, wait_for_output
 
 from moestream.demo import demo_path
 from moestream.profiles import read_profile
@@ -247,7 +247,7 @@ def test_a_seed_repeats_a_run(alphabet: Path) -> None:
         (["-p", "a", "--repeat-penalty", "0"], "0.0, expected a number above 0"),
         (["-p", "a", "-n", "-3"], "-3, expected a whole number of 0 or more"),
         (["-p", "a", "-c", "-1"], "-1, expected a whole number of 0 or more"),
-        (["-p", "a", "-t", "-2"], "-2, expected a whole number of 1 or more"),
+        (["-p", "a", "-t", "-2"], "-2, expected 0, or a whole number of 1 or more"),
     ],
 )
 def test_values_that_make_no_sense_are_usage_errors(
@@ -338,6 +338,49 @@ def test_threads_are_as_many_as_asked_for(alphabet: Path) -> None:
         return tasks
 
     assert count("2") == count("1") + 1
+
+
+def on_terminal(*arguments: Argument) -> str:
+    """What a run writes to a terminal that is both of its streams."""
+    parent, child = pty.openpty()
+    command = [*COMMAND, "generate", *map(str, arguments), *USE_BACKEND]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=child, stderr=child, env=environment
+    ):
+        os.close(child)
+        seen = b""
+        try:
+            while new := os.read(parent, 1 << 16):
+                seen += new
+        except OSError:  # how Linux says that the other end is closed
+            pass
+    os.close(parent)
+    return seen.decode()
+
+
+def test_a_long_prompt_shows_how_far_it_is(alphabet: Path, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("0123456789" * 700, encoding="utf-8")
+    arguments = (alphabet, "--raw", "-f", prompt, "-n", "2", "--temp", "0")
+    seen = on_terminal(*arguments)
+    assert "reading the prompt" in seen
+    assert "/7000" in seen
+    assert "tok/s" in seen
+    assert "reading the prompt" not in on_terminal(*arguments, "-q")
+    piped = run("generate", *arguments, *USE_BACKEND)
+    assert piped.stdout == "01\n"
+    assert "reading" not in piped.stderr
+    value = generate_json(*arguments)
+    assert value["prompt_tokens"] == 7000
+    assert value["timings"]["ttft_s"] > 7000 / value["timings"]["prompt_tps"] * 0.9
+
+
+def test_a_models_text_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    model = write_alphabet_model(tmp_path / "m.gguf", follows={"0": "\x1b", "\x1b": "c"})
+    arguments = (model, "--raw", "-p", "0", "-n", "2", "--temp", "0", "-q")
+    assert on_terminal(*arguments) == "\ufffdc\r\n"
+    assert run("generate", *arguments, *USE_BACKEND).stdout == "\x1bc\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

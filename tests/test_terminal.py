@@ -280,6 +280,9 @@ def test_a_ctrl_c_that_comes_late_is_the_answers() -> None:
         prompt.late.begin()
         source.send_text("\x03\x03\x03\x03said\r")
         assert prompt.read(STATUS) == "said"
+        prompt.late.begin()
+        source.send_text("\x03\x03typed\x03\x03")
+        assert prompt.read(STATUS) is None
 
 
 def test_signals_are_wishes_and_the_first_is_told_at_once() -> None:

@@ -204,3 +204,24 @@ def test_a_models_text_does_not_steer_a_terminal(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(sys, "stdout", out)
         ui.write_text(said)
         assert out.getvalue() == shown
+
+
+def test_json_does_not_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.print_json({"text": "a\x1b\x9b\x7fé"})
+    written = capsys.readouterr().out
+    assert written == '{"text": "a\\u001b\\u009b\\u007fé"}\n'
+    assert json.loads(written) == {"text": "a\x1b\x9b\x7fé"}
+
+
+def test_fields_on_a_terminal_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", out)
+    ui.print_fields("verdict", [("in a line", "it is too little for " + "what is there " * 4)])
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[1].startswith("  in a line  it is too")
+    assert all(line.startswith(" " * 13) for line in lines[2:])
+    assert "it is too little for what is there" in " ".join(" ".join(lines).split())

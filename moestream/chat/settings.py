@@ -15,7 +15,7 @@ class Settings:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = option(
         None,
-        "Tokens of an answer at most; -1 and -2 end it with the context alone.",
+        "Tokens of an answer at most; -1 is no limit.",
         flags=("-n", "--predict", "--n-predict"),
         kind=int,
         least=0,
@@ -36,7 +36,7 @@ class Settings:
         "What a model thinks before it answers; in plain lines, dim is to standard error.",
         choices=REASONING_STYLES,
     )
-    context_shift: bool = option(False, "When the context is full, forget the oldest turns.")
+    context_shift: bool = option(False, "Forget the oldest turns if the context is full.")
 
     def set(self, name: str, value: str) -> None:
         """Change one setting.

@@ -16,7 +16,7 @@ class EngineOptions:
 
     context_length: int | None = option(
         None,
-        f"Tokens of context; by default the model's own, at most {DEFAULT_CONTEXT}; 0 is all of it.",
+        f"Tokens of context; 0 is all the model has, by default {DEFAULT_CONTEXT} at most.",
         flags=("-c", "--ctx-size"),
         kind=int,
         least=0,
@@ -24,7 +24,7 @@ class EngineOptions:
     )
     threads: int | None = option(
         None,
-        "CPU threads; -1, the default, is one a physical core.",
+        "CPU threads; -1 is one a physical core.",
         flags=("-t", "--threads"),
         kind=int,
         least=1,

@@ -99,6 +99,10 @@ class Late:
         """An answer was stopped just now."""
         self._until = time.monotonic() + _LATE_S
 
+    def end(self) -> None:
+        """Something else was done: what comes now is meant anew."""
+        self._until = float("-inf")
+
     def covers(self) -> bool:
         """Whether a Ctrl-C of now was meant for it; if so, the next may be too."""
         late = time.monotonic() < self._until

@@ -104,6 +104,7 @@ class LineEditor:
     def _forget_interrupt(self, buffer: Buffer) -> None:
         if buffer.text:  # twice is: with nothing typed between
             self._interrupted_at = float("-inf")
+            self.late.end()
 
     def _just_interrupted(self) -> bool:
         return time.monotonic() - self._interrupted_at < _TWICE_S

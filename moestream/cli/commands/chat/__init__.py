@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 moestream chat
 moestream chat demo -sys "Answer in one sentence." --budget 500M
-moestream chat --continue
-moestream chat model.gguf --reasoning hide --temp 0.6
+moestream chat --continue --reasoning hide --temp 0.6
 printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
 """
 
@@ -42,18 +41,19 @@ printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
     "go_on",
     section="Chat",
     is_flag=True,
-    help="Go on with the last conversation, and with its model if no MODEL is given.",
+    help="Go on with the last conversation and its model.",
 )
 @option(
     "--load",
     section="Chat",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Go on with a conversation that /save wrote.",
+    help="Go on with a saved conversation.",
 )
 @option(
     "--no-tui",
     section="Chat",
     is_flag=True,
+    rare=True,
     help="Plain lines; so it is wherever standard input or output is no terminal.",
 )
 @shown_options
@@ -85,7 +85,7 @@ def chat(
     """Talk with a model; it remembers what was said.
 
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
-    default is demo. /help lists what can be done besides talking.
+    default is demo. /help lists commands.
     """
     _check(system_prompt, chat_template)
     if go_on and load is not None:
