@@ -7,6 +7,7 @@ is bounded: after each frame it rests several times as long as that took.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from types import TracebackType
@@ -74,10 +75,9 @@ class AnswerView:
     ) -> None:
         self._done.set()
         self._thread.join()
-        try:
+        with suppress(OSError):  # the terminal has gone: the answer is saved all the same
             self._region.draw([*self._take(), *self._end_of_kind(), *self._space()], [])
-        finally:
-            self._region.close()
+        self._region.close()
 
     def _run(self) -> None:
         rest = 0.0

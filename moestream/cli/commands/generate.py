@@ -1,12 +1,11 @@
 """``moestream generate``: one prompt in, one text out.
 
-Owns the order of a run and the JSON that it is reported as. Knows nothing of how text becomes
-tokens (``prompt``, ``text``) or tokens become tokens (``engine``).
+Owns the order of a run. Knows nothing of how text becomes tokens (``prompt``, ``text``), tokens
+become tokens (``engine``), or of what is told (``reports``).
 """
 
 import os
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,17 +18,16 @@ from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option, output_options
 from moestream.cli.options.prompt import Prompt, prompt_options
 from moestream.cli.options.streaming import streaming_options
-from moestream.cli.reports.streaming import StreamingReport, saved_fields
+from moestream.cli.reports.generate import Run, report
+from moestream.cli.reports.streaming import StreamingReport
 from moestream.errors import MoestreamError
 from moestream.terminal.interrupt import Interrupt, interruptible
 
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
     from moestream.engine.options import SamplingParams
-    from moestream.engine.session import Session, Stats
+    from moestream.engine.session import Session
     from moestream.layers.moe import RouteObserver
-    from moestream.tokenizer.text_stream import TextStream
-    from moestream.traces.recording import ProfileRecorder
 
 EXAMPLES = """
 moestream generate -p "What is the capital of Italy?"
@@ -37,41 +35,6 @@ moestream generate demo -p "Once upon a time" --raw -n 100 --temp 0
 moestream generate demo -p "Why is the sky blue?" --budget 500M -v
 cat notes.txt | moestream generate model.gguf -p "Summarise this." --json
 """
-
-
-@dataclass(slots=True)
-class Run:
-    """What is known of a run so far: whenever it is interrupted, this can be reported."""
-
-    model: str
-    seed: int | None
-    as_json: bool
-    quiet: bool
-    verbose: bool = False
-    parts: list[str] = field(default_factory=list)
-    backend: str | None = None
-    cache_types: tuple[str | None, str | None] = (None, None)
-    budget_bytes: int | None = None
-    outcome: StreamingReport | None = None
-    profile: "ProfileRecorder | None" = None
-    load_s: float = 0.0
-    stats: "Stats | None" = None
-    stream: "TextStream | None" = None
-    stop_reason: str | None = None
-
-    def emit(self, text: str) -> None:
-        """Keep a piece of text, if there is any, and write it unless JSON is wanted."""
-        if text:
-            self.parts.append(text)
-            if not self.as_json:
-                ui.write_text(text)
-
-    def end_text(self) -> None:
-        """Write what was held back, and end the line."""
-        if self.stream is not None:
-            self.emit(self.stream.finish())
-        if not self.as_json and self.parts and not self.parts[-1].endswith("\n"):
-            ui.write_text("\n")
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -116,7 +79,7 @@ def generate(
         run.end_text()
         raise
     run.end_text()
-    _report(run)
+    report(run)
     ctx.exit(status)
 
 
@@ -159,13 +122,10 @@ def _generate(
         run.profile = recording.profile
         observer = recording.observer(session)
         left = _prefill(run, session, tokens, engine.context_length, interrupt, observer)
-        for token in (
-            ()
-            if interrupt.wanted
-            else session.generate(
-                left, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
-            )
-        ):
+        made = session.generate(
+            left, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
+        )
+        for token in () if interrupt.wanted else made:
             if session.stats.generated_tokens == 1:
                 session.stats.ttft_s = time.perf_counter() - began
             with interrupt.waiting():
@@ -200,77 +160,3 @@ def _prefill(
 
 def _tell_stopping() -> None:
     os.write(2, b"\nstopping\n")  # past Python's streams, one of which may be in use
-
-
-def _report(run: Run) -> None:
-    """Tell what it took, or everything as JSON."""
-    if run.as_json:
-        ui.print_json(_as_json(run))
-    stats = run.stats
-    if run.quiet:
-        return
-    if stats is None:
-        ui.note(f"{run.stop_reason} before the model was loaded")
-    else:
-        ui.note(
-            f"prompt {stats.prompt_tokens} tokens, {stats.prompt_tps:.1f} tok/s; "
-            f"generated {stats.generated_tokens} tokens, {stats.generation_tps:.1f} tok/s; "
-            f"first token after {stats.ttft_s:.2f} s, load {run.load_s:.2f} s; "
-            f"{_end_told(run, stats)}"
-        )
-    if run.verbose and stats is not None and (told := _work_told(stats)):
-        ui.note(told)
-    if run.verbose and run.outcome is not None:
-        ui.note_fields("experts", run.outcome.fields())
-    if run.profile is not None and run.profile.saved is not None:
-        ui.note(f"{run.profile.saved.tokens} tokens profiled in {run.profile.path}")
-
-
-def _end_told(run: Run, stats: "Stats") -> str:
-    """Why it ended, in words."""
-    ends = {
-        "end": "the model ended here",
-        "length": f"stopped at {stats.generated_tokens} tokens (-n {stats.generated_tokens})",
-        "context": "stopped because the context is full; -c makes it larger",
-        "stop": "stopped before the text given with --stop",
-        "interrupted": "interrupted",
-    }
-    return ends.get(run.stop_reason or "", "ended by an error")
-
-
-def _work_told(stats: "Stats") -> str | None:
-    """What the backend did for a token, beside the arithmetic, in one line."""
-    work = stats.work_per_token
-    if work is None:
-        return None
-    return (
-        f"a token took {work['synchronisations']:.1f} synchronisations, "
-        f"{work['operations']:.0f} kernels, {ui.format_memory(int(work['copied_bytes']))} copied"
-    )
-
-
-def _as_json(run: Run) -> dict[str, Any]:
-    from moestream.engine.session import Stats
-
-    stats = run.stats or Stats()
-    return {
-        "text": "".join(run.parts),
-        "prompt_tokens": stats.prompt_tokens,
-        "generated_tokens": stats.generated_tokens,
-        "stop_reason": run.stop_reason,
-        "timings": {
-            "load_s": run.load_s,
-            "ttft_s": stats.ttft_s,
-            "prompt_tps": stats.prompt_tps,
-            "generation_tps": stats.generation_tps,
-        },
-        "work_per_token": stats.work_per_token,
-        "model": run.model,
-        "backend": run.backend,
-        "seed": run.seed,
-        "cache_type_k": run.cache_types[0],
-        "cache_type_v": run.cache_types[1],
-        "budget_bytes": run.budget_bytes,
-        "saved_profile": None if run.profile is None else saved_fields(run.profile),
-        "residency": None if run.outcome is None else run.outcome.to_dict(),
-    }
