@@ -43,7 +43,7 @@ def test_grows_by_whole_rows_of_either_type() -> None:
     cache.reserve(1)
     for buffer, before in zip(cache.layer(0), held, strict=True):
         assert buffer.dtype == before.dtype
-        assert buffer.shape == (2, 512, before.shape[2])
+        assert buffer.shape == (2, 320, before.shape[2])
         np.testing.assert_array_equal(buffer[:, :256], before)
 
 

@@ -64,7 +64,7 @@ def test_auto_is_what_is_available_less_room_for_others():
 def test_below_the_floor_there_is_a_warning_with_the_number_that_would_do():
     parts = plan("200M")
     assert parts.warning is not None
-    needed = parts.warning.split("--budget ")[1].split()[0]
+    needed = parts.warning.split("Give --budget ")[1].split(",")[0]
     assert plan(needed).warning is None
     assert plan(f"{int(needed[:-1]) - 1}M").warning is not None
 
@@ -77,7 +77,7 @@ def test_nothing_left_is_no_error():
     assert plan("10M").experts_bytes == 0
 
 
-@pytest.mark.parametrize("budget", ["", "x", "0", "-5M", "10X", "5G"])
+@pytest.mark.parametrize("budget", ["", "x", "0", "-5M", "10X", "5G", "6", "500000"])
 def test_what_is_no_budget(budget):
     with pytest.raises(BudgetError):
         plan(budget)

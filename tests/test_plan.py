@@ -94,7 +94,7 @@ def test_hit_rates_are_those_of_a_trace_if_one_is_given(
 def test_a_budget_that_generate_refuses_is_refused(alphabet: Path, cache: dict[str, str]) -> None:
     done = run("plan", alphabet, "--memory", "1G", "--budget", "2G", env=cache)
     assert done.returncode == 1
-    assert "a budget of 2048M is more than the 1024M of --memory" in done.stderr
+    assert "--budget 2048M is more than the 1024M of --memory" in done.stderr
     value = plan(alphabet, cache, "--memory", "1G", "--budget", "1M")
     assert value["case"] == "too little"
     assert value["verdict"].startswith("1.00 MiB is too little")

@@ -4,6 +4,10 @@ Owns the types, their sizes, and the Q8_0 blocks that rows are rounded to. The n
 and reads the same bytes.
 """
 
+import math
+import mmap
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +21,10 @@ _GGML_TYPES = {
     "q8_0": GGMLQuantizationType.Q8_0,
 }
 _DTYPES = {"f16": np.float16, "f32": np.float32, "q8_0": np.uint8}
+_MAPPED_BYTES = 1 << 16
+"""A buffer from this size on is a mapping of its own."""
+_HUGE_BYTES = 1 << 22
+"""And from this size on of huge pages, which attention reads faster."""
 _TINY = np.float32(1e-30)
 """A block with no value as large as this is taken for zeros: its scale has no reciprocal."""
 
@@ -39,13 +47,22 @@ def kv_row_bytes(dim: int, kv_type: KVType) -> int:
 def kv_zeros(heads: int, positions: int, dim: int, kv_type: KVType) -> NDArray[np.generic]:
     """A zeroed buffer (K, S, D), or of bytes (K, S, row_bytes) for ``q8_0``.
 
-    The system hands it out page by page as it is written.
+    The system hands it out page by page as it is written, and has it back when it is dropped: from
+    the C library's heap, buffers that grow leave holes that a budget does not know of.
 
     Raises:
         UnsupportedModelError: see ``kv_row_bytes``.
     """
     dtype = np.dtype(_DTYPES[kv_type])
-    return np.zeros((heads, positions, kv_row_bytes(dim, kv_type) // dtype.itemsize), dtype)
+    shape = (heads, positions, kv_row_bytes(dim, kv_type) // dtype.itemsize)
+    size = math.prod(shape) * dtype.itemsize
+    if size < _MAPPED_BYTES:
+        return np.zeros(shape, dtype)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages; only speed is lost
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def write_rows(into: NDArray[np.generic], rows: NDArray[np.float32]) -> None:

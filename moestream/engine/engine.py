@@ -172,6 +172,7 @@ class Engine(Closing):
             num_experts_per_tok=self.config.num_experts_per_tok,
             kv_bytes=self.kv_bytes(self._planned_tokens()),
             process_bytes=self._process_bytes,
+            context_bytes=self.kv_bytes(self.context_length),
         )
 
     def _planned_tokens(self) -> int:

@@ -87,6 +87,7 @@ class ExpertStreaming:
                 self._store,
                 options,
                 experts_bytes=plan.experts_bytes,
+                gives_way=not plan.fits,
                 num_experts_per_tok=max(moe.num_experts_per_tok for moe in moes.values()),
                 rates=None if profile is None else profile.key_rates(),
                 layer_s=partial(_layer_s, next(iter(moes.values()))),
@@ -173,6 +174,7 @@ def plan_model(
     num_experts_per_tok: int,
     kv_bytes: int,
     process_bytes: int,
+    context_bytes: int = 0,
     memory: Memory | None = None,
 ) -> MemoryPlan:
     """Divide a budget for the model in ``file``; see ``plan_memory``.
@@ -192,6 +194,7 @@ def plan_model(
         * sum(sizes[name] // file.tensors[name].shape[0] for name in experts),
         total_expert_bytes=expert_bytes,
         process_bytes=process_bytes,
+        context_bytes=context_bytes,
         memory=memory,
     )
 

@@ -250,8 +250,11 @@ class Session:
         """Run a chunk on top of what the cache holds."""
         streaming = self._streaming()
         if streaming is not None:
-            shapes, length = self._model.config.state_shapes(), self._cache.length + len(chunk)
-            streaming.before_pass(state_bytes(shapes, length, self._kv_types))
+            shapes, positions = (
+                self._model.config.state_shapes(),
+                self._cache.positions_with(len(chunk)),
+            )
+            streaming.before_pass(state_bytes(shapes, positions, self._kv_types))
         hidden = self._model.hidden(chunk, self._cache, on_route)
         self._check_file()
         return hidden

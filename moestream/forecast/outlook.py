@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from moestream.forecast.demand import Demand
 from moestream.forecast.hits import Hits
 from moestream.forecast.speed import Forecast, forecast
-from moestream.forecast.verdict import Verdict, other_bytes, verdict_of
+from moestream.forecast.verdict import Verdict, verdict_of
 from moestream.machine.speeds import DiskSpeed, Speeds
 from moestream.streaming.memory import MemoryPlan
 
@@ -51,7 +51,7 @@ class Outlook:
 
 def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
     """The same model within another budget."""
-    experts = max(budget_bytes - other_bytes(plan), 0)
+    experts = max(budget_bytes - plan.other_bytes, 0)
     return replace(plan, budget_bytes=budget_bytes, experts_bytes=experts)
 
 
@@ -84,7 +84,7 @@ def look_ahead(
         )
         return Point(plan, share, speed)
 
-    others = other_bytes(plan)
+    others = plan.other_bytes
     wanted = budgets or tuple(
         others + int(share * plan.total_expert_bytes)
         for share in _SHARES[not plan.total_expert_bytes :]
@@ -99,14 +99,14 @@ def look_ahead(
         auto=auto,
         asked=tuple(looked) if budgets else (),
         points=tuple(points[n_bytes] for n_bytes in sorted(points)),
-        floor_budget_bytes=-(-(others + plan.floor_bytes) // _STEP) * _STEP,
+        floor_budget_bytes=-(-plan.least_bytes // _STEP) * _STEP,
         flags=_flags(chosen.plan, halved_cache),
     )
 
 
 def _flags(plan: MemoryPlan, halved_cache: bool) -> tuple[str, ...]:
     """Defaults do what can be done; what they cannot know is what a cache is worth to the user."""
-    if plan.fits or other_bytes(plan) > plan.budget_bytes:
+    if plan.fits or plan.other_bytes > plan.budget_bytes:
         return ()
     flags = ["--budget", f"{plan.budget_bytes // _STEP}M"]
     if not halved_cache and plan.kv_bytes > _LARGE_CACHE * plan.budget_bytes:

@@ -54,18 +54,18 @@ def plan_of(
 
 def verdict_of(plan: MemoryPlan) -> Verdict:
     """What to expect of memory that is divided so."""
-    if other_bytes(plan) > plan.budget_bytes:
+    if plan.other_bytes > plan.budget_bytes:
         return "too little"
     if plan.fits:
         return "fits"
-    return "streams" if plan.experts_bytes >= plan.floor_bytes else "below the floor"
+    return "streams" if plan.budget_bytes >= plan.least_bytes else "below the floor"
 
 
 def fit_of(plan: MemoryPlan) -> Fit:
     """The verdict, with what it takes and what share of the experts is in memory."""
     total = plan.total_expert_bytes
     share = min(plan.experts_bytes / total, 1.0) if total else 1.0
-    return Fit(verdict_of(plan), other_bytes(plan) + plan.floor_bytes, share)
+    return Fit(verdict_of(plan), plan.least_bytes, share)
 
 
 def fit_of_sizes(
@@ -87,8 +87,3 @@ def fit_of_sizes(
         memory=memory,
     )
     return fit_of(plan)
-
-
-def other_bytes(plan: MemoryPlan) -> int:
-    """What a budget goes to beside experts."""
-    return plan.dense_bytes + plan.kv_bytes + plan.process_bytes

@@ -19,6 +19,8 @@ KVTypes = tuple[KVType, KVType]
 """How keys and how values are stored."""
 
 _FIRST_POSITIONS = 256
+_GROWTH = 1.25
+"""Times as many positions at least, once there are too few: each is copied four times at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ def state_bytes(shapes: Sequence[StateShape], tokens: int, kv_types: KVTypes) ->
 
 
 class Cache:
-    """The states of all layers; keys and values grow by doubling, up to ``capacity`` positions.
+    """The states of all layers; keys and values grow by a quarter, up to ``capacity`` positions.
 
-    A long context costs memory only when it is used.
+    A long context costs memory only when it is used, and little more than it uses.
     """
 
     def __init__(
@@ -106,11 +108,19 @@ class Cache:
                 f"{self.length} tokens in the context and {tokens} more make {needed}, but it "
                 f"holds {self.capacity}; shorten the input or ask for a larger context"
             )
-        if needed > self._positions:
-            self._positions = min(self.capacity, max(needed, 2 * self._positions))
+        positions = self.positions_with(tokens)
+        if positions > self._positions:
+            self._positions = positions
             for index, shape in enumerate(self._shapes):  # one by one: old and new need room
                 if isinstance(shape, AttentionShape):
                     self._layers[index] = self._grown(shape, self._layers[index])
+
+    def positions_with(self, tokens: int) -> int:
+        """For how many positions there is memory once ``tokens`` more were reserved."""
+        needed = self.length + tokens
+        if needed <= self._positions:
+            return self._positions
+        return min(self.capacity, max(needed, int(_GROWTH * self._positions)))
 
     def truncate(self, length: int) -> None:
         """Forget all positions from ``length`` on.

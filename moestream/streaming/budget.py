@@ -22,6 +22,8 @@ def parse_budget(text: str, total_bytes: int) -> int:
         raise BudgetError(f"{text!r} is no budget; expected 640M, 1.5G or 25%")
     unit = total_bytes / 100 if match[2] == "%" else _UNITS[match[2]]
     n_bytes = int(float(match[1]) * unit)
+    if not match[2] and n_bytes < _UNITS["M"]:
+        raise BudgetError(f"a budget of {text} is {text} bytes; did you mean {text}G?")
     if n_bytes < 1:
         raise BudgetError(f"a budget of {text} holds nothing; expected something like 640M or 25%")
     return n_bytes

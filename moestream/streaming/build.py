@@ -35,11 +35,12 @@ def open_residency(
     *,
     experts_bytes: int,
     num_experts_per_tok: int,
+    gives_way: bool = False,
     rates: NDArray[np.float64] | None = None,
     layer_s: Callable[[], float] = lambda: 0.0,
     maker: SlotMaker | None = None,
 ) -> Residency:
-    """Start streaming within ``experts_bytes``.
+    """Start streaming within ``experts_bytes``, of which some ``gives_way`` as the context grows.
 
     ``rates`` (K,) are uses a token by key, where a profile tells them, and ``layer_s`` measures how
     long a layer computes: a ``split`` of ``auto`` goes by both. With a ``maker``, experts are read
@@ -51,7 +52,8 @@ def open_residency(
     """
     factory = policy_factory(options)
     choose = _method if maker is None else _reading_method
-    method = choose(store, options, experts_bytes)
+    most = store.total_bytes - 1 if gives_way else experts_bytes
+    method = choose(store, options, min(experts_bytes, most))
     division = Division(
         factory, options.layer_budget, _spare(options, num_experts_per_tok), num_experts_per_tok
     )
@@ -61,7 +63,8 @@ def open_residency(
     reader = ExpertReader(store, method)
     try:
         if method == "madvise":
-            return _mapped(store, reader, options, factory, experts_bytes, num_experts_per_tok)
+            fits = experts_bytes >= store.total_bytes and not gives_way
+            return _mapped(store, reader, options, division, experts_bytes, fits)
         return open_slots(store, reader, division, experts_bytes, maker)
     except BaseException:
         reader.close()
@@ -107,24 +110,24 @@ def _mapped(
     store: ExpertStore,
     reader: ExpertReader,
     options: StreamingOptions,
-    factory: PolicyFactory,
+    division: Division,
     experts_bytes: int,
-    num_experts_per_tok: int,
+    fits: bool,
 ) -> Residency:
     sizes = [0] * store.num_keys
     for layer, experts in store.layers.items():
         first = store.key(layer, 0)
         sizes[first : first + store.num_experts] = [experts.expert_bytes] * store.num_experts
     addresses = reader.layout.parts.astype(np.uint64)
-    fits = experts_bytes >= store.total_bytes
     wanted = options.pin == "mlock" or (options.pin == "auto" and not fits)
     # Locked pages cannot be given up for those that are paged in: both need room.
     room = min(int(experts_bytes * _LOCKED), store.total_bytes)
+    factory = division.make_policy
     if options.layer_budget != "global":
         layer_bytes = {layer: store.num_experts * n for layer, n in _expert_bytes(store).items()}
         shares = split_budget(options.layer_budget, room, layer_bytes)
         factory = by_layer(
-            options.layer_budget, factory, shares, store.num_experts, num_experts_per_tok
+            options.layer_budget, factory, shares, store.num_experts, division.num_experts_per_tok
         )
     policy = factory(sizes, room) if wanted and room and can_lock(reader, store) else None
     return MappedResidency(

@@ -1,11 +1,12 @@
 """Residency in the file's own mapping: missing experts are paged in, hot ones are locked.
 
-Owns the locks. What else stays in memory is the page cache's decision, so every expert that is not
-locked is looked up (``mincore``) each time it is asked for.
+Owns the locks, and how much of the mapping is this process's memory: what is beyond its room is let
+go, the least recently used first. What of that stays in memory is the page cache's decision, so
+every expert that is not locked is looked up (``mincore``) each time it is asked for.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from moestream.policies import Policy, hottest
 from moestream.streaming.reader import ExpertReader
 from moestream.streaming.residency import Arrivals, Residency, Warmed
 from moestream.streaming.statistics import Counts, ResidencyStats
+
+_SHARES = 8
+"""A batch of a layer's experts is one in so many parts of the room, at most."""
 
 
 class MappedResidency(Residency):
@@ -44,6 +48,8 @@ class MappedResidency(Residency):
         self._locked = bytearray(len(addresses))
         self._wanted = bytearray(len(addresses))  # by the policy
         self._guesses: dict[int, int] = {}  # and the turn that each is for
+        self._touched: dict[int, None] = {}  # not locked, the least recently used first
+        self._touched_bytes = 0
         self.counts.budget_bytes = policy.budget_bytes if policy else 0
 
     def _fetch(
@@ -103,19 +109,54 @@ class MappedResidency(Residency):
                 for key in done:
                     if self._wanted[key] and not self._locked[key]:
                         self._lock(key)
-                yield [key - base for key in done]
+                for some in self._batches(done):
+                    self._touch(some)
+                    yield [key - base for key in some]
             done = self._wait(waiting, counts) if waiting else []
             for key in done:
                 self.reader.forget(key)
 
+    def _batches(self, keys: list[int]) -> Iterator[list[int]]:
+        """Keys of a layer, so many at once as leave the others most of the room."""
+        if self._fits:
+            yield keys
+            return
+        count = max(self._room_bytes // (_SHARES * self._size(keys[0])), 1)
+        for start in range(0, len(keys), count):
+            yield keys[start : start + count]
+
+    def _touch(self, keys: list[int]) -> None:
+        """Note that these are used now, and let go of others as far as room is short."""
+        if self._fits:
+            return
+        for key in keys:
+            if not self._locked[key]:
+                if key in self._touched:
+                    del self._touched[key]
+                else:
+                    self._touched_bytes += self._size(key)
+                self._touched[key] = None
+        room = self._room_bytes - self.counts.pinned_bytes
+        while len(self._touched) > len(keys) and self._touched_bytes > room:
+            key = next(iter(self._touched))
+            self._untouch(key)
+            self.reader.drop(key)
+
+    def _untouch(self, key: int) -> None:
+        if key in self._touched:
+            del self._touched[key]
+            self._touched_bytes -= self._size(key)
+
     def _lock(self, key: int) -> None:
         if self.reader.lock(key, True):
+            self._untouch(key)
             self._locked[key] = self._stays[key] = 1
             self.counts.pinned_bytes += self._size(key)
 
     def _unlock(self, key: int) -> None:
         if self._locked[key]:
             self.reader.lock(key, False)
+            self.reader.drop(key)
             self._locked[key] = self._stays[key] = 0
             self.counts.pinned_bytes -= self._size(key)
 
@@ -179,15 +220,18 @@ class MappedResidency(Residency):
         return begun
 
     def give_back(self, n_bytes: int) -> int:
-        """See ``Residency.give_back``: unlocking is enough, the system evicts what it needs."""
-        if self._policy is None:
-            return 0
-        less = min(n_bytes, self._policy.budget_bytes)
-        pinned = self.counts.pinned_bytes
-        for key in self._policy.lower(less, self.token):
-            self._wanted[key] = 0
-            self._unlock(key)
-        return pinned - self.counts.pinned_bytes
+        """See ``Residency.give_back``: what is locked stays within half of the room."""
+        less = min(n_bytes, self._room_bytes)
+        self._room_bytes -= less
+        if self._policy is not None:
+            above = self._policy.budget_bytes - self._room_bytes // 2
+            for key in self._policy.lower(
+                min(max(above, 0), self._policy.budget_bytes), self.token
+            ):
+                self._wanted[key] = 0
+                self._unlock(key)
+        self._touch([])
+        return less
 
     def stats(self) -> ResidencyStats:
         """See ``Residency.stats``."""

@@ -39,7 +39,11 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """One budget and its parts; ``experts_bytes`` is what the others leave, needed or not."""
+    """One budget and its parts; ``experts_bytes`` is what the others leave, needed or not.
+
+    ``kv_bytes`` are of the tokens that there is room for from the start, ``context_bytes`` of the
+    whole context: as it fills, experts give way.
+    """
 
     budget_bytes: int
     dense_bytes: int
@@ -49,23 +53,39 @@ class MemoryPlan:
     floor_bytes: int
     """Experts of one token: below that, nothing is found again before it is dropped."""
     total_expert_bytes: int
+    context_bytes: int = 0
+
+    @property
+    def other_bytes(self) -> int:
+        """What is always in memory: all but experts, with the context full."""
+        context = max(self.context_bytes, self.kv_bytes)
+        return self.dense_bytes + context + self.process_bytes
+
+    @property
+    def least_bytes(self) -> int:
+        """The least budget of use: below it, each token reads all of its experts."""
+        return self.other_bytes + min(self.floor_bytes, self.total_expert_bytes)
 
     @property
     def fits(self) -> bool:
-        """Whether all experts have room at once: then nothing need be streamed."""
-        return self.experts_bytes >= self.total_expert_bytes
+        """Whether all experts have room at once, the context full: then none need be streamed."""
+        return self.budget_bytes >= self.other_bytes + self.total_expert_bytes
 
     @property
     def warning(self) -> str | None:
-        """What to tell the user if the experts get too little, or None."""
-        if self.experts_bytes >= min(self.floor_bytes, self.total_expert_bytes):
+        """What to tell the user of a budget that is too small, or None; it names one that is not.
+
+        Keys and values are written as a full context has them.
+        """
+        if self.budget_bytes >= self.least_bytes:
             return None
-        needed = self.budget_bytes - self.experts_bytes + self.floor_bytes
+        context = max(self.context_bytes, self.kv_bytes)
         return (
-            f"a budget of {_mebibytes(self.budget_bytes)} leaves "
-            f"{_mebibytes(self.experts_bytes)} for experts, and one token needs "
-            f"{_mebibytes(self.floor_bytes)}: every token will read all of its experts from disk; "
-            f"give --budget {_mebibytes(needed)} or more"
+            f"--budget {_mebibytes(self.budget_bytes)} is too small: this model needs "
+            f"{_mebibytes(self.least_bytes)} (dense weights {_number_of(self.dense_bytes)}, "
+            f"cache {_number_of(context)}, one token's experts {_number_of(self.floor_bytes)}, "
+            f"program {_number_of(self.process_bytes)} MiB). Give --budget "
+            f"{_mebibytes(self.least_bytes)}, or a shorter context with -c"
         )
 
 
@@ -91,6 +111,7 @@ def plan_memory(
     floor_bytes: int,
     total_expert_bytes: int,
     process_bytes: int,
+    context_bytes: int = 0,
     memory: Memory | None = None,
 ) -> MemoryPlan:
     """Divide ``6G``, ``640M``, ``50%`` (of all memory) or ``auto`` among what needs memory.
@@ -116,6 +137,7 @@ def plan_memory(
         experts_bytes=max(amount - dense_bytes - kv_bytes - own, 0),
         floor_bytes=floor_bytes,
         total_expert_bytes=total_expert_bytes,
+        context_bytes=context_bytes,
     )
 
 
@@ -127,8 +149,8 @@ def require_room(budget_bytes: int, memory: Memory) -> None:
     """
     if budget_bytes > memory.total_bytes:
         raise BudgetError(
-            f"a budget of {_mebibytes(budget_bytes)} is more than the "
-            f"{_mebibytes(memory.total_bytes)} of {memory.limited_by}; give less, or 'auto'"
+            f"--budget {_mebibytes(budget_bytes)} is more than the "
+            f"{_mebibytes(memory.total_bytes)} of {memory.limited_by}. Give less, or auto"
         )
 
 
@@ -200,4 +222,9 @@ def _reclaimable(group: Path) -> int:
 
 
 def _mebibytes(n_bytes: int) -> str:
-    return f"{-(-n_bytes // (1 << 20))}M"
+    """As ``--budget`` takes it."""
+    return f"{_number_of(n_bytes)}M"
+
+
+def _number_of(n_bytes: int) -> int:
+    return -(-n_bytes // (1 << 20))

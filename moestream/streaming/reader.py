@@ -4,7 +4,9 @@ Owns the read methods' descriptors and turns failures into exceptions. Knows not
 is read. Source of the rules of O_DIRECT: open(2), notes.
 """
 
+import ctypes
 import errno
+import mmap
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from moestream.choices import ReadMethod
 from moestream.closing import Closing
 from moestream.errors import ModelFormatError, StorageError, UnsupportedModelError
-from moestream.streaming.layout import Layout, mapped_layout, slot_layout
+from moestream.streaming.layout import ALIGNMENT, Layout, mapped_layout, slot_layout
 from moestream.streaming.store import ExpertStore
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ ABSENT, QUEUED, READING, READY, FAILED = range(5)
 
 _SHORT_READ = -1
 _THREADS = 4
+_AROUND = 1 << 16
+"""What Linux maps around a page that is asked for (fault_around_bytes)."""
 _PIECE_BYTES = 512 << 10
 """Measured: pieces below this cost the disk speed, larger ones make demand wait behind guesses."""
 
@@ -113,6 +117,20 @@ class ExpertReader(Closing):
         """Keep a mapped expert's pages in memory, or let them go; say whether that worked."""
         return bool(self._native.lock(key, on) == 0)
 
+    def drop(self, key: int) -> None:
+        """Let go of a mapped expert's pages; what is asked for again is paged in again.
+
+        And of those beside it that the system mapped with it. A part that is locked stays.
+        """
+        for _, _, n_bytes, address, _ in self.layout.ranges[key].tolist():
+            first = -(-address // ALIGNMENT) * ALIGNMENT
+            last = max((address + n_bytes) // ALIGNMENT * ALIGNMENT, first)
+            before = first // _AROUND * _AROUND
+            after = -(-last // _AROUND) * _AROUND
+            for begin, end in ((before, first), (first, last), (last, after)):
+                if end > begin:  # one by one: a part that is locked ends a call
+                    _madvise(begin, end - begin, mmap.MADV_DONTNEED)
+
     def lay_out(self, matrices: NDArray[np.int64]) -> None:
         """From now on, lay out what was read in numbered slots: (K, 3, 10), ``SlotMaker.table``.
 
@@ -159,6 +177,10 @@ class ExpertReader(Closing):
         return StorageError(
             f"{path}: expert {expert} of layer {layer} could not be read: {os.strerror(code)}"
         )
+
+
+_madvise = ctypes.CDLL(None, use_errno=True).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def _native_reader() -> "type[Reader]":

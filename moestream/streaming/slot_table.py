@@ -43,7 +43,8 @@ class SlotTable:
         )
         reader.hold(self.memory)
         fits = self.memory.num_slots == num_experts
-        self.num_spare = 0 if fits else min(max(spare, 2), self.memory.num_slots)
+        self._spare_wanted = min(max(spare, 2), self.memory.num_slots)
+        self.num_spare = 0 if fits else self._spare_wanted
         self._most_staged = self.memory.num_slots if fits else self.num_spare
         self.num_kept = self.memory.num_slots - self.num_spare
         self.policy: Policy = make_policy([slot_bytes] * num_keys, self.num_kept * slot_bytes)
@@ -97,13 +98,13 @@ class SlotTable:
 
     def make_room(self) -> bool:
         """See that a slot is free for a demand, and say whether one is."""
-        return bool(self.memory.free) or self._sweep() or self._drop_guess(None)
+        return self._free_one(None)
 
     def take_spare(self, key: int, now: int, turn: int) -> int | None:
         """Give ``key``, guessed for ``turn``, a slot that nothing else needs now, or None."""
         if len(self.staged) >= self._most_staged and not self._drop_guess(now):
             return None
-        if not self.memory.free and not self._sweep() and not self._drop_guess(now):
+        if not self._free_one(now):
             return None
         self.staged[key] = turn
         return self._assign(key)
@@ -145,19 +146,29 @@ class SlotTable:
         states = self._reader.states
         return [k for k in (*self.staged, *self._leaving) if states[k] in (QUEUED, READING)]
 
-    def shrink(self, num_slots: int) -> None:
-        """Keep at most ``num_slots`` experts from now on; memory goes back as slots come free."""
-        less = self.num_kept - min(max(num_slots, 1), self.num_kept)
-        self.num_kept -= less
-        evicted = self.policy.lower(less * self.memory.slot_bytes, self._token)
+    def shrink(self, count: int) -> int:
+        """Use ``count`` slots less from now on, as far as can be; return how many less.
+
+        Their memory goes back as they come free. Where all experts fitted none was spare; from now
+        on some are, for what is read and not kept. One expert, and the spare ones, always stay.
+        """
+        spare = self.num_spare or self._spare_wanted
+        total = self.num_kept + self.num_spare
+        less = min(count, max(total - spare - 1, 0))
+        if less <= 0:
+            return 0
+        self.num_spare = self._most_staged = spare
+        kept, self.num_kept = self.num_kept, total - less - spare
+        evicted = self.policy.lower((kept - self.num_kept) * self.memory.slot_bytes, self._token)
         for key in evicted:
             self.kept[key] = 0
         self.release(evicted)
         free = self.memory.free
-        spared = [free.pop() for _ in range(min(less, max(len(free) - self.num_spare, 0)))]
+        spared = [free.pop() for _ in range(min(less, max(len(free) - spare, 0)))]
         self._surplus += less - len(spared)
         for slot in spared:
             self.memory.trim(slot)
+        return less
 
     def _free(self, slot: int) -> None:
         if self._surplus:
@@ -165,6 +176,15 @@ class SlotTable:
             self.memory.trim(slot)
         else:
             self.memory.free.append(slot)
+
+    def _free_one(self, now: int | None) -> bool:
+        """See that a slot is free, of a guess if need be; one that is dropped may be given back."""
+        if self.memory.free or self._sweep():
+            return True
+        while self._drop_guess(now):
+            if self.memory.free:
+                return True
+        return False
 
     def _sweep(self) -> bool:
         """Free the slots of dropped keys whose read has ended meanwhile."""

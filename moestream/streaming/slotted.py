@@ -193,14 +193,12 @@ class SlotResidency(Residency):
         if self._whole_turns:
             return 0
         total = sum(table.memory.n_bytes for table in self._all_tables)
-        before = [table.num_kept for table in self._all_tables]
+        given = 0
         for table in self._all_tables:
-            slots = -(-n_bytes * table.memory.n_bytes // total // table.memory.slot_bytes)
-            table.shrink(table.num_kept - slots)
-        return sum(
-            (kept - table.num_kept) * table.memory.slot_bytes
-            for kept, table in zip(before, self._all_tables, strict=True)
-        )
+            slot_bytes = table.memory.slot_bytes
+            share = -(-n_bytes * table.memory.n_bytes // total // slot_bytes)
+            given += table.shrink(share) * slot_bytes
+        return given
 
     @property
     def pinned_bytes(self) -> int:

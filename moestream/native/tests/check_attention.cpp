@@ -3,9 +3,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "../attention.h"
-#include "../half.h"
-#include "support.h"
+#include "core/attention.h"
+#include "core/half.h"
+#include "tests/support.h"
 
 namespace moestream::check {
 namespace {
@@ -97,7 +97,7 @@ class Tile {
 
 void check_case(const Kernels& kernels, const Case& c, Random& random) {
     begin_case("%s: attend, dim %d, %d queries, positions %d to %d, %s cache, %s", kernels.name,
-               c.dim, c.queries, c.begin, c.end, kTypeLayouts[type_index(static_cast<int>(c.cache))].name,
+               c.dim, c.queries, c.begin, c.end, layout_of(c.cache).name,
                kStyleNames[static_cast<int>(c.style)]);
     const Tile tile(c, random);
     const Result got = tile.run(kernels), expected = tile.run(kScalarKernels);
@@ -131,9 +131,10 @@ void check_attention(const Kernels& kernels) {
         check_case(kernels, {64, 32, 0, kSplitPositions, cache, Style::Normal}, random);
         for (const bool windowed : {false, true}) {
             check_case(kernels, {64, 9, 32, 130, cache, Style::Normal, 0, false, windowed}, random);
-            check_case(kernels, {192, 5, 0, 70, cache, Style::Normal, 128, false, windowed}, random);
+            const Style style = Style::Normal;
+            check_case(kernels, {192, 5, 0, 70, cache, style, 128, false, windowed}, random);
             check_case(kernels, {64, 3, 0, 90, cache, Style::Normal, 96, false, windowed}, random);
-            check_case(kernels, {576, 16, 0, 99, cache, Style::Normal, 512, true, windowed}, random);
+            check_case(kernels, {576, 16, 0, 99, cache, style, 512, true, windowed}, random);
         }
     }
 }

@@ -5,8 +5,8 @@
 
 #include <csignal>
 
-#include "../context.h"
-#include "support.h"
+#include "core/context.h"
+#include "tests/support.h"
 
 namespace moestream::check {
 namespace {

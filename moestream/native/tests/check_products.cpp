@@ -3,24 +3,12 @@
 #include <cmath>
 #include <numeric>
 
-#include "../half.h"
-#include "../packing.h"
-#include "support.h"
+#include "core/half.h"
+#include "core/packing.h"
+#include "tests/support.h"
 
 namespace moestream::check {
 namespace {
-
-// Where the float16 of a block lie; all of a block is values if there are none.
-std::vector<int> halves_of(Type type) {
-    switch (type) {
-        case Type::F32: case Type::F16: case Type::BF16: case Type::MXFP4: return {};
-        case Type::Q4_1: case Type::Q5_1: case Type::Q4_K: case Type::Q5_K: return {0, 2};
-        case Type::Q2_K: return {80, 82};
-        case Type::Q3_K: return {108};
-        case Type::Q6_K: return {208};
-        default: return {0};
-    }
-}
 
 // A weight, or the scale of a block of them; such that float16 has it too.
 float styled_weight(Random& random, Style style) {
@@ -58,20 +46,25 @@ uint8_t styled_exponent(Random& random, Style style) {
 // Rows of blocks, each of random codes, or all ones or zeros, with scales of the style.
 void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t* p,
                   size_t bytes) {
-    if (layout.input == Input::Float) return fill_values(random, style, layout.type, p, bytes);
+    if (layout.input() == Input::Float) return fill_values(random, style, layout.type, p, bytes);
     for (size_t at = 0; at < bytes; at += layout.block_bytes) {
         const int pattern = style == Style::Extreme ? random.below(3) : 3;
         for (int i = 0; i < layout.block_bytes; ++i) {
             constexpr uint8_t kPatterns[] = {0x00, 0xff, 0x80};
             p[at + i] = pattern < 3 ? kPatterns[pattern] : static_cast<uint8_t>(random.bits());
         }
-        if (style == Style::Zero && random.below(2) == 0) std::memset(p + at, 0, layout.block_bytes);
-        if (style == Style::Any) continue;
-        for (const int offset : halves_of(layout.type)) {
-            const uint16_t half = float_to_half(styled_weight(random, style));
-            std::memcpy(p + at + offset, &half, 2);
+        if (style == Style::Zero && random.below(2) == 0) {
+            std::memset(p + at, 0, layout.block_bytes);
         }
-        if (layout.type == Type::MXFP4) p[at] = styled_exponent(random, style);
+        if (style == Style::Any) continue;
+        if (layout.type == Type::MXFP4) {
+            p[at] = styled_exponent(random, style);
+            continue;
+        }
+        for (int i = 0; i < (layout.has_min ? 2 : 1); ++i) {
+            const uint16_t half = float_to_half(styled_weight(random, style));
+            std::memcpy(p + at + layout.d_at + 2 * i, &half, 2);
+        }
     }
 }
 
@@ -113,16 +106,14 @@ class Product {
           layout_(layout),
           shape_(shape),
           random_(seed),
-          exact_bytes_(static_cast<size_t>(shape.columns) / layout.block_values *
-                       layout.block_bytes),
+          exact_bytes_(layout.row_bytes(shape.columns)),
           row_bytes_(exact_bytes_ + (shape.indirect ? 1 + random_.below(40) : 0)),
           weights_(row_bytes_ * (shape.rows - 1) + exact_bytes_),
-          input_(random_, input, layout.input, shape.tokens + (shape.indirect ? 3 : 0),
+          input_(random_, input, layout.input(), shape.tokens + (shape.indirect ? 3 : 0),
                  shape.columns) {
         for (int r = 0; r < shape.rows; ++r) {
             fill_weights(random_, weights, layout, weights_.data() + r * row_bytes_, exact_bytes_);
         }
-        index_ = type_index(static_cast<int>(layout.type));
         out_stride_ = shape.rows + (shape.indirect ? random_.below(9) : 0);
         if (!shape.indirect) return;
         out_rows_.resize(input_.rows.tokens);
@@ -130,12 +121,14 @@ class Product {
         for (size_t i = out_rows_.size(); i > 1; --i) {
             std::swap(out_rows_[i - 1], out_rows_[random_.below(static_cast<int>(i))]);
         }
-        for (int t = 0; t < shape.tokens; ++t) in_rows_.push_back(random_.below(input_.rows.tokens));
+        for (int t = 0; t < shape.tokens; ++t) {
+            in_rows_.push_back(random_.below(input_.rows.tokens));
+        }
     }
 
     void run() const {
-        const Guarded<float> expected = multiply(kScalarKernels.matmul[index_], weights_, row_bytes_);
-        compare("out", multiply(kernels_.matmul[index_], weights_, row_bytes_), expected);
+        const Guarded<float> expected = multiply(scalar(), weights_, row_bytes_);
+        compare("out", multiply(of_type(kernels_).matmul, weights_, row_bytes_), expected);
     }
 
     void run_packed() const {
@@ -147,13 +140,18 @@ class Product {
                       std::min(kPackedRows, shape_.rows - i * kPackedRows), shape_.columns,
                       packed.data() + i * eight_bytes);
         }
-        const Guarded<float> expected = multiply(kScalarKernels.matmul[index_], weights_, row_bytes_);
-        compare("packed out", multiply(kernels_.matmul_packed[index_], packed, eight_bytes),
+        const Guarded<float> expected = multiply(scalar(), weights_, row_bytes_);
+        compare("packed out", multiply(of_type(kernels_).matmul_packed, packed, eight_bytes),
                 expected);
     }
 
   private:
-    Guarded<float> multiply(void (*matmul)(const Panel&), const Guarded<uint8_t>& weights,
+    const TypeKernels& of_type(const Kernels& kernels) const {
+        return kernels.of_type[&layout_ - kTypeLayouts];
+    }
+    Matmul scalar() const { return of_type(kScalarKernels).matmul; }
+
+    Guarded<float> multiply(Matmul matmul, const Guarded<uint8_t>& weights,
                             size_t row_bytes) const {
         const int out_rows = shape_.indirect ? input_.rows.tokens : shape_.tokens;
         Guarded<float> out(static_cast<size_t>(out_rows - 1) * out_stride_ + shape_.rows);
@@ -183,7 +181,6 @@ class Product {
     TestInput input_;
     std::vector<int32_t> in_rows_, out_rows_;
     size_t out_stride_;
-    int index_;
 };
 
 template <class Run>
@@ -198,11 +195,12 @@ void for_each_case(const Kernels& kernels, const TypeLayout& layout, const Run& 
     };
     const auto columns = [&](int n) {
         constexpr int kOdd[] = {1, 7, 8, 9, 15, 24, 31, 77};
-        return layout.input == Input::Float ? kOdd[n % 8] : layout.block_values * (1 + n % 3);
+        return layout.input() == Input::Float ? kOdd[n % 8] : layout.block_values * (1 + n % 3);
     };
     for (int rows = 1; rows <= kPanelRows; ++rows) {
         for (const int tokens : {1, 2, 3, 4, 5, 6, 7, 8}) {
-            one(Style::Normal, Style::Normal, {rows, tokens, columns(rows + tokens), rows % 2 == 0});
+            one(Style::Normal, Style::Normal,
+                {rows, tokens, columns(rows + tokens), rows % 2 == 0});
         }
     }
     for (int tokens = 9; tokens <= 70; tokens += 61 / 8) {
@@ -227,7 +225,7 @@ void check_products(const Kernels& kernels) {
 
 void check_packed_products(const Kernels& kernels) {
     for (const TypeLayout& layout : kTypeLayouts) {
-        if (kernels.matmul_packed[type_index(static_cast<int>(layout.type))] == nullptr) continue;
+        if (kernels.of_type[&layout - kTypeLayouts].matmul_packed == nullptr) continue;
         for_each_case(kernels, layout, [](const Product& product) { product.run_packed(); });
     }
 }

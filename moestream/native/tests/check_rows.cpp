@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../half.h"
-#include "support.h"
+#include "core/half.h"
+#include "tests/support.h"
 
 namespace moestream::check {
 namespace {

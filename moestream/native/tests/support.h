@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "../kernels.h"
+#include "core/kernels.h"
 
 namespace moestream::check {
 

@@ -1,0 +1,198 @@
+// What the operations share: threads, kernels, scratch memory. And the operations themselves.
+//
+// Arguments have been checked by bind_*.cpp; nothing here throws but std::bad_alloc, and that
+// only before any task runs. Shapes as in moestream/layers/__init__.py.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/kernels.h"
+#include "core/packing.h"
+#include "core/threads.h"
+
+namespace moestream {
+
+// Rows of blocks, wherever they lie.
+struct Matrix {
+    const uint8_t* data = nullptr;
+    size_t row_bytes = 0;  // from one row to the next, or, packed, from eight to the next eight
+    int rows = 0;
+    int columns = 0;
+    int type = 0;         // type_index
+    bool packed = false;  // in the order of packing.h
+
+    Input input() const { return kTypeLayouts[type].input(); }
+    // First byte of a row; packed, of a row that is a multiple of eight.
+    const uint8_t* row(int index) const {
+        return data + static_cast<size_t>(packed ? index / kPackedRows : index) * row_bytes;
+    }
+};
+
+// One matrix an expert: evenly spaced in the file, or each at an address of its own.
+struct ExpertMatrices {
+    Matrix first;
+    size_t expert_bytes = 0;
+    const uint64_t* addresses = nullptr;  // (experts, 3): gate, up, down
+    int part = 0;                         // which of the three this is
+
+    Matrix expert(int index) const {
+        const auto i = static_cast<size_t>(index);
+        Matrix matrix = first;
+        if (addresses != nullptr) {
+            matrix.data = reinterpret_cast<const uint8_t*>(addresses[i * 3 + part]);
+        } else {
+            matrix.data += i * expert_bytes;
+        }
+        return matrix;
+    }
+};
+
+// What a gate passes through before it scales `up`: silu(g) * u, gelu(g) * u (by tanh), or
+// g * sigmoid(1.702 g) * (u + 1) with g at most 7 and u within -7 to 7.
+enum class Activation { Silu, Gelu, SwigluOai };
+
+// A layer's routed experts.
+struct ExpertSet {
+    ExpertMatrices gate, up, down;
+    Activation activation = Activation::Silu;
+    // (experts, F) twice and (experts, E), or all null.
+    const float* gate_bias = nullptr;
+    const float* up_bias = nullptr;
+    const float* down_bias = nullptr;
+};
+
+// Which experts each token goes to.
+struct Routing {
+    const int32_t* ids;  // (tokens, slots)
+    int tokens;
+    int slots;
+};
+
+enum class Gating { Softmax, Sigmoid, SoftmaxOfChosen };
+
+// How experts are chosen and weighed; see Routing in backends/types.py.
+struct RoutingRule {
+    int experts, k;
+    bool normalise;
+    Gating gating;
+    float scale;
+    int groups, groups_used;
+    const float* bias;  // (experts,), added to what is chosen by; or null
+};
+
+// An input in the forms that different weight types read, each made when first asked for.
+class InputForms {
+  public:
+    // Start over with new rows, which must outlive their use.
+    void set(const float* x, int tokens, int columns);
+    const InputRows& form(Input kind, ThreadPool& pool, const Kernels& kernels);
+
+  private:
+    InputRows rows_[3];
+    bool made_[3];
+    Buffer buffers_[3];
+};
+
+struct Context {
+    Context(int threads, const Kernels& kernels);
+
+    ThreadPool pool;
+    const Kernels& kernels;
+    std::mutex mutex;  // held by each operation: they share the pool and the buffers
+    InputForms input, inner;
+    Buffer hidden, slots, partials, gathered;
+    std::vector<Buffer> scratch;  // one a thread
+
+    // Make every thread's scratch at least this big, before a parallel loop reads it.
+    void reserve_scratch(size_t bytes);
+};
+
+struct Product {
+    const Matrix* weight;
+    const float* bias;  // or null
+    float* out;         // (tokens, rows)
+};
+
+inline constexpr int kMaxProducts = 8;
+
+// Several products of one input: (tokens, columns) -> (tokens, rows) each.
+void linear(Context&, const float* x, int tokens, const Product* products, int count);
+
+// Each head's coordinates times its own matrix, all matrices being of one shape and type:
+// (tokens, heads, columns) -> (tokens, heads, rows).
+void heads_linear(Context&, const float* x, int tokens, const std::vector<const Matrix*>& heads,
+                  float* out);
+
+// Outputs of experts for the (token, slot) pairs that go to them: into outputs (tokens, slots, E).
+// `batch` has the experts to run, each once; null for all that are chosen.
+void run_experts(Context&, const float* x, const ExpertSet&, const Routing&,
+                 const std::vector<int32_t>* batch, float* outputs);
+
+// Weighted sum of each token's outputs in slot order: (tokens, slots, E) -> (tokens, E).
+void sum_slots(Context&, const float* outputs, const float* weights, int tokens, int slots,
+               int columns, float* out);
+
+struct AttentionShape {
+    int tokens, heads, kv_heads, dim, value_dim;
+    int positions;  // of the cache buffers
+    int start;
+    float scale;
+    int window;                 // positions that a token sees; 0: all
+    const float* sinks;         // (heads,), scores of a position without a value; or null
+    Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
+};
+
+// `v` and `values` are null where a position's values are the first value_dim of its keys.
+void attention(Context&, const AttentionShape&, const float* q, const float* k, const float* v,
+               uint8_t* keys, uint8_t* values, float* out);
+
+inline constexpr int kMostWidth = 16;
+
+struct Convolution {
+    int tokens, channels, width;  // width at most kMostWidth
+};
+
+// Weighted sum of each channel's last values, `past` (width - 1, channels) before the first token;
+// brings `past` up to the last.
+void causal_conv(Context&, const Convolution&, const float* x, const float* kernel, bool silu,
+                 float* past, float* out);
+
+struct DeltaNet {
+    int tokens, heads, key_heads, dim;
+    float eps;
+    const float* rates;      // (heads)
+    const float* time_bias;  // (heads)
+    const int32_t* key_of;   // (heads): the key head of each
+};
+
+// The gated delta rule; see Backend.delta_net.
+void delta_net(Context&, const DeltaNet&, const float* qkv, const float* write,
+               const float* forget, float* state, float* out);
+
+// Bytes of a resident copy of `matrix`, in the order that the kernels want, and the copy.
+size_t resident_bytes(const Context&, const Matrix& matrix);
+Matrix make_resident(Context&, const Matrix& matrix, uint8_t* bytes);
+
+void embed(Context&, const Matrix& table, const int32_t* tokens, int count, float* out);
+void rms_norm(Context&, const float* x, int rows, int columns, const float* weight, float eps,
+              float* out);
+void rope(Context&, const float* x, int tokens, int heads, int dim, const float* cos,
+          const float* sin, int half, bool interleaved, float* out);
+void add(Context&, const float* a, const float* b, size_t count, float* out);
+void glu(Context&, Activation, const float* gate, const float* up, size_t count, float* out);
+// The same on this thread.
+void glu_row(const Kernels&, Activation, const float* gate, const float* up, int count, float* out);
+void route(Context&, const float* logits, int tokens, const RoutingRule& rule, int32_t* ids,
+           float* weights);
+
+// Bytes a second that all threads together read from memory.
+double read_bandwidth(Context&, size_t bytes, int repeats);
+
+// The kernels to use: `name`, or the best of this machine if null. Null, with the names of those
+// that run here in `available`, if there are none of that name.
+const Kernels* choose_kernels(const char* name, std::vector<const char*>* available);
+
+}  // namespace moestream

@@ -1,0 +1,98 @@
+// Layers whose memory does not grow: the short convolution and the gated delta rule.
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "core/context.h"
+
+namespace moestream {
+namespace {
+
+constexpr int kChannels = 1024;  // that one task convolves
+
+constexpr std::array<float, kChannels> kOnes = [] {
+    std::array<float, kChannels> ones{};
+    ones.fill(1.0f);
+    return ones;
+}();
+
+float sigmoid(float x) {
+    const float decay = std::exp(-std::fabs(x));
+    return (x >= 0.0f ? 1.0f : decay) / (1.0f + decay);
+}
+
+// log(1 + e^x), which is x where e^-x is lost beside it.
+float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
+
+// Channels `first` to `last` of all tokens.
+void convolve(const Convolution& shape, const float* x, const float* kernel, int first, int last,
+              float* past, float* out) {
+    const int before = shape.width - 1;
+    const auto channels = static_cast<size_t>(shape.channels);
+    const auto seen = [&](int index) {
+        return index < before ? past + index * channels : x + (index - before) * channels;
+    };
+    const float* rows[kMostWidth];
+    for (int token = 0; token < shape.tokens; ++token) {
+        for (int j = 0; j < shape.width; ++j) rows[j] = seen(token + j);
+        float* sums = out + token * channels;
+        for (int c = first; c < last; ++c) {
+            const float* weights = kernel + static_cast<size_t>(c) * shape.width;
+            float sum = 0.0f;
+            for (int j = 0; j < shape.width; ++j) sum += rows[j][c] * weights[j];
+            sums[c] = sum;
+        }
+    }
+    // The oldest first: what is read has not been overwritten yet.
+    for (int i = 0; i < before; ++i) {
+        const float* from = seen(shape.tokens + i);
+        std::copy(from + first, from + last, past + i * channels + first);
+    }
+}
+
+}  // namespace
+
+void causal_conv(Context& context, const Convolution& shape, const float* x, const float* kernel,
+                 bool silu, float* past, float* out) {
+    const int tasks = (shape.channels + kChannels - 1) / kChannels;
+    context.pool.parallel_for(tasks, [&](int task, int) {
+        const int first = task * kChannels, last = std::min(shape.channels, first + kChannels);
+        convolve(shape, x, kernel, first, last, past, out);
+        for (int token = 0; silu && token < shape.tokens; ++token) {
+            float* sums = out + static_cast<size_t>(token) * shape.channels + first;
+            context.kernels.swiglu(sums, kOnes.data(), last - first, sums);
+        }
+    });
+}
+
+void delta_net(Context& context, const DeltaNet& net, const float* qkv, const float* write,
+               const float* forget, float* state, float* out) {
+    const int dim = net.dim, heads = net.heads, keys = net.key_heads;
+    const auto row_size = static_cast<size_t>(2 * keys + heads) * dim;
+    context.reserve_scratch(sizeof(float) * dim * 4);
+    context.pool.parallel_for(heads, [&](int head, int thread) {
+        float* q = context.scratch[thread].get<float>(0);
+        float *k = q + dim, *unit = k + dim, *scaled = unit + dim;
+        // To unit length, as a root mean square: eps is beside the sum of squares. Queries are
+        // scaled by 1 / sqrt(dim) besides.
+        const float root = std::sqrt(static_cast<float>(dim));
+        std::fill(unit, unit + dim, 1.0f / root);
+        std::fill(scaled, scaled + dim, 1.0f / static_cast<float>(dim));
+        const float eps = net.eps / static_cast<float>(dim);
+        for (int token = 0; token < net.tokens; ++token) {
+            const float* row = qkv + token * row_size;
+            const int key = net.key_of[head];
+            const size_t at = static_cast<size_t>(token) * heads + head;
+            context.kernels.rms_norm(row + static_cast<size_t>(key) * dim, scaled, dim, eps, q);
+            context.kernels.rms_norm(row + static_cast<size_t>(keys + key) * dim, unit, dim, eps,
+                                     k);
+            const float keep =
+                std::exp(net.rates[head] * softplus(forget[at] + net.time_bias[head]));
+            context.kernels.delta_step({state + static_cast<size_t>(head) * dim * dim, q, k,
+                                        row + static_cast<size_t>(2 * keys + head) * dim, keep,
+                                        sigmoid(write[at]), dim, out + at * dim});
+        }
+    });
+}
+
+}  // namespace moestream

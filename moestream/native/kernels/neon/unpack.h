@@ -1,0 +1,108 @@
+// Eight rows taken apart, to be run against many tokens.
+//
+// Codes lie as multiply.h wants them, so that nothing is folded: sums have a row to a lane.
+#pragma once
+
+#include "kernels/neon/gemv.h"
+#include "kernels/neon/multiply.h"
+
+namespace moestream {
+namespace {
+
+// Eight rows in a panel's scratch.
+struct Unpacked {
+    int8_t* codes;    // (columns / 32, kCodeBytes)
+    float* d;         // (blocks, row 8)
+    float* m;         // (blocks, row 8)
+    int32_t* scales;  // (groups, kScaleRegisters, 4)
+    int16_t* mins;    // (groups, row 8): minimums (or scales, for an offset)
+
+    Unpacked(uint8_t* scratch, int columns, int block) {
+        const size_t floats = static_cast<size_t>(columns / block) * 8;
+        codes = reinterpret_cast<int8_t*>(scratch);
+        d = reinterpret_cast<float*>(codes + static_cast<size_t>(columns) * 8);
+        m = d + floats;
+        scales = reinterpret_cast<int32_t*>(m + floats);
+        mins = reinterpret_cast<int16_t*>(scales +
+                                          static_cast<size_t>(columns) / 16 * kScaleRegisters * 4);
+    }
+
+    // One group's scales and weights of input sums, of eight rows.
+    void put_group(int group, int16x8_t scale, int16x8_t weight) const {
+        store_scales(vmovl_s16(vget_low_s16(scale)), vmovl_high_s16(scale),
+                     scales + static_cast<size_t>(group) * kScaleRegisters * 4);
+        vst1q_s16(mins + static_cast<size_t>(group) * 8, weight);
+    }
+};
+
+// Row r of eight rows of eight becomes column r.
+inline void transpose8(int16x8_t* v) {
+    int16x8_t a[8], b[8];
+    unroll<4>([&](auto i) {
+        a[i * 2] = vzip1q_s16(v[i], v[i + 4]);
+        a[i * 2 + 1] = vzip2q_s16(v[i], v[i + 4]);
+    });
+    unroll<4>([&](auto i) {
+        b[i * 2] = vzip1q_s16(a[i], a[i + 4]);
+        b[i * 2 + 1] = vzip2q_s16(a[i], a[i + 4]);
+    });
+    unroll<4>([&](auto i) {
+        v[i * 2] = vzip1q_s16(b[i], b[i + 4]);
+        v[i * 2 + 1] = vzip2q_s16(b[i], b[i + 4]);
+    });
+}
+
+template <class T>
+inline void unpack_scales(const uint8_t* const* rows, size_t at, int block, const Unpacked& to) {
+    constexpr int kEights = T::kGroups / 8;
+    int16x8_t scales[2][8], weights[2][8];
+    unroll<8>([&](auto r) {
+        const Scales scale = T::scales(rows[r] + at);
+        const Scales weight = weights_of_sums<T>(rows[r] + at, scale);
+        scales[0][r] = scale.low, scales[1][r] = scale.high;
+        weights[0][r] = weight.low, weights[1][r] = weight.high;
+    });
+    unroll<kEights>([&](auto eight) {
+        transpose8(scales[eight]);
+        transpose8(weights[eight]);
+        unroll<8>([&](auto g) {
+            to.put_group((block * kEights + eight) * 8 + g, scales[eight][g], weights[eight][g]);
+        });
+    });
+}
+
+// The codes of a block's eight rows, and of a super-block its integer scales.
+template <class T>
+inline void unpack_codes(const uint8_t* const* rows, size_t at, int block, const Unpacked& to) {
+    int8_t* out = to.codes + static_cast<size_t>(block) * (T::kBlock / 32) * kCodeBytes;
+    Codes codes[8];
+    if constexpr (T::kSuper) {
+        unroll<8>([&](auto j) {
+            constexpr int J = j;
+            unroll<8>([&](auto r) { codes[r] = T::template codes<J>(rows[r] + at); });
+            store_codes(codes, out + J * kCodeBytes);
+        });
+        unpack_scales<T>(rows, at, block, to);
+    } else {
+        unroll<8>([&](auto r) { codes[r] = T::codes(rows[r] + at); });
+        store_codes(codes, out);
+    }
+}
+
+template <class T>
+[[gnu::flatten]] inline void unpack_rows(const uint8_t* const* rows, int blocks,
+                                         const Unpacked& to) {
+    for (int b = 0; b < blocks; ++b) {
+        const size_t at = static_cast<size_t>(b) * T::kBytes;
+        unpack_codes<T>(rows, at, b, to);
+        unroll<2>([&](auto half) {
+            float32x4_t d, m;
+            load_floats4<T>(rows + half * 4, at, &d, &m);
+            vst1q_f32(to.d + b * 8 + half * 4, d);
+            if constexpr (T::kHasMin) vst1q_f32(to.m + b * 8 + half * 4, m);
+        });
+    }
+}
+
+}  // namespace
+}  // namespace moestream

@@ -1,0 +1,42 @@
+"""The peak of a run is within its budget, whatever the context, the method or the prompt."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.peak_memory import measure
+
+pytest.importorskip("moestream._native", reason="needs the compiled part")
+
+from moestream.demo import demo_path
+
+MIB = 1 << 20
+GOLDEN = Path(__file__).parent / "data" / "golden" / "qwen3moe.gguf"
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+
+
+def peak(**spec: object) -> dict:
+    return measure({"model": str(GOLDEN), "backend": "cpu", "context": 128, "prompt": 100, **spec})
+
+
+@LINUX
+@pytest.mark.parametrize("io", ["auto", "direct", "pread", "madvise"])
+def test_a_small_model_keeps_a_budget(io: str) -> None:
+    found = peak(io=io, budget="400M")
+    assert found["peak_bytes"] <= 1.02 * found["budget_bytes"]
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.skipif(not demo_path().exists(), reason=f"no demo model at {demo_path()}")
+@pytest.mark.parametrize("prompt", [16, 2000, 8000])
+@pytest.mark.parametrize("budget", ["least", "500M", "1000M", "1500M"])
+@pytest.mark.parametrize("io", ["auto", "direct", "pread", "madvise"])
+def test_the_demo_keeps_its_budget(io: str, budget: str, prompt: int) -> None:
+    spec = {"model": str(demo_path()), "context": 8192, "io": io, "prompt": prompt}
+    if budget == "least":
+        least = peak(**{**spec, "budget": "1G", "prompt": 1})["least_bytes"]
+        budget = f"{-(-least // MIB)}M"
+    found = peak(**spec, budget=budget)
+    assert found["peak_bytes"] <= 1.02 * found["budget_bytes"], found

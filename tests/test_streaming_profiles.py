@@ -1,0 +1,65 @@
+"""A profile's experts are in memory before the first token."""
+
+import errno
+
+import numpy as np
+import pytest
+
+pytest.importorskip("moestream._native", reason="needs the compiled part")
+
+from streamed import count, made_up, open_engine, options_of, plan, sample_tokens
+
+from moestream.choices import READ_METHODS
+from moestream.errors import ProfileError, StorageError
+from moestream.streaming.reader import ExpertReader
+
+
+@pytest.mark.parametrize("io", READ_METHODS)
+def test_a_profile_is_in_memory_before_the_first_token(io):
+    with open_engine("qwen3moe") as engine:
+        profile, told = made_up(engine), []
+        engine.stream(
+            plan(1 << 18), options_of(io=io), profile, lambda *so_far: told.append(so_far)
+        )
+        residency, warming = engine.streaming.residency, engine.streaming.stats().warming
+        size = next(iter(profile.fingerprint.expert_bytes.values()))
+        assert warming.bytes == warming.experts * size
+        assert warming.experts > 2
+        assert warming.bytes <= 1 << 18
+        assert warming.read_bytes <= warming.bytes
+        hot = np.argsort(-profile.key_rates(), kind="stable")[: warming.experts // 2]
+        for layer in profile.layers:
+            keys = [int(key) for key in hot if key // residency.num_experts == layer]
+            ids = np.array([[key % residency.num_experts for key in keys]], np.int32)
+            for _ in residency.fetch(layer, ids) or ():
+                pass
+        assert engine.streaming.stats().decode.misses == 0
+        assert engine.streaming.stats().decode.hits == len(hot)
+        assert io == "madvise" or told[-1] == (warming.experts, warming.experts)
+
+
+def test_a_profile_of_another_model_is_refused():
+    with open_engine("olmoe-q4_1") as other:
+        profile = made_up(other)
+    with open_engine("qwen3moe") as engine, pytest.raises(ProfileError, match="not of qwen3moe"):
+        engine.stream(plan(1 << 14), options_of(), profile)
+
+
+@pytest.mark.parametrize("io", ["pread", "direct"])
+def test_a_disk_error_while_a_profile_is_read_leaves_nothing_behind(io, monkeypatch):
+    with open_engine("qwen3moe") as engine:
+        profile = made_up(engine)
+        expected = engine.session().forward(sample_tokens()[:3])
+        make = ExpertReader.__init__
+
+        def broken(self, *args, **kwargs):
+            make(self, *args, **kwargs)
+            self.inject(error=errno.EIO)
+
+        monkeypatch.setattr(ExpertReader, "__init__", broken)
+        before = count("/dev/fd")
+        with pytest.raises(StorageError, match="Input/output error"):
+            engine.stream(plan(1 << 18), options_of(io=io), profile)
+        assert engine.streaming is None
+        assert count("/dev/fd") == before
+        np.testing.assert_array_equal(engine.session().forward(sample_tokens()[:3]), expected)
