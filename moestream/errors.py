@@ -18,7 +18,9 @@
     ├── BudgetError             a memory budget that cannot be read or kept
     ├── PlotError               a figure that cannot be drawn with what is installed
     ├── StorageError            a disk or file system that fails, or lacks what was asked of it
+    ├── NumericError            what a model computes is no number any more
     └── ContextLengthError      more tokens than the session's KV cache holds
+        └── MessageLengthError  one message is too long, whatever is forgotten for it
 
 Every message says what was found, what was expected and what to do. The library raises them;
 only ``moestream.cli`` catches them.
@@ -93,5 +95,13 @@ class ContextLengthError(MoestreamError):
     """A session was given more tokens than its context holds."""
 
 
+class MessageLengthError(ContextLengthError):
+    """One message alone has more tokens than the context holds."""
+
+
 class StorageError(MoestreamError):
     """A disk or file system fails to read, or cannot read in the way that was asked."""
+
+
+class NumericError(MoestreamError):
+    """A model's logits are NaN or infinite: nothing can be chosen by them."""

@@ -28,6 +28,11 @@ def config_dir() -> Path:
     return Path(os.environ.get("MOESTREAM_CONFIG") or platformdirs.user_config_dir("moestream"))
 
 
+def state_dir() -> Path:
+    """The folder of what chats leave: lines entered, conversations (``MOESTREAM_STATE``)."""
+    return Path(os.environ.get("MOESTREAM_STATE") or platformdirs.user_state_dir("moestream"))
+
+
 @contextmanager
 def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock of that file; the system drops it when a process dies.

@@ -5,6 +5,7 @@ vocabulary is the 256 bytes and ChatML's three tokens, so a turn that ends in a 
 with ``ALPHABET`` and the end token; digits follow each other for ever, and ``#`` begins a new line.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,8 +47,14 @@ def write_alphabet_model(
     chat: bool = True,
     context: int = CONTEXT,
     head_dim: int = EMBEDDING // HEADS,
+    broken_at: str | None = None,
+    follows: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the model; without ``chat`` it has neither a template nor ChatML's tokens."""
+    """Write the model; without ``chat`` it has neither a template nor ChatML's tokens.
+
+    One that is ``broken_at`` a letter computes NaN once it has seen that; ``follows`` are changes
+    of what follows what.
+    """
     specials = SPECIALS if chat else ["<s>", "<x>", "</s>"]
     tokens = [*byte_tokens(), *specials, "Ġt"]
     writer = GGUFWriter(path, architecture)
@@ -73,7 +80,8 @@ def write_alphabet_model(
     writer.add_add_bos_token(False)
     if chat:
         writer.add_chat_template(TEMPLATE)
-    _add_tensors(writer, len(tokens), head_dim)
+    changes = {ord(a): ord(b) for a, b in (follows or {}).items()}
+    _add_tensors(writer, len(tokens), head_dim, broken_at, changes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -81,13 +89,19 @@ def write_alphabet_model(
     return path
 
 
-def _add_tensors(writer: GGUFWriter, vocab_size: int, head_dim: int) -> None:
+def _add_tensors(
+    writer: GGUFWriter,
+    vocab_size: int,
+    head_dim: int,
+    broken_at: str | None,
+    changes: Mapping[int, int],
+) -> None:
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.float32)
 
-    output = zeros(vocab_size, EMBEDDING)
+    output, follows = zeros(vocab_size, EMBEDDING), successors() | dict(changes)
     for token in range(vocab_size):
-        output[successors().get(token, END), token] = 1
+        output[follows.get(token, END), token] = 1
     tensors = {
         "token_embd": np.eye(vocab_size, EMBEDDING, dtype=np.float32),
         "output": output,
@@ -103,5 +117,7 @@ def _add_tensors(writer: GGUFWriter, vocab_size: int, head_dim: int) -> None:
         "blk.0.ffn_up_exps": zeros(EXPERTS, FFN, EMBEDDING),
         "blk.0.ffn_down_exps": zeros(EXPERTS, EMBEDDING, FFN),
     }
+    if broken_at is not None:
+        tensors["token_embd"][ord(broken_at)] = np.nan
     for name, values in tensors.items():
         writer.add_tensor(f"{name}.weight", values)

@@ -14,3 +14,9 @@ os.environ["PYTHONSAFEPATH"] = "1"
 @pytest.fixture(scope="session")
 def alphabet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_alphabet_model(tmp_path_factory.mktemp("models") / "alphabet.gguf")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What chats leave goes where no person's is."""
+    os.environ["MOESTREAM_STATE"] = str(tmp_path_factory.mktemp("state"))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import mmap
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -107,17 +108,25 @@ def test_lists_are_all_combined(alphabet: Path) -> None:
 
 def test_a_table_for_people_and_lines_for_programs(alphabet: Path) -> None:
     done = run("bench", alphabet, *QUICK, *STREAMED)
-    head, rule, *rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()]
-    assert [cell.strip() for cell in head] == [
-        *("model", "size", "params", "backend", "threads", "budget", "test", "t/s"),
-        *("hits %", "MiB/token", "p50 ms", "p99 ms"),
-    ]
+    above, blank, *table = done.stdout.splitlines()
+    assert re.fullmatch(
+        r"Alphabet.*, 0.00 GiB, 0.00 B parameters, cpu, \d+ threads, budget 1M", above
+    )
+    assert blank == ""
+    head, rule, *rows = [line.split("|")[1:-1] for line in table]
+    names = ["test", "t/s", "hits", "MiB/tok", "p50 ms", "p99 ms"]
+    assert [cell.strip() for cell in head] == names
     assert all(set(cell.strip()) <= {"-", ":"} for cell in rule)
     assert [[len(cell) for cell in row] for row in (rule, *rows)] == [list(map(len, head))] * 3
-    assert [row[6].strip() for row in rows] == ["pp16", "tg8"]
-    assert "±" in rows[0][7]
+    assert [row[0].strip() for row in rows] == ["pp16", "tg8"]
+    assert "±" in rows[0][1]
     assert "io pread" in done.stderr
+    compared = run("bench", alphabet, *QUICK, "--budget", "1M,none", "-t", "1,2").stdout
+    assert compared.splitlines()[2].split("|")[1:3] == [" threads ", " budget "]
+    assert max(map(len, (done.stdout + compared).splitlines())) <= 80
 
+    (row, _) = json.loads(run("bench", alphabet, *QUICK, "--json").stdout)
+    assert row["test"] == "pp16"
     lines = run("bench", alphabet, *QUICK, "-o", "jsonl").stdout.splitlines()
     assert [json.loads(line)["test"] for line in lines] == ["pp16", "tg8"]
     text = run("bench", alphabet, *QUICK, "-o", "csv").stdout

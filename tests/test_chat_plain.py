@@ -136,9 +136,12 @@ def test_a_full_context_says_what_can_be_done(alphabet: Path) -> None:
     code, out, err = chat(alphabet, "one\ntwo\nthree\n", "-c", "120", "--context-shift")
     assert (code, out) == (0, f"{ALPHABET}\n" * 3)
     assert "dropped the 1 oldest turn to make room" in err
-    code, out, err = chat(alphabet, "x" * 200, "-q", "-c", "120")
-    assert (code, out) == (1, "")
-    assert "shorten it, or start with a larger --ctx-size" in err
+    for before in ("", "one\n"):
+        code, out, err = chat(alphabet, before + "x" * 200, "-q", "-c", "120")
+        assert (code, out) == (1, f"{ALPHABET}\n" if before else "")
+        assert "The message has 219 tokens and the context holds 120. Shorten it, or" in err
+        assert "start with -c 256 or more." in err
+        assert "/drop" not in err
 
 
 def test_reasoning_is_shown_aside_or_not_at_all(alphabet: Path, tmp_path: Path) -> None:
@@ -263,3 +266,38 @@ def test_ctrl_c_stops_an_answer_alone_where_lines_are_typed(alphabet: Path, tmp_
     assert process.returncode == 0, err
     assert b"stopped; what there is of the answer is kept" in err
     assert b"took back: hello" in err
+
+
+def test_numbers_that_are_not_finite_do_not_end_the_chat(tmp_path: Path) -> None:
+    model = write_alphabet_model(tmp_path / "broken.gguf", broken_at="m")
+    saved = tmp_path / "talk.json"
+    code, out, err = chat(model, f"hello\n/save {saved}\n/undo\nhello\n", "-q")
+    assert (code, out) == (1, "abcdefghijklm\n" * 2)
+    told = err.splitlines()
+    assert len(told) == 2
+    assert all(line.startswith("error: The model's numbers are not finite: ") for line in told)
+    messages = json.loads(saved.read_text(encoding="utf-8"))["messages"]
+    assert [m["content"] for m in messages] == ["hello", "abcdefghijklm"]
+
+
+def test_there_must_be_something_to_continue(alphabet: Path, tmp_path: Path) -> None:
+    code, out, err = chat(alphabet, "hello\n", "--continue", env={"MOESTREAM_STATE": str(tmp_path)})
+    assert (code, out) == (1, "")
+    assert "There is no conversation to continue" in err
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    env = {"MOESTREAM_STATE": str(nowhere)}
+    code, out, err = chat(alphabet, "hello\nagain\n", env=env)
+    assert (code, out) == (0, f"{ALPHABET}\n" * 2)
+    assert err.count("this conversation is not kept") == 1
+
+
+def test_what_was_cleared_is_still_kept(alphabet: Path, tmp_path: Path) -> None:
+    env = {"MOESTREAM_STATE": str(tmp_path)}
+    lines = "one\n/help\n/clear\ntwo\n"
+    code, _, err = chat(alphabet, lines, env=env)
+    assert code == 0
+    assert f"in {tmp_path}/chats/" in err
+    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "chats").iterdir()]
+    assert sorted('"one"' in text for text in texts) == [False, True]
+    assert sorted('"two"' in text for text in texts) == [False, True]

@@ -78,7 +78,7 @@ def test_a_command_of_a_group_has_its_table(folder: Path) -> None:
     assert defaults["models"]["list"] == {"as_json": True}
 
 
-@pytest.mark.parametrize("config", ["temp = 'hot'", "backend = 'abacus'", "ctx-size = 0"])
+@pytest.mark.parametrize("config", ["temp = 'hot'", "backend = 'abacus'", "ctx-size = -1"])
 def test_a_wrong_value_says_that_config_has_it(config: str, folder: Path) -> None:
     (folder / "config.toml").write_text(config)
     with pytest.raises(click.BadParameter, match=r"\(from config\.toml\)"):

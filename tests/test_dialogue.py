@@ -14,6 +14,7 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.session import Session
 from moestream.errors import ContextLengthError, StorageError, TemplateError
+from moestream.streaming.options import StreamingOptions
 
 ANSWER = len(ALPHABET.encode())
 STRIPS = (  # reasoning of all but the last answer, as most templates do
@@ -301,3 +302,22 @@ def test_prefill_leaves_the_last_chunk(dialogue: Dialogue) -> None:
     assert session.tokens == []
     assert list(session.prefill([END] * 1025)) == [512, 1024]
     assert len(session.tokens) == session.stats.prompt_tokens == 1024
+
+
+def test_the_status_line_does_not_look_at_every_expert(
+    alphabet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("moestream._native", reason="needs the compiled part")
+    options = StreamingOptions(io="madvise", pin="none")
+    with Engine.open(alphabet, budget="auto", streaming=options, context_length=4096) as engine:
+        dialogue = Dialogue(engine, Conversation(), Settings(SamplingParams(temperature=0)))
+        assert say(dialogue, "hello") == ALPHABET
+        assert engine.streaming is not None
+        whole, asked = engine.streaming.stats(), list[int]()
+        monkeypatch.setattr(engine.streaming.residency.reader, "is_resident", asked.append)
+        assert dialogue.streamed == (
+            whole.decode.hit_rate,
+            whole.pinned_bytes,
+            whole.read_bytes,
+        )
+        assert asked == []

@@ -119,7 +119,6 @@ def test_the_timeline_is_true_though_the_output_layer_fails(
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"context_length": 0},
         {"context_length": -1},
         {"cache_type_k": "q4_0"},
         {"cache_type_v": "f8"},

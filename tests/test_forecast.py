@@ -1,6 +1,8 @@
 """What is foreseen of a model's speed: sums by hand, curves, and what is measured and kept."""
 
+import re
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from alphabet_model import EMBEDDING, EXPERTS, FFN, HEADS
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.backends.cpu import CpuBackend
+from moestream.cli.reports.plan import _age_told, busy_told, verdict
 from moestream.errors import StorageError
 from moestream.forecast.demand import Demand, read_demand
 from moestream.forecast.hits import (
@@ -172,18 +175,50 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 def test_a_machine_is_measured_once(counted: list[str], alphabet: Path) -> None:
     with GGUFFile.open(alphabet) as file:
         first, disk = speeds.known_speeds(file, ["F32"])
-        assert sorted(counted) == ["disk_costs", "kernels", "layer", "memory_speed"]
+        twice = ["disk_costs", "disk_costs", "kernels", "layer", "memory_speed", "memory_speed"]
+        assert sorted(counted) == twice
         assert disk == DiskSpeed(0.3, 4.0)
         assert (first.layer_s, first.streamed_layer_s) == (0.1, 0.2)
         counted.clear()
         assert speeds.known_speeds(file, ["F32"]) == (first, disk)
-        assert counted == []
+        assert counted == ["memory_speed"]  # whether it was a busy moment
+        counted.clear()
         more, _ = speeds.known_speeds(file, ["F32", "Q8_0"])
-        assert counted == ["kernels"]
+        assert counted == ["kernels", "memory_speed"]
         assert set(more.kernel_bytes_per_s) == {"F32", "Q8_0"}
         counted.clear()
         speeds.known_speeds(file, ["F32"], anew=True)
-        assert len(counted) == 4
+        assert len(counted) == 6
+
+
+@pytest.mark.parametrize(("first", "again", "now"), [(9.0, 6.0, 9.0), (6.0, 6.0, 9.0)])
+def test_a_speed_measured_in_a_busy_moment_is_noticed(
+    first: float,
+    again: float,
+    now: float,
+    counted: list[str],
+    alphabet: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gave = iter([first, again, now])
+    monkeypatch.setattr(calibration, "memory_speed", lambda backend: next(gave))
+    with GGUFFile.open(alphabet) as file:
+        known, disk = speeds.known_speeds(file, ["F32"])
+        assert known.memory_bytes_per_s == max(first, again)
+        assert known.is_steady == (first == again)
+        known, disk = speeds.known_speeds(file, ["F32"])
+    assert not known.is_steady
+    told = busy_told(known, disk)
+    assert told is not None
+    assert "6 bytes/s once" in told
+    assert "--measure" in told
+    assert busy_told(MACHINE, DISK) is None
+
+
+def test_an_age_is_told_in_days() -> None:
+    assert MACHINE.age_days(date.fromisoformat(MACHINE.measured) + timedelta(days=12)) == 12
+    told = _age_told(replace(MACHINE, measured="2020-01-01"))
+    assert re.fullmatch(r", \d+ days ago \(--measure measures anew\)", told)
 
 
 def test_a_model_without_experts_needs_no_disk(counted: list[str]) -> None:
@@ -205,10 +240,10 @@ def test_a_model_that_is_not_here_takes_the_disk_of_the_folder_of_models(
 
     monkeypatch.setattr(calibration, "disk_costs_of_folder", measure)
     assert speeds.known_speeds(header, ["F32"])[1] == DiskSpeed(0.5, 6.0)
-    assert sizes == [3 * FFN * EMBEDDING * 4]
+    assert sizes == [3 * FFN * EMBEDDING * 4] * 2
     assert "disk_costs" not in counted
     assert speeds.known_speeds(header, ["F32"])[1] == DiskSpeed(0.5, 6.0)
-    assert len(sizes) == 1
+    assert len(sizes) == 2
 
 
 def test_what_was_measured_elsewhere_or_is_damaged_does_not_count(tmp_path: Path) -> None:
@@ -286,9 +321,20 @@ def look(budget_mib: int, **changes: Any) -> Outlook:
 )
 def test_the_four_cases(budget_mib: int, case: str, flags: tuple[str, ...]) -> None:
     outlook = look(budget_mib)
-    assert outlook.case == case
+    assert outlook.chosen.case == case
     assert outlook.flags == flags
     assert outlook.floor_budget_bytes == 40 * MIB
+
+
+def test_the_verdict_is_about_the_budget_that_was_asked_for() -> None:
+    plan = replace(PLAN, budget_bytes=500 * MIB, experts_bytes=470 * MIB)
+    budgets = (20 * MIB, 130 * MIB)
+    outlook = look_ahead(plan, DEMAND, MACHINE, DISK, FLAT, context=5, budgets=budgets)
+    assert outlook.chosen is outlook.asked[0]
+    assert [point.case for point in outlook.asked] == ["too little", "fits"]
+    assert "20.0 MiB is too little" in verdict(outlook.chosen, outlook.floor_budget_bytes)
+    assert outlook.auto.plan.budget_bytes == 500 * MIB
+    assert len(outlook.points) == 3
 
 
 def test_a_large_cache_is_to_be_halved() -> None:

@@ -6,15 +6,18 @@ import pty
 import re
 import signal
 import subprocess
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
-from command_line import Argument, run, start, wait_for_output
+from command_line import COMMAND, Argument, run, start, wait_for_output
 
 from moestream.demo import demo_path
+from moestream.profiles import read_profile
+from moestream.traces.format import read_trace
 
 # What ``auto`` takes, but for a checkout in which the native code was never built.
 BACKEND = "cpu" if find_spec("moestream._native") else "reference"
@@ -162,6 +165,21 @@ def test_a_template_that_writes_nothing_is_one_clear_line(alphabet: Path, tmp_pa
     assert re.fullmatch(r"error: .*template\.jinja.* no text.*\n", done.stderr)
 
 
+def test_what_is_piped_in_stands_before_the_prompt(alphabet: Path) -> None:
+    def tokens(*arguments: str, stdin: bytes) -> int:
+        value = generate_json(alphabet, "--raw", "-n", "1", *arguments, stdin=stdin)
+        count = value["prompt_tokens"]
+        assert isinstance(count, int)
+        return count
+
+    assert tokens("-p", "0", stdin=b"") == tokens("-p", "0", stdin=b"\n") == 1
+    assert tokens("-p", "0", stdin=b"abc\n") == len("abc\n\n0")
+    assert tokens(stdin=b"abc\n") == 3
+    wrong = run("generate", alphabet, "-p", "0", stdin=b"caf\xe9", env={})
+    assert wrong.returncode == 2
+    assert "standard input is not UTF-8 text" in wrong.stderr
+
+
 def test_unknown_chat_template_is_one_clear_line(alphabet: Path) -> None:
     done = run("generate", alphabet, "-p", "hello", "--chat-template", "nonesuch", *USE_BACKEND)
     assert done.returncode == 1
@@ -224,12 +242,12 @@ def test_a_seed_repeats_a_run(alphabet: Path) -> None:
         (["-p", "a", "--temp", "warm"], "'warm', expected a number of 0 or more."),
         (["-p", "a", "-n", "few"], "'few', expected a whole number of 0 or more."),
         (["-p", "a", "--presence-penalty", "inf"], "inf, expected a finite number"),
-        (["-p", "a", "--top-p", "1.1"], "1.1, expected a number above 0 and up to 1"),
-        (["-p", "a", "--top-k", "-1"], "-1, expected a whole number of 0 or more"),
+        (["-p", "a", "--top-p", "1.1"], "1.1, expected a number of 0 to 1"),
+        (["-p", "a", "--top-k", "-2"], "-2, expected a whole number of 0 or more"),
         (["-p", "a", "--repeat-penalty", "0"], "0.0, expected a number above 0"),
         (["-p", "a", "-n", "-3"], "-3, expected a whole number of 0 or more"),
-        (["-p", "a", "-c", "0"], "0, expected a whole number of 1 or more"),
-        (["-p", "a", "-t", "0"], "0, expected a whole number of 1 or more"),
+        (["-p", "a", "-c", "-1"], "-1, expected a whole number of 0 or more"),
+        (["-p", "a", "-t", "-2"], "-2, expected 0, or a whole number of 1 or more"),
     ],
 )
 def test_values_that_make_no_sense_are_usage_errors(
@@ -320,6 +338,87 @@ def test_threads_are_as_many_as_asked_for(alphabet: Path) -> None:
         return tasks
 
     assert count("2") == count("1") + 1
+
+
+def on_terminal(*arguments: Argument) -> str:
+    """What a run writes to a terminal that is both of its streams."""
+    parent, child = pty.openpty()
+    command = [*COMMAND, "generate", *map(str, arguments), *USE_BACKEND]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=child, stderr=child, env=environment
+    ):
+        os.close(child)
+        seen = b""
+        try:
+            while new := os.read(parent, 1 << 16):
+                seen += new
+        except OSError:  # how Linux says that the other end is closed
+            pass
+    os.close(parent)
+    return seen.decode()
+
+
+def test_a_long_prompt_shows_how_far_it_is(alphabet: Path, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("0123456789" * 700, encoding="utf-8")
+    arguments = (alphabet, "--raw", "-f", prompt, "-n", "2", "--temp", "0")
+    seen = on_terminal(*arguments)
+    assert "reading the prompt" in seen
+    assert "/7000" in seen
+    assert "tok/s" in seen
+    assert "reading the prompt" not in on_terminal(*arguments, "-q")
+    piped = run("generate", *arguments, *USE_BACKEND)
+    assert piped.stdout == "01\n"
+    assert "reading" not in piped.stderr
+    value = generate_json(*arguments)
+    assert value["prompt_tokens"] == 7000
+    assert value["timings"]["ttft_s"] > 7000 / value["timings"]["prompt_tps"] * 0.9
+
+
+def test_a_models_text_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    model = write_alphabet_model(tmp_path / "m.gguf", follows={"0": "\x1b", "\x1b": "c"})
+    arguments = (model, "--raw", "-p", "0", "-n", "2", "--temp", "0", "-q")
+    assert on_terminal(*arguments) == "\ufffdc\r\n"
+    assert run("generate", *arguments, *USE_BACKEND).stdout == "\x1bc\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_end_a_run_with_all_that_is_recorded(
+    number: int, alphabet: Path, tmp_path: Path
+) -> None:
+    trace, profile = tmp_path / "t.csv.gz", tmp_path / "p.json"
+    process = start(
+        "generate", alphabet, *ENDLESS, "--trace", trace, "--save-profile", profile, "--json"
+    )
+    wait_for_output(process.stderr)
+    time.sleep(0.5)
+    for _ in range(3):
+        process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert json.loads(out)["stop_reason"] == "interrupted"
+    tokens = read_profile(profile, "p").tokens
+    assert tokens == len(read_trace(trace).rows) // 2  # two experts a token
+    assert tokens >= 1
+
+
+def test_a_full_pipe_does_not_keep_a_signal_out(alphabet: Path) -> None:
+    process = start("generate", alphabet, *ENDLESS, "-q")
+    time.sleep(2)  # nobody reads
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    out, _ = process.communicate(timeout=20)
+    assert len(out) <= 1 << 17
+    assert process.returncode == 143
+
+
+def test_numbers_that_are_not_finite_end_it_with_what_was_written(tmp_path: Path) -> None:
+    model = write_alphabet_model(tmp_path / "broken.gguf", broken_at="m")
+    for temperature in ("0", "0.8"):
+        done = run("generate", model, "-p", "hello", "--temp", temperature, "-q", *USE_BACKEND)
+        assert (done.returncode, done.stdout) == (1, "abcdefghijklm\n")
+        assert done.stderr.startswith("error: The model's numbers are not finite: ")
 
 
 def interrupt(process: "subprocess.Popen[bytes]") -> tuple[str, str]:

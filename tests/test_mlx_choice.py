@@ -14,7 +14,7 @@ def test_without_mlx_the_extra_is_named(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("moestream.backends.mlx")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mlx.core", None)
-    with pytest.raises(UnsupportedModelError, match=r'pip install "moestream\[mlx\]"'):
+    with pytest.raises(UnsupportedModelError, match=r'pip install "\.\[mlx\]"'):
         backends.open_backend("mlx")
 
 

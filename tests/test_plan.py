@@ -80,9 +80,24 @@ def test_too_little_memory_is_the_verdict(alphabet: Path, cache: dict[str, str])
 
 
 def test_hit_rates_are_those_of_a_trace_if_one_is_given(
-    alphabet: Path, cache: dict[str, str]
+    alphabet: Path, cache: dict[str, str], tmp_path: Path
 ) -> None:
-    assert plan(alphabet, cache, "--trace", QWEN)["hit_rates_from"] == str(QWEN)
+    own = tmp_path / "own.csv"
+    assert run("generate", alphabet, "-p", "hello", "--trace", own).returncode == 0
+    assert plan(alphabet, cache, "--trace", own)["hit_rates_from"] == str(own)
+    other = run("plan", alphabet, "--trace", QWEN, env=cache)
+    assert other.returncode == 1
+    assert "is a trace of another model" in other.stderr
+    assert "architecture is 'qwen3moe' there and 'llama' here" in other.stderr
+
+
+def test_a_budget_that_generate_refuses_is_refused(alphabet: Path, cache: dict[str, str]) -> None:
+    done = run("plan", alphabet, "--memory", "1G", "--budget", "2G", env=cache)
+    assert done.returncode == 1
+    assert "--budget 2048M is more than the 1024M of --memory" in done.stderr
+    value = plan(alphabet, cache, "--memory", "1G", "--budget", "1M")
+    assert value["case"] == "too little"
+    assert value["verdict"].startswith("1.00 MiB is too little")
 
 
 def test_a_dense_model_has_nothing_to_stream(cache: dict[str, str]) -> None:
@@ -179,7 +194,7 @@ def test_hit_rates_are_those_of_a_profile_if_one_is_given(
         ("--memory 1G,2G", "one amount is expected"),
         ("--budget 1G,,2G", "is no budget"),
         ("--trace nowhere.csv", "'nowhere.csv' does not exist"),
-        ("-c 0", "0, expected a whole number of 1 or more"),
+        ("-c -1", "-1, expected a whole number of 0 or more"),
     ],
 )
 def test_wrong_input_is_a_usage_error(flags: str, complaint: str, alphabet: Path) -> None:

@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
+from moestream.errors import NumericError
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 TENTHS = np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
@@ -26,6 +29,7 @@ def drawn(
         ({"top_k": 1}, {3}),
         ({"top_k": 3}, {1, 2, 3}),
         ({"top_k": 9}, {0, 1, 2, 3}),
+        ({"top_p": 0.0}, {3}),
         ({"top_p": 0.39}, {3}),
         ({"top_p": 0.69}, {2, 3}),
         ({"top_p": 0.71}, {1, 2, 3}),
@@ -101,7 +105,7 @@ def test_logits_are_left_as_they_were() -> None:
     [
         {"temperature": -0.1},
         {"top_k": -1},
-        {"top_p": 0.0},
+        {"top_p": -0.1},
         {"top_p": 1.1},
         {"min_p": -0.1},
         {"repeat_penalty": 0.0},
@@ -115,3 +119,36 @@ def test_logits_are_left_as_they_were() -> None:
 def test_values_out_of_range_are_named(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SamplingParams(**wrong)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-100, 1e-10, 9e-7])
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
+    logits = np.array([1, 3, 5, 5, 5 - 1e-6, -30], np.float32)
+    with np.errstate(all="raise"):
+        assert drawn(logits, draws=50, temperature=temperature) == {2}
+
+
+EXTREMES = (1e-320, 1e-300, 1e-6, 0.5, 1.0, 1e30, 1e308)
+
+
+@given(
+    temperature=st.sampled_from(EXTREMES),
+    repeat_penalty=st.sampled_from(EXTREMES),
+    presence_penalty=st.sampled_from([0.0, *EXTREMES, *(-n for n in EXTREMES)]),
+    frequency_penalty=st.sampled_from([0.0, *EXTREMES, *(-n for n in EXTREMES)]),
+    top_p=st.sampled_from([1e-320, 0.5, 1.0]),
+    min_p=st.sampled_from([0.0, 1e-320, 0.5, 1.0]),
+)
+def test_no_settings_make_numbers_that_are_none(**params: float) -> None:
+    logits = np.array([-3e38, -1, 0, 1, 3e38, 2], np.float32)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        for token in drawn(logits, draws=3, history=(0, 1, 2, 4, 4), **params):
+            assert 0 <= token < len(logits)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1e-320, 0.8])
+def test_logits_that_are_not_finite_are_an_error(wrong: float, temperature: float) -> None:
+    logits = np.array([1, wrong, 2], np.float32)
+    with pytest.raises(NumericError, match="1 of 3 logits are NaN"):
+        drawn(logits, temperature=temperature, top_k=1)

@@ -1,9 +1,12 @@
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 
 from moestream.chat.settings import Settings
-from moestream.engine.options import SamplingParams
+from moestream.declare import declared
+from moestream.engine.engine import context_of
+from moestream.engine.options import EngineOptions, SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -67,3 +70,16 @@ def test_what_cannot_be_says_what_can(name: str, value: str, complaint: str) -> 
     with pytest.raises(ValueError, match=complaint):
         settings.set(name, value)
     assert settings == Settings()
+
+
+def test_llama_cpps_values_mean_what_they_mean_there() -> None:
+    engine, sampling = declared(EngineOptions), declared(SamplingParams)
+    assert engine["context_length"].parse("0") == 0
+    assert engine["threads"].parse("-1") is None
+    assert sampling["top_k"].parse("-1") == sampling["top_k"].parse("0") == 0
+    assert sampling["top_p"].parse("0") == 0
+    predict = declared(Settings)["max_tokens"]
+    assert predict.parse("-1") is predict.parse("-2") is None
+    config = SimpleNamespace(context_length=100_000)
+    for asked, tokens in ((None, 8192), (0, 100_000), (5, 5)):
+        assert context_of(config, asked) == tokens  # type: ignore[arg-type]

@@ -332,4 +332,4 @@ def test_figure_without_matplotlib_is_refused(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "pip install moestream[plot]" in done.stderr
+    assert 'pip install ".[plot]"' in done.stderr

@@ -1,6 +1,7 @@
 """The parts of the terminal that need none: what is drawn, and what keys do."""
 
 import io
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
 from moestream.terminal.answer import AnswerView
+from moestream.terminal.interrupt import Terminated, interruptible
 from moestream.terminal.line_editor import Candidates, LineEditor, open_history
 from moestream.terminal.live import LiveRegion
 from moestream.terminal.markdown import BlockStream, Line, render
@@ -117,7 +119,7 @@ def console(width: int = 80, **options: object) -> Console:
 @pytest.mark.parametrize("width", [8, 20, 79])
 def test_lines_fit_and_have_no_space_at_their_ends(width: int) -> None:
     for text in (TEXT, "x" * 300, "字" * 50):
-        lines = render(console(no_color=True, color_system=None), text, width)
+        lines = render(console(no_color=True, color_system=None), text, width, fold_code=True)
         assert lines[0].width
         assert lines[-1].width
         for line in lines:
@@ -126,20 +128,21 @@ def test_lines_fit_and_have_no_space_at_their_ends(width: int) -> None:
 
 
 def test_code_is_coloured_and_reasoning_dimmed() -> None:
-    (line,) = render(console(), "```python\nreturn 1\n```", 80)
-    assert "\x1b[94mreturn" in line.text
-    assert line.width == len(" return 1")
+    label, line = render(console(), "```python\nreturn 1\n```", 80)
+    assert "\x1b[2mpython" in label.text
+    assert "\x1b[35mreturn" in line.text
+    assert line.width == len("return 1")
     (line,) = render(console(), "hm", 80, "dim")
     assert line.text.startswith("\x1b[2mhm")
     plain = render(console(color_system=None), "**a**", 80)
     assert plain == [Line("a", 1)]
 
 
-def test_what_rich_cannot_draw_is_drawn_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_drawn_is_drawn_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise RecursionError
 
-    monkeypatch.setattr("rich.markdown.Markdown.__rich_console__", fail)
+    monkeypatch.setattr("moestream.terminal.markdown.draw", fail)
     assert render(console(color_system=None), "**a**", 80) == [Line("**a**", 5)]
 
 
@@ -166,6 +169,15 @@ def test_the_region_is_drawn_over_and_counts_rows_again_when_made_narrower() -> 
     assert written[-1] == "\r\x1b[J\x1b[?25h"
     region.close()
     assert len(written) == 5
+
+
+def test_a_long_line_is_wrapped_by_the_terminal() -> None:
+    written: list[str] = []
+    region = LiveRegion(written.append, lambda: (10, 5))
+    region.draw([], [line("live")])
+    region.draw([line("x" * 20), line("y")], [])
+    # Erased before, not after: the cursor is on the last x then.
+    assert f"\r\x1b[J{'x' * 20}\r\ny\x1b[K\r\n" in written[-1]
 
 
 def test_the_last_lines_are_kept_where_rows_are_few() -> None:
@@ -195,7 +207,7 @@ def test_an_answer_stands_whole_at_the_end(monkeypatch: pytest.MonkeyPatch) -> N
         return final.rpartition("\x1b[J")[0].replace("\x1b[K\r\n", "\n")
 
     thought = "(thought for 0.0 s)"
-    rest = f"{thought}\n\none\n\n • a\n • b\n\nend\n"
+    rest = f"{thought}\n\none\n\n• a\n• b\n\nend\n"
     monkeypatch.setattr("moestream.terminal.answer.AnswerView._draw", lambda self: None)
     assert answer("show").endswith(f"\nhm, so\n\nwell\n\n{rest}\n")
     assert answer("hide").endswith(f"\n{rest}\n")
@@ -232,6 +244,9 @@ def read(keys: str, history: Path | None = None, *, times: int = 1) -> list[str 
         ("\x04", None),
         ("typed\x03\x03", None),
         ("\x03\x03", None),
+        ("\x03typed\x03said\r", "said"),
+        ("\x03a\x7f\x03said\r", "said"),
+        ("\x03typed\x03\x03", None),
         ("/hel\x09\r", "/hel"),
     ],
 )
@@ -257,3 +272,35 @@ def test_bytes_that_are_not_of_the_locale_are_read_as_utf8() -> None:
     from moestream.terminal.line_editor import _well_formed
 
     assert _well_formed("perch\udcc3\udca9 \udcff") == "perché \ufffd"
+
+
+def test_a_ctrl_c_that_comes_late_is_the_answers() -> None:
+    with create_pipe_input() as source, create_app_session(source, DummyOutput()):
+        prompt = LineEditor(complete, input=source, output=DummyOutput())
+        prompt.late.begin()
+        source.send_text("\x03\x03\x03\x03said\r")
+        assert prompt.read(STATUS) == "said"
+        prompt.late.begin()
+        source.send_text("\x03\x03typed\x03\x03")
+        assert prompt.read(STATUS) is None
+
+
+def test_signals_are_wishes_and_the_first_is_told_at_once() -> None:
+    told: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with interruptible(lambda: told.append(1)) as interrupt:
+            assert not interrupt.wanted
+            for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+            assert told == [1]
+            assert interrupt.ends_program()
+            error = interrupt.error()
+        assert isinstance(error, Terminated)
+        assert error.signum == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # nothing breaks what is saved
+        with pytest.raises(KeyboardInterrupt), interruptible() as interrupt, interrupt.waiting():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)

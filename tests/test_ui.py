@@ -184,3 +184,44 @@ def test_heat_is_colours_on_a_terminal_and_fits() -> None:
     assert shown.count("\x1b[48;5;231m") == 1  # the hottest of each four, in one stretch
     assert f"{' ' * 50}\x1b[0m" in shown
     assert "@" * 50 in on_terminal(code, COLUMNS="60", NO_COLOR="1")
+
+
+def test_a_table_on_a_narrow_terminal_is_broken_between_words_alone() -> None:
+    from moestream.ui.tables import _broken, _narrowed
+
+    cells = [["name", "what"], ["a-long-name", "it streams, 69 % of it in memory"]]
+    widths = _narrowed(cells, [11, 32], 30)
+    assert widths == [11, 19]
+    assert _broken(cells[1][1], 19) == ["it streams, 69 % of", "it in memory"]
+    assert _narrowed(cells, [11, 32], 5) == [11, 8]  # no word is broken
+
+
+def test_a_models_text_does_not_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "a\x1b]0;title\x07\x9b2J\r\n\tb"
+    for terminal, shown in ((True, "a\ufffd]0;title\ufffd\ufffd2J\n\tb"), (False, said)):
+        out = io.StringIO()
+        monkeypatch.setattr(out, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(sys, "stdout", out)
+        ui.write_text(said)
+        assert out.getvalue() == shown
+
+
+def test_json_does_not_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.print_json({"text": "a\x1b\x9b\x7fé"})
+    written = capsys.readouterr().out
+    assert written == '{"text": "a\\u001b\\u009b\\u007fé"}\n'
+    assert json.loads(written) == {"text": "a\x1b\x9b\x7fé"}
+
+
+def test_fields_on_a_terminal_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", out)
+    ui.print_fields("verdict", [("in a line", "it is too little for " + "what is there " * 4)])
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[1].startswith("  in a line  it is too")
+    assert all(line.startswith(" " * 13) for line in lines[2:])
+    assert "it is too little for what is there" in " ".join(" ".join(lines).split())

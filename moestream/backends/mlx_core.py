@@ -19,7 +19,7 @@ try:
     import mlx.core as mx
 except ImportError as error:
     raise UnsupportedModelError(
-        'the mlx backend needs MLX; install it with: pip install "moestream[mlx]", or choose the '
+        'the mlx backend needs MLX; in the checkout: pip install ".[mlx]", or choose the '
         f"backend 'cpu' ({error})"
     ) from None
 

@@ -16,8 +16,8 @@ from moestream.chat.template import ChatTemplate
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.session import Stats
-from moestream.errors import ContextLengthError, TemplateError
-from moestream.streaming.statistics import ResidencyStats
+from moestream.errors import ContextLengthError, MessageLengthError, TemplateError
+from moestream.streaming.statistics import Tally
 from moestream.tokenizer import Tokenizer
 from moestream.tokenizer.text_stream import TextStream
 from moestream.traces.recording import Recording
@@ -72,7 +72,7 @@ class Dialogue:
         self.total = Stats()
         self._recording = recording
         self._used: int | None = 0
-        self._residency_before: ResidencyStats | None = None
+        self._before: Tally | None = None
 
     def ask(self, text: str, stop: Callable[[], bool]) -> Iterator[list[Piece]]:
         """Add a turn; yield its answer as it comes, with empty lists while there is none yet.
@@ -121,12 +121,11 @@ class Dialogue:
 
         The share is None as long as nothing was decoded.
         """
-        now, before = self.session.residency, self._residency_before
+        now, before = self.session.tally, self._before or Tally()
         if now is None:
             return None
-        before = before or ResidencyStats()
-        hits = now.decode.hits - before.decode.hits
-        asked = hits + now.decode.misses - before.decode.misses
+        hits = now.hits - before.hits
+        asked = hits + now.misses - before.misses
         return hits / asked if asked else None, now.pinned_bytes, now.read_bytes - before.read_bytes
 
     def edited(self) -> None:
@@ -162,6 +161,14 @@ class Dialogue:
             if len(tokens) >= limit:
                 self.conversation.turns[:] = turns
         if len(tokens) >= limit:
+            alone = self.template.render(
+                Conversation(self.conversation.system, self.conversation.turns[-1:]).messages()
+            )
+            if (length := len(self.tokenizer.encode_chat(alone))) >= limit:
+                raise MessageLengthError(
+                    f"The message has {length:,} tokens and the context holds {limit:,}. Shorten "
+                    f"it, or start with -c {1 << length.bit_length()} or more."
+                )
             raise ContextLengthError(
                 f"with this message the conversation takes {len(tokens)} tokens, and the context "
                 f"holds {limit}"
@@ -193,7 +200,7 @@ class Dialogue:
         session, started = self.session, time.perf_counter()
         session.truncate(answer.cached_tokens)
         session.stats = answer.stats
-        self._residency_before = session.residency
+        self._before = session.tally
         recording = self._recording
         observe = None if recording is None else recording.observer(session, self.answers)
         new, done = tokens[answer.cached_tokens :], 0

@@ -36,7 +36,7 @@ class Settings:
         "What a model thinks before it answers; in plain lines, dim is to standard error.",
         choices=REASONING_STYLES,
     )
-    context_shift: bool = option(False, "When the context is full, forget the oldest turns.")
+    context_shift: bool = option(False, "Forget the oldest turns if the context is full.")
 
     def set(self, name: str, value: str) -> None:
         """Change one setting.

@@ -13,6 +13,7 @@ from moestream import ui
 from moestream.cli.commands.version import version_option
 from moestream.cli.config_file import load_defaults
 from moestream.cli.group import CommandModules, Group
+from moestream.terminal.interrupt import terminate_as_interrupt
 
 __all__ = ["main"]
 
@@ -41,6 +42,7 @@ NOTES = {
         ("0", "Done."),
         ("1", "It failed; one line on standard error says why."),
         ("2", "The command line, or a default, makes no sense."),
+        ("129, 143", "Ended by SIGHUP or SIGTERM, with all that Ctrl-C saves."),
         ("130", "Interrupted with Ctrl-C."),
         ("141", "Whoever read the output has gone."),
     ],
@@ -66,6 +68,7 @@ cli.commands = CommandModules(f"{__name__}.commands", itertools.chain(*SECTIONS.
 def main() -> None:
     """Run the command line of this process and exit."""
     ui.prepare()
+    terminate_as_interrupt()
     # A vocabulary is hundreds of thousands of objects that live on: to look for cycles among them
     # every few hundred allocations takes a tenth of the time to the first token.
     gc.set_threshold(300_000, 10, 10)

@@ -7,6 +7,7 @@ file; and the exit statuses. Knows no command.
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,12 +16,18 @@ from typing import Any
 import click
 
 from moestream import __version__, ui
+from moestream.terminal.interrupt import Terminated
 
 EXIT_ERROR = 1  # what was foreseen; click's own 2 is for usage
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 Body = Callable[..., None]
+
+
+def interrupted_status(error: KeyboardInterrupt) -> int:
+    """The exit status of a run that a signal ended, as shells report it."""
+    return 128 + (error.signum if isinstance(error, Terminated) else signal.SIGINT)
+
 
 _MAX_COLUMN = 28
 ALL_OPTIONS = "moestream.help_all"

@@ -5,13 +5,19 @@ Owns which exit status an exception becomes. Knows no command.
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
 from moestream import ui
-from moestream.cli.command import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED, write_examples
+from moestream.cli.command import (
+    EXIT_BROKEN_PIPE,
+    EXIT_ERROR,
+    interrupted_status,
+    write_examples,
+)
 from moestream.errors import MoestreamError
 
 
@@ -107,9 +113,10 @@ class Group(click.Group):
         except MemoryError as error:
             ui.error(f"out of memory: {error}" if str(error) else "out of memory")
             ctx.exit(EXIT_ERROR)
-        except KeyboardInterrupt:
-            ui.note("interrupted")
-            ctx.exit(EXIT_INTERRUPTED)
+        except KeyboardInterrupt as error:
+            with suppress(OSError):  # a terminal that has been closed
+                ui.note("interrupted")
+            ctx.exit(interrupted_status(error))
         except BrokenPipeError:
             ui.abandon_output()
             ctx.exit(EXIT_BROKEN_PIPE)

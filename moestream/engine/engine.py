@@ -70,7 +70,8 @@ class Engine(Closing):
             path: the file, or the first of its shards.
             backend: ``auto``, or one of ``moestream.backends.BACKENDS``.
             threads: of the ``cpu`` backend; by default one a physical core.
-            context_length: tokens a session can hold; by default the model's own, at most 8192.
+            context_length: tokens a session can hold; 0 is the model's own, and so is the
+                default, but at most 8192.
             cache_type_k: how keys are stored, ``f16``, ``q8_0`` (blocks of 32 in half the memory)
                 or ``f32``.
             cache_type_v: the same of values.
@@ -93,7 +94,7 @@ class Engine(Closing):
         maths = open_backend(backend, threads=threads)
         file = GGUFFile.open(path)
         try:
-            context = context_length or default_context(read_config(file))
+            context = context_of(read_config(file), context_length)
             model = load_model(file, maths, context)
             state_bytes(model.config.state_shapes(), 1, (cache_type_k, cache_type_v))
             file.check_intact()
@@ -187,6 +188,8 @@ class Engine(Closing):
         self.file.close()
 
 
-def default_context(config: ModelConfig) -> int:
-    """Tokens of context where none is asked for."""
-    return min(config.context_length, DEFAULT_CONTEXT)
+def context_of(config: ModelConfig, asked: int | None) -> int:
+    """Tokens of context: those asked for, where 0 is the model's own; by default that, or less."""
+    if asked is None:
+        return min(config.context_length, DEFAULT_CONTEXT)
+    return asked or config.context_length

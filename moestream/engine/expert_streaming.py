@@ -24,7 +24,7 @@ from moestream.streaming.options import MOST_GUESSES, StreamingOptions
 from moestream.streaming.prefetch import Predict, Prefetcher
 from moestream.streaming.pressure import PressureValve
 from moestream.streaming.residency import Warmed
-from moestream.streaming.statistics import ResidencyStats
+from moestream.streaming.statistics import ResidencyStats, Tally
 from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
 
 ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]
@@ -138,6 +138,10 @@ class ExpertStreaming:
     def num_layers(self) -> int:
         """Layers whose experts are streamed."""
         return len(self._store.layers)
+
+    def tally(self) -> Tally:
+        """See ``Residency.tally``."""
+        return self.residency.tally()
 
     def stats(self) -> ResidencyStats:
         """What streaming took until now: a copy, which stays as it is."""

@@ -16,18 +16,19 @@ class EngineOptions:
 
     context_length: int | None = option(
         None,
-        f"Tokens of context; by default the model's own, at most {DEFAULT_CONTEXT}.",
+        f"Tokens of context; 0 is all the model has, by default {DEFAULT_CONTEXT} at most.",
         flags=("-c", "--ctx-size"),
         kind=int,
-        least=1,
+        least=0,
         metavar="N",
     )
     threads: int | None = option(
         None,
-        "CPU threads; by default one a physical core.",
+        "CPU threads; -1 is one a physical core.",
         flags=("-t", "--threads"),
         kind=int,
         least=1,
+        words={"-1": None, "0": None},
         metavar="N",
     )
     backend: str = option(
@@ -84,12 +85,17 @@ class SamplingParams:
         least=0,
         metavar="N",
     )
-    top_k: int = option(40, "Choose among the N likeliest tokens; 0 is off.", least=0, metavar="N")
+    top_k: int = option(
+        40,
+        "Choose among the N likeliest tokens; 0 is off.",
+        least=0,
+        words={"-1": 0},
+        metavar="N",
+    )
     top_p: float = option(
         0.95,
         "Choose among the likeliest that reach P together.",
         least=0,
-        above=True,
         most=1,
         metavar="P",
     )

@@ -11,8 +11,14 @@ import numpy.random  # NumPy would import it at first use, and its Cython loses 
 from numpy.typing import NDArray
 
 from moestream.engine.options import SamplingParams
+from moestream.errors import NumericError
 
 Floats = NDArray[np.float64]
+
+_COLDEST = 1e-6
+"""Below it a temperature is 0: the likeliest token is certain, and a quotient could overflow."""
+_MOST = 1e300
+"""Of a score, by penalties: beyond it a difference, or its quotient, could overflow."""
 
 
 class Sampler:
@@ -23,10 +29,16 @@ class Sampler:
         self._random = np.random.default_rng(params.seed)
 
     def sample(self, logits: NDArray[np.float32], history: Sequence[int]) -> int:
-        """Choose from logits (V,), given the tokens so far."""
+        """Choose from logits (V,), given the tokens so far.
+
+        Raises:
+            NumericError: they are not all finite.
+        """
         params = self.params
+        if not np.isfinite(logits).all():
+            raise NumericError(_told(logits))
         scores = _penalise(logits.astype(np.float64), history, params)
-        if params.temperature == 0:
+        if params.temperature < _COLDEST:
             return int(np.argmax(scores))
         ids = _top_k(scores, params.top_k)
         ids = _top_p(scores, ids, params.top_p)
@@ -44,8 +56,11 @@ def _penalise(scores: Floats, history: Sequence[int], params: SamplingParams) ->
         return scores
     ids, counts = np.unique(np.asarray(window), return_counts=True)
     seen = scores[ids]
-    seen = np.where(seen > 0, seen / params.repeat_penalty, seen * params.repeat_penalty)
-    scores[ids] = seen - counts * params.frequency_penalty - params.presence_penalty
+    with np.errstate(over="ignore"):  # which is what the bounds are for
+        divided, multiplied = seen / params.repeat_penalty, seen * params.repeat_penalty
+        taken = counts * params.frequency_penalty + params.presence_penalty
+    seen = np.where(seen > 0, divided, multiplied)
+    scores[ids] = np.clip(seen, -_MOST, _MOST) - np.clip(taken, -_MOST, _MOST)
     return scores
 
 
@@ -77,3 +92,12 @@ def _softmax(scores: Floats) -> Floats:
     exponentials: Floats = np.exp(scores - scores.max())
     total: np.float64 = exponentials.sum()
     return exponentials / total
+
+
+def _told(logits: NDArray[np.float32]) -> str:
+    wrong = int(np.count_nonzero(~np.isfinite(logits)))
+    return (
+        f"The model's numbers are not finite: {wrong:,} of {len(logits):,} logits are NaN or "
+        "infinite. Its file is damaged, or it computes numbers too large; get the file again, or "
+        "another quantisation of it."
+    )

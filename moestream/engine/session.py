@@ -19,7 +19,7 @@ from moestream.errors import ContextLengthError
 from moestream.layers.cache import Cache, KVTypes, state_bytes
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
-from moestream.streaming.statistics import ResidencyStats
+from moestream.streaming.statistics import ResidencyStats, Tally
 
 StopReason = Literal["end", "length", "context"]
 
@@ -188,6 +188,12 @@ class Session:
         """What streaming the experts took, in all sessions of the engine; None if all is mapped."""
         streaming = self._streaming()
         return None if streaming is None else streaming.stats()
+
+    @property
+    def tally(self) -> Tally | None:
+        """The few of these numbers that can be asked for at any time, as they cost nothing."""
+        streaming = self._streaming()
+        return None if streaming is None else streaming.tally()
 
     def reusable(self, length: int) -> int:
         """How many of the first ``length`` tokens ``truncate`` can keep without running them again.

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import NamedTuple
 
+from moestream.errors import TraceError
 from moestream.policies import hottest
-from moestream.profiles import Profile
+from moestream.profiles import Fingerprint, Profile
 from moestream.profiles.analysis import key_sizes
 from moestream.traces.format import read_trace
 from moestream.traces.simulator import PolicySpec, Simulator
+from moestream.traces.to_profile import fingerprint_of
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Where curves are measured."""
@@ -66,13 +68,21 @@ class Hits:
         return Range(min(rates), rate, max(rates))
 
 
-def curve_of_trace(path: str | os.PathLike[str], source: str | None = None) -> HitCurve:
+def curve_of_trace(
+    path: str | os.PathLike[str], source: str | None = None, *, of: Fingerprint | None = None
+) -> HitCurve:
     """Replay a trace through the default policy at every share.
 
     Raises:
-        TraceError: the file is not a trace that can be replayed.
+        TraceError: the file is not a trace that can be replayed; or not one of the model ``of``.
     """
-    simulator = Simulator(read_trace(path))
+    trace = read_trace(path)
+    if of is not None and (difference := fingerprint_of(trace.header).difference(of)):
+        raise TraceError(
+            f"{path} is a trace of another model, {trace.header.model}: {difference}. Record one "
+            "of this model with generate --trace FILE."
+        )
+    simulator = Simulator(trace)
     total = simulator.header.total_bytes
     rates = [simulator.run(PolicySpec("decay"), int(share * total)).hit_rate for share in SHARES]
     return HitCurve(source or str(path), simulator.header.num_experts, tuple(rates))

@@ -27,23 +27,26 @@ class Point:
     share: float
     forecast: Forecast
 
+    @property
+    def case(self) -> Verdict:
+        """What to expect."""
+        return verdict_of(self.plan)
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What will come of a model in this memory, and in others."""
 
     chosen: Point
+    """What the verdict is about: the first budget that was asked for, or what ``auto`` comes to."""
+    auto: Point
+    asked: tuple[Point, ...]
     points: tuple[Point, ...]
-    """``chosen`` among others, by budget."""
+    """All of these, and others if none was asked for, by budget."""
     floor_budget_bytes: int
     """The least of use: beside all else, it holds one token's experts."""
     flags: tuple[str, ...]
     """What to give ``generate``; none where its defaults do, or nothing would."""
-
-    @property
-    def case(self) -> Verdict:
-        """What to expect."""
-        return verdict_of(self.chosen.plan)
 
 
 def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
@@ -86,14 +89,18 @@ def look_ahead(
         others + int(share * plan.total_expert_bytes)
         for share in _SHARES[not plan.total_expert_bytes :]
     )
-    chosen = point(plan)
-    rounded = {-(-n_bytes // _STEP) * _STEP for n_bytes in wanted} - {plan.budget_bytes}
-    points = [chosen, *(point(with_budget(plan, n_bytes)) for n_bytes in rounded)]
+    auto = point(plan)
+    rounded = dict.fromkeys(-(-n_bytes // _STEP) * _STEP for n_bytes in wanted)
+    looked = [point(with_budget(plan, n_bytes)) for n_bytes in rounded]
+    chosen = looked[0] if budgets else auto
+    points = {each.plan.budget_bytes: each for each in (auto, *looked)}
     return Outlook(
         chosen=chosen,
-        points=tuple(sorted(points, key=lambda point: point.plan.budget_bytes)),
+        auto=auto,
+        asked=tuple(looked) if budgets else (),
+        points=tuple(points[n_bytes] for n_bytes in sorted(points)),
         floor_budget_bytes=-(-plan.least_bytes // _STEP) * _STEP,
-        flags=_flags(plan, halved_cache),
+        flags=_flags(chosen.plan, halved_cache),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moestream.choices import KVType
-from moestream.engine.engine import default_context
+from moestream.engine.engine import context_of
 from moestream.engine.expert_streaming import plan_model
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFHeader
@@ -46,7 +46,7 @@ def plan_of(
         "auto",
         file,
         num_experts_per_tok=demand.num_experts_per_tok,
-        kv_bytes=demand.context_bytes(context or default_context(read_config(file))),
+        kv_bytes=demand.context_bytes(context_of(read_config(file), context)),
         process_bytes=process_memory(),
         memory=memory,
     )

@@ -128,11 +128,7 @@ def plan_memory(
         amount = int((memory.available_bytes + process_bytes) * (1 - _ROOM_FOR_OTHERS))
     else:
         amount = parse_memory(budget, memory.total_bytes)
-        if amount > memory.total_bytes:
-            raise BudgetError(
-                f"--budget {_mebibytes(amount)} is more than the {_mebibytes(memory.total_bytes)} "
-                f"of {memory.limited_by}. Give less, or auto"
-            )
+        require_room(amount, memory)
     return MemoryPlan(
         budget_bytes=amount,
         dense_bytes=dense_bytes,
@@ -143,6 +139,19 @@ def plan_memory(
         total_expert_bytes=total_expert_bytes,
         context_bytes=context_bytes,
     )
+
+
+def require_room(budget_bytes: int, memory: Memory) -> None:
+    """See that a budget is not more than there is.
+
+    Raises:
+        BudgetError: it is.
+    """
+    if budget_bytes > memory.total_bytes:
+        raise BudgetError(
+            f"--budget {_mebibytes(budget_bytes)} is more than the "
+            f"{_mebibytes(memory.total_bytes)} of {memory.limited_by}. Give less, or auto"
+        )
 
 
 def process_memory() -> int:

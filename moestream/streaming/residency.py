@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.streaming.reader import ExpertReader
-from moestream.streaming.statistics import Counts, ResidencyStats
+from moestream.streaming.statistics import Counts, ResidencyStats, Tally
 
 Arrivals = Iterator[Sequence[int]]
 """Expert ids in batches, each in memory from when it is yielded until the next is asked for."""
@@ -128,8 +128,19 @@ class Residency(ABC):
     def give_back(self, n_bytes: int) -> int:
         """Use at least so much less memory from now on, as far as possible; return how much."""
 
+    @property
+    def pinned_bytes(self) -> int:
+        """Memory that experts hold for sure."""
+        return self.counts.pinned_bytes
+
+    def tally(self) -> Tally:
+        """What is shown while it goes on, without a look at every expert."""
+        native, decode = self.reader.counters(), self.counts.decode
+        read_bytes = native["demand_bytes"] + native["speculative_bytes"]
+        return Tally(decode.hits, decode.misses, self.pinned_bytes, read_bytes)
+
     def stats(self) -> ResidencyStats:
-        """What was done so far."""
+        """What was done so far; this may look at every expert, so it is for the end."""
         native, counts = self.reader.counters(), self.counts
         counts.read_bytes = native["demand_bytes"] + native["speculative_bytes"]
         counts.read_busy_s = native["busy_ns"] / 1e9

@@ -200,14 +200,18 @@ class SlotResidency(Residency):
             given += table.shrink(share) * slot_bytes
         return given
 
-    def stats(self) -> ResidencyStats:
-        """See ``Residency.stats``."""
-        counts = super().stats()
-        used = sum(
+    @property
+    def pinned_bytes(self) -> int:
+        """See ``Residency.pinned_bytes``."""
+        return sum(
             table.memory.slot_bytes * (len(table.slot_of) - table.slot_of.count(NONE))
             for table in self._all_tables
         )
-        counts.resident_bytes = counts.pinned_bytes = used
+
+    def stats(self) -> ResidencyStats:
+        """See ``Residency.stats``."""
+        counts = super().stats()
+        counts.resident_bytes = counts.pinned_bytes = self.pinned_bytes
         unused = counts.speculative_bytes - counts.useful_bytes
         waiting = sum(
             self._bytes[key // self.num_experts]

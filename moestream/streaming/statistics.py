@@ -4,7 +4,7 @@ Knows how to add up; is told what happened.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(slots=True)
@@ -64,6 +64,16 @@ class Warming:
     bytes: int = 0
     read_bytes: int = 0
     elapsed_s: float = 0.0
+
+
+class Tally(NamedTuple):
+    """What is shown while a model runs: the part of ``ResidencyStats`` that costs nothing."""
+
+    hits: int = 0
+    """In decode, as ``misses``."""
+    misses: int = 0
+    pinned_bytes: int = 0
+    read_bytes: int = 0
 
 
 @dataclass(slots=True)

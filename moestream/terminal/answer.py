@@ -7,6 +7,8 @@ is bounded: after each frame it rests several times as long as that took.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 from types import TracebackType
 from typing import Self
@@ -39,6 +41,8 @@ class AnswerView:
         self._reasoning = reasoning
         self._rates = Rates()
         self._status: Status | None = None
+        self.stopping = False
+        """Whether it was asked to end."""
         self._blocks = BlockStream()
         self._kind = ""
         self._kind_since = 0.0
@@ -71,10 +75,9 @@ class AnswerView:
     ) -> None:
         self._done.set()
         self._thread.join()
-        try:
+        with suppress(OSError):  # the terminal has gone: the answer is saved all the same
             self._region.draw([*self._take(), *self._end_of_kind(), *self._space()], [])
-        finally:
-            self._region.close()
+        self._region.close()
 
     def _run(self) -> None:
         rest = 0.0
@@ -88,7 +91,7 @@ class AnswerView:
 
     def _draw(self) -> None:
         permanent = self._take()
-        under_way = self._rendered(self._blocks.rest)
+        under_way = self._rendered(self._blocks.rest, fold_code=True)
         live = [*self._space(), *under_way] if under_way else []
         if self._status is not None:
             if live or self._any:
@@ -127,11 +130,12 @@ class AnswerView:
         self._any = self._any or bool(drawn)
         return lines
 
-    def _rendered(self, markdown: str) -> list[Line]:
+    def _rendered(self, markdown: str, *, fold_code: bool = False) -> list[Line]:
         if not markdown.strip():
             return []
         dimmed = self._kind == "reasoning" and self._reasoning == "dim"
-        return render(self._console, markdown, self._width, "dim" if dimmed else "")
+        style = "dim" if dimmed else ""
+        return render(self._console, markdown, self._width, style, fold_code=fold_code)
 
     def _space(self) -> list[Line]:
         """What separates a block from the one before."""
@@ -142,6 +146,8 @@ class AnswerView:
         spinner = _ASCII_SPINNER if ascii_only else _SPINNER
         self._frame += 1
         sign = spinner[self._frame % len(spinner)]
+        if self.stopping:
+            status = replace(status, activity="stopping")
         text = status.line(self._width - 2, rates=self._rates.values, ascii_only=ascii_only)
         return self._dim(f"{sign} {text}")
 

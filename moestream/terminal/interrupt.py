@@ -1,38 +1,138 @@
-"""Ctrl-C while an answer is made: asked for once it is a wish, twice it is an order."""
+"""Signals that ask for an end: Ctrl-C, SIGTERM and SIGHUP.
+
+While an answer is made they are wishes, heard between two passes through the model, so that what
+is recorded and saved is whole. Anywhere else they are exceptions. Owns both; knows no screen.
+"""
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
+_LATE_S = 1.0
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal ended the program as Ctrl-C would; ``signum`` is which."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+def terminate_as_interrupt() -> None:
+    """From now on, SIGTERM and SIGHUP raise ``Terminated``, as Ctrl-C raises its exception.
+
+    Those that are ignored, as below ``nohup``, still are.
+    """
+    for each in _ENDS:
+        if signal.getsignal(each) is signal.SIG_DFL:
+            signal.signal(each, _terminate)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    _ignore_ends()
+    raise Terminated(signum)
+
+
+def _ignore_ends() -> None:
+    """A closed terminal is told of twice, and the second must not break off what is saved."""
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
+
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Which signal asked for an end, if one did."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.signum: int | None = None
+        self._may_wait = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether one did."""
+        return self.signum is not None
 
     def is_wanted(self) -> bool:
         """To be asked where it is safe to stop."""
         return self.wanted
 
+    def ends_program(self) -> bool:
+        """Whether it was more than Ctrl-C, which may be meant for an answer alone."""
+        return self.signum in _ENDS
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For what may wait for ever, such as a write into a full pipe: a signal breaks it off."""
+        self._may_wait = True
+        try:
+            yield
+        finally:
+            self._may_wait = False
+
+    def error(self) -> KeyboardInterrupt:
+        """What the signal would have raised."""
+        return Terminated(self.signum) if self.signum in _ENDS else KeyboardInterrupt()
+
+    def hear(self, signum: int) -> None:
+        """Take note of a signal; one that ends the program counts more than Ctrl-C.
+
+        Raises:
+            KeyboardInterrupt: within ``waiting``.
+        """
+        if not self.ends_program():
+            self.signum = signum
+        if self._may_wait:
+            self._may_wait = False
+            raise self.error()
+
+
+class Late:
+    """Ctrl-C pressed over and over: what comes just after an answer was meant for that."""
+
+    def __init__(self) -> None:
+        self._until = float("-inf")
+
+    def begin(self) -> None:
+        """An answer was stopped just now."""
+        self._until = time.monotonic() + _LATE_S
+
+    def end(self) -> None:
+        """Something else was done: what comes now is meant anew."""
+        self._until = float("-inf")
+
+    def covers(self) -> bool:
+        """Whether a Ctrl-C of now was meant for it; if so, the next may be too."""
+        late = time.monotonic() < self._until
+        if late:
+            self.begin()
+        return late
+
 
 @contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Take Ctrl-C as a wish, so that a pass through the model is never cut in the middle.
+def interruptible(tell: Callable[[], None] = lambda: None) -> Iterator[Interrupt]:
+    """Take signals as wishes, however often they come.
 
-    Raises:
-        KeyboardInterrupt: it was pressed again before the wish was heard.
+    ``tell`` is called at once at the first, whatever else goes on: it must not lock or print.
     """
     interrupt = Interrupt()
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        if interrupt.wanted:
-            raise KeyboardInterrupt
-        interrupt.wanted = True
+        first = not interrupt.wanted
+        interrupt.hear(signum)
+        if first:
+            tell()
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, *_ENDS)}
+    taken = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
+    for each in taken:
+        signal.signal(each, handle)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each in taken:
+            signal.signal(each, before[each])
+        if interrupt.ends_program():
+            _ignore_ends()

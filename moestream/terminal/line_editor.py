@@ -24,6 +24,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
+from moestream.terminal.interrupt import Late, Terminated
 from moestream.terminal.status import Status
 
 PROMPT, CONTINUATION = "> ", "  "
@@ -56,6 +57,8 @@ class LineEditor:
         input: Input | None = None,
         output: Output | None = None,
     ) -> None:
+        self.late = Late()
+        """To be told when an answer was stopped."""
         self._interrupted_at = float("-inf")
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
@@ -71,6 +74,7 @@ class LineEditor:
             input=input,
             output=output,
         )
+        self._session.default_buffer.on_text_changed += self._forget_interrupt
 
     def read(self, status: Status) -> str | None:
         """Return what was entered, in one or more lines; None when the user leaves."""
@@ -88,10 +92,19 @@ class LineEditor:
                 return _well_formed(self._session.prompt(bottom_toolbar=toolbar)).rstrip("\n")
             except EOFError:
                 return None
+            except Terminated:
+                raise
             except KeyboardInterrupt:  # before keys are read as keys: meant for an answer, late
+                if self.late.covers():
+                    continue
                 if self._just_interrupted():
                     return None
                 self._interrupted_at = time.monotonic()
+
+    def _forget_interrupt(self, buffer: Buffer) -> None:
+        if buffer.text:  # twice is: with nothing typed between
+            self._interrupted_at = float("-inf")
+            self.late.end()
 
     def _just_interrupted(self) -> bool:
         return time.monotonic() - self._interrupted_at < _TWICE_S
@@ -110,10 +123,12 @@ class LineEditor:
 
         @keys.add("c-c", filter=typing)
         def _(event: KeyPressEvent) -> None:
+            event.current_buffer.reset()
+            if self.late.covers():
+                return
             if self._just_interrupted():
                 event.app.exit(exception=EOFError)
             self._interrupted_at = time.monotonic()
-            event.current_buffer.reset()
             # Until then the line below says what a second Ctrl-C does.
             asyncio.get_running_loop().call_later(_TWICE_S, event.app.invalidate)
 

@@ -33,8 +33,8 @@ class LiveRegion:
     def draw(self, permanent: Sequence[Line], live: Sequence[Line]) -> None:
         """Write ``permanent`` lines in place of the region, and the region below them.
 
-        The last of the live lines are kept where there are too many. All must be narrower than
-        the terminal: a full row would wrap.
+        The last of the live lines are kept where there are too many. Those must be narrower than
+        the terminal, for a full row would wrap; permanent lines the terminal may wrap.
         """
         columns, rows = self._size()
         live = list(live)[-max(int(rows * _SHARE), 1) :]
@@ -42,7 +42,11 @@ class LiveRegion:
         if columns != self._columns:  # rows that were wrapped would be joined again once wider
             parts.append(_ERASE_BELOW)
         self._columns = columns
-        parts += [f"{line.text}{_ERASE_REST}\r\n" for line in permanent]
+        for line in permanent:
+            # At the end of a full row the cursor is still on its last cell: erasing would take it.
+            wraps = line.width >= columns
+            parts.append(f"{_ERASE_BELOW if wraps else ''}{line.text}")
+            parts.append("\r\n" if wraps else f"{_ERASE_REST}\r\n")
         parts.append(f"{_ERASE_REST}\r\n".join(line.text for line in live))
         parts += [_ERASE_BELOW, _END]
         self._hidden, self._drawn = True, live

@@ -4,29 +4,24 @@ A block is finished when the next has begun. Finished blocks are drawn once; onl
 drawn over and over.
 """
 
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
-from markdown_it import MarkdownIt
-from rich.console import Console, RenderableType
-from rich.markdown import Markdown
+from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.style import Style
-from rich.styled import Styled
 from rich.text import Text
 
-CODE_THEME = "ansi_dark"
-"""Of the terminal's own colours, so that it fits light ones too."""
-# All that could steer the terminal, but for new lines and tabs.
-_CONTROLS: dict[int, str | None] = {
-    code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
-} | {ord("\r"): None}
+from moestream.terminal.dialect import parser
+from moestream.terminal.drawing import draw
+from moestream.ui import printable_lines
 
-
-def printable_lines(text: str) -> str:
-    """Take out of a text what could steer the terminal."""
-    return text.translate(_CONTROLS)
+_TWICE = re.compile(r"\[([^\]]+)\]\(\1\)")
+"""A link whose text is where it leads: that is shown once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +56,26 @@ class BlockStream:
         return text
 
 
-def render(console: Console, markdown: str, width: int, style: str = "") -> list[Line]:
-    """Draw Markdown in so many cells, in lines without space at their ends."""
-    options = console.options.update(width=max(width, 1))
+def render(
+    console: Console, markdown: str, width: int, style: str = "", *, fold_code: bool = False
+) -> list[Line]:
+    """Draw Markdown in so many cells, in lines without space at their ends.
+
+    Lines of code are as long as they are: the terminal wraps them, and they are copied as they
+    were; ``fold_code`` keeps them in the width too. Where drawing would lose a letter or a digit,
+    the text is drawn as it is written.
+    """
     try:
-        drawn = console.render_lines(
-            _styled(Markdown(markdown, CODE_THEME), style), options, pad=False
-        )
+        rows = [row.segments for row in draw(console, markdown, width, fold_code=fold_code)]
+        drawn = Counter(_visible("".join(segment.text for row in rows for segment in row)))
+        lost = not Counter(_visible(_TWICE.sub(r"\1", markdown))) <= drawn
     except Exception:  # a model writes anything, and what it writes must not end the chat
-        drawn = console.render_lines(_styled(Text(markdown), style), options, pad=False)
-    rows = [_without_end(row) for row in drawn]
+        lost = True
+    if lost:
+        options = console.options.update(width=max(width, 1))
+        rows = console.render_lines(Text(markdown, overflow="fold"), options, pad=False)
+    whole = console.get_style(style) if style else Style()
+    rows = [_without_end(Segment.apply_style(row, whole)) for row in rows]
     blank = [not Segment.get_line_length(row) for row in rows]
     while rows and blank[-1]:
         rows.pop()
@@ -79,16 +84,17 @@ def render(console: Console, markdown: str, width: int, style: str = "") -> list
     return _encode(console, rows[first:])
 
 
+def _visible(text: str) -> Iterator[str]:
+    """All of a text but space and signs that Markdown may take as its own."""
+    return (c for c in text if not c.isspace() and c not in string.punctuation)
+
+
 def styled_line(console: Console, text: str, style: str) -> Line:
     """One row of plain text in one style."""
     return _encode(console, [[Segment(text, console.get_style(style))]])[0]
 
 
-def _styled(drawn: RenderableType, style: str) -> RenderableType:
-    return Styled(drawn, style) if style else drawn
-
-
-def _without_end(row: list[Segment]) -> list[Segment]:
+def _without_end(row: Iterable[Segment]) -> list[Segment]:
     """Drop the space at the end: a terminal made narrower would wrap it to an empty row."""
     kept = [segment for segment in row if not segment.control]
     while kept and not kept[-1].text.rstrip() and not _shows_space(kept[-1].style):
@@ -114,11 +120,6 @@ def _encode(console: Console, rows: list[list[Segment]]) -> list[Line]:
 
 def _block_starts(text: str) -> list[int]:
     """The lines at which top-level blocks begin."""
-    tokens = _parser().parse(text)
+    tokens = parser().parse(text)
     opening = (token for token in tokens if token.level == 0 and token.nesting >= 0)
     return [token.map[0] for token in opening if token.map]
-
-
-@cache
-def _parser() -> MarkdownIt:
-    return MarkdownIt().enable("strikethrough").enable("table")  # as rich reads it

@@ -1,10 +1,12 @@
 """A chat in plain lines: for pipes, and for terminals that can do no more."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from moestream import ui
+from moestream.terminal.interrupt import Late, Terminated
 from moestream.terminal.status import Status
 
 
@@ -15,6 +17,7 @@ class PlainScreen:
         self._quiet = quiet
         self._typed = sys.stdin is not None and sys.stdin.isatty()
         self.stays = self._typed
+        self._late = Late()
 
     def read(self, status: Status) -> str | None:
         """Return the next line, which is UTF-8 whatever the locale says."""
@@ -22,10 +25,23 @@ class PlainScreen:
             return None
         if self._typed:
             ui.write_note("> ")
-        line = sys.stdin.buffer.readline()
+        line = self._line()
         if not line:
             return None
         return line.decode("utf-8-sig", "replace").rstrip("\r\n")
+
+    def _line(self) -> bytes:
+        """The next line; nothing at the end, or where Ctrl-C leaves a chat that is typed."""
+        while True:
+            try:
+                return sys.stdin.buffer.readline()
+            except Terminated:
+                raise
+            except KeyboardInterrupt:
+                if not self._typed:
+                    raise
+                if not self._late.covers():
+                    return b""
 
     def note(self, text: str) -> None:
         """Write a line to standard error."""
@@ -39,6 +55,12 @@ class PlainScreen:
     def fields(self, title: str, fields: Sequence[tuple[str, str]]) -> None:
         """Write labels and values to standard error."""
         ui.note_fields(title, fields)
+
+    def stopping(self) -> None:
+        """Say so, past Python's streams, one of which may be in use."""
+        self._late.begin()
+        if not self._quiet and ui.on_terminal():
+            os.write(2, b"\nstopping\n")
 
     @contextmanager
     def answering(self, reasoning: str) -> Iterator["PlainView"]:

@@ -14,7 +14,6 @@ from moestream import ui
 from moestream.terminal.answer import AnswerView
 from moestream.terminal.line_editor import CONTINUATION, PROMPT, Complete, LineEditor, open_history
 from moestream.terminal.live import LiveRegion, Size
-from moestream.terminal.markdown import printable_lines
 from moestream.terminal.status import Status
 
 _SMALLEST = (20, 5)
@@ -36,12 +35,13 @@ class RichScreen:
             except OSError as error:
                 ui.warning(f"{history}: {error.strerror}; what you enter is not kept for next time")
         self._prompt = LineEditor(complete, kept)
+        self._view: AnswerView | None = None
 
     def read(self, status: Status) -> str | None:
         """Return what was entered, which stays on the screen; None when the user leaves."""
         text = self._prompt.read(status)
         if text is not None and text.strip():
-            lines = printable_lines(text).replace("\n", f"\n{CONTINUATION}")
+            lines = ui.printable_lines(text).replace("\n", f"\n{CONTINUATION}")
             # Wrapped by the terminal, so that it can be copied as it was.
             self._console.print(Text.assemble((PROMPT, "bold"), lines), soft_wrap=True)
         return text
@@ -65,8 +65,16 @@ class RichScreen:
     def answering(self, reasoning: str) -> Iterator[AnswerView]:
         """Show an answer; keys wait for the next line while it is made."""
         region = LiveRegion(self._write, terminal_size)
-        with _silent_keys(), AnswerView(self._console, region, terminal_size, reasoning) as view:
+        view = self._view = AnswerView(self._console, region, terminal_size, reasoning)
+        with _silent_keys(), view:
             yield view
+        if view.stopping:
+            self._prompt.late.begin()
+
+    def stopping(self) -> None:
+        """Say so in the status line."""
+        if self._view is not None:
+            self._view.stopping = True
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
@@ -95,4 +103,5 @@ def _silent_keys() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
+        with suppress(termios.error):  # the terminal has gone
+            termios.tcsetattr(terminal, termios.TCSANOW, before)

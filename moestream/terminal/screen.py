@@ -42,6 +42,9 @@ class Screen(Protocol):
     def answering(self, reasoning: str) -> AbstractContextManager[View]:
         """Show an answer; ``reasoning`` is ``show``, ``dim`` or ``hide``."""
 
+    def stopping(self) -> None:
+        """Tell that the answer will end where it can: from a signal's handler, so without locks."""
+
 
 def can_draw() -> bool:
     """Whether standard input and output are a terminal that moves its cursor."""

@@ -6,7 +6,7 @@ is never cut or wrapped. Knows nothing of models: it is handed words and numbers
 when something is to be drawn, because it takes 0.1 s.
 """
 
-from moestream.ui.bars import progress, working
+from moestream.ui.bars import on_terminal, progress, working
 from moestream.ui.messages import (
     be_quiet,
     error,
@@ -19,7 +19,7 @@ from moestream.ui.messages import (
     write_note,
     write_text,
 )
-from moestream.ui.streams import abandon_output, flush, prepare, printable
+from moestream.ui.streams import abandon_output, flush, prepare, printable, printable_lines
 from moestream.ui.tables import print_fields, print_heat, print_json, print_line, print_table
 from moestream.ui.units import format_bytes, format_count, format_memory
 
@@ -36,6 +36,7 @@ __all__ = [
     "log_to",
     "note",
     "note_fields",
+    "on_terminal",
     "prepare",
     "print_fields",
     "print_heat",
@@ -43,6 +44,7 @@ __all__ = [
     "print_line",
     "print_table",
     "printable",
+    "printable_lines",
     "progress",
     "warning",
     "working",

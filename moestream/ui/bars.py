@@ -10,14 +10,16 @@ from moestream.ui.streams import console_of, printable
 
 
 @contextmanager
-def progress(*, quiet: bool = False, transfer: bool = False) -> Iterator[Progress]:
+def progress(
+    *, quiet: bool = False, transfer: bool = False, unit: str | None = None
+) -> Iterator[Progress]:
     """Draw a bar for every step that the yielded function reports, on a terminal alone.
 
     Elsewhere a line tells which step has begun; nothing does when ``quiet``. Bars of a
-    ``transfer`` count bytes, and have its rate.
+    ``transfer`` count bytes, and have its rate; those of a ``unit`` count that, with its rate.
     """
     quiet = quiet or is_quiet()
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    if quiet or not on_terminal():
         begun: set[str] = set()
 
         def name_once(step: str, done: int, total: int) -> None:
@@ -38,6 +40,8 @@ def progress(*, quiet: bool = False, transfer: bool = False) -> Iterator[Progres
     ]
     if transfer:
         columns[3:3] = [bars.DownloadColumn(), bars.TransferSpeedColumn()]
+    if unit is not None:
+        columns[3:3] = [bars.MofNCompleteColumn(), bars.TextColumn("{task.fields[rate]}")]
     with bars.Progress(*columns, console=console_of(sys.stderr), transient=True) as drawing:
         tasks: dict[str, bars.TaskID] = {}
 
@@ -45,10 +49,18 @@ def progress(*, quiet: bool = False, transfer: bool = False) -> Iterator[Progres
             if step not in tasks:
                 # What was there at the start is no part of the rate.
                 name = Text(printable(step)).markup
-                tasks[step] = drawing.add_task(name, total=total, completed=done)
-            drawing.update(tasks[step], completed=done, total=total)
+                tasks[step] = drawing.add_task(name, total=total, completed=done, rate="")
+            task = drawing.tasks[tasks[step]]
+            drawing.update(task.id, completed=done, total=total)
+            if unit is not None and task.speed:
+                drawing.update(task.id, rate=f"{task.speed:.0f} {unit}/s")
 
         yield report
+
+
+def on_terminal() -> bool:
+    """Whether what is told about a run is read on a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextmanager
@@ -60,7 +72,7 @@ def working(message: str, *, quiet: bool = False) -> Iterator[Progress]:
     quiet = quiet or is_quiet()
     with ExitStack() as stack:
         status = None
-        if not quiet and sys.stderr is not None and sys.stderr.isatty():
+        if not quiet and on_terminal():
             from rich.text import Text
 
             status = stack.enter_context(console_of(sys.stderr).status(Text(printable(message))))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moestream.ui.streams import flush, printable, styled, write
+from moestream.ui.streams import flush, printable, shown, styled, write
 from moestream.ui.tables import write_fields
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ def note(message: str) -> None:
 
 
 def write_text(text: str) -> None:
-    """Write a piece of generated text at once, as it is."""
-    write(sys.stdout, text)
+    """Write a piece of generated text at once; a terminal is not steered by it."""
+    write(sys.stdout, shown(text, sys.stdout))
     flush()
 
 
 def write_note(text: str) -> None:
-    """Write a piece of text about the run at once, as it is, dimmed on a terminal."""
-    write(sys.stderr, styled(text, "dim", sys.stderr))
+    """Write a piece of text about the run at once, dimmed on a terminal and not steering it."""
+    write(sys.stderr, styled(shown(text, sys.stderr), "dim", sys.stderr))
     if sys.stderr is not None:
         sys.stderr.flush()
 

@@ -22,6 +22,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+# All that could steer the terminal, but for new lines and tabs.
+_CONTROLS: dict[int, str | None] = {
+    code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+} | {ord("\r"): None}
+
+
+def printable_lines(text: str) -> str:
+    """Take out of a text what could steer the terminal; lines stay lines."""
+    return text.translate(_CONTROLS)
+
+
+def shown(text: str, stream: TextIO | None) -> str:
+    """A model's text as a stream is to have it: as it is, but for what could steer a terminal."""
+    return printable_lines(text) if stream is not None and stream.isatty() else text
+
+
 def flush() -> None:
     """Hand standard output to the system, so that its errors show here and not at exit."""
     if sys.stdout is not None:

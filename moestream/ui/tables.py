@@ -1,7 +1,9 @@
 """What was asked for: lines, JSON, labels with values, tables and maps."""
 
+import itertools
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from itertools import groupby
@@ -9,6 +11,8 @@ from typing import Any, TextIO
 
 from moestream.ui.streams import console_of, has_no_colours, printable, styled, write
 
+_LEAST_COLUMNS = 20
+_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 _HEAT = (
     *((" ", "grey0"), (".", "grey15"), (":", "dark_blue"), ("-", "purple4"), ("=", "dark_magenta")),
     *(("+", "red3"), ("*", "dark_orange3"), ("#", "orange1"), ("%", "yellow1"), ("@", "grey100")),
@@ -17,11 +21,15 @@ _HEAT = (
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Write one JSON object in one line; JSON is UTF-8 whatever the locale says."""
+    """Write one JSON object in one line; JSON is UTF-8 whatever the locale says.
+
+    What JSON lets stand and a terminal obeys, such as U+009B, is written in escapes.
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         # A path of bytes that are not UTF-8 has lone surrogates: written ``\udcff``, as JSON may.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    write(sys.stdout, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    write(sys.stdout, text.translate(_ESCAPES) + "\n")
 
 
 def print_line(text: str) -> None:
@@ -35,25 +43,62 @@ def print_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
 
 
 def write_fields(stream: TextIO | None, title: str, fields: Sequence[tuple[str, str]]) -> None:
-    """Write the same to any stream."""
+    """Write the same to any stream; on a terminal, long values are broken between words."""
     cells = [(printable(label), printable(value)) for label, value in fields]
     width = max((len(label) for label, _ in cells), default=0)
     _heading(title, stream)
+    room = _columns(stream, 4 + width)
     for label, value in cells:
-        write(stream, f"  {label:{width}}  {value}\n")
+        lines = [value] if room is None else _broken(value, room)
+        write(stream, f"  {label:{width}}  " + f"\n{'':{width + 4}}".join(lines) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a heading and aligned columns; a column name that starts with ``>`` aligns right."""
+    """Write a heading and aligned columns; a column name that starts with ``>`` aligns right.
+
+    On a terminal that is narrower, cells are broken between words.
+    """
     names = [name.removeprefix(">") for name in columns]
     cells = [names, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    room = _columns(sys.stdout, 2 * len(widths))
+    if room is not None:
+        widths = _narrowed(cells, widths, room)
     signs = [">" if name.startswith(">") else "<" for name in columns]
     _heading(title, sys.stdout)
     for index, row in enumerate(cells):
-        padded = [f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)]
-        line = ("  " + "  ".join(padded)).rstrip()
-        write(sys.stdout, (line if index else styled(line, "dim", sys.stdout)) + "\n")
+        broken = [_broken(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in itertools.zip_longest(*broken, fillvalue=""):
+            padded = [f"{c:{s}{w}}" for c, s, w in zip(line, signs, widths, strict=True)]
+            text = ("  " + "  ".join(padded)).rstrip()
+            write(sys.stdout, (text if index else styled(text, "dim", sys.stdout)) + "\n")
+
+
+def _columns(stream: TextIO | None, taken: int) -> int | None:
+    """What a terminal has beside so many columns; None where nothing is to be broken."""
+    if stream is None or not stream.isatty():
+        return None
+    return max(console_of(stream).width - taken, _LEAST_COLUMNS)
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    """A cell's lines."""
+    if len(cell) <= width:
+        return [cell]
+    return textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _narrowed(cells: Sequence[Sequence[str]], widths: Sequence[int], room: int) -> list[int]:
+    """Widths that fit together, as far as no word is broken: the widest give way first."""
+    found = list(widths)
+    least = [
+        max(len(word) for cell in column for word in (cell.split() or [""]))
+        for column in zip(*cells, strict=True)
+    ]
+    while sum(found) > room and any(a > b for a, b in zip(found, least, strict=True)):
+        index = max((i for i, width in enumerate(found) if width > least[i]), key=found.__getitem__)
+        found[index] -= 1
+    return found
 
 
 def print_heat(title: str, labels: Sequence[str], rows: Sequence[Sequence[float]]) -> None:

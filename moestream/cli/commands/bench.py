@@ -61,6 +61,7 @@ class Plan:
     show_default=True,
     help="Write a table, or JSON, or JSON a line, or comma-separated values.",
 )
+@option("--json", "as_json", section="Output", is_flag=True, help="The same as -o json.")
 @threads_option
 @comparison_options
 @streaming_comparison
@@ -75,6 +76,7 @@ def bench(
     cold: bool,
     source: "TokenSource",
     format_name: str,
+    as_json: bool,
     threads: tuple[int, ...],
     openings: Mapping[str, dict[str, Any]],
     **engine_options: Any,
@@ -82,8 +84,8 @@ def bench(
     """Measure tokens a second, of prefill (pp) and of decoding (tg).
 
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
-    default is demo. Options and columns have llama-bench's names. Where an option takes a list, all
-    combinations are measured.
+    default is demo. Options, tests and fields have llama-bench's names. Where an option takes a
+    list, all combinations are measured.
     """
     shapes = [(p, 0) for p in n_prompt if p] + [(0, n) for n in n_gen if n] + [*pairs]
     if not shapes:
@@ -97,7 +99,10 @@ def bench(
     plan = Plan(tests, repetitions, source, warm_up and not cold, cold)
     engine_options["context_length"] = max(test.n_context for test in tests) + 1
     told: set[str] = set()
-    with Writer(format_name) as writer:
+    compared = {"threads": len(threads) > 1, "budget": len(openings) > 1}
+    shown = [name for name, several in compared.items() if several]
+    names = [test.name for test in tests]
+    with Writer("json" if as_json else format_name, names, shown) as writer:
         for count, (budget, opening) in itertools.product(threads or (None,), openings.items()):
             options = {**engine_options, **opening, "threads": count}
             for row in _measure(path, plan, options, told):

@@ -125,7 +125,7 @@ def _mlx_facts() -> dict[str, Any] | None:
 def _mlx_told() -> str:
     facts = _mlx_facts()
     if facts is None:
-        return 'not installed (pip install "moestream[mlx]")'
+        return 'not installed (pip install ".[mlx]" in the checkout)'
     if not facts["metal"]:
         return f"{facts['version']}, no Metal: --backend mlx runs on the CPU, slowly, to test it"
     most = ui.format_memory(facts["recommended_bytes"])

@@ -114,25 +114,28 @@ def plan(
     here and there to see how fast the disk is. Speeds are of decoding with the context full and the
     page cache cold.
     """
-    from moestream.engine.engine import default_context
+    from moestream.engine.engine import context_of
     from moestream.forecast.demand import read_demand
     from moestream.forecast.outlook import look_ahead
     from moestream.forecast.verdict import plan_of
     from moestream.machine.speeds import known_speeds
     from moestream.models import read_config
     from moestream.models.summary import unsupported_reason
-    from moestream.streaming.memory import Memory
+    from moestream.streaming.memory import Memory, available_memory, require_room
 
     if trace is not None and profile is not None:
         raise click.UsageError("--trace and --profile exclude each other; pass one of them")
     with open_header(model, build=False, quiet=as_json) as file:
         if reason := unsupported_reason(file):
             raise UnsupportedModelError(f"{file.path} cannot run here: {reason}")
-        context = context_length or default_context(read_config(file))
+        context = context_of(read_config(file), context_length)
         demand = read_demand(file, cache_type_k, cache_type_v)
+        limit = available_memory() if memory is None else Memory(memory, memory, "--memory")
+        for budget in budgets:
+            require_room(budget, limit)
         divided = plan_of(
             file,
-            None if memory is None else Memory(memory, memory, "--memory"),
+            limit,
             context=context,
             cache_type_k=cache_type_k,
             cache_type_v=cache_type_v,
@@ -168,7 +171,7 @@ def _hits(file: "GGUFHeader", trace: Path | None, profile: "tuple[Part, ...] | N
     from moestream.profiles.names import load_mixture
 
     if trace is not None:
-        return Hits(curve_of_trace(trace))
+        return Hits(curve_of_trace(trace, of=Fingerprint.of(file)))
     if profile is None:
         return default_hits(read_config(file).num_experts)
     mixture = load_mixture(profile)

@@ -4,6 +4,9 @@ Owns the checks that need no model. Every command that takes one prompt uses thi
 """
 
 import functools
+import os
+import select
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moestream import ui
 from moestream.cli.command import Body, apply, option
 from moestream.errors import TemplateError
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from moestream.tokenizer import Tokenizer
 
 STANDARD_INPUT = Path("-")
+_SILENT_S = 2.0
+"""After it, one is told what is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +105,26 @@ def _read(prompt: str | None, file: Path | None) -> str:
     if prompt is not None and file is not None:
         raise click.UsageError("--prompt and --file exclude each other; pass one of them")
     if prompt is not None:
-        return prompt
+        material = _piped()
+        return f"{material}\n\n{prompt}" if material.strip() else prompt
     if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError(
             "there is no prompt; give one with -p TEXT, -f FILE, or on standard input"
         )
     return read_text(file or STANDARD_INPUT)
+
+
+def _piped() -> str:
+    """What is piped in beside a prompt; nothing where standard input is no pipe and no file."""
+    if sys.stdin is None:
+        return ""
+    kind = os.fstat(sys.stdin.fileno()).st_mode
+    if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind)):
+        return ""
+    quiet = click.get_current_context().params.get("quiet")
+    if not quiet and not select.select([sys.stdin], [], [], _SILENT_S)[0]:
+        ui.note("waiting for standard input; end it with Ctrl-D, or give < /dev/null")
+    return read_text(STANDARD_INPUT)
 
 
 def read_text(file: Path) -> str:
@@ -145,7 +165,13 @@ template_option = option(
     help="A built-in chat template, or a jinja file.",
 )
 _PROMPT_OPTIONS = (
-    option("-p", "--prompt", section="Prompt", metavar="TEXT", help="The prompt."),
+    option(
+        "-p",
+        "--prompt",
+        section="Prompt",
+        metavar="TEXT",
+        help="The prompt; text that is piped in stands before it.",
+    ),
     option(
         "-f",
         "--file",

@@ -119,15 +119,22 @@ def _percentile(steps: Sequence[float], percent: int) -> float | None:
 class Writer(Closing):
     """Writes rows as they come, in one of ``FORMATS``. A context manager, which ends the output."""
 
-    def __init__(self, format_name: str) -> None:
+    def __init__(self, format_name: str, tests: Sequence[str] = (), shown: Sequence[str] = ()):
+        """``tests`` are what will be measured; ``shown`` is what a table tells in every row.
+
+        Those are of ``threads`` and ``budget`` what varies: the rest stands above the table, which
+        has 80 columns then.
+        """
         self._format = format_name
         self._written = 0
-        self._widths = [width for width, _ in _COLUMNS.values()]
+        self._columns = {name: _ABOVE[name] for name in shown} | _COLUMNS
+        self._widths = {name: width for name, (width, _) in self._columns.items()}
+        self._widths["test"] = max([4, *map(len, tests)])
 
     def write(self, row: Fields) -> None:
         """Write one row."""
         if self._format == "md":
-            self._write_markdown([cell(row) for _, cell in _COLUMNS.values()])
+            self._write_markdown(row)
         elif self._format == "csv":
             values = {key: value for key, value in row.items() if not isinstance(value, list)}
             ui.write_text(_csv(values, head=not self._written))
@@ -139,19 +146,18 @@ class Writer(Closing):
         ui.flush()
         self._written += 1
 
-    def _write_markdown(self, cells: Sequence[str]) -> None:
+    def _write_markdown(self, row: Fields) -> None:
         if not self._written:
-            # A model's name is as long as it likes, and the same in all rows.
-            self._widths[0] = max(self._widths[0], len(cells[0]))
-            rule = ["-" * (width - 1) for width in self._widths]
-            marks = ["-" if name in _LEFT else ":" for name in _COLUMNS]
-            ui.write_text(self._line([*_COLUMNS]))
-            ui.write_text(self._line([a + b for a, b in zip(rule, marks, strict=True)]))
-        ui.write_text(self._line(cells))
+            above = [name for name in _ABOVE if name not in self._columns]
+            told = filter(None, (_told(name, _ABOVE[name][1](row)) for name in above))
+            ui.write_text(f"{', '.join(told)}\n\n")
+            ui.write_text(self._line({name: name for name in self._columns}))
+            rules = {n: f"{'-' * (width - 1)}:" for n, width in self._widths.items()}
+            ui.write_text(self._line(rules))
+        ui.write_text(self._line({name: cell(row) for name, (_, cell) in self._columns.items()}))
 
-    def _line(self, cells: Sequence[str]) -> str:
-        columns = zip(cells, _COLUMNS, self._widths, strict=True)
-        padded = [f"{cell:{'<' if name in _LEFT else '>'}{width}}" for cell, name, width in columns]
+    def _line(self, cells: Mapping[str, str]) -> str:
+        padded = [f"{cells[name]:>{self._widths[name]}}" for name in self._columns]
         return f"| {' | '.join(padded)} |\n"
 
     def close(self) -> None:
@@ -176,19 +182,31 @@ def _number(name: str, scale: float = 1, digits: int = 2) -> Any:
     return cell
 
 
-_COLUMNS: dict[str, tuple[int, Any]] = {
-    "model": (24, lambda row: ui.printable(row["model_type"]).replace("|", "/")),
+def _speed(row: Fields) -> str:
+    digits = 0 if row["avg_ts"] >= 1000 else 1 if row["avg_ts"] >= 100 else 2
+    return f"{row['avg_ts']:.{digits}f} ± {row['stddev_ts']:.{digits}f}"
+
+
+def _told(name: str, value: str) -> str:
+    """What stands above the table, in words."""
+    words = {"threads": f"{value} threads", "budget": f"budget {value}"}
+    return words.get(name, value) if value else ""
+
+
+_ABOVE: dict[str, tuple[int, Any]] = {
+    "model": (24, lambda row: ui.printable(row["model_type"])),
     "size": (10, lambda row: f"{row['model_size'] / (1 << 30):.2f} GiB"),
-    "params": (10, lambda row: f"{row['model_n_params'] / 1e9:.2f} B"),
+    "params": (10, lambda row: f"{row['model_n_params'] / 1e9:.2f} B parameters"),
     "backend": (10, lambda row: row["backends"]),
     "threads": (7, lambda row: "" if row["n_threads"] is None else str(row["n_threads"])),
-    "budget": (8, lambda row: row["budget"]),
-    "test": (16, lambda row: row["test"]),
-    "t/s": (20, lambda row: f"{row['avg_ts']:.2f} ± {row['stddev_ts']:.2f}"),
-    "hits %": (6, _number("hit_rate", 100, 1)),
-    "MiB/token": (9, _number("disk_bytes_per_token", 1 / (1 << 20))),
-    "p50 ms": (7, _number("p50_ms")),
-    "p99 ms": (7, _number("p99_ms")),
+    "budget": (6, lambda row: row["budget"]),
 }
-"""Heading to width and cell; the first and the backend align left, as llama-bench has them."""
-_LEFT = ("model", "backend")
+"""What is the same in all rows, unless it is what is compared: heading to width and cell."""
+_COLUMNS: dict[str, tuple[int, Any]] = {
+    "test": (4, lambda row: row["test"]),
+    "t/s": (13, _speed),
+    "hits": (5, lambda row: "" if row["hit_rate"] is None else f"{row['hit_rate']:.1%}"),
+    "MiB/tok": (7, _number("disk_bytes_per_token", 1 / (1 << 20))),
+    "p50 ms": (6, _number("p50_ms")),
+    "p99 ms": (6, _number("p99_ms")),
+}

@@ -43,19 +43,20 @@ def print_report(
     ui.print_fields(
         "this machine",
         [
-            ("memory", f"{speed}, measured {machine.measured}"),
+            ("memory", f"{speed}, measured {machine.measured}{_age_told(machine)}"),
             *([] if disk is None else [("disk", _disk_told(disk))]),
+            *([("but", told)] if (told := busy_told(machine, disk)) else []),
             *([("hit rates", f"as of {hits.expected.source}")] if experts else []),
         ],
     )
     columns = ("budget", ">experts here", ">hits", ">read a token", ">tok/s", ">sure of", "")
-    rows = [_cells(point, point is outlook.chosen) for point in outlook.points]
+    rows = [_cells(point, outlook) for point in outlook.points]
     ui.print_table("speed", columns, rows)
     ui.print_fields(
         "verdict",
         [
             *([("give", " ".join(outlook.flags))] if outlook.flags else []),
-            ("in a line", verdict(outlook)),
+            *_verdicts(outlook),
         ],
     )
 
@@ -76,16 +77,50 @@ def _disk_told(disk: "DiskSpeed") -> str:
     return f"{speed}/s, {1e3 * disk.latency_s:.2f} ms before a read begins"
 
 
-def _cells(point: "Point", chosen: bool) -> tuple[str, ...]:
+def _age_told(machine: "Speeds") -> str:
+    days = machine.age_days()
+    if days < 1:
+        return ""
+    return f", {days} day{'s' if days > 1 else ''} ago (--measure measures anew)"
+
+
+def busy_told(machine: "Speeds", disk: "DiskSpeed | None") -> str | None:
+    """What to say where a speed was measured in a busy moment; None where none was."""
+    pairs = []
+    if not machine.is_steady:
+        pairs.append(("memory", machine.memory_bytes_per_s, machine.again_bytes_per_s))
+    if disk is not None and not disk.is_steady:
+        pairs.append(("the disk", disk.bytes_per_s, disk.again_bytes_per_s))
+    differ = [
+        f"{name} gave {ui.format_memory(first)}/s once and {ui.format_memory(again or 0)}/s once"
+        for name, first, again in pairs
+    ]
+    if not differ:
+        return None
+    return f"{' and '.join(differ)}: the machine was busy; --measure measures anew, when it is not"
+
+
+def _verdicts(outlook: "Outlook") -> list[tuple[str, str]]:
+    floor = outlook.floor_budget_bytes
+    if len(outlook.asked) < 2:
+        return [("in a line", verdict(outlook.chosen, floor))]
+    return [(_mebibytes(point), verdict(point, floor)) for point in outlook.asked]
+
+
+def _mebibytes(point: "Point") -> str:
+    return f"{point.plan.budget_bytes / (1 << 20):.0f}M"
+
+
+def _cells(point: "Point", outlook: "Outlook") -> tuple[str, ...]:
     speed = point.forecast
     return (
-        f"{point.plan.budget_bytes / (1 << 20):.0f}M",
+        _mebibytes(point),
         f"{point.share:.0%}",
         "" if speed.hit_rate is None else f"{speed.hit_rate:.0%}",
         "" if speed.hit_rate is None else ui.format_memory(speed.read_bytes),
         _speed(speed.tps),
         f"{_speed(speed.low_tps)} to {_speed(speed.high_tps)}",
-        "what auto comes to" if chosen else "",
+        "auto" if point is outlook.auto else "",
     )
 
 
@@ -94,18 +129,17 @@ def _speed(tps: float) -> str:
     return f"{tps:.0f}" if tps >= 9.95 else f"{tps:.1f}" if tps >= 0.95 else f"{tps:.2f}"
 
 
-def verdict(outlook: "Outlook") -> str:
-    """What to expect, in one line."""
-    point, divided = outlook.chosen, outlook.chosen.plan
+def verdict(point: "Point", floor_bytes: int) -> str:
+    """What to expect of a budget, in one line."""
     speed = point.forecast
-    budget, floor = map(ui.format_memory, (divided.budget_bytes, outlook.floor_budget_bytes))
+    budget, floor = map(ui.format_memory, (point.plan.budget_bytes, floor_bytes))
     tps, low, high = map(_speed, (speed.tps, speed.low_tps, speed.high_tps))
     told = f"about {tps} tok/s ({low} to {high})"
-    if outlook.case == "fits":
+    if point.case == "fits":
         return f"it fits in {budget}: {told}"
-    if outlook.case == "streams":
+    if point.case == "streams":
         return f"it streams within {budget}, {point.share:.0%} of its experts in memory: {told}"
-    if outlook.case == "below the floor":
+    if point.case == "below the floor":
         return (
             f"{budget} is less than the {floor} that are of use, so nearly every expert is read "
             f"from disk: {told}"
@@ -139,11 +173,12 @@ def as_json(
         "process_bytes": divided.process_bytes,
         "floor_budget_bytes": outlook.floor_budget_bytes,
         "suggested": {"budget_bytes": divided.budget_bytes, "flags": list(outlook.flags)},
-        "case": outlook.case,
-        "verdict": verdict(outlook),
+        "case": outlook.chosen.case,
+        "verdict": verdict(outlook.chosen, outlook.floor_budget_bytes),
         "budgets": [_point_as_json(point) for point in outlook.points],
         "hit_rates_from": hits.expected.source,
-        "machine": asdict(machine) | {"disks": None},
+        "machine": asdict(machine) | {"disks": None, "age_days": machine.age_days()},
+        "busy": busy_told(machine, disk),
         "disk": None if disk is None else asdict(disk),
     }
 
@@ -153,5 +188,6 @@ def _point_as_json(point: "Point") -> dict[str, Any]:
         "budget_bytes": point.plan.budget_bytes,
         "experts_bytes": point.plan.experts_bytes,
         "experts_share": point.share,
+        "case": point.case,
         **asdict(point.forecast),
     }

@@ -23,7 +23,10 @@ def require() -> None:
         PlotError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise PlotError("a figure needs matplotlib; install it with: pip install moestream[plot]")
+        raise PlotError(
+            'A figure needs matplotlib. In the checkout: pip install ".[plot]", or: pip install '
+            "matplotlib."
+        )
 
 
 def draw_hit_rates(

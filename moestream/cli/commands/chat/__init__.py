@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from moestream import __version__
 from moestream.cli.command import EXIT_ERROR, Command, option
@@ -17,6 +18,7 @@ from moestream.cli.options.prompt import require_text, system_option, template_o
 from moestream.cli.options.streaming import streaming_options
 
 if TYPE_CHECKING:
+    from moestream.chat.conversation import Conversation
     from moestream.cli.commands.chat.program import Program
     from moestream.engine.engine import Engine
     from moestream.engine.options import SamplingParams
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 moestream chat
 moestream chat demo -sys "Answer in one sentence." --budget 500M
-moestream chat model.gguf --reasoning hide --temp 0.6
+moestream chat --continue --reasoning hide --temp 0.6
 printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
 """
 
@@ -35,9 +37,23 @@ printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
 @system_option
 @template_option
 @option(
+    "--continue",
+    "go_on",
+    section="Chat",
+    is_flag=True,
+    help="Go on with the last conversation and its model.",
+)
+@option(
+    "--load",
+    section="Chat",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Go on with a saved conversation.",
+)
+@option(
     "--no-tui",
     section="Chat",
     is_flag=True,
+    rare=True,
     help="Plain lines; so it is wherever standard input or output is no terminal.",
 )
 @shown_options
@@ -55,6 +71,8 @@ def chat(
     chat_template: str | None,
     reasoning: Any,
     context_shift: bool,
+    go_on: bool,
+    load: Path | None,
     no_tui: bool,
     max_tokens: int | None,
     stop: tuple[str, ...],
@@ -67,16 +85,22 @@ def chat(
     """Talk with a model; it remembers what was said.
 
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
-    default is demo. /help lists what can be done besides talking.
+    default is demo. /help lists commands.
     """
     _check(system_prompt, chat_template)
-    from moestream.chat.conversation import Conversation
+    if go_on and load is not None:
+        raise click.UsageError("--continue and --load exclude each other; pass one of them")
     from moestream.chat.settings import Settings
+    from moestream.cli.commands.chat.actions import loaded_told
+    from moestream.cli.commands.chat.kept import Keeper, model_of, newest
     from moestream.cli.commands.chat.program import Program
     from moestream.cli.commands.chat.slash import run_command
     from moestream.cli.opening import open_engine, tell_choices
 
     settings = Settings(sampling, max_tokens, stop, reasoning, context_shift)
+    saved = newest() if go_on else load
+    if saved is not None and ctx.get_parameter_source("model") is not ParameterSource.COMMANDLINE:
+        model = model_of(saved) or model
 
     def open_and_tell(name: str) -> "Engine":
         engine = open_engine(name, engine_options, quiet=quiet)
@@ -87,16 +111,30 @@ def chat(
     with Program(
         open_and_tell,
         model,
-        Conversation(system_prompt or None),
+        _conversation(saved, system_prompt),
         settings,
         run_command,
         chat_template=chat_template,
         recording=recording,
+        keeper=Keeper(saved if go_on else None),
     ) as program:
         screen = _screen(program, plain=no_tui, quiet=quiet)
+        if saved is not None:
+            screen.note(loaded_told(program.dialogue.conversation, saved))
         program.run(screen)
     if program.failed and not screen.stays:
         ctx.exit(EXIT_ERROR)
+
+
+def _conversation(saved: Path | None, system_prompt: str | None) -> "Conversation":
+    from moestream.chat.conversation import Conversation
+
+    if saved is None:
+        return Conversation(system_prompt or None)
+    conversation: Conversation = Conversation.load(saved)
+    if system_prompt is not None:
+        conversation.system = system_prompt or None
+    return conversation
 
 
 def _check(system_prompt: str | None, chat_template: str | None) -> None:
@@ -113,13 +151,11 @@ def _screen(program: "Program", *, plain: bool, quiet: bool) -> "Screen":
     if plain or not can_draw():
         return PlainScreen(quiet=quiet)
     # Not before: a line editor and a Markdown parser take a fifth of a second to import.
-    import platformdirs
-
     from moestream.cli.commands.chat.slash import complete
+    from moestream.folders import state_dir
     from moestream.terminal.rich_screen import RichScreen
 
-    history = platformdirs.user_state_path("moestream") / "chat_history"
-    screen = RichScreen(lambda before: complete(program, before), history)
+    screen = RichScreen(lambda before: complete(program, before), state_dir() / "chat_history")
     if not quiet:
         name = Path(program.model).name
         screen.note(f"moestream {__version__}, {name}; /help lists commands, Ctrl-D leaves")

@@ -10,7 +10,7 @@ from moestream.cli.reports.streaming import StreamingReport
 from moestream.errors import ChatUsageError
 
 if TYPE_CHECKING:
-    from moestream.chat.conversation import Turn
+    from moestream.chat.conversation import Conversation, Turn
     from moestream.cli.commands.chat.program import Program
 
 Items = Sequence[tuple[str, str]]
@@ -21,6 +21,7 @@ _SHOWN_CHARACTERS = 60
 def clear(program: "Program", argument: str) -> None:
     """Forget all turns."""
     program.dialogue.conversation.clear()
+    program.keeper.begin_anew()
     program.dialogue.edited()
     program.screen.note("conversation cleared")
 
@@ -141,10 +142,16 @@ def load(program: "Program", argument: str) -> None:
 
     path = _path("load", argument)
     loaded: Conversation = Conversation.load(path)
+    program.keeper.begin_anew()
     program.dialogue.conversation = loaded
     program.dialogue.edited()
+    program.screen.note(loaded_told(loaded, path))
+
+
+def loaded_told(loaded: "Conversation", path: Path) -> str:
+    """Say what the conversation is that has been loaded."""
     last = f"; the last: {_beginning(loaded.turns[-1].user)}" if loaded.turns else ""
-    program.screen.note(f"loaded {_turns(len(loaded.turns))} from {path}{last}")
+    return f"loaded {_turns(len(loaded.turns))} from {path}{last}"
 
 
 def profile(program: "Program", argument: str) -> None:

@@ -6,19 +6,20 @@ Owns the engine that is open and what is told around an answer. The commands are
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from moestream.closing import Closing
-from moestream.errors import ContextLengthError, MoestreamError
+from moestream.errors import ContextLengthError, MessageLengthError, MoestreamError
 
 if TYPE_CHECKING:
     from moestream.chat.conversation import Conversation
     from moestream.chat.dialogue import Answer, Dialogue
     from moestream.chat.reasoning import Piece
     from moestream.chat.settings import Settings
+    from moestream.cli.commands.chat.kept import Keeper
     from moestream.engine.engine import Engine
     from moestream.terminal.screen import Screen, View
     from moestream.terminal.status import Status
@@ -41,11 +42,12 @@ class Program(Closing):
         *,
         chat_template: str | None = None,
         recording: Mapping[str, Any] = MappingProxyType({}),
+        keeper: "Keeper",
     ) -> None:
         """Open the model.
 
         ``run_command`` carries out lines that begin with a slash; ``recording`` is what
-        ``Recording`` takes, for this model alone.
+        ``Recording`` takes, for this model alone; ``keeper`` saves the conversation as it goes.
 
         Raises:
             MoestreamError: it cannot be opened, or has no chat template.
@@ -56,6 +58,7 @@ class Program(Closing):
         self.leaving = False
         self.failed = False
         """Whether anything went wrong that was told."""
+        self.keeper = keeper
         self.screen: Screen
         self._open_engine = open_engine
         self._run_command = run_command
@@ -66,45 +69,56 @@ class Program(Closing):
         self.dialogue = self._start(model, conversation, settings, recording)
 
     def run(self, screen: "Screen") -> None:
-        """Read and answer until the end.
+        """Read and answer until the end; the conversation is saved after each line.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C, where it is to end the program.
+            KeyboardInterrupt: a signal that is to end the program.
         """
+        from moestream.terminal.interrupt import Terminated
+
         self.screen = screen
         while not self.leaving:
-            line = screen.read(self.status())
-            if line is None:
-                return
-            if line.strip():
-                self._handle(line)
+            try:
+                line = screen.read(self.status())
+                if line is None:
+                    return
+                if line.strip():
+                    self._handle(line)
+                self._keep()
+            except KeyboardInterrupt as error:
+                if isinstance(error, Terminated) or not screen.stays:
+                    raise
+                screen.note("stopped")
 
     def say(self, text: str) -> None:
         """Put what the user said to the model and show its answer.
 
         Raises:
             MoestreamError, OSError: there is none, or not all of it.
-            KeyboardInterrupt: Ctrl-C, where it is to end the program.
+            KeyboardInterrupt: a signal that is to end the program.
         """
         from moestream.terminal.interrupt import interruptible
 
         dialogue = self.dialogue
         with (
-            interruptible() as interrupt,
+            interruptible(self.screen.stopping) as interrupt,
             self.screen.answering(dialogue.settings.reasoning) as view,
         ):
             told = 0.0
             for pieces in dialogue.ask(text, interrupt.is_wanted):
-                for piece in pieces:
-                    view.add(piece.kind, piece.text)
+                with nullcontext() if self.screen.stays else interrupt.waiting():
+                    for piece in pieces:
+                        view.add(piece.kind, piece.text)
                 if time.monotonic() - told >= _TELL_S:
                     self._tell(view, pieces)
                     told = time.monotonic()
+        if interrupt.ends_program():
+            raise interrupt.error()
         answer = dialogue.answer
         if answer is not None:
             self._tell_end(answer)
         if interrupt.wanted and not self.screen.stays:
-            raise KeyboardInterrupt
+            raise interrupt.error()
 
     def switch(self, model: str) -> None:
         """Go on with another model, or where it cannot be opened with this one.
@@ -145,8 +159,14 @@ class Program(Closing):
         )
 
     def close(self) -> None:
-        """Close the engine, and what is recorded."""
-        self._open.close()
+        """Save the conversation, and close the engine and what is recorded."""
+        try:
+            self._keep()
+        finally:
+            self._open.close()
+
+    def _keep(self) -> None:
+        self.keeper.save(self.dialogue.conversation, self.model)
 
     def _start(
         self,
@@ -178,6 +198,8 @@ class Program(Closing):
                 self._run_command(self, line)
             else:
                 self.say(line)
+        except MessageLengthError as error:
+            self._fail(str(error))
         except ContextLengthError as error:
             self._fail(f"{error} {self._offer()}")
         except OSError as error:
@@ -193,8 +215,6 @@ class Program(Closing):
         self.screen.error(message)
 
     def _offer(self) -> str:
-        if not self.dialogue.conversation.turns:
-            return "shorten it, or start with a larger --ctx-size"
         return (
             "/drop forgets the oldest turns but not the system prompt, /clear all turns; "
             "/set context-shift on drops them whenever there is need, --ctx-size makes it larger"

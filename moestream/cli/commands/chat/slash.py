@@ -78,6 +78,13 @@ def _help(program: "Program", argument: str) -> None:
         ("Ctrl-D", "leaves"),
     ]
     program.screen.fields("keys", keys)
+    program.screen.fields("this conversation", _kept(program))
+
+
+def _kept(program: "Program") -> list[tuple[str, str]]:
+    path = program.keeper.path
+    kept = "after its first turn" if path is None else f"in {path}, after each turn"
+    return [("is saved", kept), ("goes on", "with moestream chat --continue")]
 
 
 COMMANDS = (

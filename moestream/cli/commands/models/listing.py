@@ -19,8 +19,8 @@ moestream models list --json | jq '.models[] | select(.verdict == "streams") | .
 def list_models(here: bool, as_json: bool) -> None:
     """List the models that have names.
 
-    Says what they take, which are here, and which would run in this machine's memory. What one
-    token reads of the experts is an estimate; moestream models info is exact for those here.
+    Says how large they are and how many parameters a token uses, which are here, and which would
+    run in this machine's memory. --json has more, and moestream models info all of one.
     """
     from moestream.catalog import catalog, user_catalog
     from moestream.cli.commands.models.figures import (
@@ -51,23 +51,11 @@ def list_models(here: bool, as_json: bool) -> None:
         (
             figures.name,
             bytes_told(figures.size_bytes),
-            count_told(figures.parameters),
             count_told(figures.active_parameters),
-            bytes_told(figures.expert_bytes_per_token),
-            known[figures.name].licence or "-",
             "yes" if figures.path else "no",
-            verdict_told(figures, memory),
+            verdict_told(figures, memory).replace(" of experts in memory", " in memory"),
         )
         for figures in shown
     ]
     title = f"models ({ui.format_memory(memory.available_bytes)} of memory are free here)"
-    columns = (
-        ">size",
-        ">parameters",
-        ">active",
-        ">experts a token",
-        "licence",
-        "here",
-        "runs here",
-    )
-    ui.print_table(title, ("name", *columns), rows)
+    ui.print_table(title, ("name", ">size", ">active", "here", "runs here"), rows)

@@ -1,0 +1,124 @@
+"""What ``moestream generate`` tells: the text as it comes, what it took, or all of it as JSON.
+
+Owns what is known of a run so far, and its words.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from moestream import ui
+from moestream.cli.reports.streaming import StreamingReport, saved_fields
+
+if TYPE_CHECKING:
+    from moestream.engine.session import Stats
+    from moestream.tokenizer.text_stream import TextStream
+    from moestream.traces.recording import ProfileRecorder
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known of a run so far: whenever it is interrupted, this can be reported."""
+
+    model: str
+    seed: int | None
+    as_json: bool
+    quiet: bool
+    verbose: bool = False
+    parts: list[str] = field(default_factory=list)
+    backend: str | None = None
+    cache_types: tuple[str | None, str | None] = (None, None)
+    budget_bytes: int | None = None
+    outcome: StreamingReport | None = None
+    profile: "ProfileRecorder | None" = None
+    load_s: float = 0.0
+    stats: "Stats | None" = None
+    stream: "TextStream | None" = None
+    stop_reason: str | None = None
+
+    def emit(self, text: str) -> None:
+        """Keep a piece of text, if there is any, and write it unless JSON is wanted."""
+        if text:
+            self.parts.append(text)
+            if not self.as_json:
+                ui.write_text(text)
+
+    def end_text(self) -> None:
+        """Write what was held back, and end the line."""
+        if self.stream is not None:
+            self.emit(self.stream.finish())
+        if not self.as_json and self.parts and not self.parts[-1].endswith("\n"):
+            ui.write_text("\n")
+
+
+def report(run: Run) -> None:
+    """Tell what a run took, or everything as JSON."""
+    if run.as_json:
+        ui.print_json(_as_json(run))
+    stats = run.stats
+    if run.quiet:
+        return
+    if stats is None:
+        ui.note(f"{run.stop_reason} before the model was loaded")
+    else:
+        ui.note(
+            f"prompt {stats.prompt_tokens} tokens, {stats.prompt_tps:.1f} tok/s; "
+            f"generated {stats.generated_tokens} tokens, {stats.generation_tps:.1f} tok/s; "
+            f"first token after {stats.ttft_s:.2f} s, load {run.load_s:.2f} s; "
+            f"{_end_told(run, stats)}"
+        )
+    if run.verbose and stats is not None and (told := _work_told(stats)):
+        ui.note(told)
+    if run.verbose and run.outcome is not None:
+        ui.note_fields("experts", run.outcome.fields())
+    if run.profile is not None and run.profile.saved is not None:
+        ui.note(f"{run.profile.saved.tokens} tokens profiled in {run.profile.path}")
+
+
+def _end_told(run: Run, stats: "Stats") -> str:
+    """Why it ended, in words."""
+    ends = {
+        "end": "the model ended here",
+        "length": f"stopped at {stats.generated_tokens} tokens (-n {stats.generated_tokens})",
+        "context": "stopped because the context is full; -c makes it larger",
+        "stop": "stopped before the text given with --stop",
+        "interrupted": "interrupted",
+    }
+    return ends.get(run.stop_reason or "", "ended by an error")
+
+
+def _work_told(stats: "Stats") -> str | None:
+    """What the backend did for a token, beside the arithmetic, in one line."""
+    work = stats.work_per_token
+    if work is None:
+        return None
+    return (
+        f"a token took {work['synchronisations']:.1f} synchronisations, "
+        f"{work['operations']:.0f} kernels, {ui.format_memory(int(work['copied_bytes']))} copied"
+    )
+
+
+def _as_json(run: Run) -> dict[str, Any]:
+    from moestream.engine.session import Stats
+
+    stats = run.stats or Stats()
+    return {
+        "text": "".join(run.parts),
+        "prompt_tokens": stats.prompt_tokens,
+        "generated_tokens": stats.generated_tokens,
+        "stop_reason": run.stop_reason,
+        "timings": {
+            "load_s": run.load_s,
+            "ttft_s": stats.ttft_s,
+            "prompt_tps": stats.prompt_tps,
+            "generation_tps": stats.generation_tps,
+        },
+        "work_per_token": stats.work_per_token,
+        "model": run.model,
+        "backend": run.backend,
+        "seed": run.seed,
+        "cache_type_k": run.cache_types[0],
+        "cache_type_v": run.cache_types[1],
+        "budget_bytes": run.budget_bytes,
+        "saved_profile": None if run.profile is None else saved_fields(run.profile),
+        "residency": None if run.outcome is None else run.outcome.to_dict(),
+    }
