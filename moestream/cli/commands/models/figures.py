@@ -1,5 +1,6 @@
 """What is known of a model, from its file if it is here, from the catalogue otherwise."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ def catalogue_figures(spec: ModelSpec) -> Figures:
 
     path = locate(spec)
     if path is not None and None in (spec.architecture, spec.size_bytes, spec.expert_bytes):
-        return file_figures(spec.name, path)
+        with suppress(MoestreamError):  # a file that is damaged: what opens it will say so
+            return file_figures(spec.name, path)
     return Figures(
         spec.name,
         path,
