@@ -98,7 +98,7 @@ def _with_merges(vocabulary: Vocabulary, model: str, pre: str) -> Encoder:
             f"{vocabulary.path}: the pre-tokenizer is {pre!r} ({_PRE}); known are "
             f"{', '.join(sorted(pre_tokenizers()))}"
         )
-    controls = {vocabulary.tokens[id] for id in vocabulary.of_types(TokenType.CONTROL)}
+    controls = {vocabulary.tokens[id] for id in vocabulary.command_ids}
     parts = (merge.partition(" ") for merge in vocabulary.merges)
     # What is control cannot be merged, as in _merges_by_score.
     merges = [(left, right) for left, _, right in parts if left + right not in controls]
@@ -129,7 +129,8 @@ def _merges_by_score(vocabulary: Vocabulary, scores: Sequence[float]) -> Iterato
     are no results: a text must not become a command by being merged.
     """
     kinds = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
-    pieces = {vocabulary.tokens[id]: scores[id] for id in vocabulary.of_types(*kinds)}
+    ids = set(vocabulary.of_types(*kinds)) - vocabulary.command_ids
+    pieces = {vocabulary.tokens[id]: scores[id] for id in sorted(ids)}
     for piece in sorted(pieces, key=pieces.__getitem__, reverse=True):
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
@@ -141,7 +142,7 @@ def _build(
     vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], rules: PreTokenizer | None
 ) -> tokenizers.Tokenizer:
     tokens, ids = vocabulary.tokens, dict(vocabulary.ids)
-    for id in vocabulary.of_types(TokenType.CONTROL):
+    for id in vocabulary.command_ids - {vocabulary.unknown_id}:
         del ids[tokens[id]]  # so that no word can be one either
     byte_level = rules is not None and rules.byte_level
     unknown = None if vocabulary.unknown_id is None else tokens[vocabulary.unknown_id]

@@ -77,6 +77,7 @@ class Vocabulary:
     end_ids: frozenset[int]
     add_bos: bool | None
     add_eos: bool | None
+    command_ids: frozenset[int]  # tokens that steer a model: none may come of what others say
     strips_right: frozenset[int]  # tokens that swallow the white space that follows them
 
     @classmethod
@@ -101,7 +102,10 @@ class Vocabulary:
         special = _read_special_ids(file, len(tokens), defaults or {})
         merge_lines = read_array(file, "merges", str) if merges else []
         types = _read_types(file, tokens)
-        end_ids = _repair(types, _without_text(ids, types, merge_lines), special)
+        hidden = _of_types(types, TokenType.CONTROL, TokenType.UNKNOWN)
+        meaningful = _without_text(ids, types, merge_lines)
+        end_ids = _repair(types, meaningful, special)
+        steering = {id for id in meaningful.values() if types[id] != TokenType.NORMAL}
         return cls(
             path=file.path,
             tokens=tokens,
@@ -114,13 +118,18 @@ class Vocabulary:
             end_ids=end_ids,
             add_bos=file.get(f"{_KEY}add_bos_token", bool, None),
             add_eos=file.get(f"{_KEY}add_eos_token", bool, None),
+            command_ids=frozenset(hidden) | steering,
             strips_right=_find_right_strippers(file, ids, types),
         )
 
     def of_types(self, *types: TokenType) -> list[int]:
         """Return the ids of the tokens of these types."""
-        wanted = frozenset(map(int, types))  # of plain numbers: much faster to compare
-        return [id for id, type in enumerate(self.types) if type in wanted]
+        return _of_types(self.types, *types)
+
+
+def _of_types(all_types: Sequence[int], *types: TokenType) -> list[int]:
+    wanted = frozenset(map(int, types))  # of plain numbers: much faster to compare
+    return [id for id, type in enumerate(all_types) if type in wanted]
 
 
 def read_array(file: GGUFFile, name: str, kind: type[Any], *, at_least: int = 1) -> list[Any]:

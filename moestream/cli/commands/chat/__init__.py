@@ -13,7 +13,12 @@ from moestream.cli.command import EXIT_ERROR, Command, option
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import output_options, shown_options
-from moestream.cli.options.prompt import require_text, system_option, template_option
+from moestream.cli.options.prompt import (
+    require_text,
+    special_option,
+    system_option,
+    template_option,
+)
 from moestream.cli.options.streaming import streaming_options
 
 if TYPE_CHECKING:
@@ -34,6 +39,7 @@ printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
 @model_argument(default="demo")
 @system_option
 @template_option
+@special_option
 @option(
     "--no-tui",
     section="Chat",
@@ -53,6 +59,7 @@ def chat(
     model: str,
     system_prompt: str | None,
     chat_template: str | None,
+    special: bool,
     reasoning: Any,
     context_shift: bool,
     no_tui: bool,
@@ -91,6 +98,7 @@ def chat(
         settings,
         run_command,
         chat_template=chat_template,
+        special=special,
         recording=recording,
     ) as program:
         screen = _screen(program, plain=no_tui, quiet=quiet)
