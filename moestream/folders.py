@@ -4,6 +4,7 @@ Owns the folders, the rule of names and the steps of safe writing and reading of
 of what is in the files.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -72,11 +73,12 @@ def require_writable(path: Path) -> None:
     Raises:
         OSError: it cannot.
     """
-    if path.is_dir():
-        raise IsADirectoryError(21, "Is a directory", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # Folders that are not there yet are made when there is something to keep in them.
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from None

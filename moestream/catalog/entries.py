@@ -109,3 +109,5 @@ def _user_text() -> str:
         return ""
     except UnicodeDecodeError:
         raise CatalogError(f"{user_file()} is not UTF-8 text") from None
+    except OSError as error:
+        raise CatalogError(f"{user_file()} cannot be read: {error.strerror}") from None

@@ -11,7 +11,7 @@ from moestream.engine.engine import default_context
 from moestream.engine.expert_streaming import plan_model
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFHeader
-from moestream.models import read_config
+from moestream.models import read_config, used_names
 from moestream.streaming.memory import Memory, MemoryPlan, plan_memory, process_memory
 
 Verdict = Literal["fits", "streams", "below the floor", "too little", "unknown"]
@@ -40,7 +40,11 @@ def plan_of(
     cache_type_k: KVType = "f16",
     cache_type_v: KVType = "f16",
 ) -> MemoryPlan:
-    """Divide what ``--budget auto`` comes to, here or in so much memory, for a model's file."""
+    """Divide what ``--budget auto`` comes to, here or in so much memory, for a model's file.
+
+    From then on it has those tensors alone that the model uses.
+    """
+    file.restrict(used_names(file, context or 0))
     demand = read_demand(file, cache_type_k, cache_type_v)
     return plan_model(
         "auto",

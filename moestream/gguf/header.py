@@ -131,6 +131,8 @@ def _read_entry(reader: Reader, name: str) -> TensorInfo:
     if not 1 <= n_dims <= MAX_DIMS:
         reader.fail(f"{n_dims} dimensions; 1 to {MAX_DIMS} are possible")
     shape = tuple(reader.uint64() for _ in range(n_dims))[::-1]
+    if len(shape) == MAX_DIMS and shape[0] == 1:
+        shape = shape[1:]  # no tensor has so many: an axis of length one says nothing
     if not 0 < prod(shape) < 1 << 63:
         reader.fail(f"shape {shape} has {prod(shape)} values; 1 to 2**63 - 1 are possible")
     type_number, offset = reader.uint32(), reader.uint64()

@@ -7,7 +7,9 @@ measured is ``calibration``'s.
 
 import json
 import statistics
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ import psutil
 
 from moestream import __version__
 from moestream.backends.cpu import CpuBackend
-from moestream.folders import cache_dir, models_dir, replacing
+from moestream.folders import cache_dir, models_dir, replacing, require_writable
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.machine import calibration
 from moestream.machine.processor import processor_name
@@ -63,13 +65,13 @@ def known_speeds(
     What is not known yet is measured, and all of it if ``anew``; ``step`` is told of it.
     """
     folder = cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
     backend = CpuBackend()
     speeds = None if anew else load_speeds(folder / _NAME, fingerprint(backend))
     before = None if speeds is None else asdict(speeds)
     if speeds is None:
         step("measuring memory and kernels")
-        layer_s, streamed_s = calibration.layer_costs(folder)
+        with _writable(folder) as scratch:
+            layer_s, streamed_s = calibration.layer_costs(scratch)
         speeds = Speeds(
             fingerprint=fingerprint(backend),
             measured=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -84,8 +86,22 @@ def known_speeds(
         )
     disk = _disk(speeds, file, step)
     if asdict(speeds) != before:
-        save_speeds(folder / _NAME, speeds)
+        with suppress(OSError):  # then it is measured again the next time
+            folder.mkdir(parents=True, exist_ok=True)
+            save_speeds(folder / _NAME, speeds)
     return speeds, disk
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[Path]:
+    """The folder, or where it cannot be written a temporary one."""
+    try:
+        require_writable(folder / _NAME)
+    except OSError:
+        with tempfile.TemporaryDirectory() as other:
+            yield Path(other)
+    else:
+        yield folder
 
 
 def fingerprint(backend: CpuBackend) -> dict[str, str | int]:
@@ -130,6 +146,7 @@ def _disk(speeds: Speeds, file: GGUFHeader, step: Callable[[str], None]) -> Disk
             costs = calibration.disk_costs(here)
         else:
             size = int(statistics.fmean(sizes.values()))
-            costs = calibration.disk_costs_of_folder(folder, size)
+            with _writable(folder) as scratch:
+                costs = calibration.disk_costs_of_folder(scratch, size)
         speeds.disks[key] = DiskSpeed(*costs)
     return speeds.disks[key]

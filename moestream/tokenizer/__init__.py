@@ -14,7 +14,7 @@ from typing import Self
 from gguf.constants import TokenType
 
 from moestream.errors import ModelFormatError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 from moestream.tokenizer import bpe
 from moestream.tokenizer.special import MARK, Finder, mark, unmark
 from moestream.tokenizer.vocabulary import Vocabulary
@@ -53,7 +53,7 @@ class Tokenizer:
         }
 
     @classmethod
-    def from_gguf(cls, file: GGUFFile) -> Self:
+    def from_gguf(cls, file: GGUFHeader) -> Self:
         """Build the tokenizer that the file describes.
 
         Raises:
@@ -133,7 +133,7 @@ class Tokenizer:
             raise ValueError(f"token id {id} is not in 0 to {self.vocab_size - 1}")
         token, type = self._vocabulary.tokens[id], self._vocabulary.types[id]
         if type in _TEXTUAL:
-            return token.encode()
+            return _bytes_of(token)
         if type == TokenType.BYTE:
             return bytes([int(token[3:5], 16)])
         if type != TokenType.NORMAL:
@@ -236,8 +236,12 @@ def _from_alphabet(token: str) -> bytes:
     try:
         return bytes([table[character] for character in token])
     except KeyError:  # an added token, spelled as it is
-        return token.encode()
+        return _bytes_of(token)
 
 
 def _from_spelling(token: str) -> bytes:
-    return token.replace(bpe.SPACE, " ").encode()
+    return _bytes_of(token.replace(bpe.SPACE, " "))
+
+
+def _bytes_of(token: str) -> bytes:
+    return token.encode(errors="surrogateescape")

@@ -15,9 +15,9 @@ from gguf.constants import TokenType
 from tokenizers.models import BPE
 
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 from moestream.tokenizer.pretokenizers import PreTokenizer, pre_tokenizers
-from moestream.tokenizer.vocabulary import Vocabulary, read_array
+from moestream.tokenizer.vocabulary import Vocabulary, is_text, read_array
 
 SPACE = "▁"
 _MODEL = "tokenizer.ggml.model"
@@ -56,7 +56,7 @@ class Encoder:
         return ids
 
 
-def load(file: GGUFFile) -> tuple[Vocabulary, Encoder]:
+def load(file: GGUFHeader) -> tuple[Vocabulary, Encoder]:
     """Build what the file's ``tokenizer.ggml`` keys describe.
 
     Raises:
@@ -77,7 +77,7 @@ def load(file: GGUFFile) -> tuple[Vocabulary, Encoder]:
     )
 
 
-def _pre_name(file: GGUFFile) -> str:
+def _pre_name(file: GGUFHeader) -> str:
     pre = file.get(_PRE, str, "")
     if pre:
         return pre
@@ -107,9 +107,11 @@ def _with_merges(vocabulary: Vocabulary, model: str, pre: str) -> Encoder:
     return Encoder(model, pre, bpe, rules.add_bos, rules.byte_level)
 
 
-def _sentencepiece(file: GGUFFile, vocabulary: Vocabulary) -> Encoder:
+def _sentencepiece(file: GGUFHeader, vocabulary: Vocabulary) -> Encoder:
     tokens = vocabulary.tokens
-    scores = read_array(file, "scores", float, at_least=len(tokens))
+    scores = [0.0] * len(tokens)  # where the file has none, as in llama.cpp
+    if "tokenizer.ggml.scores" in file.metadata:
+        scores = read_array(file, "scores", float, at_least=len(tokens))
     merges = list(_merges_by_score(vocabulary, scores))
     return Encoder(
         model="llama",
@@ -144,6 +146,9 @@ def _build(
     tokens, ids = vocabulary.tokens, dict(vocabulary.ids)
     for id in vocabulary.command_ids - {vocabulary.unknown_id}:
         del ids[tokens[id]]  # so that no word can be one either
+    for token in [token for token in ids if not is_text(token)]:
+        del ids[token]  # nor can what is no text
+        merges = [merge for merge in merges if token not in (*merge, "".join(merge))]
     byte_level = rules is not None and rules.byte_level
     unknown = None if vocabulary.unknown_id is None else tokens[vocabulary.unknown_id]
     try:

@@ -10,6 +10,7 @@ from moestream.ui.bars import progress, working
 from moestream.ui.messages import (
     be_quiet,
     error,
+    hear_others,
     log_crash,
     log_end,
     log_to,
@@ -31,6 +32,7 @@ __all__ = [
     "format_bytes",
     "format_count",
     "format_memory",
+    "hear_others",
     "log_crash",
     "log_end",
     "log_to",

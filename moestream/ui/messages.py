@@ -1,17 +1,19 @@
 """What is told about a run, on standard error: errors, warnings, notes; and their log."""
 
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TextIO
 
+from moestream.errors import MoestreamWarning
 from moestream.ui.streams import flush, printable, styled, write
 from moestream.ui.tables import write_fields
 
-if TYPE_CHECKING:
-    import logging
-
-_log: "logging.Logger | None" = None
+_log: logging.Logger | None = None
+_logger = logging.getLogger("moestream")
 _quiet = False
 
 
@@ -26,18 +28,59 @@ def is_quiet() -> bool:
     return _quiet
 
 
-def log_to(path: Path) -> "logging.Logger":
+class _Told(logging.Handler):
+    """Tells what the library logs; what is told here anyway it need not."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != _logger.name and not _quiet:
+            _message("warning", "yellow", record.getMessage())
+
+
+class _LogFile(logging.FileHandler):
+    """A log file; where it cannot be written, that is told once, and the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        reason = getattr(sys.exception(), "strerror", None) or "it cannot be written"
+        _logger.removeHandler(self)
+        with suppress(OSError):
+            self.close()
+        warning(f"{self.baseFilename}: {reason}; nothing more is written to this log")
+
+
+def hear_others() -> None:
+    """From now on tell in our own way what Python and the library would tell in theirs.
+
+    A warning of ours is one line of text; those of others are of use in a log alone.
+    """
+    warnings.showwarning = _show_warning
+    _logger.addHandler(_Told(logging.WARNING))
+    _logger.propagate = False
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, MoestreamWarning):
+        warning(str(message))
+    elif _log is not None:
+        _log.info("%s, line %d: %s: %s", filename, lineno, category.__name__, message)
+
+
+def log_to(path: Path) -> logging.Logger:
     """From now on write every message, with its time, to the end of a file too.
 
     Raises:
         OSError: the file cannot be written.
     """
     global _log
-    import logging
-
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    _log = logging.getLogger("moestream")
+    _log = _logger
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False

@@ -145,8 +145,8 @@ system_option = option(
 template_option = option(
     "--chat-template",
     section="Prompt",
-    metavar="NAME|FILE|TEXT",
-    help="A built-in chat template, a jinja file, or jinja itself.",
+    metavar="TEMPLATE",
+    help="A built-in one by name, a jinja file, or jinja itself.",
 )
 special_option = option(
     "--special",

@@ -85,10 +85,10 @@ def file_figures(name: str, path: Path) -> Figures:
         ModelFormatError, UnsupportedQuantError: it is no sound GGUF file.
     """
     from moestream.gguf import GGUFFile
-    from moestream.models.summary import summarize
+    from moestream.models.summary import summarize, unsupported_reason
 
     with GGUFFile.open(path) as file:
-        summary = summarize(file)
+        summary = summarize(file, unsupported_reason(file))
     sizes = summary.sizes
     return Figures(
         name,

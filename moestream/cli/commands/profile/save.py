@@ -139,8 +139,11 @@ def save(
     default is demo. With --trace, it is only checked to be the trace's; without MODEL, a trace is
     taken at its word.
     """
+    from moestream.profiles import require_place
+
     if bool(texts or files) == bool(trace):
         raise click.UsageError("give a workload, by -p and -f, or --trace: one of the two")
+    require_place(path)
     if trace is not None:
         _reject_idle(ctx)
         saved = _from_trace(path, trace, model, half_life, as_json)
