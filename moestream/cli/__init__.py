@@ -68,7 +68,7 @@ cli.commands = CommandModules(f"{__name__}.commands", itertools.chain(*SECTIONS.
 def main() -> None:
     """Run the command line of this process and exit."""
     ui.prepare()
-    ui.hear_others()
+    ui.hear_warnings()
     # A vocabulary is hundreds of thousands of objects that live on: to look for cycles among them
     # every few hundred allocations takes a tenth of the time to the first token.
     gc.set_threshold(300_000, 10, 10)

@@ -190,6 +190,11 @@ class Command(click.Command):
             raise ctx.meta[CONFIG_ERROR]
         return rest
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        ui.hear_library()
+        return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options by section, in the order in which sections first appear."""
         sections: dict[str, list[tuple[str, str]]] = {}

@@ -146,9 +146,11 @@ def _build(
     tokens, ids = vocabulary.tokens, dict(vocabulary.ids)
     for id in vocabulary.command_ids - {vocabulary.unknown_id}:
         del ids[tokens[id]]  # so that no word can be one either
-    for token in [token for token in ids if not is_text(token)]:
+    damaged = [token for token in ids if not is_text(token)]
+    for token in damaged:
         del ids[token]  # nor can what is no text
-        merges = [merge for merge in merges if token not in (*merge, "".join(merge))]
+    if damaged:
+        merges = [merge for merge in merges if all(part in ids for part in (*merge, "".join(merge)))]
     byte_level = rules is not None and rules.byte_level
     unknown = None if vocabulary.unknown_id is None else tokens[vocabulary.unknown_id]
     try:

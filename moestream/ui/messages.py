@@ -1,19 +1,19 @@
 """What is told about a run, on standard error: errors, warnings, notes; and their log."""
 
-import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from moestream.errors import MoestreamWarning
 from moestream.ui.streams import flush, printable, styled, write
 from moestream.ui.tables import write_fields
 
-_log: logging.Logger | None = None
-_logger = logging.getLogger("moestream")
+if TYPE_CHECKING:
+    import logging
+
+_log: "logging.Logger | None" = None
 _quiet = False
 
 
@@ -28,33 +28,21 @@ def is_quiet() -> bool:
     return _quiet
 
 
-class _Told(logging.Handler):
-    """Tells what the library logs; what is told here anyway it need not."""
+def hear_warnings() -> None:
+    """From now on tell Python's warnings in our own way.
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.name != _logger.name and not _quiet:
-            _message("warning", "yellow", record.getMessage())
-
-
-class _LogFile(logging.FileHandler):
-    """A log file; where it cannot be written, that is told once, and the run goes on."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        reason = getattr(sys.exception(), "strerror", None) or "it cannot be written"
-        _logger.removeHandler(self)
-        with suppress(OSError):
-            self.close()
-        warning(f"{self.baseFilename}: {reason}; nothing more is written to this log")
-
-
-def hear_others() -> None:
-    """From now on tell in our own way what Python and the library would tell in theirs.
-
-    A warning of ours is one line of text; those of others are of use in a log alone.
+    One of ours is a line of text; those of others are of use in a log alone.
     """
     warnings.showwarning = _show_warning
-    _logger.addHandler(_Told(logging.WARNING))
-    _logger.propagate = False
+
+
+def hear_library() -> None:
+    """From now on tell what the library logs in our own way; once is enough."""
+    from moestream.ui.logs import Listener, logger
+
+    if not any(isinstance(each, Listener) for each in logger.handlers):
+        logger.addHandler(Listener(lambda text: None if _quiet else _warn(text)))
+        logger.propagate = False
 
 
 def _show_warning(
@@ -71,19 +59,17 @@ def _show_warning(
         _log.info("%s, line %d: %s: %s", filename, lineno, category.__name__, message)
 
 
-def log_to(path: Path) -> logging.Logger:
+def log_to(path: Path) -> "logging.Logger":
     """From now on write every message, with its time, to the end of a file too.
 
     Raises:
         OSError: the file cannot be written.
     """
     global _log
-    handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    _log = _logger
-    _log.addHandler(handler)
-    _log.setLevel(logging.INFO)
-    _log.propagate = False
+    from moestream.ui.logs import log_to_file
+
+    hear_library()
+    _log = log_to_file(path, warning)
     return _log
 
 
@@ -111,7 +97,7 @@ def warning(message: str) -> None:
     if _log is not None:
         _log.warning(printable(message))
     if not _quiet:
-        _message("warning", "yellow", message)
+        _warn(message)
 
 
 def note(message: str) -> None:
@@ -146,3 +132,7 @@ def note_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
 
 def _message(label: str, style: str, message: str) -> None:
     write(sys.stderr, f"{styled(label + ':', style, sys.stderr)} {printable(message)}\n")
+
+
+def _warn(message: str) -> None:
+    _message("warning", "yellow", message)
