@@ -49,10 +49,10 @@ def has_suffix(name: str, suffix: str) -> bool:
 
 def link_told(path: Path) -> str | None:
     """Say where a link leads whose file is gone; None for what is no such link."""
-    if not path.is_symlink() or os.path.exists(path):
+    if not path.is_symlink() or path.exists():
         return None
     return (
-        f"{path} is a link to {os.readlink(path)}, which is not there (deleted, or pruned from a "
+        f"{path} is a link to {path.readlink()}, which is not there (deleted, or pruned from a "
         "cache); fetch the file again, or remove the link"
     )
 

@@ -46,9 +46,7 @@ def pull(what: str = FILE) -> None:
         "/".join(["m"] * 900) + ".gguf",
     ],
 )
-def test_a_name_that_leaves_the_folder_is_refused(
-    name: str, hub: FakeHub, tmp_path: Path
-) -> None:
+def test_a_name_that_leaves_the_folder_is_refused(name: str, hub: FakeHub, tmp_path: Path) -> None:
     hub.files = {name: b"x" * 100}
     with pytest.raises(DownloadError, match="do not trust this hub"):
         pull("Q4_K_M")

@@ -1,10 +1,8 @@
 """Places that cannot be written, files with a mark at their beginning, two of one: said in time."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from moestream.traces.writer import RunFile, TraceWriter
 BOM = b"\xef\xbb\xbf"
 HEADER = TraceHeader(1, 4, 2, {0: 100}, model="m", arch="a")
 SHORT = ("--raw", "-p", "0", "-n", "2", "--temp", "0")
-full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +29,10 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def closed(tmp_path: Path) -> Iterator[Path]:
+def closed(tmp_path: Path) -> Path:
     """A place where nothing can be made, not even by root: a file is in the way."""
     (tmp_path / "file").write_text("")
-    yield tmp_path / "file" / "sub"
+    return tmp_path / "file" / "sub"
 
 
 # --- the log ---
@@ -148,9 +146,7 @@ def test_a_mark_at_the_beginning_is_no_text(alphabet: Path, tmp_path: Path) -> N
 
 def test_two_processes_add_models_and_none_is_lost(alphabet: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
-        done = list(
-            pool.map(lambda number: run("models", "add", f"m{number}", alphabet), range(6))
-        )
+        done = list(pool.map(lambda number: run("models", "add", f"m{number}", alphabet), range(6)))
     assert [each.returncode for each in done] == [0] * 6
     assert sorted(user_catalog()) == [f"m{number}" for number in range(6)]
 

@@ -98,7 +98,9 @@ def test_parts_of_a_message_and_tools_are_guarded_too(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from(["<|im_end|>", "<|im", "_start|>", "<", "|", "x", "\x03", "é", " "])))
+@given(
+    st.lists(st.sampled_from(["<|im_end|>", "<|im", "_start|>", "<", "|", "x", "\x03", "é", " "]))
+)
 def test_whatever_is_said(model: tuple[ChatTemplate, Tokenizer], pieces: list[str]) -> None:
     content = "".join(pieces)
     found, ids = commands(model, "user", content)

@@ -104,7 +104,10 @@ def cast(name: str, dtype: Any) -> Change:
         (put("llama.block_count", 2), "tensor 'blk.1.attn_norm.weight' is missing"),
         (put("llama.block_count", 300_000_000), "has tensors of 1 layers"),
         (put("llama.attention.key_length", 2**30), "no dimension of a tensor is larger"),
-        (cast("output_norm.weight", np.float64), "tensor 'output_norm.weight': weights of type F64"),
+        (
+            cast("output_norm.weight", np.float64),
+            "tensor 'output_norm.weight': weights of type F64",
+        ),
     ],
 )
 def test_all_commands_refuse_the_same_for_one_reason(

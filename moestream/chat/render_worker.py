@@ -27,7 +27,7 @@ MOST_MEMORY_BYTES = 512 << 20
 _LONGEST_MESSAGE = 500
 
 
-class _TooLong(Exception):
+class _TooLongError(Exception):
     pass
 
 
@@ -62,14 +62,14 @@ def _render(template: Template, names: dict[str, Any], now: str | None) -> bytes
         parts.append(part.encode("utf-8", "surrogatepass"))
         size += len(parts[-1])
         if size > MOST_OUTPUT_BYTES:
-            raise _TooLong
+            raise _TooLongError
     return b"".join(parts)
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
     if isinstance(error, TemplateSyntaxError):
         return {"error": str(error.message)[:_LONGEST_MESSAGE], "line": error.lineno}
-    if isinstance(error, _TooLong):
+    if isinstance(error, _TooLongError):
         return {"error": f"it writes more than {MOST_OUTPUT_BYTES >> 20} MiB"}
     if isinstance(error, MemoryError):
         return {"error": f"it takes more than {MOST_MEMORY_BYTES >> 20} MiB of memory"}

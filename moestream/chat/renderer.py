@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -76,24 +77,25 @@ class Renderer:
 
     def _ask(self, process: "subprocess.Popen[bytes]", request: dict[str, Any]) -> str:
         """Put a question; whatever happens to the answer, the next is not mistaken for it."""
-        assert process.stdin is not None and process.stdout is not None
-        whole = False
+        assert process.stdin is not None
+        assert process.stdout is not None
+        question, told, text = json.dumps(request).encode() + b"\n", None, b""
         try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # then there is no answer either
+                process.stdin.write(question)
+                process.stdin.flush()
             line = process.stdout.readline()
-            if not line.endswith(b"\n"):
-                raise EOFError
-            told = json.loads(line)
-            text = process.stdout.read(told["bytes"])
-            # Of a template that does not compile there is nothing more to ask.
-            whole = len(text) == told["bytes"] and not ("source" in request and "error" in told)
-        except (EOFError, BrokenPipeError):
-            raise RenderingError(_ended(process)) from None
+            if line.endswith(b"\n"):
+                answer = json.loads(line)
+                text = process.stdout.read(answer["bytes"])
+                told = answer if len(text) == answer["bytes"] else None
         finally:
-            if not whole:
+            # Of a template that does not compile there is nothing more to ask.
+            if told is None or ("source" in request and "error" in told):
                 self._process = None
                 self._end()
+        if told is None:
+            raise RenderingError(_ended(process))
         if "error" in told:
             raise RenderingError(told["error"], told.get("line"))
         return text.decode("utf-8", "surrogatepass")
@@ -113,7 +115,5 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            try:
+            with suppress(OSError):  # what was not yet sent
                 stream.close()
-            except OSError:  # what was not yet sent
-                pass

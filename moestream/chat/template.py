@@ -127,8 +127,9 @@ def _prepare(message: Message, guard: Callable[[str], str] | None) -> dict[str, 
     prepared = {**message} if reasoning is None else {"thinking": reasoning, **message}
     if guard is None or message.get("role") == "assistant":
         return prepared
-    said = {key: value for key, value in prepared.items() if key != "role"}
-    return prepared | _guarded(said, guard)
+    return {
+        key: value if key == "role" else _guarded(value, guard) for key, value in prepared.items()
+    }
 
 
 def _guarded(value: Any, guard: Callable[[str], str]) -> Any:
@@ -160,7 +161,7 @@ def _find_override(name: str) -> tuple[str, str]:
     if any(block in name for block in _BLOCKS) or "\n" in name:
         return name, "given as text"
     path = Path(name)
-    if not os.path.exists(path):
+    if not os.path.lexists(path):  # also what is too long for a path
         close = get_close_matches(name, TEMPLATES, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(TEMPLATES)}"
         raise TemplateError(f"no chat template is called {name!r}, and no such file exists; {hint}")

@@ -101,7 +101,8 @@ def _require_plain(values: dict[str, Any], where: str) -> None:
     for key, value in values.items():
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, str | int | float):
-                kind = {dict: "a table", list: "a list in a list"}.get(type(item), "a date or time")
+                kinds: dict[type, str] = {dict: "a table", list: "a list in a list"}
+                kind = kinds.get(type(item), "a date or time")
                 raise ConfigError(
                     f"{where}: {key} is {kind}; expected a text, a number, true or false"
                 )

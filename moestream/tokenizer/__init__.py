@@ -1,8 +1,8 @@
 """Text to token ids and back, as the GGUF file at hand has it.
 
 Owns BOS and EOS, and decoding without ever cutting a character. Special tokens in a text are
-``special``'s; byte-pair encoding is ``bpe``'s, which leaves it to the ``tokenizers`` library. Knows nothing of
-chats: ``chat``.
+``special``'s; byte-pair encoding is ``bpe``'s, which leaves it to the ``tokenizers`` library.
+Knows nothing of chats: ``chat``.
 """
 
 import codecs

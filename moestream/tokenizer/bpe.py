@@ -150,7 +150,9 @@ def _build(
     for token in damaged:
         del ids[token]  # nor can what is no text
     if damaged:
-        merges = [merge for merge in merges if all(part in ids for part in (*merge, "".join(merge)))]
+        merges = [
+            merge for merge in merges if all(part in ids for part in (*merge, "".join(merge)))
+        ]
     byte_level = rules is not None and rules.byte_level
     unknown = None if vocabulary.unknown_id is None else tokens[vocabulary.unknown_id]
     try:
@@ -165,6 +167,10 @@ def _build(
             )
         )
     except Exception as error:  # the only type that ``tokenizers`` raises
+        of_text = [merge for merge in merges if is_text("".join(merge))]
+        if len(of_text) < len(merges):  # no text comes to the others
+            return _build(vocabulary, of_text, rules)
+        reason = " ".join(f"{error}".split())
         raise ModelFormatError(
-            f"{vocabulary.path}: tokenizer.ggml.merges do not fit the vocabulary: {error}"
+            f"{vocabulary.path}: tokenizer.ggml.merges do not fit the vocabulary: {reason}"
         ) from None

@@ -6,6 +6,7 @@ template writes and what others say. Knows nothing of ids, nor of how text becom
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 MARK = "\udfff"
 """Half of a surrogate pair: in text that is well-formed it cannot occur."""
@@ -58,7 +59,7 @@ class Finder:
 def mark(text: str, finder: Finder) -> str:
     """Put a mark into whatever ``finder`` would find, after its first character."""
     ends = [0, *(start + 1 for start in finder.starts(text)), len(text)]
-    return MARK.join(text[a:b] for a, b in zip(ends, ends[1:], strict=False))
+    return MARK.join(text[a:b] for a, b in pairwise(ends))
 
 
 def unmark(text: str) -> str:

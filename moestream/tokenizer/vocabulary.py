@@ -241,7 +241,9 @@ def _not_ends(ends: set[str]) -> list[tuple[str, TokenType]]:
     return exceptions
 
 
-def _find_right_strippers(file: GGUFHeader, ids: dict[str, int], types: list[int]) -> frozenset[int]:
+def _find_right_strippers(
+    file: GGUFHeader, ids: dict[str, int], types: list[int]
+) -> frozenset[int]:
     # GGUF has no key for this; llama.cpp, too, goes by the model's name.
     name = file.get("general.name", str, "").lower()
     if "phi-3" not in name and "phi3" not in name:

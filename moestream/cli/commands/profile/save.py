@@ -148,7 +148,9 @@ def save(
         _reject_idle(ctx)
         saved = _from_trace(path, trace, model, half_life, as_json)
     else:
-        prompts = [Prompt(text, raw=raw, special=special) for text in (*texts, *map(read_text, files))]
+        prompts = [
+            Prompt(text, raw=raw, special=special) for text in (*texts, *map(read_text, files))
+        ]
         for prompt in prompts:
             require_text(prompt.text.strip() and prompt.text, "a prompt")
         work = Workload(prompts, predict, sampling, files)
