@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from command_line import run, start, wait_for_output
 
-from moestream.catalog import user_catalog
+from moestream.catalog import add_entry, entries, user_catalog
 from moestream.chat.conversation import Conversation
 from moestream.errors import ProfileError, TraceError
 from moestream.profiles import require_place
@@ -144,11 +145,19 @@ def test_a_mark_at_the_beginning_is_no_text(alphabet: Path, tmp_path: Path) -> N
     assert read_trace(tmp_path / "t.csv").header == HEADER
 
 
-def test_two_processes_add_models_and_none_is_lost(alphabet: Path) -> None:
-    with ThreadPoolExecutor(6) as pool:
-        done = list(pool.map(lambda number: run("models", "add", f"m{number}", alphabet), range(6)))
-    assert [each.returncode for each in done] == [0] * 6
-    assert sorted(user_catalog()) == [f"m{number}" for number in range(6)]
+def test_two_who_add_models_at_once_lose_none(
+    alphabet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_slowly() -> str:
+        text = read()
+        time.sleep(0.05)
+        return text
+
+    read = entries._user_text
+    monkeypatch.setattr(entries, "_user_text", read_slowly)
+    with ThreadPoolExecutor(4) as pool:  # a lock of a file holds between threads too
+        list(pool.map(lambda n: add_entry(f"m{n}", {"source": f"file:{alphabet}"}), range(4)))
+    assert sorted(user_catalog()) == [f"m{number}" for number in range(4)]
 
 
 def test_plan_needs_no_cache(alphabet: Path, closed: Path) -> None:

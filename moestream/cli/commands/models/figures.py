@@ -29,6 +29,13 @@ class Figures:
     expert_bytes_per_token: int | None
     exact: bool
 
+    @property
+    def unknown_architecture(self) -> bool:
+        """Whether it cannot run here for its architecture, and not for what is in its file."""
+        from moestream.models import ARCHITECTURES
+
+        return self.supported is False and self.architecture not in ARCHITECTURES
+
     def fit(self, memory: "Memory") -> "Fit":
         """Say how it would run in so much memory: as ``plan`` says where its file is here."""
         from moestream.forecast.verdict import Fit, fit_of, fit_of_sizes, plan_of
@@ -84,8 +91,9 @@ def file_figures(name: str, path: Path) -> Figures:
     Raises:
         ModelFormatError, UnsupportedQuantError: it is no sound GGUF file.
     """
+    from moestream.forecast.support import unsupported_reason
     from moestream.gguf import GGUFFile
-    from moestream.models.summary import summarize, unsupported_reason
+    from moestream.models.summary import summarize
 
     with GGUFFile.open(path) as file:
         summary = summarize(file, unsupported_reason(file))
@@ -107,7 +115,7 @@ def file_figures(name: str, path: Path) -> Figures:
 def verdict_told(figures: Figures, memory: "Memory") -> str:
     """Say in a few words whether it would run here."""
     if figures.supported is False:
-        return "no: architecture"
+        return "no: architecture" if figures.unknown_architecture else "no: see moestream inspect"
     fit = figures.fit(memory)
     if fit.verdict == "streams" and fit.experts_share is not None:
         return f"streams, {100 * fit.experts_share:.0f}% of experts in memory"
