@@ -72,7 +72,8 @@ class Keys:
         if further >= layers:
             raise ModelFormatError(
                 f"{self.file.path}: {self.name('nextn_predict_layers')} leaves none of {layers} "
-                f"layers; it is {further}, expected fewer than those"
+                f"layers: nextn_predict_layers is {further}, expected fewer than the {layers} "
+                "layers there are"
             )
         blocks = {name.split(".")[1] for name in self.file.tensors if name.startswith("blk.")}
         if layers - further > max(len(blocks), _CHEAP_LAYERS):

@@ -63,6 +63,10 @@ class TraceWriter(Closing):
             for slot, (expert, weight, in_memory) in enumerate(zip(*row, strict=True))
         )
 
+    def begin(self) -> None:
+        """Replace what lies there, though there may be nothing to record."""
+        self._file.begin()
+
     def close(self) -> None:
         """Write what is left and close the file."""
         self._file.close()
@@ -104,12 +108,16 @@ class RunFile(Closing):
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write at the end, after the head where nothing was written yet."""
-        if self._text is None:
-            self._text = self._begin()
-            self._text.write(self._head)
-        self._text.writelines(lines)
+        self.begin().writelines(lines)
 
-    def _begin(self) -> TextIO:
+    def begin(self) -> TextIO:
+        """Replace what lies there by the head, if that is not done yet: the run has begun."""
+        if self._text is None:
+            self._text = self._empty()
+            self._text.write(self._head)
+        return self._text
+
+    def _empty(self) -> TextIO:
         if S_ISREG(os.fstat(self._raw.fileno()).st_mode):
             self._raw.truncate(0)
         if self._path.suffix != ".gz":
