@@ -31,6 +31,10 @@ class MoestreamError(Exception):
     """Base of all errors that are the input's, the machine's or the user's doing, not a bug."""
 
 
+class MoestreamWarning(RuntimeWarning):
+    """Of what a person should know and nothing is wrong with; others' warnings are for the log."""
+
+
 class ModelFormatError(MoestreamError):
     """The file is damaged, truncated, or not a GGUF file that makes sense."""
 

@@ -1,11 +1,15 @@
-"""Where things are kept on this machine, and how a file comes to be there whole.
+"""Where things are kept on this machine, how names are compared, how a file comes to be whole.
 
-Owns the folders and the steps of safe writing. Knows nothing of what is in the files.
+Owns the folders, the rule of names and the steps of safe writing and reading of text. Knows nothing
+of what is in the files.
 """
 
+import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -31,6 +35,58 @@ def config_dir() -> Path:
 def state_dir() -> Path:
     """The folder of what chats leave: lines entered, conversations (``MOESTREAM_STATE``)."""
     return Path(os.environ.get("MOESTREAM_STATE") or platformdirs.user_state_dir("moestream"))
+
+
+def find_name(wanted: str, names: Iterable[str]) -> str | None:
+    """The one of ``names`` that is meant: the same, or else the only one but for its case.
+
+    This is how names of models and files are compared everywhere: a hub and some disks keep
+    ``X.GGUF`` and ``x.gguf`` apart, people and other disks do not.
+    """
+    alike = [name for name in names if name.casefold() == wanted.casefold()]
+    return wanted if wanted in alike else alike[0] if len(alike) == 1 else None
+
+
+def has_suffix(name: str, suffix: str) -> bool:
+    """Whether a name ends so, in whatever case."""
+    return name.casefold().endswith(suffix)
+
+
+def link_told(path: Path) -> str | None:
+    """Say where a link leads whose file is gone; None for what is no such link."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return (
+        f"{path} is a link to {path.readlink()}, which is not there (deleted, or pruned from a "
+        "cache); fetch the file again, or remove the link"
+    )
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, with or without the mark that some editors put at its beginning.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return path.read_text(encoding="utf-8-sig")
+
+
+def require_writable(path: Path) -> None:
+    """Find out whether a file can be written there later, before the work that it is to hold.
+
+    Raises:
+        OSError: it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # Folders that are not there yet are made when there is something to keep in them.
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager
@@ -68,6 +124,9 @@ def replacing(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
         OSError: it cannot be written; what was there is as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for leftover in temporary_files(path):
+        if not _is_alive(leftover):
+            leftover.unlink(missing_ok=True)
     try:
         with temporary.open("w", encoding="utf-8", errors=errors) as file:
             yield file
@@ -79,3 +138,21 @@ def replacing(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
             temporary.unlink(missing_ok=True)
     with suppress(OSError):  # some file systems have no folders that can be synced
         sync(path.parent)
+
+
+def temporary_files(path: Path) -> list[Path]:
+    """What ``replacing`` has begun of a file: its own while it writes, or those of killed runs."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+    with suppress(OSError):
+        return [other for other in path.parent.iterdir() if name.fullmatch(other.name)]
+    return []
+
+
+def _is_alive(temporary: Path) -> bool:
+    try:
+        os.kill(int(temporary.name.split(".")[-2]), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's: alive, as far as we may know
+        return True
+    return True

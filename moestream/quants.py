@@ -73,6 +73,8 @@ def dequantize(data: NDArray[np.uint8], type: GGMLQuantizationType) -> NDArray[n
             f"{type.name} rows are uint8 with a multiple of {block_bytes} in the last axis, "
             f"not {data.dtype} of shape {data.shape}"
         )
+    if data.size == 0:  # no rows, or rows of no values
+        return np.zeros((*data.shape[:-1], 0), np.float32)
     try:
         with np.errstate(all="ignore"):
             values = gguf_dequantize(np.ascontiguousarray(data), type)

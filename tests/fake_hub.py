@@ -42,6 +42,10 @@ class FakeHub:
     cdn_url: str = ""
     entered: threading.Event = field(default_factory=threading.Event)
     """Set when a file is asked for."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What the listing says otherwise."""
+    sends_to: str | None = None
+    """Where a file is said to be, instead of at the CDN."""
     hold: threading.Event | None = None
     """Wait for this in the middle of each answer of the CDN."""
 
@@ -64,7 +68,7 @@ class FakeHub:
                 }
                 for name, data in self.files.items()
             ],
-        }
+        } | self.told
 
     def sha256(self, name: str) -> str:
         return self.stated_sha256.get(name) or hashlib.sha256(self.files[name]).hexdigest()
@@ -117,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         else:
             linked = {
-                "Location": f"{self.hub.cdn_url}/blob/{name}",
+                "Location": self.hub.sends_to or f"{self.hub.cdn_url}/blob/{name}",
                 "X-Repo-Commit": commit,
                 "X-Linked-Etag": f'"{self.hub.sha256(name)}"',
                 "X-Linked-Size": str(len(self.hub.files[name])),

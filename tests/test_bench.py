@@ -214,7 +214,7 @@ def test_wrong_input_is_a_usage_error(flags: str, complaint: str, alphabet: Path
 def test_more_context_than_can_be_is_one_line(alphabet: Path) -> None:
     done = run("bench", alphabet, "-p", "0", "-n", "1", "-d", "99", "-r", "1", "--budget", "99999G")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: a budget of ")
+    assert done.stderr.startswith("error: --budget ")
 
 
 def test_a_context_beyond_the_models_own_is_warned_of(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_transformers_text(name: str) -> None:
             with pytest.raises(TemplateError):
                 template.render(**GOLDEN["chats"][chat])
         else:
-            text = template.render(**GOLDEN["chats"][chat], strftime_now=today.strftime)
+            text = template.render(**GOLDEN["chats"][chat], now=today)
             assert text == expected, chat
 
 

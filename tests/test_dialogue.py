@@ -321,3 +321,23 @@ def test_the_status_line_does_not_look_at_every_expert(
             whole.read_bytes,
         )
         assert asked == []
+
+
+def test_many_turns_are_dropped_with_few_renderings(
+    alphabet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialogue = open_dialogue(alphabet, 400, context_shift=True)
+    dialogue.conversation.turns = [Turn(f"hello {number:03}", "abc") for number in range(200)]
+    renderings = []
+    render = dialogue.template.render
+    monkeypatch.setattr(
+        dialogue.template, "render", lambda *a, **k: renderings.append(1) or render(*a, **k)
+    )
+    say(dialogue, "again")
+    assert dialogue.answer is not None
+    assert len(renderings) <= 12
+    dropped, limit = dialogue.answer.dropped_turns, dialogue.engine.context_length
+    one = len("user\nhello 000\nassistant\nabc\n") + 4
+    assert limit * 3 // 4 - one < dialogue.answer.prompt_tokens <= limit * 3 // 4
+    assert dropped == 201 - len(dialogue.conversation.turns)
+    dialogue.engine.close()

@@ -151,7 +151,7 @@ def test_verbose_says_in_words_what_was_done(alphabet: Path) -> None:
 def test_without_verbose_the_choice_and_the_warning_are_told(alphabet: Path) -> None:
     done = run("generate", alphabet, *ASK, "--budget", "1M")
     warning, choices, timings = done.stderr.splitlines()
-    assert warning.startswith("warning: a budget of 1M leaves 0M for experts")
+    assert warning.startswith("warning: --budget 1M is too small: this model needs ")
     assert (
         "0% of the experts in memory, the rest read from disk as needed (all choices: -v)"
         in choices
@@ -287,7 +287,7 @@ def test_what_means_nothing_is_a_usage_error(flags: str, complaint: str) -> None
 def test_more_than_there_is_is_one_clear_line(alphabet: Path) -> None:
     done = run("generate", alphabet, *ASK, "--budget", "9000T")
     assert done.returncode == 1
-    assert re.fullmatch(r"error: a budget of \d+M is more than the \d+M of .*\n", done.stderr)
+    assert re.fullmatch(r"error: --budget \d+M is more than the \d+M of .*\n", done.stderr)
 
 
 def check_shape(trace: Trace, value: dict[str, Any]) -> None:

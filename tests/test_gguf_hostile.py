@@ -79,11 +79,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "bool": (with_keys(key("a", BOOL, b"\2")), "key 'a': a bool is 2"),
     "bools": (with_keys(key("a", ARRAY, array(BOOL, 3, b"\0\1\7"))), "key 'a': a bool is 7"),
     "string length": (with_keys(key("a", STRING, u64(HUGE))), rf"key 'a': {HUGE} bytes \(a str"),
-    "string not UTF-8": (with_keys(key("a", STRING, text(b"ab\xc3"))), "key 'a': .*not UTF-8"),
-    "element not UTF-8": (
-        with_keys(key("a", ARRAY, array(STRING, 3, text("x") + text(b"\xff") + text("y")))),
-        "key 'a', string 1 of 3: the string at byte .* not UTF-8",
-    ),
     "element too long": (
         with_keys(key("a", ARRAY, array(STRING, 2, text("x") + u64(HUGE)))),
         rf"key 'a', string 1 of 2: {HUGE} bytes",

@@ -27,7 +27,7 @@ from moestream.backends.types import (
     Routing,
     StreamedExperts,
 )
-from moestream.errors import UnsupportedModelError
+from moestream.errors import MoestreamWarning, UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType, dequantize
 
@@ -257,7 +257,7 @@ class CpuBackend(NumpyArrays):
             warnings.warn(
                 f"weights of type {type.name} have no native kernel and are decoded to float32, "
                 "which is slow; a file in another type runs faster",
-                RuntimeWarning,
+                MoestreamWarning,
                 stacklevel=2,
             )
         return known

@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from moestream.catalog.spec import NAME, ModelSpec, parse_catalog
 from moestream.errors import CatalogError
-from moestream.folders import config_dir, replacing
+from moestream.folders import config_dir, exclusive, read_text, replacing
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -30,7 +31,7 @@ def shipped_catalog() -> dict[str, ModelSpec]:
     # A wheel carries the file inside the package; a checkout has it beside the package.
     for path in (PACKAGE / "models.toml", PACKAGE.parent / "models.toml"):
         if path.is_file():
-            return parse_catalog(path.read_text(encoding="utf-8"), str(path))
+            return parse_catalog(read_text(path), str(path))
     raise CatalogError(f"models.toml is missing from {PACKAGE}; install moestream again")
 
 
@@ -59,20 +60,20 @@ def add_entry(name: str, values: Mapping[str, str | int]) -> ModelSpec:
             f"{name!r} cannot be a model's name: it is of lower-case letters, digits, '.', '_' "
             "and '-'"
         )
-    if name in user_catalog():
-        raise CatalogError(
-            f"{user_file()} has a model {name!r} already; remove it first (moestream models rm "
-            f"{name}), or take another name"
-        )
     # A JSON string is a TOML string too, and so is a number.
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     table = "\n".join([f"[{json.dumps(name)}]", *lines]) + "\n"
-    text = _user_text()
-    text = f"{text.rstrip()}\n\n{table}" if text.strip() else table
-    spec = parse_catalog(text, str(user_file()))[name]
-    config_dir().mkdir(parents=True, exist_ok=True)
-    with replacing(user_file()) as file:
-        file.write(text)
+    with _editing():
+        text = _user_text()
+        if name in parse_catalog(text, str(user_file())):
+            raise CatalogError(
+                f"{user_file()} has a model {name!r} already; remove it first (moestream models "
+                f"rm {name}), or take another name"
+            )
+        text = f"{text.rstrip()}\n\n{table}" if text.strip() else table
+        spec = parse_catalog(text, str(user_file()))[name]
+        with replacing(user_file()) as file:
+            file.write(text)
     return spec
 
 
@@ -82,20 +83,31 @@ def remove_entry(name: str) -> None:
     Raises:
         CatalogError: it is not there, or written in a way that this cannot edit.
     """
-    text, before = _user_text(), user_catalog()
     header = rf"\[\s*(?:{re.escape(name)}|\"{re.escape(name)}\"|'{re.escape(name)}')\s*\]"
-    edited = re.sub(rf"(?m)^\s*{header}[^\n]*\n(?:(?!\s*\[).*(?:\n|\Z))*", "", text)
-    expected = {key: spec for key, spec in before.items() if key != name}
-    if name not in before or parse_catalog(edited, str(user_file())) != expected:
-        raise CatalogError(f"could not take {name!r} out of {user_file()}; edit the file")
-    with replacing(user_file()) as file:
-        file.write(edited)
+    with _editing():
+        text, before = _user_text(), user_catalog()
+        edited = re.sub(rf"(?m)^\s*{header}[^\n]*\n(?:(?!\s*\[).*(?:\n|\Z))*", "", text)
+        expected = {key: spec for key, spec in before.items() if key != name}
+        if name not in before or parse_catalog(edited, str(user_file())) != expected:
+            raise CatalogError(f"could not take {name!r} out of {user_file()}; edit the file")
+        with replacing(user_file()) as file:
+            file.write(edited)
+
+
+@contextmanager
+def _editing() -> Iterator[None]:
+    """Keep other processes from changing the user's file between its reading and its writing."""
+    config_dir().mkdir(parents=True, exist_ok=True)
+    with exclusive(config_dir() / ".models.lock"):
+        yield
 
 
 def _user_text() -> str:
     try:
-        return user_file().read_text(encoding="utf-8")
+        return read_text(user_file())
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except UnicodeDecodeError:
         raise CatalogError(f"{user_file()} is not UTF-8 text") from None
+    except OSError as error:
+        raise CatalogError(f"{user_file()} cannot be read: {error.strerror}") from None

@@ -1,6 +1,7 @@
 """From a MODEL argument to a file: a name in the catalogue, an ``hf:`` reference, or a path."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from moestream import hub
 from moestream.catalog.entries import catalog
 from moestream.catalog.spec import ModelSpec
 from moestream.errors import CatalogError, ModelNotFoundError
+from moestream.folders import find_name, has_suffix, link_told
 
 if TYPE_CHECKING:
     from moestream.progress import Progress
@@ -35,10 +37,12 @@ def resolve(model: str, *, progress: "Progress | None" = None) -> Path:
         path = locate(spec)
         return path if path is not None else _obtain(spec, progress)
     path = _expand(model)
+    if not os.path.lexists(path):  # also what is too long for a path
+        raise ModelNotFoundError(_is_nothing(model, path))
+    if (told := link_told(path)) is not None:
+        raise ModelNotFoundError(told)
     if path.is_dir():
         raise ModelNotFoundError(_is_directory(path))
-    if not path.exists():
-        raise ModelNotFoundError(_is_nothing(model, path))
     return path
 
 
@@ -48,11 +52,13 @@ def find_spec(model: str) -> ModelSpec | None:
     Raises:
         ModelNotFoundError: an ``hf:`` reference that is none.
     """
-    if model in (known := catalog()):
+    known = catalog()
+    if model in known:
         return known[model]
-    if model.startswith("hf:"):
+    if model[: len(hub.PREFIX)].casefold() == hub.PREFIX:
         return ModelSpec(model, str(hub.parse_reference(model)))
-    return None
+    meant = None if os.path.lexists(_expand(model)) else find_name(model, known)
+    return None if meant is None else known[meant]
 
 
 def locate(spec: ModelSpec) -> Path | None:
@@ -74,7 +80,7 @@ def locate(spec: ModelSpec) -> Path | None:
         from moestream import demo  # imports NumPy: only when it is wanted
 
         path = demo.demo_path()
-    return path if path.is_file() else None
+    return path if os.path.lexists(path) else None
 
 
 def _obtain(spec: ModelSpec, progress: "Progress | None") -> Path:
@@ -101,14 +107,15 @@ def _expand(model: str) -> Path:
 
 
 def _is_directory(path: Path) -> str:
-    files = sorted(file.name for file in path.glob("*.gguf"))
+    files = sorted(file.name for file in path.iterdir() if has_suffix(file.name, hub.SUFFIX))
     inside = f"one of the files in it: {', '.join(files[:5])}" if files else "a .gguf file"
     return f"{path} is a directory; pass {inside}"
 
 
 def _is_nothing(model: str, path: Path) -> str:
     try:
-        siblings = [str(path.with_name(file.name)) for file in path.parent.glob("*.gguf")]
+        files = (file.name for file in path.parent.iterdir() if has_suffix(file.name, hub.SUFFIX))
+        siblings = [str(path.with_name(name)) for name in files]
     except OSError:
         siblings = []
     names = {name.lower(): name for name in [*catalog(), *siblings]}

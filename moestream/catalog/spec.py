@@ -83,7 +83,7 @@ def parse_catalog(text: str, origin: str) -> dict[str, ModelSpec]:
     """
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CatalogError(f"{origin} is not TOML: {error}") from None
     return {name: _parse_model(name, table, origin) for name, table in tables.items()}
 

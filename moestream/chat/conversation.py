@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from moestream.errors import ConversationError
-from moestream.folders import replacing
+from moestream.folders import read_text, replacing
 
 FORMAT = "moestream conversation"
 VERSION = 1
@@ -88,7 +88,7 @@ class Conversation:
             OSError: it cannot be read.
         """
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(read_text(path))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise ConversationError(f"{path} is not JSON: {error}") from None
         messages = value.get("messages") if isinstance(value, dict) else value

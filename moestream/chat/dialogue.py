@@ -5,6 +5,7 @@ Knows nothing of how anything is shown.
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -52,9 +53,10 @@ class Dialogue:
         settings: Settings,
         *,
         chat_template: str | None = None,
+        special: bool = False,
         recording: Recording | None = None,
     ) -> None:
-        """Find the model's template.
+        """Find the model's template; ``special`` as in ``ChatTemplate.render``.
 
         Raises:
             TemplateError, UnsupportedModelError, ModelFormatError: it has none, or no tokenizer.
@@ -64,6 +66,7 @@ class Dialogue:
         self.settings = settings
         self.tokenizer = Tokenizer.from_gguf(engine.file)
         self.template = ChatTemplate.from_gguf(engine.file, self.tokenizer, override=chat_template)
+        self._special = special
         self.markers = find_markers(self.template.source, self.tokenizer)
         self.session = engine.session()
         self.answer: Answer | None = None
@@ -139,10 +142,26 @@ class Dialogue:
             TemplateError: the template refuses what is left.
         """
         dropped = self.conversation.drop(1)
-        while len(self.conversation.turns) > 1 and self._count() > self._roomy:
-            dropped += self.conversation.drop(1)
+        dropped += self.conversation.drop(self._too_many(self._count))
         self.edited()
         return dropped
+
+    def _too_many(self, count: Callable[[], int]) -> int:
+        """How many of the oldest turns must go until a share of the context is free.
+
+        All but the last at most. What is left is counted for a few numbers of turns, not for each:
+        fewer turns take fewer tokens.
+        """
+        turns = self.conversation.turns
+
+        def is_roomy(dropped: int) -> bool:
+            self.conversation.turns = turns[dropped:]
+            return count() <= self._roomy
+
+        try:
+            return bisect_left(range(max(len(turns) - 1, 0)), True, key=is_roomy)
+        finally:
+            self.conversation.turns = turns
 
     @property
     def _roomy(self) -> int:
@@ -155,9 +174,8 @@ class Dialogue:
         limit = self.engine.context_length
         if self.settings.context_shift and len(tokens) > self._roomy:
             turns = list(self.conversation.turns)
-            while len(tokens) > self._roomy and len(self.conversation.turns) > 1:
-                dropped += self.conversation.drop(1)
-                tokens, inside = self._render()
+            dropped = self.conversation.drop(self._too_many(lambda: len(self._render()[0])))
+            tokens, inside = self._render()
             if len(tokens) >= limit:
                 self.conversation.turns[:] = turns
         if len(tokens) >= limit:
@@ -176,7 +194,7 @@ class Dialogue:
         return tokens, inside, dropped
 
     def _render(self) -> tuple[list[int], bool]:
-        text = self.template.render(self.conversation.messages())
+        text = self.template.render(self.conversation.messages(), special=self._special)
         tokens = self.tokenizer.encode_chat(text)
         if not tokens:
             raise TemplateError(f"the chat template ({self.template.origin}) writes no text")
@@ -186,7 +204,9 @@ class Dialogue:
     def _count(self) -> int:
         if not self.conversation.turns:
             return 0
-        text = self.template.render(self.conversation.messages(), add_generation_prompt=False)
+        text = self.template.render(
+            self.conversation.messages(), add_generation_prompt=False, special=self._special
+        )
         return len(self.tokenizer.encode_chat(text))
 
     def _answer(

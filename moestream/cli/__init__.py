@@ -6,10 +6,12 @@ the tokenizer) inside the commands, so that ``--help`` and a mistyped option ans
 
 import gc
 import itertools
+import sys
 
 import click
 
 from moestream import ui
+from moestream.cli.command import EXIT_ERROR
 from moestream.cli.commands.version import version_option
 from moestream.cli.config_file import load_defaults
 from moestream.cli.group import CommandModules, Group
@@ -69,6 +71,7 @@ def main() -> None:
     """Run the command line of this process and exit."""
     ui.prepare()
     terminate_as_interrupt()
+    ui.hear_warnings()
     # A vocabulary is hundreds of thousands of objects that live on: to look for cycles among them
     # every few hundred allocations takes a tenth of the time to the first token.
     gc.set_threshold(300_000, 10, 10)
@@ -77,6 +80,10 @@ def main() -> None:
     except SystemExit as end:
         ui.log_end(end.code)
         raise
-    except BaseException:
+    except Exception as error:
         ui.log_crash()
-        raise
+        ui.error(
+            f"this should not have happened: {type(error).__name__}: {error}; please report it, "
+            "with the log that --log-file FILE writes"
+        )
+        sys.exit(EXIT_ERROR)

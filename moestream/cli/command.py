@@ -32,6 +32,8 @@ def interrupted_status(error: KeyboardInterrupt) -> int:
 _MAX_COLUMN = 28
 ALL_OPTIONS = "moestream.help_all"
 """In a context's ``meta`` where rare options are to be listed too."""
+CONFIG_ERROR = "moestream.config_error"
+"""In a context's ``meta`` what is wrong with the user's config file."""
 
 
 class Option(click.Option):
@@ -131,9 +133,11 @@ def _log_option() -> Option:
     )
 
 
-def _be_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def be_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    """Be quiet from the start, whatever the order of options."""
     if value and not ctx.resilient_parsing:
         ui.be_quiet()
+    return value
 
 
 def _quiet_option() -> Option:
@@ -141,8 +145,9 @@ def _quiet_option() -> Option:
         ["-q", "--quiet"],
         section="Other",
         is_flag=True,
+        is_eager=True,
         expose_value=False,
-        callback=_be_quiet,
+        callback=be_quiet,
         help="Write nothing to standard error but errors.",
     )
 
@@ -169,17 +174,33 @@ def _help_all_option() -> Option:
 class Command(click.Command):
     """A command whose help has sections of options, and examples at the end.
 
-    Every one takes ``--log-file``, and ``--quiet`` where it has none of its own.
+    Every one takes ``--log-file``, and ``--quiet`` where it has none of its own. With
+    ``needs_config=False`` it runs, without defaults, where the user's config file is wrong.
     """
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, examples: str = "", needs_config: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+        self.needs_config = needs_config
         if not any("--quiet" in param.opts for param in self.params):
             self.params.append(_quiet_option())
         self.params.append(_log_option())
         if any(getattr(param, "rare", False) for param in self.params):
             self.params.append(_help_all_option())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options; not with defaults that cannot be read, but for those that help."""
+        rest = super().parse_args(ctx, args)
+        if self.needs_config and CONFIG_ERROR in ctx.meta:
+            raise ctx.meta[CONFIG_ERROR]
+        return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        ui.hear_library()
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options by section, in the order in which sections first appear."""

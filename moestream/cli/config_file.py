@@ -19,7 +19,7 @@ import click
 
 from moestream.cli.command import Option
 from moestream.errors import ConfigError
-from moestream.folders import config_dir
+from moestream.folders import config_dir, read_text
 
 
 def load_defaults(group: click.Group) -> dict[str, Any]:
@@ -34,11 +34,14 @@ def load_defaults(group: click.Group) -> dict[str, Any]:
     import tomllib
 
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     general = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     _require_known(general, _flags(group), f"{path}: no command has an option")
+    _require_plain(general, str(path))
     return _of_group(group, tables, general, str(path))
 
 
@@ -53,9 +56,11 @@ def _of_group(
         if isinstance(command, click.Group):
             shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
             _require_known(shared, _flags(command), f"{where}: no command of {name} has an option")
+            _require_plain(shared, f"{where}: {name}")
             defaults[name] = _of_group(command, table, general | shared, f"{where}: {name}")
         else:
             _require_known(table, _flags_of(command), f"{where}: {name} has no option")
+            _require_plain(table, f"{where}: {name}")
             defaults[name] = _of_command(command, table, general)
     return defaults
 
@@ -66,10 +71,41 @@ def _of_command(
     values: dict[str, Any] = {}
     for param in _options(command):
         if param.flag in table:
-            values[str(param.name)] = table[param.flag]
+            value = table[param.flag]
         elif param.shared and param.flag in general:
-            values[str(param.name)] = general[param.flag]
+            value = general[param.flag]
+        else:
+            continue
+        if isinstance(value, list) and not param.multiple:
+            raise ConfigError(
+                f"{config_dir() / 'config.toml'}: {param.flag} is {value!r:.80}; one value was "
+                "expected, not a list"
+            )
+        if param.is_flag and not isinstance(value, bool):
+            raise ConfigError(
+                f"{config_dir() / 'config.toml'}: {param.flag} is {value!r:.80}; true or false was "
+                "expected"
+            )
+        many = value if isinstance(value, list) else [value]
+        told = [item if param.is_flag else _as_on_a_command_line(item) for item in many]
+        values[str(param.name)] = told if param.multiple else told[0]
     return values
+
+
+def _as_on_a_command_line(value: object) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+def _require_plain(values: dict[str, Any], where: str) -> None:
+    """Refuse what is no text, number, true or false, nor a list of those."""
+    for key, value in values.items():
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, str | int | float):
+                kinds: dict[type, str] = {dict: "a table", list: "a list in a list"}
+                kind = kinds.get(type(item), "a date or time")
+                raise ConfigError(
+                    f"{where}: {key} is {kind}; expected a text, a number, true or false"
+                )
 
 
 def _options(command: click.Command) -> list[Option]:

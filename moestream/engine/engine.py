@@ -16,7 +16,7 @@ from moestream.engine.session import Session
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import state_bytes
 from moestream.layers.moe import MoE
-from moestream.models import Decoder, ModelConfig, load_model, read_config
+from moestream.models import Decoder, ModelConfig, load_model, read_config, used_names
 from moestream.profiles import Profile
 from moestream.streaming.memory import MemoryPlan, process_memory
 from moestream.streaming.options import StreamingOptions
@@ -95,6 +95,7 @@ class Engine(Closing):
         file = GGUFFile.open(path)
         try:
             context = context_of(read_config(file), context_length)
+            file.restrict(used_names(file, context))
             model = load_model(file, maths, context)
             state_bytes(model.config.state_shapes(), 1, (cache_type_k, cache_type_v))
             file.check_intact()

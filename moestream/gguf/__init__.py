@@ -18,8 +18,10 @@ from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from moestream.errors import ModelFormatError, ModelNotFoundError
+from moestream.folders import find_name, link_told
 from moestream.gguf.guard import MappingGuard
 from moestream.gguf.header import TensorInfo, read_header
+from moestream.gguf.mistaken import piece_told
 from moestream.gguf.model import GGUFHeader, Shard
 from moestream.gguf.parser import IncompleteHeader, MetadataValue
 from moestream.quants import row_bytes
@@ -35,7 +37,9 @@ __all__ = [
     "read_header",
 ]
 
-_SHARD_NAME = re.compile(r"(?s:(?P<stem>.*))-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_SHARD_NAME = re.compile(
+    r"(?s:(?P<stem>.*))-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,11 @@ class _Mapped:
 
 def _map(path: Path) -> tuple[mmap, os.stat_result]:
     """Map a whole file, read-only."""
+    if (told := piece_told(path.name)) is not None:
+        raise ModelFormatError(f"{path}: {told}")
     try:
+        if (told := link_told(path)) is not None:
+            raise ModelNotFoundError(told)
         status = path.stat()
         if not S_ISREG(status.st_mode):
             kind = "a directory" if S_ISDIR(status.st_mode) else "not a regular file"
@@ -151,14 +159,18 @@ def _open_all(opened: _Mapped) -> list[_Mapped]:
             f"{given}: by its metadata this is shard {number} of {count}, but its name does "
             f"not end in -{number:05d}-of-{count:05d}.gguf; give it the name it was made with"
         )
-    paths = [
-        given.with_name(f"{match['stem']}-{no:05d}-of-{count:05d}.gguf")
-        for no in range(1, count + 1)
+    here = [path.name for path in given.parent.iterdir()]
+    wanted = [f"{match['stem']}-{no:05d}-of-{count:05d}.gguf" for no in range(1, count + 1)]
+    found = [
+        given.name if no == number else find_name(name, here) for no, name in enumerate(wanted, 1)
     ]
-    missing = [path for path in paths if not path.exists()]
+    missing = [name for name, there in zip(wanted, found, strict=True) if there is None]
     if missing:
         raise ModelFormatError(
-            f"{missing[0]}: this shard is missing, {len(missing)} of {count} are; "
+            f"{given.with_name(missing[0])}: this shard is missing, {len(missing)} of {count} are; "
             "put all of them into one folder"
         )
-    return [opened if path == given else _Mapped.open(path) for path in paths]
+    return [
+        opened if name == given.name else _Mapped.open(given.with_name(name))
+        for name in filter(None, found)
+    ]

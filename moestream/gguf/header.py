@@ -14,6 +14,7 @@ from pathlib import Path
 from gguf.constants import GGMLQuantizationType
 
 from moestream.errors import ModelFormatError, UnsupportedQuantError
+from moestream.gguf.mistaken import beginning_told
 from moestream.gguf.parser import Data, MetadataValue, Reader
 from moestream.quants import row_bytes
 
@@ -84,9 +85,9 @@ def read_header(data: Data, path: Path, n_bytes: int | None = None) -> Header:
 def _read_version(reader: Reader) -> int:
     magic = bytes(reader.data[:4])
     if magic != b"GGUF":
-        reader.fail(
-            f"not a GGUF file: it starts with {bytes(reader.data[:16])!r}, not with b'GGUF'"
-        )
+        beginning = bytes(reader.data[:64])
+        told = beginning_told(beginning) or f"it starts with {beginning[:16]!r}, not with b'GGUF'"
+        reader.fail(f"not a GGUF file: {told}")
     reader.position = len(magic)
     version = reader.uint32()
     if version and version & 0xFFFF == 0:
@@ -130,6 +131,8 @@ def _read_entry(reader: Reader, name: str) -> TensorInfo:
     if not 1 <= n_dims <= MAX_DIMS:
         reader.fail(f"{n_dims} dimensions; 1 to {MAX_DIMS} are possible")
     shape = tuple(reader.uint64() for _ in range(n_dims))[::-1]
+    if len(shape) == MAX_DIMS and shape[0] == 1:
+        shape = shape[1:]  # no tensor has so many: an axis of length one says nothing
     if not 0 < prod(shape) < 1 << 63:
         reader.fail(f"shape {shape} has {prod(shape)} values; 1 to 2**63 - 1 are possible")
     type_number, offset = reader.uint32(), reader.uint64()

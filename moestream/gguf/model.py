@@ -4,7 +4,7 @@ Owns the agreement of shards, and metadata of a type that is asked for. Knows no
 nor of where a header came from: a file here, or a server.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -104,6 +104,11 @@ class GGUFHeader(Closing):
                 f"{self.path}: tensor {name!r} is missing; there are {len(self.tensors)} others"
             )
         return info
+
+    def restrict(self, names: Container[str]) -> None:
+        """From now on have these tensors alone: what a model does not use is not counted."""
+        kept = {name: info for name, info in self.tensors.items() if name in names}
+        self.tensors = MappingProxyType(kept)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -1,5 +1,8 @@
 """Reading GGUF's basic values from a mapped file, or its beginning: numbers, strings, arrays.
 
+Text that is not UTF-8 keeps its bytes, as Python keeps those of a file's name: models that have
+such in a description or a token run elsewhere.
+
 Owns their encoding and the bounds of what may be read, and distrusts every length: nothing is
 allocated before the bytes that would fill it are known to be there. Knows nothing of the order in
 which a header holds them: that is ``header``.
@@ -102,6 +105,8 @@ class Reader:
         if not 0 < length <= MAX_NAME_BYTES:
             self.fail(f"its name is {length} bytes long; 1 to {MAX_NAME_BYTES} are possible")
         name = self._text(length)
+        if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+            self.fail(f"its name {name!r} is not UTF-8")
         if name in taken:
             self.fail(f"its name {name!r} is a duplicate")
         return name
@@ -122,10 +127,7 @@ class Reader:
 
     def _text(self, length: int) -> str:
         start = self._advance(length, "a string")
-        try:
-            return self.data[start : start + length].decode()
-        except UnicodeDecodeError as error:
-            self.fail(f"the string at byte {start} is not UTF-8: {error}")
+        return self.data[start : start + length].decode(errors="surrogateescape")
 
     def _array(self, depth: int) -> list[MetadataValue]:
         if depth > MAX_ARRAY_DEPTH:
@@ -174,8 +176,8 @@ class Reader:
                 position = start + _UINT64(data, position)[0]
                 if position > end:
                     break
-                append(data[start:position].decode())
-        except (UnicodeDecodeError, struct.error):
+                append(data[start:position].decode(errors="surrogateescape"))
+        except struct.error:
             pass
         if len(values) < count:
             self.position = start - 8

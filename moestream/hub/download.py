@@ -15,11 +15,12 @@ from typing import BinaryIO, cast
 
 from moestream.errors import DownloadError
 from moestream.folders import exclusive, models_dir, sync
-from moestream.hub.local import PART, repository_folder
+from moestream.hub.http import endpoint, explain, refuse_other_schemes
+from moestream.hub.local import LOCK, PART, repository_folder
 from moestream.hub.notation import ModelFiles
 from moestream.hub.partial import Cancelled, PartialFile
 from moestream.hub.records import hash_file, recorded, write_record
-from moestream.hub.repository import HubFile, Listing, endpoint, explain
+from moestream.hub.repository import HubFile, Listing
 from moestream.progress import Progress
 
 CONNECTIONS = 4
@@ -53,17 +54,21 @@ def download(listing: Listing, model: ModelFiles, *, progress: Progress | None =
     """
     report = progress or (lambda step, done, total: None)
     folder = repository_folder(listing.repository)
-    folder.mkdir(parents=True, exist_ok=True)
     size, path = listing.size_bytes(model), folder / model.names[0]
+    if all(_here(folder, listing.files[name]) for name in model.names):
+        return Outcome(path, size, 0)  # nothing to write: the folder may be one that cannot be
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in model.names:
+        _require_inside(folder, name)
     waiting = f"waiting for another download of {listing.repository}"
-    with exclusive(folder / ".lock", on_wait=lambda: report(waiting, 0, size)):
+    with exclusive(folder / LOCK, on_wait=lambda: report(waiting, 0, size)):
         missing = [f for f in map(listing.files.__getitem__, model.names) if not _here(folder, f)]
         parts = {file.name: _part(folder, file) for file in missing}
         have = sum(part.stat().st_size for part in parts.values() if part.exists())
         needed = sum(file.size_bytes for file in missing) - have
         if missing:
             _require_room(folder, needed)
-            _silence()
+            _prepare_client()
             _fetch_all(listing, missing, parts, folder, report)
     return Outcome(path, size, max(needed, 0))
 
@@ -80,7 +85,8 @@ def _here(folder: Path, file: HubFile) -> bool:
         return False
     known = recorded(folder, file.name)
     if known is None and hash_file(path) == file.sha256:
-        write_record(folder, file.name, file.sha256)
+        with suppress(OSError):  # a folder that cannot be written: hashed again the next time
+            write_record(folder, file.name, file.sha256)
         return True
     return known == file.sha256
 
@@ -88,6 +94,16 @@ def _here(folder: Path, file: HubFile) -> bool:
 def _part(folder: Path, file: HubFile) -> Path:
     # The hash in the name: what was begun of another version must not be taken up.
     return folder / f"{file.name}.{(file.sha256 or '')[:12]}{PART}"
+
+
+def _require_inside(folder: Path, name: str) -> None:
+    """Refuse to write through a link to another folder: the name would leave ours."""
+    inner = (folder / name).parent
+    if not inner.resolve().is_relative_to(folder.resolve()):
+        raise DownloadError(
+            f"{inner} is, or lies in, a link to {inner.resolve()}, out of {folder}; nothing is "
+            "written there: remove the link"
+        )
 
 
 def _require_room(folder: Path, needed_bytes: int) -> None:
@@ -174,8 +190,9 @@ def _fetch(
         part.check()
 
 
-def _silence() -> None:
-    """Keep the package's own bars and warnings of retries off the terminal."""
+def _prepare_client() -> None:
+    """Keep the package's own bars and warnings off the terminal, and it from being led astray."""
+    refuse_other_schemes()
     from huggingface_hub.utils import disable_progress_bars, logging
 
     disable_progress_bars("huggingface_hub.http_get")

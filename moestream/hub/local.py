@@ -4,79 +4,110 @@ A file under its own name is whole and was checked; what is not yet lies beside 
 """
 
 import os
-import shutil
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from moestream.errors import ModelNotFoundError
-from moestream.folders import models_dir
-from moestream.hub.notation import HubReference, ModelFiles, choose, group_shards
+from moestream.folders import find_name, has_suffix, models_dir, temporary_files
+from moestream.hub.notation import SUFFIX, HubReference, choose, group_shards, matching
+from moestream.hub.records import RECORD, forget
 
 PART = ".part"
-RECORD = ".moestream.json"
-"""What the hub said of the files when they were fetched."""
+LOCK = ".lock"
+_PART_NAME = re.compile(rf"(?s:(?P<name>.+))\.[0-9a-f]{{12}}{re.escape(PART)}")
 
 
 def repository_folder(repository: str) -> Path:
     """Where the files of ``ORG/REPO`` lie, or will."""
-    return models_dir() / "hub" / repository
+    folder = models_dir() / "hub"
+    for name in repository.split("/"):
+        folder /= find_name(name, _names(folder)) or name
+    return folder
 
 
 def find(reference: HubReference) -> Path | None:
     """Return the file, or first shard, that a reference leads to; None if it is not here."""
+    folder = repository_folder(reference.repository)
     try:
-        model = _chosen(reference)
+        model = choose(reference, group_shards(_models(folder)), os.fspath(folder))
     except ModelNotFoundError:
         return None
-    return repository_folder(reference.repository) / model.names[0]
+    return folder / model.names[0]
 
 
 def model_paths(reference: HubReference) -> list[Path]:
     """Return every file of a model that is here, and what is left of broken-off downloads of it.
 
     Raises:
-        ModelNotFoundError: nothing of it is here.
+        ModelNotFoundError: several models fit.
     """
     folder = repository_folder(reference.repository)
-    parts = _parts(folder)
-    try:
-        names = list(_chosen(reference).names)
-    except ModelNotFoundError:
-        if not parts:
-            raise
-        names = []
-    return [folder / name for name in names] + [
-        part for part in parts if not names or _of(part, folder, names)
-    ]
+    parts = {part: _name_of(part, folder) for part in _files(folder) if part.name.endswith(PART)}
+    names = {*_models(folder), *parts.values()}
+    found = matching(reference, group_shards(names, whole=False))
+    if not found:
+        return []
+    chosen = choose(reference, found, os.fspath(folder)).names if len(found) > 1 else found[0].names
+    whole = [folder / name for name in chosen if os.path.lexists(folder / name)]
+    return [*whole, *(part for part, name in parts.items() if name in chosen)]
 
 
 def remove(reference: HubReference) -> int:
-    """Delete a model's files, and the folders that are then empty; return the bytes freed.
+    """Delete a model's files and nothing else; return the bytes freed.
+
+    When it was the last of its repository, what was noted of it goes too, and so do folders that
+    are then empty.
 
     Raises:
-        ModelNotFoundError: nothing of it is here.
+        ModelNotFoundError: several models fit.
     """
     folder = repository_folder(reference.repository)
     freed = 0
-    for path in model_paths(reference):
-        freed += path.stat().st_size
-        path.unlink()
-    if not list(folder.rglob("*.gguf")) and not _parts(folder):
-        shutil.rmtree(folder)
-        if not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
+    try:
+        for path in model_paths(reference):
+            freed += path.lstat().st_size
+            path.unlink()
+            forget(folder, path.relative_to(folder).as_posix())
+    finally:
+        _tidy(folder)
     return freed
 
 
-def _chosen(reference: HubReference) -> ModelFiles:
-    folder = repository_folder(reference.repository)
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
-    return choose(reference, group_shards(names), os.fspath(folder))
+def _tidy(folder: Path) -> None:
+    """Delete what belongs to a repository's models when there are none, and empty folders."""
+    if any(path.name.endswith(PART) for path in _files(folder)) or _models(folder):
+        return
+    record = folder / RECORD
+    for path in (record, folder / LOCK, *temporary_files(record)):
+        path.unlink(missing_ok=True)
+    below = [Path(root) for root, _, _ in os.walk(folder, topdown=False)]
+    for path in (*below, folder.parent):
+        with suppress(OSError):  # not empty
+            path.rmdir()
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.rglob(f"*{PART}"))
+def _models(folder: Path) -> list[str]:
+    paths = (path for path in _files(folder) if has_suffix(path.name, SUFFIX))
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def _of(part: Path, folder: Path, names: list[str]) -> bool:
+def _name_of(part: Path, folder: Path) -> str:
     relative = part.relative_to(folder).as_posix()
-    return any(relative.startswith(f"{name}.") for name in names)
+    match = _PART_NAME.fullmatch(relative)
+    return match["name"] if match else relative.removesuffix(PART)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files and links, in order; folders that are links are not entered."""
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return []

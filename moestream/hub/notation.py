@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from moestream.errors import ModelNotFoundError
+from moestream.folders import find_name, has_suffix
 
 PREFIX = "hf:"
+SUFFIX = ".gguf"
 DEFAULT_QUANT = "Q4_K_M"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
@@ -36,7 +38,7 @@ class HubReference:
     @property
     def names_file(self) -> bool:
         """Whether ``what`` is a file, not a quantisation."""
-        return self.what is not None and self.what.lower().endswith(".gguf")
+        return self.what is not None and has_suffix(self.what, SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ def parse_reference(text: str) -> HubReference:
     Raises:
         ModelNotFoundError: it is none of these.
     """
-    repository, colon, what = text.removeprefix(PREFIX).partition(":")
+    named = text[len(PREFIX) :] if text[: len(PREFIX)].casefold() == PREFIX else text
+    repository, colon, what = named.partition(":")
     wrong = not _REPOSITORY.fullmatch(repository) or (colon and not what)
     if wrong or ".." in PurePosixPath(what).parts or what.startswith("/"):
         raise ModelNotFoundError(
@@ -64,21 +67,24 @@ def parse_reference(text: str) -> HubReference:
     return HubReference(repository, what or None)
 
 
-def group_shards(names: Iterable[str]) -> list[ModelFiles]:
-    """Return the models among a repository's files, split ones only where no shard is missing."""
+def group_shards(names: Iterable[str], *, whole: bool = True) -> list[ModelFiles]:
+    """Return the models among a repository's files.
+
+    Split ones only where no shard is missing; without ``whole``, those with gaps too.
+    """
     models: list[ModelFiles] = []
     shards: dict[tuple[str, int], dict[int, str]] = {}
     for name in sorted(names):
-        if not name.lower().endswith(".gguf") or _BESIDE_MODELS.search(name):
+        if not has_suffix(name, SUFFIX) or _BESIDE_MODELS.search(name):
             continue
         match = _SHARD.fullmatch(name)
         if match is None:
-            models.append(ModelFiles(_quant(name.removesuffix(".gguf")), (name,)))
+            models.append(ModelFiles(_quant(name[: -len(SUFFIX)]), (name,)))
         else:
             key = match["stem"], int(match["count"])
             shards.setdefault(key, {})[int(match["number"])] = name
     for (stem, count), parts in shards.items():
-        if sorted(parts) == list(range(1, count + 1)):
+        if not whole or sorted(parts) == list(range(1, count + 1)):
             models.append(ModelFiles(_quant(stem), tuple(parts[n] for n in sorted(parts))))
     return models
 
@@ -96,7 +102,7 @@ def choose(reference: HubReference, models: Sequence[ModelFiles], where: str) ->
         raise ModelNotFoundError(
             f"{where} has no GGUF model; look for a repository with GGUF files"
         )
-    found = _matching(reference, models)
+    found = matching(reference, models)
     if len(found) == 1:
         return found[0]
     wanted = reference.what or f"{DEFAULT_QUANT} (what is taken if nothing is asked for)"
@@ -109,11 +115,16 @@ def choose(reference: HubReference, models: Sequence[ModelFiles], where: str) ->
     )
 
 
-def _matching(reference: HubReference, models: Sequence[ModelFiles]) -> list[ModelFiles]:
+def matching(reference: HubReference, models: Sequence[ModelFiles]) -> list[ModelFiles]:
+    """The models that a reference may mean."""
     what = reference.what
     if reference.names_file:
-        exact = [model for model in models if what in model.names]
-        return exact or [m for m in models if what in [PurePosixPath(n).name for n in m.names]]
+        names = [name for model in models for name in model.names]
+        meant = find_name(str(what), names)
+        if meant is not None:
+            return [model for model in models if meant in model.names]
+        base = find_name(str(what), {PurePosixPath(name).name for name in names})
+        return [m for m in models if base in [PurePosixPath(name).name for name in m.names]]
     if what is None and len(models) == 1:
         return list(models)
     wanted = (what or DEFAULT_QUANT).upper()

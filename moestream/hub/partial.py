@@ -37,8 +37,8 @@ class PartialFile(Closing):
         self.file = file
         self._stop = stop
         self._report = report
-        if path.exists() and path.stat().st_size > file.size_bytes:
-            path.unlink()
+        if path.is_symlink() or (path.exists() and path.stat().st_size > file.size_bytes):
+            path.unlink()  # a link would have us write elsewhere
         # Unbuffered: what is in the file when the process dies is what was received.
         self._out = path.open("a+b", buffering=0)
         self._size = 0

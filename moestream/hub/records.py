@@ -9,8 +9,9 @@ import threading
 from pathlib import Path
 
 from moestream.folders import replacing
-from moestream.hub.local import RECORD
 
+RECORD = ".moestream.json"
+"""What the hub said of the files when they were fetched."""
 _lock = threading.Lock()  # downloads of shards end at the same time
 
 
@@ -27,6 +28,15 @@ def write_record(folder: Path, name: str, sha256: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / RECORD) as file:
             file.write(json.dumps(records, indent=1) + "\n")
+
+
+def forget(folder: Path, name: str) -> None:
+    """Note that a file was deleted: another of its name must be checked anew."""
+    with _lock:
+        records = _read(folder / RECORD)
+        if records.pop(name, None) is not None:
+            with replacing(folder / RECORD) as file:
+                file.write(json.dumps(records, indent=1) + "\n")
 
 
 def hash_file(path: Path) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from moestream.errors import DownloadError
 from moestream.gguf import GGUFHeader, IncompleteHeader, Shard, read_header
+from moestream.hub.http import endpoint, explain, opened
 from moestream.hub.notation import PREFIX, ModelFiles
-from moestream.hub.repository import HubFile, Listing, endpoint, explain
+from moestream.hub.repository import HubFile, Listing
 
 FIRST_BYTES = 1 << 19
 _GROWTH = 4
@@ -61,21 +62,12 @@ def _extend(data: bytearray, wanted: int, listing: Listing, file: HubFile) -> No
 
 def _ask(data: bytearray, wanted: int, listing: Listing, file: HubFile) -> None:
     """Ask once for what is missing, and append what comes of it."""
-    from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+    from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(listing.repository, file.name, revision=listing.commit, endpoint=endpoint())
     # Not compressed: ranges would then be of something else, or ignored.
     asked = {"Range": f"bytes={len(data)}-{wanted - 1}", "Accept-Encoding": "identity"}
-    with http_stream_backoff(
-        "GET",
-        url,
-        headers=build_hf_headers() | asked,
-        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-        retry_on_exceptions=(),
-        retry_on_status_codes=(),
-    ) as response:
-        hf_raise_for_status(response)
+    with opened(url, **asked) as response:
         if response.status_code != 206:  # it ignores ranges: the file comes from its start
             data.clear()
         for chunk in response.iter_bytes():

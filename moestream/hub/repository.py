@@ -1,19 +1,26 @@
-"""What the hub says is in a repository: one request, and its failures in words.
+"""What the hub says is in a repository: one request, of which nothing is believed unseen.
 
-Owns the use of ``huggingface_hub``'s API client, which reads ``HF_TOKEN`` and ``HF_HUB_OFFLINE``.
+Owns the bounds of names, sizes and counts. How the hub is asked is ``http``'s.
 """
 
-import os
+import json
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from moestream.errors import DownloadError, ModelNotFoundError
-from moestream.hub.notation import HubReference, ModelFiles, choose, group_shards
+from moestream.folders import has_suffix
+from moestream.gguf.mistaken import piece_told
+from moestream.hub.http import endpoint, explain, opened
+from moestream.hub.notation import SUFFIX, HubReference, ModelFiles, choose, group_shards
 
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
-
-DEFAULT_ENDPOINT = "https://huggingface.co"
+_MOST_LISTING_BYTES = 64 << 20
+_MOST_FILES = 100_000
+_MOST_BYTES = 1 << 48
+"""Of a file, more than any disk holds: bigger is a lie, or a mistake."""
+_LONGEST_NAME = 1024
+_COMMIT = re.compile(r"[0-9A-Za-z]{7,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +49,6 @@ class Listing:
         return sum(self.files[name].size_bytes for name in model.names)
 
 
-def endpoint() -> str:
-    """Where the hub is (``HF_ENDPOINT``)."""
-    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
-
-
 def list_repository(repository: str) -> Listing:
     """Ask the hub what ``ORG/REPO`` has now.
 
@@ -54,13 +56,25 @@ def list_repository(repository: str) -> Listing:
         ModelNotFoundError: no such repository, or not for us.
         DownloadError: the hub could not be asked.
     """
-    from huggingface_hub import HfApi
-
+    data = bytearray()
     try:
-        info = HfApi(endpoint=endpoint()).model_info(repository, files_metadata=True)
+        with opened(f"{endpoint()}/api/models/{repository}?blobs=true") as response:
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > _MOST_LISTING_BYTES:
+                    break
     except Exception as error:  # the package's errors share no base with its network layer's
         raise explain(error, repository) from error
-    return _read(info, repository)
+    if len(data) > _MOST_LISTING_BYTES:
+        raise DownloadError(
+            f"{endpoint()} says more than {_MOST_LISTING_BYTES >> 20} MiB of {repository}; is it a "
+            "hub at all?"
+        )
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        told = None
+    return _read(told, repository)
 
 
 def look_up(reference: HubReference) -> tuple[Listing, ModelFiles]:
@@ -71,53 +85,63 @@ def look_up(reference: HubReference) -> tuple[Listing, ModelFiles]:
         DownloadError: the hub could not be asked.
     """
     listing = list_repository(reference.repository)
-    return listing, choose(reference, listing.models(), reference.repository)
-
-
-def _read(info: "ModelInfo", repository: str) -> Listing:
-    if info.sha is None:
-        raise DownloadError(f"{endpoint()} named no commit of {repository}; is it a hub at all?")
-    files = {
-        sibling.rfilename: HubFile(
-            sibling.rfilename,
-            sibling.lfs.size if sibling.lfs else sibling.size or 0,
-            sibling.lfs.sha256 if sibling.lfs else None,
+    models = listing.models()
+    pieces = [name for name in listing.files if piece_told(name)]
+    if not models and pieces:
+        raise ModelNotFoundError(
+            f"{reference.repository} has {pieces[0]} and the like: pieces of a file that was cut "
+            "by bytes, which cannot be pulled; fetch and join them, or take another repository"
         )
-        for sibling in info.siblings or ()
-    }
-    return Listing(repository, info.sha, files)
+    return listing, choose(reference, models, reference.repository)
 
 
-def explain(error: Exception, repository: str) -> DownloadError | ModelNotFoundError:
-    """Turn what ``huggingface_hub`` raised into what to do about it."""
-    from huggingface_hub import errors
-
+def _read(told: Any, repository: str) -> Listing:
+    """Take over what a hub says, which may say anything."""
     hub = endpoint()
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return DownloadError(
-            f"{repository} was not asked for: HF_HUB_OFFLINE is set; unset it to use the network"
-        )
-    if isinstance(error, errors.GatedRepoError):
-        return DownloadError(
-            f"{repository} is gated: accept its terms at {hub}/{repository}, and set HF_TOKEN to a "
-            f"token of your account from {hub}/settings/tokens"
-        )
-    status = _status(error)
-    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-        return ModelNotFoundError(
-            f"{hub} has no {repository}, or it is private; check the spelling, or set HF_TOKEN"
-        )
-    if isinstance(error, errors.RemoteEntryNotFoundError) or status == 404:
-        return DownloadError(f"{hub} lists a file of {repository} that it does not have; try later")
-    if status is not None:
-        return DownloadError(f"{hub} answered with status {status} for {repository}; try later")
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DownloadError(
-        f"{repository} could not be read from {hub} ({reason}); check the network, HF_ENDPOINT and "
-        "proxies, and run it again"
-    )
+    commit = told.get("sha") if isinstance(told, dict) else None
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise DownloadError(f"{hub} named no commit of {repository}; is it a hub at all?")
+    siblings = told.get("siblings") or []
+    if not isinstance(siblings, list) or len(siblings) > _MOST_FILES:
+        raise DownloadError(f"{hub} does not list the files of {repository}; is it a hub at all?")
+    names = [s for s in siblings if isinstance(s, dict) and isinstance(s.get("rfilename"), str)]
+    found = [_file(sibling, repository) for sibling in names if _is_wanted(sibling["rfilename"])]
+    return Listing(repository, commit, {file.name: file for file in found})
 
 
-def _status(error: Exception) -> int | None:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
+def _is_wanted(name: str) -> bool:
+    return has_suffix(name, SUFFIX) or piece_told(name) is not None
+
+
+def _file(told: dict[str, Any], repository: str) -> HubFile:
+    name = told["rfilename"]
+    if (wrong := _wrong_name(name)) is not None:
+        raise DownloadError(
+            f"{endpoint()} lists a file {name[:80]!r} of {repository}, a name that {wrong}; "
+            "nothing was fetched: do not trust this hub or repository"
+        )
+    lfs = told.get("lfs")
+    size, sha256 = told.get("size") or 0, None
+    if isinstance(lfs, dict):
+        size, sha256 = lfs.get("size"), lfs.get("sha256")
+    sound = type(size) is int and 0 <= size <= _MOST_BYTES
+    if not sound or not (sha256 is None or _SHA256.fullmatch(str(sha256))):
+        raise DownloadError(
+            f"{endpoint()} says that {name} has {size!r:.40} bytes and sha256 {sha256!r:.80}, "
+            "which cannot be; do not trust this hub or repository"
+        )
+    return HubFile(name, size, sha256)
+
+
+def _wrong_name(name: str) -> str | None:
+    """Say what is wrong with a file's path: it must stay in its folder on any system."""
+    steps = name.split("/")
+    if name.startswith("/") or "\\" in name or ":" in name:
+        return "is a path of its own, not one in the repository"
+    if any(step in ("", ".", "..") for step in steps):
+        return "leaves its folder"
+    if not name.isprintable() or len(name.encode(errors="replace")) > _LONGEST_NAME:
+        return "no file can have"
+    if any(len(step.encode()) > 200 for step in steps):
+        return "is too long"
+    return None

@@ -111,13 +111,7 @@ class Weights:
 
     def row(self, name: str, columns: int) -> Matrix:
         """A matrix of one output, which GGUF may store without its axis of length one."""
-        info = self.file.tensors.get(self.prefix + name)
-        if info is not None and len(info.shape) == 2:
-            return self.matrix(name, 1, columns)
-        flat = self._tensor(name, (columns,))
-        return self.backend.matrix(
-            Tensor(flat.name, flat.type, (1, columns), flat.data.reshape(1, -1))
-        )
+        return self.matrix(name, 1, columns)
 
     def experts(
         self, num_experts: int, width: int, hidden: int, activation: Activation = "silu"
@@ -150,12 +144,22 @@ class Weights:
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A tensor as it lies in the file, for what is made of parts of it."""
         tensor = self.file.tensor(self.prefix + name)
-        if tensor.shape != shape:
+        if tensor.shape == shape:
+            return tensor
+        # GGUF writes and leaves out slowest axes of length one as it likes.
+        if _without_ones(tensor.shape) != _without_ones(shape):
             raise ModelFormatError(
                 f"{self.file.path}: tensor {tensor.name!r} has shape {tensor.shape}, "
                 f"but the metadata asks for {shape}"
             )
-        return tensor
+        data = tensor.data.reshape(*shape[:-1], tensor.data.shape[-1])
+        return Tensor(tensor.name, tensor.type, shape, data)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without slowest axes of length one."""
+    start = next((at for at, size in enumerate(shape[:-1]) if size != 1), len(shape) - 1)
+    return shape[start:]
 
 
 def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:

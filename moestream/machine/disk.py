@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from moestream.errors import StorageError
+from moestream.folders import has_suffix
 
 PIECE_BYTES = 1 << 20
 THREADS = 4
@@ -40,7 +41,8 @@ def read_bandwidth(folder: Path, *, seconds: float = 0.5) -> float:
 
 @contextmanager
 def _sample(folder: Path) -> Iterator[Path]:
-    large = [path for path in folder.rglob("*.gguf") if path.stat().st_size >= _SAMPLE_BYTES]
+    models = [path for path in folder.rglob("*") if has_suffix(path.name, ".gguf")]
+    large = [path for path in models if path.is_file() and path.stat().st_size >= _SAMPLE_BYTES]
     if large:
         yield max(large, key=lambda path: path.stat().st_size)
         return

@@ -7,7 +7,9 @@ measured is ``calibration``'s.
 
 import json
 import statistics
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ import psutil
 
 from moestream import __version__
 from moestream.backends.cpu import CpuBackend
-from moestream.folders import cache_dir, models_dir, replacing
+from moestream.folders import cache_dir, models_dir, replacing, require_writable
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.machine import calibration
 from moestream.machine.processor import processor_name
@@ -84,14 +86,14 @@ def known_speeds(
     measured a second time, whenever that is: a busy moment shows by how much the two differ.
     """
     folder = cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
     backend = CpuBackend()
     speeds = None if anew else load_speeds(folder / _NAME, fingerprint(backend))
     before = None if speeds is None else asdict(speeds)
     if speeds is None:
         step("measuring memory and kernels")
         memory = calibration.memory_speed(backend)
-        layer_s, streamed_s = calibration.layer_costs(folder)
+        with _writable(folder) as scratch:
+            layer_s, streamed_s = calibration.layer_costs(scratch)
         again = calibration.memory_speed(backend)
         speeds = Speeds(
             fingerprint=fingerprint(backend),
@@ -108,10 +110,24 @@ def known_speeds(
         )
     disk = _disk(speeds, file, step)
     if asdict(speeds) != before:
-        save_speeds(folder / _NAME, speeds)
+        with suppress(OSError):  # then it is measured again the next time
+            folder.mkdir(parents=True, exist_ok=True)
+            save_speeds(folder / _NAME, speeds)
     if before is not None and speeds.is_steady:
         speeds.again_bytes_per_s = calibration.memory_speed(backend)
     return speeds, disk
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[Path]:
+    """The folder, or where it cannot be written a temporary one."""
+    try:
+        require_writable(folder / _NAME)
+    except OSError:
+        with tempfile.TemporaryDirectory() as other:
+            yield Path(other)
+    else:
+        yield folder
 
 
 def fingerprint(backend: CpuBackend) -> dict[str, str | int]:
@@ -157,7 +173,8 @@ def _disk(speeds: Speeds, file: GGUFHeader, step: Callable[[str], None]) -> Disk
         def measure() -> tuple[float, float]:
             if here is not None:
                 return calibration.disk_costs(here)
-            return calibration.disk_costs_of_folder(folder, size)
+            with _writable(folder) as scratch:
+                return calibration.disk_costs_of_folder(scratch, size)
 
         other, best = sorted((measure(), measure()), key=lambda costs: costs[1])
         speeds.disks[key] = DiskSpeed(*best, again_bytes_per_s=other[1])

@@ -1,5 +1,7 @@
 """Architectures: one small file each, holding only what differs from ``decoder``."""
 
+from typing import cast
+
 from moestream.backends import Backend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile, GGUFHeader
@@ -18,6 +20,7 @@ from moestream.models.lfm2moe import LFM2MoE
 from moestream.models.llama import Llama
 from moestream.models.minimax_m2 import MiniMaxM2
 from moestream.models.olmoe import OLMoE
+from moestream.models.outline import Outliner, Outlines
 from moestream.models.phimoe import PhiMoE
 from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
@@ -71,6 +74,25 @@ def load_model(file: GGUFFile, backend: Backend, context_length: int = 0) -> Dec
     config = read_config(file)
     architecture = _architecture(file)
     return architecture(file, config, backend, context_length or config.context_length)
+
+
+def used_names(file: GGUFHeader, context_length: int = 0) -> set[str]:
+    """Make sure that ``load_model`` would build a model of the file, and say of which tensors.
+
+    Takes no weights and hardly any time.
+
+    Raises:
+        UnsupportedModelError, UnsupportedQuantError, ModelFormatError: it would not; see there.
+    """
+    config = read_config(file)
+    outlines = Outlines(file)
+    _architecture(file)(
+        cast(GGUFFile, outlines),
+        config,
+        cast(Backend, Outliner()),
+        context_length or config.context_length,
+    )
+    return outlines.used
 
 
 def _architecture(file: GGUFHeader) -> type[Decoder]:

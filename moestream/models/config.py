@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal, Self, cast
 
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.gguf import GGUFHeader
 from moestream.layers.cache import AttentionShape, StateShape
 from moestream.layers.rope import RopeConfig
 from moestream.models.keys import Keys, Supported
@@ -54,10 +53,8 @@ class ModelConfig:
     rope: RopeConfig
 
     @classmethod
-    def read(cls, keys: Keys, *, own_layers: int = 0, **own: object) -> Self:
+    def read(cls, keys: Keys, **own: object) -> Self:
         """Read the common dimensions; ``own`` are those that a derived class adds or replaces.
-
-        ``own_layers`` counts the layers where that is not what the file's own key says.
 
         Raises:
             ModelFormatError: a key is missing, of a wrong type, or makes no sense.
@@ -65,7 +62,7 @@ class ModelConfig:
         """
         hidden_size = keys.positive("embedding_length")
         num_heads = keys.positive("attention.head_count")
-        num_layers = own_layers or keys.positive("block_count")
+        num_layers = keys.num_layers()
         head_dim = keys.count("attention.key_length", hidden_size // num_heads)
         values: dict[str, object] = {
             "architecture": keys.architecture,
@@ -89,7 +86,7 @@ class ModelConfig:
         if "rope" not in values:
             values["rope"] = read_rope(keys, head_dim)
         config = cls(**values)  # type: ignore[arg-type]
-        _check(config, keys.file)
+        _check(config, keys)
         return config
 
     def state_shapes(self) -> tuple[StateShape, ...]:
@@ -109,14 +106,8 @@ def read_rope(keys: Keys, head_dim: int) -> RopeConfig:
             f"{keys.file.path}: {keys.name('rope.scaling.type')} is {scaling!r}; "
             "supported are none, linear and yarn"
         )
-    dimensions = keys.count("rope.dimension_count", head_dim)
-    if dimensions == 0 or dimensions % 2 or dimensions > head_dim:
-        raise ModelFormatError(
-            f"{keys.file.path}: {keys.name('rope.dimension_count')} is {dimensions}, expected an "
-            f"even number from 2 to the head's {head_dim}"
-        )
     return RopeConfig(
-        dimensions=dimensions,
+        dimensions=read_turned(keys, "rope.dimension_count", head_dim, head_dim),
         base=keys.above(1, "rope.freq_base", 10000.0),
         scaling=cast(Literal["none", "linear", "yarn"], scaling),
         factor=factor or 1.0,
@@ -127,7 +118,21 @@ def read_rope(keys: Keys, head_dim: int) -> RopeConfig:
     )
 
 
-def _check(config: ModelConfig, file: GGUFHeader) -> None:
+def read_turned(keys: Keys, key: str, default: int, head_dim: int) -> int:
+    """How many of a head's coordinates are turned to their position."""
+    dimensions = keys.count(key, default)
+    if dimensions == 0 or dimensions % 2 or dimensions > head_dim:
+        raise ModelFormatError(
+            f"{keys.file.path}: {keys.name(key)} is {dimensions}, expected an even number from 2 "
+            f"to the head's {head_dim}"
+        )
+    return dimensions
+
+
+def _check(config: ModelConfig, keys: Keys) -> None:
+    file = keys.file
+    width = config.num_heads * max(config.head_dim, config.value_dim)
+    keys.require_size("the width of all attention heads", width)
     for heads in set(config.kv_heads):
         if heads and config.num_heads % heads:
             raise ModelFormatError(

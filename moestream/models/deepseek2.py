@@ -13,7 +13,7 @@ from moestream.layers.mla import LatentAttention, LatentSizes
 from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
 from moestream.models.config import read_rope
-from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig, own_layers, read_mixture
+from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig, read_mixture
 from moestream.models.keys import Keys
 
 
@@ -51,7 +51,6 @@ class DeepSeek2(DeepSeekMoE):
         rope, scale = _read_scales(keys, length)
         return DeepSeek2Config.read(
             keys,
-            own_layers=own_layers(keys),
             head_dim=length,
             value_dim=value,
             rope=rope,
@@ -110,5 +109,5 @@ def _read_scales(keys: Keys, head_dim: int) -> tuple[RopeConfig, float]:
 
 def _default_gating(keys: Keys) -> Gating:
     """Early files do not say; GLM-4.7-Flash is known by its size."""
-    glm = own_layers(keys) in (47, 48) and keys.vocab_size() == 154880
+    glm = keys.num_layers() in (47, 48) and keys.vocab_size() == 154880
     return "sigmoid" if glm else "softmax"

@@ -39,7 +39,7 @@ class DeepSeekMoE(Decoder):
     def read_config(cls, keys: Keys) -> DeepSeekMoEConfig:
         """Add the mixture's keys."""
         keys.require(cls.supported)
-        return DeepSeekMoEConfig.read(keys, own_layers=own_layers(keys), **read_mixture(keys))
+        return DeepSeekMoEConfig.read(keys, **read_mixture(keys))
 
     def routing(self) -> Routing:
         """As the file says."""
@@ -49,17 +49,6 @@ class DeepSeekMoE(Decoder):
     def shared_width(self) -> int:
         """All shared experts side by side."""
         return self.config.shared_experts * self.expert_width
-
-
-def own_layers(keys: Keys) -> int:
-    """Layers of the model proper, without those that predict further tokens."""
-    layers, further = keys.positive("block_count"), keys.count("nextn_predict_layers", 0)
-    if further >= layers:
-        raise ModelFormatError(
-            f"{keys.file.path}: {keys.name('nextn_predict_layers')} is {further}, expected fewer "
-            f"than the {layers} layers there are"
-        )
-    return layers - further
 
 
 def read_mixture(keys: Keys, gating: Gating = "sigmoid") -> dict[str, object]:

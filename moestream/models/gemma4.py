@@ -22,7 +22,7 @@ from moestream.layers.moe import MoE, RouteObserver
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope, RopeConfig
 from moestream.layers.weights import Weights
-from moestream.models.config import SUPPORTED, ModelConfig, read_rope
+from moestream.models.config import SUPPORTED, ModelConfig, read_rope, read_turned
 from moestream.models.decoder import Decoder, Layer
 from moestream.models.keys import Keys
 
@@ -136,7 +136,7 @@ class Gemma4(Decoder):
         keys.require(cls.supported)
         head_dim, sliding_dim = (_head_dim(keys, suffix) for suffix in ("", "_swa"))
         rope = read_rope(keys, head_dim)
-        layers = keys.positive("block_count")
+        layers = keys.num_layers()
         return Gemma4Config.read(
             keys,
             rope=rope,
@@ -144,7 +144,9 @@ class Gemma4(Decoder):
             window=keys.positive("attention.sliding_window"),
             sliding_head_dim=sliding_dim,
             sliding_rope=RopeConfig(
-                dimensions=keys.count("rope.dimension_count_swa", rope.dimensions),
+                dimensions=read_turned(
+                    keys, "rope.dimension_count_swa", rope.dimensions, sliding_dim
+                ),
                 base=keys.above(1, "rope.freq_base_swa", 10000.0),
             ),
             logit_cap=keys.number("final_logit_softcapping", 30.0),
@@ -203,7 +205,7 @@ class Gemma4(Decoder):
 
 def _head_dim(keys: Keys, suffix: str) -> int:
     """Width of a head's keys and values, which must be of one."""
-    key, value = (keys.positive(f"attention.{part}_length{suffix}") for part in ("key", "value"))
+    key, value = (keys.size(f"attention.{part}_length{suffix}") for part in ("key", "value"))
     if key != value:
         raise ModelFormatError(
             f"{keys.file.path}: {keys.name(f'attention.value_length{suffix}')} is {value}, "

@@ -46,7 +46,7 @@ class GptOss(Decoder):
     def read_config(cls, keys: Keys) -> GptOssConfig:
         """Add the window, and the layers that have it."""
         keys.require(cls.supported)
-        num_layers = keys.positive("block_count")
+        num_layers = keys.num_layers()
         return GptOssConfig.read(
             keys,
             sliding_window=keys.positive("attention.sliding_window"),

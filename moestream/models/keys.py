@@ -12,6 +12,11 @@ Supported = dict[str, tuple[tuple[float, ...], str]]
 """Keys with the only values that an architecture here has the arithmetic for, the first being the
 default, and what they mean."""
 
+_CHEAP_LAYERS = 1024
+"""So many may be read of before the first tensor is missed; more only where tensors are there."""
+_MOST = 2**31 - 1
+"""Far more than there is of anything in a model."""
+
 
 class Keys:
     """The metadata of one file; every error names the file and the key."""
@@ -19,6 +24,7 @@ class Keys:
     def __init__(self, file: GGUFHeader) -> None:
         self.file = file
         self.architecture = file.get("general.architecture", str)
+        self._largest = max((max(info.shape) for info in file.tensors.values()), default=_MOST)
 
     def name(self, key: str) -> str:
         """The key's full name."""
@@ -27,7 +33,10 @@ class Keys:
     def count(self, key: str, default: int | None = None) -> int:
         """A number of things, the same in all layers."""
         name = self.name(key)
-        if isinstance(self.file.metadata.get(name), list):
+        values = self.file.metadata.get(name)
+        if isinstance(values, list) and len(set(map(repr, values))) == 1:
+            return self._counted(name, values[0])  # told layer by layer, and all the same
+        if isinstance(values, list):
             raise UnsupportedModelError(
                 f"{self.file.path}: {name} differs from layer to layer, which "
                 f"{self.architecture} does not support here"
@@ -35,13 +44,52 @@ class Keys:
         value = self.file.get(name, int) if default is None else self.file.get(name, int, default)
         return self._counted(name, value)
 
+    def size(self, key: str, default: int | None = None) -> int:
+        """At least one, and a dimension of some tensor, so that what is made of it is bounded."""
+        value = self.positive(key, default)
+        self.require_size(self.name(key), value)
+        return value
+
+    def require_size(self, what: str, value: int) -> None:
+        """Refuse a dimension that no tensor of the file has, before anything is made of its size.
+
+        Raises:
+            ModelFormatError: it is larger than any.
+        """
+        if value > self._largest:
+            raise ModelFormatError(
+                f"{self.file.path}: {what} is {value}, but no dimension of a tensor is larger "
+                f"than {self._largest}"
+            )
+
+    def num_layers(self) -> int:
+        """Layers of the model proper, without those that predict further tokens.
+
+        Raises:
+            ModelFormatError: there are none, or the file has tensors of fewer.
+        """
+        layers, further = self.positive("block_count"), self.count("nextn_predict_layers", 0)
+        if further >= layers:
+            raise ModelFormatError(
+                f"{self.file.path}: {self.name('nextn_predict_layers')} leaves none of {layers} "
+                f"layers: nextn_predict_layers is {further}, expected fewer than the {layers} "
+                "layers there are"
+            )
+        blocks = {name.split(".")[1] for name in self.file.tensors if name.startswith("blk.")}
+        if layers - further > max(len(blocks), _CHEAP_LAYERS):
+            raise ModelFormatError(
+                f"{self.file.path}: {self.name('block_count')} is {layers}, but the file has "
+                f"tensors of {len(blocks)} layers; it is damaged, or a part of a model"
+            )
+        return layers - further
+
     def per_layer(self, key: str, num_layers: int, default: int | None = None) -> tuple[int, ...]:
         """A number of things in each layer: one for all, or one a layer."""
         name = self.name(key)
         values = self.file.metadata.get(name)
         if not isinstance(values, list):
             return (self.count(key, default),) * num_layers
-        whole = [value for value in values if isinstance(value, int)]
+        whole = [int(value) for value in values if isinstance(value, int)]  # or yes and no
         if not num_layers <= len(whole) == len(values):
             raise ModelFormatError(
                 f"{self.file.path}: {name} has {len(values)} values, expected a whole number for "
@@ -138,7 +186,7 @@ class Keys:
 
     def vocab_size(self) -> int:
         """Rows of the embedding, one a token where the file has a vocabulary at all."""
-        rows = self.file.tensor_info("token_embd.weight").shape[0]
+        rows = self.file.tensor_info("token_embd.weight").shape[-2:][0]
         tokens = len(self.file.get("tokenizer.ggml.tokens", list, ()))
         if tokens not in (0, rows):
             raise ModelFormatError(
@@ -147,7 +195,7 @@ class Keys:
             )
         return rows
 
-    def _counted(self, name: str, value: int) -> int:
-        if value < 0:
+    def _counted(self, name: str, value: object) -> int:
+        if type(value) is not int or not 0 <= value <= _MOST:
             raise ModelFormatError(f"{self.file.path}: {name} is {value}, expected a count")
         return value

@@ -47,7 +47,7 @@ class LFM2MoE(Decoder):
         return ConvolvedConfig.read(
             keys,
             leading_dense_layers=keys.count("leading_dense_block_count", 0),
-            conv_width=keys.positive("shortconv.l_cache"),
+            conv_width=keys.size("shortconv.l_cache"),
         )
 
     def mixer(self, weights: Weights, index: int) -> Mixer:

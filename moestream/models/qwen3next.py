@@ -53,20 +53,13 @@ class Qwen3Next(Decoder):
     def read_config(cls, keys: Keys) -> ModelConfig:
         """Read the dimensions; layers that predict further tokens are left out."""
         keys.require(cls.supported)
-        layers = keys.positive("block_count") - keys.count("nextn_predict_layers", 0)
-        if layers < 1:
-            raise ModelFormatError(
-                f"{keys.file.path}: {keys.name('nextn_predict_layers')} leaves none of "
-                f"{keys.count('block_count')} layers"
-            )
+        layers = keys.num_layers()
         heads = keys.per_layer(
             "attention.head_count_kv", layers, keys.count("attention.head_count")
         )
         recurrent = _recurrent_layers(keys, layers)
         kv_heads = tuple(0 if r else n for r, n in zip(recurrent, heads, strict=True))
-        return HybridConfig.read(
-            keys, own_layers=layers, kv_heads=kv_heads, delta=_delta_shape(keys)
-        )
+        return HybridConfig.read(keys, kv_heads=kv_heads, delta=_delta_shape(keys))
 
     def mixer(self, weights: Weights, index: int) -> Mixer:
         """A delta net, or attention with an output gate."""
@@ -101,8 +94,9 @@ def _delta_shape(keys: Keys) -> DeltaShape:
         key_heads=keys.positive("ssm.group_count"),
         value_heads=keys.positive("ssm.time_step_rank"),
         dim=keys.positive("ssm.state_size"),
-        conv_width=keys.positive("ssm.conv_kernel"),
+        conv_width=keys.size("ssm.conv_kernel"),
     )
+    keys.require_size("the width of what is convolved", shape.channels)
     if shape.value_heads % shape.key_heads:
         raise ModelFormatError(
             f"{keys.file.path}: {keys.name('ssm.time_step_rank')} is {shape.value_heads}, expected "

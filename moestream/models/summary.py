@@ -10,13 +10,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 from gguf.constants import LlamaFileType
 
 from moestream.errors import MoestreamError
 from moestream.gguf import GGUFHeader, TensorInfo
-from moestream.models import ARCHITECTURES, read_config
-from moestream.quants import block_layout, dequantize
+from moestream.models import ARCHITECTURES, used_names
 from moestream.streaming.store import is_expert_weight, used_tensors
 
 Dimension = int | list[int] | None
@@ -90,9 +88,17 @@ class ModelSummary:
     tokenizer: TokenizerSummary
 
 
-def summarize(file: GGUFHeader) -> ModelSummary:
-    """Sum up an open file."""
-    reason = unsupported_reason(file)
+def summarize(file: GGUFHeader, reason: str | None = None) -> ModelSummary:
+    """Sum up an open file; ``reason`` is why it cannot run here, beside what is known here.
+
+    Of a model that can be built, tensors that it does not use are not counted.
+    """
+    own_reason = unsupported_reason(file)
+    used, counted = list(used_tensors(file)), list(file.tensors.values())
+    if own_reason is None:
+        names = used_names(file)
+        used = counted = [info for info in used if info.name in names]
+    reason = own_reason or reason
     return ModelSummary(
         path=str(file.path),
         file_bytes=file.n_bytes,
@@ -103,46 +109,45 @@ def summarize(file: GGUFHeader) -> ModelSummary:
         supported=reason is None,
         unsupported_reason=reason,
         file_type=_file_type(file),
-        sizes=_sizes(file),
-        shape=_shape(file),
+        sizes=_sizes(file, counted, used),
+        shape=_shape(file, used),
         quantisation=_quantisation(file.tensors.values()),
         tokenizer=_tokenizer(file),
     )
 
 
 def unsupported_reason(file: GGUFHeader) -> str | None:
-    """Say why the model cannot run here, or None if nothing in the header stands in the way."""
+    """Say why no model can be built of the file here, or None if its header says that one can.
+
+    Whether there is a tokenizer for it, ``forecast.support`` says.
+    """
     if not file.tensors:
         return "no tensors: a vocabulary only"
     architecture = _text(file, "general.architecture")
     if architecture not in ARCHITECTURES:
         return f"architecture {architecture!r}; supported are {', '.join(ARCHITECTURES)}"
     try:
-        read_config(file)
-        for type in {info.type for info in file.tensors.values()}:
-            dequantize(np.zeros((1, block_layout(type)[1]), np.uint8), type)
+        used_names(file)
     except MoestreamError as error:
         return str(error)
     return None
 
 
-def _sizes(file: GGUFHeader) -> Sizes:
-    experts = [info for info in file.tensors.values() if is_expert_weight(info.name)]
-    used = list(used_tensors(file))
-    expert_bytes = sum(info.n_bytes for info in experts)
-    parameters = sum(math.prod(info.shape) for info in file.tensors.values())
+def _sizes(file: GGUFHeader, counted: list[TensorInfo], used: list[TensorInfo]) -> Sizes:
+    experts = [info for info in used if is_expert_weight(info.name)]
+    expert_bytes = sum(info.n_bytes for info in counted if is_expert_weight(info.name))
+    parameters = sum(math.prod(info.shape) for info in counted)
     active_bytes = active_parameters = None
     k = _dimension(file, "expert_used_count")
     if not experts:
         k = 0
     if isinstance(k, int):
-        chosen = [info for info in used if is_expert_weight(info.name)]
         dense = [info for info in used if not is_expert_weight(info.name)]
-        active_bytes = sum(info.n_bytes // info.shape[0] * k for info in chosen)
+        active_bytes = sum(info.n_bytes // info.shape[0] * k for info in experts)
         active_parameters = sum(math.prod(info.shape) for info in dense)
-        active_parameters += sum(math.prod(info.shape[1:]) * k for info in chosen)
+        active_parameters += sum(math.prod(info.shape[1:]) * k for info in experts)
     return Sizes(
-        dense_bytes=sum(info.n_bytes for info in file.tensors.values()) - expert_bytes,
+        dense_bytes=sum(info.n_bytes for info in counted) - expert_bytes,
         expert_bytes=expert_bytes,
         expert_bytes_per_token=active_bytes,
         parameters=parameters,
@@ -150,10 +155,8 @@ def _sizes(file: GGUFHeader) -> Sizes:
     )
 
 
-def _shape(file: GGUFHeader) -> Shape:
-    expert_layers = {
-        info.name.split(".")[1] for info in used_tensors(file) if is_expert_weight(info.name)
-    }
+def _shape(file: GGUFHeader, used: list[TensorInfo]) -> Shape:
+    expert_layers = {info.name.split(".")[1] for info in used if is_expert_weight(info.name)}
     return Shape(
         num_layers=_dimension(file, "block_count"),
         num_moe_layers=len(expert_layers),

@@ -6,7 +6,7 @@ residency does with the rates.
 """
 
 from moestream.profiles.counts import UseCounter
-from moestream.profiles.files import read_profile, write_profile
+from moestream.profiles.files import read_profile, require_place, write_profile
 from moestream.profiles.fingerprint import Fingerprint
 from moestream.profiles.profile import PROFILE_HALF_LIFE, Profile, mix
 
@@ -17,5 +17,6 @@ __all__ = [
     "UseCounter",
     "mix",
     "read_profile",
+    "require_place",
     "write_profile",
 ]

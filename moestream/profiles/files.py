@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from moestream.errors import ProfileError
-from moestream.folders import replacing
+from moestream.folders import replacing, require_writable
 from moestream.profiles.fingerprint import Fingerprint
 from moestream.profiles.profile import Profile
 
@@ -43,6 +43,18 @@ def write_profile(profile: Profile, path: Path) -> Profile:
     except OSError as error:
         raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
     return profile
+
+
+def require_place(path: Path) -> None:
+    """Find out whether a profile can be written there, before the work that it is to tell of.
+
+    Raises:
+        ProfileError: it cannot.
+    """
+    try:
+        require_writable(path)
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def read_profile(path: Path, name: str) -> Profile:

@@ -1,21 +1,22 @@
 """Text to token ids and back, as the GGUF file at hand has it.
 
-Owns special tokens in a text, BOS and EOS, and decoding without ever cutting a character. Leaves
-byte-pair encoding to ``bpe``, which leaves it to the ``tokenizers`` library. Knows nothing of
-chats: ``chat``.
+Owns BOS and EOS, and decoding without ever cutting a character. Special tokens in a text are
+``special``'s; byte-pair encoding is ``bpe``'s, which leaves it to the ``tokenizers`` library.
+Knows nothing of chats: ``chat``.
 """
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Self
 
 from gguf.constants import TokenType
 
 from moestream.errors import ModelFormatError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 from moestream.tokenizer import bpe
+from moestream.tokenizer.special import MARK, Finder, mark, unmark
 from moestream.tokenizer.vocabulary import Vocabulary
 
 _HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
@@ -43,15 +44,16 @@ class Tokenizer:
         self.add_bos = _resolve(vocabulary, "bos", vocabulary.add_bos, encoder.add_bos)
         self.add_eos = _resolve(vocabulary, "eos", vocabulary.add_eos, False)
         self._special_ids = {vocabulary.tokens[id]: id for id in vocabulary.of_types(*_TEXTUAL)}
-        user_ids = vocabulary.of_types(TokenType.USER_DEFINED)
+        self._commands = Finder(vocabulary.tokens[id] for id in vocabulary.command_ids)
+        user_ids = set(vocabulary.of_types(TokenType.USER_DEFINED)) - vocabulary.command_ids
         # Keyed by ``parse_special``.
-        self._patterns = {
-            True: _any_of(self._special_ids),
-            False: _any_of(vocabulary.tokens[id] for id in user_ids),
+        self._finders = {
+            True: Finder(self._special_ids),
+            False: Finder(vocabulary.tokens[id] for id in user_ids),
         }
 
     @classmethod
-    def from_gguf(cls, file: GGUFFile) -> Self:
+    def from_gguf(cls, file: GGUFHeader) -> Self:
         """Build the tokenizer that the file describes.
 
         Raises:
@@ -72,8 +74,7 @@ class Tokenizer:
                 they are plain text. Not for text that others wrote.
         """
         ids = [self.bos_id] if add_special and self.add_bos and self.bos_id is not None else []
-        for part in self._split(_well_formed(text), parse_special):
-            ids += [part] if isinstance(part, int) else self._encoder.encode(part)
+        ids += self._encode(_well_formed(text), parse_special)
         if add_special and self.add_eos and self.eos_id is not None:
             ids.append(self.eos_id)
         return ids
@@ -81,12 +82,20 @@ class Tokenizer:
     def encode_chat(self, prompt: str) -> list[int]:
         """Return the ids of a rendered chat: special tokens read, one BOS if the model wants it.
 
+        Not those in what was given to ``guard`` before it was rendered.
         Some templates write BOS and some leave it to the tokenizer: either way there is one.
         """
-        ids = self.encode(prompt, add_special=False)
+        ids = list(self._encode(prompt, True))
         if self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
         return ids
+
+    def guard(self, text: str) -> str:
+        """Return a text for a template, which ``encode_chat`` will read as text and no command.
+
+        It differs only where it spells a special token, and there by ``special.MARK``.
+        """
+        return mark(_well_formed(text), self._commands)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Return the text of ids: the inverse of ``encode``, space prefixes included.
@@ -124,7 +133,7 @@ class Tokenizer:
             raise ValueError(f"token id {id} is not in 0 to {self.vocab_size - 1}")
         token, type = self._vocabulary.tokens[id], self._vocabulary.types[id]
         if type in _TEXTUAL:
-            return token.encode()
+            return _bytes_of(token)
         if type == TokenType.BYTE:
             return bytes([int(token[3:5], 16)])
         if type != TokenType.NORMAL:
@@ -139,16 +148,24 @@ class Tokenizer:
         """Whether the token is for the model's eyes only: control, or unknown."""
         return self._vocabulary.types[id] in _HIDDEN
 
+    def _encode(self, text: str, parse_special: bool) -> Iterator[int]:
+        for part in self._split(text, parse_special):
+            if isinstance(part, int):
+                yield part
+            elif MARK in part:
+                yield from self._encode(_well_formed(unmark(part)), False)
+            else:
+                yield from self._encoder.encode(_well_formed(part))
+
     def _split(self, text: str, parse_special: bool) -> Iterator[str | int]:
         """Yield the special tokens' ids and the texts between them, none of them empty."""
-        pattern = self._patterns[parse_special]
         position = 0
-        for match in pattern.finditer(text) if pattern else ():
-            if before := text[position : match.start()]:
+        for start, found in self._finders[parse_special](text):
+            if before := text[position:start]:
                 yield before
-            id = self._special_ids[match[0]]
+            id = self._special_ids[found]
             yield id
-            position = match.end()
+            position = start + len(found)
             if id in self._vocabulary.strips_right:
                 position = _WHITE_SPACE.match(text, position).end()  # type: ignore[union-attr]
         if rest := text[position:]:
@@ -195,12 +212,6 @@ def _resolve(vocabulary: Vocabulary, role: str, said: bool | None, default: bool
     return (default if said is None else said) and id is not None
 
 
-def _any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """Compile a pattern that finds the leftmost of the texts, and there the longest."""
-    longest_first = sorted(texts, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-
-
 def _well_formed(text: str) -> str:
     """Replace lone surrogates, such as a command line has for bytes that are not UTF-8."""
     try:
@@ -225,8 +236,12 @@ def _from_alphabet(token: str) -> bytes:
     try:
         return bytes([table[character] for character in token])
     except KeyError:  # an added token, spelled as it is
-        return token.encode()
+        return _bytes_of(token)
 
 
 def _from_spelling(token: str) -> bytes:
-    return token.replace(bpe.SPACE, " ").encode()
+    return _bytes_of(token.replace(bpe.SPACE, " "))
+
+
+def _bytes_of(token: str) -> bytes:
+    return token.encode(errors="surrogateescape")

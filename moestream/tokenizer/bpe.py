@@ -15,9 +15,9 @@ from gguf.constants import TokenType
 from tokenizers.models import BPE
 
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 from moestream.tokenizer.pretokenizers import PreTokenizer, pre_tokenizers
-from moestream.tokenizer.vocabulary import Vocabulary, read_array
+from moestream.tokenizer.vocabulary import Vocabulary, is_text, read_array
 
 SPACE = "▁"
 _MODEL = "tokenizer.ggml.model"
@@ -56,7 +56,7 @@ class Encoder:
         return ids
 
 
-def load(file: GGUFFile) -> tuple[Vocabulary, Encoder]:
+def load(file: GGUFHeader) -> tuple[Vocabulary, Encoder]:
     """Build what the file's ``tokenizer.ggml`` keys describe.
 
     Raises:
@@ -77,7 +77,7 @@ def load(file: GGUFFile) -> tuple[Vocabulary, Encoder]:
     )
 
 
-def _pre_name(file: GGUFFile) -> str:
+def _pre_name(file: GGUFHeader) -> str:
     pre = file.get(_PRE, str, "")
     if pre:
         return pre
@@ -98,7 +98,7 @@ def _with_merges(vocabulary: Vocabulary, model: str, pre: str) -> Encoder:
             f"{vocabulary.path}: the pre-tokenizer is {pre!r} ({_PRE}); known are "
             f"{', '.join(sorted(pre_tokenizers()))}"
         )
-    controls = {vocabulary.tokens[id] for id in vocabulary.of_types(TokenType.CONTROL)}
+    controls = {vocabulary.tokens[id] for id in vocabulary.command_ids}
     parts = (merge.partition(" ") for merge in vocabulary.merges)
     # What is control cannot be merged, as in _merges_by_score.
     merges = [(left, right) for left, _, right in parts if left + right not in controls]
@@ -107,9 +107,11 @@ def _with_merges(vocabulary: Vocabulary, model: str, pre: str) -> Encoder:
     return Encoder(model, pre, bpe, rules.add_bos, rules.byte_level)
 
 
-def _sentencepiece(file: GGUFFile, vocabulary: Vocabulary) -> Encoder:
+def _sentencepiece(file: GGUFHeader, vocabulary: Vocabulary) -> Encoder:
     tokens = vocabulary.tokens
-    scores = read_array(file, "scores", float, at_least=len(tokens))
+    scores = [0.0] * len(tokens)  # where the file has none, as in llama.cpp
+    if "tokenizer.ggml.scores" in file.metadata:
+        scores = read_array(file, "scores", float, at_least=len(tokens))
     merges = list(_merges_by_score(vocabulary, scores))
     return Encoder(
         model="llama",
@@ -129,7 +131,8 @@ def _merges_by_score(vocabulary: Vocabulary, scores: Sequence[float]) -> Iterato
     are no results: a text must not become a command by being merged.
     """
     kinds = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
-    pieces = {vocabulary.tokens[id]: scores[id] for id in vocabulary.of_types(*kinds)}
+    ids = set(vocabulary.of_types(*kinds)) - vocabulary.command_ids
+    pieces = {vocabulary.tokens[id]: scores[id] for id in sorted(ids)}
     for piece in sorted(pieces, key=pieces.__getitem__, reverse=True):
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
@@ -141,8 +144,15 @@ def _build(
     vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], rules: PreTokenizer | None
 ) -> tokenizers.Tokenizer:
     tokens, ids = vocabulary.tokens, dict(vocabulary.ids)
-    for id in vocabulary.of_types(TokenType.CONTROL):
+    for id in vocabulary.command_ids - {vocabulary.unknown_id}:
         del ids[tokens[id]]  # so that no word can be one either
+    damaged = [token for token in ids if not is_text(token)]
+    for token in damaged:
+        del ids[token]  # nor can what is no text
+    if damaged:
+        merges = [
+            merge for merge in merges if all(part in ids for part in (*merge, "".join(merge)))
+        ]
     byte_level = rules is not None and rules.byte_level
     unknown = None if vocabulary.unknown_id is None else tokens[vocabulary.unknown_id]
     try:
@@ -157,6 +167,10 @@ def _build(
             )
         )
     except Exception as error:  # the only type that ``tokenizers`` raises
+        of_text = [merge for merge in merges if is_text("".join(merge))]
+        if len(of_text) < len(merges):  # no text comes to the others
+            return _build(vocabulary, of_text, rules)
+        reason = " ".join(f"{error}".split())
         raise ModelFormatError(
-            f"{vocabulary.path}: tokenizer.ggml.merges do not fit the vocabulary: {error}"
+            f"{vocabulary.path}: tokenizer.ggml.merges do not fit the vocabulary: {reason}"
         ) from None

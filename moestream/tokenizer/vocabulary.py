@@ -16,7 +16,7 @@ from typing import Any
 from gguf.constants import TokenType
 
 from moestream.errors import ModelFormatError
-from moestream.gguf import GGUFFile
+from moestream.gguf import GGUFHeader
 
 _KEY = "tokenizer.ggml."
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
@@ -77,11 +77,12 @@ class Vocabulary:
     end_ids: frozenset[int]
     add_bos: bool | None
     add_eos: bool | None
+    command_ids: frozenset[int]  # tokens that steer a model: none may come of what others say
     strips_right: frozenset[int]  # tokens that swallow the white space that follows them
 
     @classmethod
     def from_gguf(
-        cls, file: GGUFFile, *, merges: bool, defaults: dict[str, int] | None = None
+        cls, file: GGUFHeader, *, merges: bool, defaults: dict[str, int] | None = None
     ) -> "Vocabulary":
         """Read and check a vocabulary.
 
@@ -99,9 +100,13 @@ class Vocabulary:
             twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
             raise ModelFormatError(f"{file.path}: token {twice!r} is in the vocabulary twice")
         special = _read_special_ids(file, len(tokens), defaults or {})
-        merge_lines = read_array(file, "merges", str) if merges else []
+        listed = merges and f"{_KEY}merges" in file.metadata
+        merge_lines = read_array(file, "merges", str, at_least=0) if listed else []
         types = _read_types(file, tokens)
-        end_ids = _repair(types, _without_text(ids, types, merge_lines), special)
+        hidden = _of_types(types, TokenType.CONTROL, TokenType.UNKNOWN)
+        meaningful = _without_text(ids, types, merge_lines)
+        end_ids = _repair(types, meaningful, special)
+        steering = {id for id in meaningful.values() if types[id] != TokenType.NORMAL}
         return cls(
             path=file.path,
             tokens=tokens,
@@ -114,16 +119,26 @@ class Vocabulary:
             end_ids=end_ids,
             add_bos=file.get(f"{_KEY}add_bos_token", bool, None),
             add_eos=file.get(f"{_KEY}add_eos_token", bool, None),
+            command_ids=frozenset(hidden) | steering,
             strips_right=_find_right_strippers(file, ids, types),
         )
 
     def of_types(self, *types: TokenType) -> list[int]:
         """Return the ids of the tokens of these types."""
-        wanted = frozenset(map(int, types))  # of plain numbers: much faster to compare
-        return [id for id, type in enumerate(self.types) if type in wanted]
+        return _of_types(self.types, *types)
 
 
-def read_array(file: GGUFFile, name: str, kind: type[Any], *, at_least: int = 1) -> list[Any]:
+def _of_types(all_types: Sequence[int], *types: TokenType) -> list[int]:
+    wanted = frozenset(map(int, types))  # of plain numbers: much faster to compare
+    return [id for id, type in enumerate(all_types) if type in wanted]
+
+
+def is_text(token: str) -> bool:
+    """Whether a token is UTF-8; what is not can be said by a model, and come of no text."""
+    return token.isascii() or not any("\ud800" <= character <= "\udfff" for character in token)
+
+
+def read_array(file: GGUFHeader, name: str, kind: type[Any], *, at_least: int = 1) -> list[Any]:
     """Return the array ``tokenizer.ggml.<name>``.
 
     Raises:
@@ -136,7 +151,7 @@ def read_array(file: GGUFFile, name: str, kind: type[Any], *, at_least: int = 1)
             "expected"
         )
     # A GGUF array is of one type: its first element speaks for all.
-    if type(values[0]) is not kind:
+    if values and type(values[0]) is not kind:
         raise ModelFormatError(
             f"{file.path}: {_KEY}{name} holds {type(values[0]).__name__} values; "
             f"{kind.__name__} was expected"
@@ -144,13 +159,13 @@ def read_array(file: GGUFFile, name: str, kind: type[Any], *, at_least: int = 1)
     return values
 
 
-def _read_tokens(file: GGUFFile) -> list[str]:
+def _read_tokens(file: GGUFHeader) -> list[str]:
     tokens: list[str] = read_array(file, "tokens", str)
     # llama.cpp's name for a hole in the vocabulary, so that no two tokens are the same.
     return [token or f"[EMPTY_{id}]" for id, token in enumerate(tokens)]
 
 
-def _read_types(file: GGUFFile, tokens: Sequence[str]) -> list[int]:
+def _read_types(file: GGUFHeader, tokens: Sequence[str]) -> list[int]:
     if f"{_KEY}token_type" not in file.metadata:
         return [TokenType.NORMAL] * len(tokens)
     types = read_array(file, "token_type", int, at_least=len(tokens))[: len(tokens)]
@@ -163,7 +178,7 @@ def _read_types(file: GGUFFile, tokens: Sequence[str]) -> list[int]:
     return types
 
 
-def _read_special_ids(file: GGUFFile, n_tokens: int, defaults: dict[str, int]) -> dict[str, int]:
+def _read_special_ids(file: GGUFHeader, n_tokens: int, defaults: dict[str, int]) -> dict[str, int]:
     """Return the ids that the file gives a role, by their key."""
     found = {name: id for name, id in defaults.items() if id < n_tokens}
     roles = ("bos", "eos", "eot", "eom", "unknown", "fim_pad", "fim_rep", "fim_sep")
@@ -171,11 +186,8 @@ def _read_special_ids(file: GGUFFile, n_tokens: int, defaults: dict[str, int]) -
         id = file.get(_KEY + name, int, None)
         if id is None:
             continue
-        if not 0 <= id < n_tokens:
-            raise ModelFormatError(
-                f"{file.path}: {_KEY}{name} is {id}, but the vocabulary has {n_tokens} tokens"
-            )
-        found[name] = id
+        if 0 <= id < n_tokens:  # else as if it were not there, as in llama.cpp
+            found[name] = id
     return found
 
 
@@ -229,7 +241,9 @@ def _not_ends(ends: set[str]) -> list[tuple[str, TokenType]]:
     return exceptions
 
 
-def _find_right_strippers(file: GGUFFile, ids: dict[str, int], types: list[int]) -> frozenset[int]:
+def _find_right_strippers(
+    file: GGUFHeader, ids: dict[str, int], types: list[int]
+) -> frozenset[int]:
     # GGUF has no key for this; llama.cpp, too, goes by the model's name.
     name = file.get("general.name", str, "").lower()
     if "phi-3" not in name and "phi3" not in name:

@@ -14,7 +14,7 @@ from moestream.engine.session import Session
 from moestream.errors import TraceError
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.traces.format import DECODE, PREFILL
-from moestream.traces.writer import create_text
+from moestream.traces.writer import RunFile
 
 _HEAD = "# moestream cache contents v1\nturn,phase,step,layer,resident\n"
 
@@ -35,8 +35,7 @@ class CacheRecorder(Closing):
                 "give a budget that they do not all fit into, or say how to stream, as --io direct"
             )
         self._residency = engine.streaming.residency
-        self._file = create_text(Path(path))
-        self._file.write(_HEAD)
+        self._file = RunFile(Path(path), _HEAD)
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""

@@ -118,8 +118,8 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _open(path: Path) -> TextIO:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _read_header(path: Path, file: TextIO) -> tuple[TraceHeader, int]:

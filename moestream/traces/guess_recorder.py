@@ -39,6 +39,7 @@ class GuessRecorder(Closing):
         to_numpy = self._to_numpy
 
         def record(event: RoutingEvent) -> None:
+            self._writer.begin()  # a model of one such layer guesses nothing
             if not session.decoding or event.layer not in self._next:
                 return
             layer, moe = self._next[event.layer]

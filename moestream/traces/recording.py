@@ -19,6 +19,7 @@ from moestream.profiles import (
     Fingerprint,
     Profile,
     UseCounter,
+    require_place,
     write_profile,
 )
 from moestream.streaming.store import expert_sizes
@@ -81,8 +82,10 @@ class ProfileRecorder(Closing):
         Without a ``path``, nothing is written in the end.
 
         Raises:
-            ProfileError: the model has no experts.
+            ProfileError: the model has no experts, or ``path`` is one that cannot be written.
         """
+        if path is not None:
+            require_place(path)
         self.saved: Profile | None = None
         """What was written; None before ``close``, and if nothing was routed."""
         self.path = path
@@ -136,15 +139,20 @@ class Recording(Closing):
             TraceError, ProfileError, OSError: see ``TraceRecorder`` and ``ProfileRecorder``.
         """
         counting = profile is not None or (counting and bool(expert_sizes(engine.file)))
-        # The profile first: it makes no file before the end.
-        self.profile = ProfileRecorder(profile, engine) if counting else None
-        self.trace = None if trace is None else TraceRecorder(trace, engine)
-        self.guesses = None if guesses is None else GuessRecorder(guesses, engine)
-        self.cache = None if cache is None else CacheRecorder(cache, engine)
-        self._stack = ExitStack()
-        for recorder in (self.profile, self.trace, self.guesses, self.cache):
-            if recorder is not None:
-                self._stack.enter_context(recorder)
+        self.profile: ProfileRecorder | None = None
+        self.trace: TraceRecorder | None = None
+        self.guesses: GuessRecorder | None = None
+        self.cache: CacheRecorder | None = None
+        with ExitStack() as stack:  # what was begun ends where the next cannot begin
+            if counting:
+                self.profile = stack.enter_context(ProfileRecorder(profile, engine))
+            if trace is not None:
+                self.trace = stack.enter_context(TraceRecorder(trace, engine))
+            if guesses is not None:
+                self.guesses = stack.enter_context(GuessRecorder(guesses, engine))
+            if cache is not None:
+                self.cache = stack.enter_context(CacheRecorder(cache, engine))
+            self._stack = stack.pop_all()
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver | None:
         """Return what is to be called with every routing event of ``session`` in one turn."""

@@ -1,17 +1,23 @@
-"""Writes the routing of a run in the format that ``trace`` reads.
+"""Writes the routing of a run in the format that ``format`` reads.
 
-Knows the columns; is told what was routed and what was in memory.
+Knows the columns, and how a file of a run's own comes to be; is told what was routed and what was
+in memory.
 """
 
+import fcntl
 import gzip
 import os
+from collections.abc import Iterable
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from stat import S_ISREG
+from typing import BinaryIO, TextIO, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moestream.closing import Closing
+from moestream.errors import TraceError
 from moestream.traces.format import COLUMNS, MAGIC, TraceHeader
 
 
@@ -20,12 +26,11 @@ class TraceWriter(Closing):
 
     def __init__(self, path: str | os.PathLike[str], header: TraceHeader) -> None:
         self._sizes = header.expert_bytes
-        self._file = create_text(Path(path))
         shape = f"n_layer={header.num_layers} n_expert={header.num_experts}"
         used = f"n_expert_used={header.num_experts_per_tok}"
         lines = [MAGIC, f"# model={_word(header.model)} arch={_word(header.arch)} {shape} {used}"]
         lines += [f"# layer={layer} expert_bytes={n}" for layer, n in self._sizes.items()]
-        self._file.write("\n".join([*lines, ",".join(COLUMNS)]) + "\n")
+        self._file = RunFile(Path(path), "\n".join([*lines, ",".join(COLUMNS)]) + "\n")
 
     def record(
         self,
@@ -58,16 +63,79 @@ class TraceWriter(Closing):
             for slot, (expert, weight, in_memory) in enumerate(zip(*row, strict=True))
         )
 
+    def begin(self) -> None:
+        """Replace what lies there, though there may be nothing to record."""
+        self._file.begin()
+
     def close(self) -> None:
         """Write what is left and close the file."""
         self._file.close()
 
 
-def create_text(path: Path) -> TextIO:
-    """Create a text file, compressed when its name ends in ``.gz``."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "wt", encoding="utf-8", compresslevel=4)
-    return path.open("w", encoding="utf-8")
+class RunFile(Closing):
+    """A text file that a run writes, compressed when its name ends in ``.gz``. A context manager.
+
+    It is opened at once, so that a place that cannot be written is known before there is anything
+    to write. What lies there is replaced when the first line comes: a run that is refused leaves
+    it as it was. No two runs write one file.
+    """
+
+    def __init__(self, path: Path, head: str) -> None:
+        """Open the file for ``head`` and lines after it.
+
+        Raises:
+            TraceError: another run is writing it.
+            OSError: it cannot be written.
+        """
+        self._path, self._head = path, head
+        self._is_new = not os.path.lexists(path)
+        self._raw = path.open("ab")
+        self._text: TextIO | None = None
+        try:
+            fcntl.flock(self._raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._raw.close()
+            raise TraceError(
+                f"{path}: another run, or another option of this one, is writing it; give another "
+                "file, or wait for its end"
+            ) from None
+        except OSError:  # a file system, or a device, without locks
+            pass
+
+    def write(self, text: str) -> None:
+        """Write at the end."""
+        self.writelines((text,))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write at the end, after the head where nothing was written yet."""
+        self.begin().writelines(lines)
+
+    def begin(self) -> TextIO:
+        """Replace what lies there by the head, if that is not done yet: the run has begun."""
+        if self._text is None:
+            self._text = self._empty()
+            self._text.write(self._head)
+        return self._text
+
+    def _empty(self) -> TextIO:
+        if S_ISREG(os.fstat(self._raw.fileno()).st_mode):
+            self._raw.truncate(0)
+        if self._path.suffix != ".gz":
+            return TextIOWrapper(self._raw, encoding="utf-8")
+        packed = gzip.GzipFile(self._path.name, "wb", 4, self._raw)
+        return TextIOWrapper(cast(BinaryIO, packed), encoding="utf-8")
+
+    def close(self) -> None:
+        """Write what is left and close the file; one that holds nothing and was not there goes."""
+        if self._raw.closed:
+            return
+        try:
+            if self._text is not None:
+                self._text.close()
+            elif self._is_new and S_ISREG(os.fstat(self._raw.fileno()).st_mode):
+                self._path.unlink(missing_ok=True)
+        finally:
+            self._raw.close()
 
 
 def _word(text: str) -> str:

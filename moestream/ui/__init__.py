@@ -10,6 +10,8 @@ from moestream.ui.bars import on_terminal, progress, working
 from moestream.ui.messages import (
     be_quiet,
     error,
+    hear_library,
+    hear_warnings,
     log_crash,
     log_end,
     log_to,
@@ -31,6 +33,8 @@ __all__ = [
     "format_bytes",
     "format_count",
     "format_memory",
+    "hear_library",
+    "hear_warnings",
     "log_crash",
     "log_end",
     "log_to",

@@ -1,10 +1,12 @@
 """What is told about a run, on standard error: errors, warnings, notes; and their log."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from moestream.errors import MoestreamWarning
 from moestream.ui.streams import flush, printable, shown, styled, write
 from moestream.ui.tables import write_fields
 
@@ -26,6 +28,37 @@ def is_quiet() -> bool:
     return _quiet
 
 
+def hear_warnings() -> None:
+    """From now on tell Python's warnings in our own way.
+
+    One of ours is a line of text; those of others are of use in a log alone.
+    """
+    warnings.showwarning = _show_warning
+
+
+def hear_library() -> None:
+    """From now on tell what the library logs in our own way; once is enough."""
+    from moestream.ui.logs import Listener, logger
+
+    if not any(isinstance(each, Listener) for each in logger.handlers):
+        logger.addHandler(Listener(lambda text: None if _quiet else _warn(text)))
+        logger.propagate = False
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, MoestreamWarning):
+        warning(str(message))
+    elif _log is not None:
+        _log.info("%s, line %d: %s: %s", filename, lineno, category.__name__, message)
+
+
 def log_to(path: Path) -> "logging.Logger":
     """From now on write every message, with its time, to the end of a file too.
 
@@ -33,14 +66,10 @@ def log_to(path: Path) -> "logging.Logger":
         OSError: the file cannot be written.
     """
     global _log
-    import logging
+    from moestream.ui.logs import log_to_file
 
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    _log = logging.getLogger("moestream")
-    _log.addHandler(handler)
-    _log.setLevel(logging.INFO)
-    _log.propagate = False
+    hear_library()
+    _log = log_to_file(path, warning)
     return _log
 
 
@@ -68,7 +97,7 @@ def warning(message: str) -> None:
     if _log is not None:
         _log.warning(printable(message))
     if not _quiet:
-        _message("warning", "yellow", message)
+        _warn(message)
 
 
 def note(message: str) -> None:
@@ -103,3 +132,7 @@ def note_fields(title: str, fields: Sequence[tuple[str, str]]) -> None:
 
 def _message(label: str, style: str, message: str) -> None:
     write(sys.stderr, f"{styled(label + ':', style, sys.stderr)} {printable(message)}\n")
+
+
+def _warn(message: str) -> None:
+    _message("warning", "yellow", message)

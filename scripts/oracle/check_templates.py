@@ -178,7 +178,7 @@ def write_golden(paths: list[Path], target: Path) -> None:
 def _ours(source: str, chat: dict[str, Any]) -> str | None:
     try:
         template = ChatTemplate.from_source(source, **TOKENS)
-        return template.render(**chat, strftime_now=TODAY.strftime)
+        return template.render(**chat, now=TODAY)
     except TemplateError:
         return None
 

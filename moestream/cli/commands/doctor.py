@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moestream import ui
-from moestream.cli.command import Command, option
+from moestream.cli.command import CONFIG_ERROR, Command, option
 from moestream.cli.commands.version import build_details, instruction_sets, library_version
 from moestream.cli.options.output import json_option
 
@@ -26,7 +26,7 @@ _SLOW_DISK = 0.5e9
 """Bytes a second below which streaming is a wait: a token of a 30B model reads about 1 GB."""
 
 
-@click.command(cls=Command, examples=EXAMPLES)
+@click.command(cls=Command, examples=EXAMPLES, needs_config=False)
 @option(
     "--measure/--no-measure",
     default=True,
@@ -44,7 +44,7 @@ def doctor(measure: bool, as_json: bool) -> None:
 
     with ui.working("measuring the disk" if measure else "looking"):
         machine = look(measure=measure)
-    advice = _advice(machine)
+    advice = [*_wrong_files(), *_advice(machine)]
     if as_json:
         ui.print_json(_as_json(machine, advice))
         return
@@ -58,6 +58,20 @@ def doctor(measure: bool, as_json: bool) -> None:
     for number, (_, command) in enumerate(advice, 1):
         if command:
             ui.print_line(f"  {number}. {command}")
+
+
+def _wrong_files() -> Advice:
+    """What is wrong with the files that a person writes: all else stops at it."""
+    from moestream.catalog import catalog
+    from moestream.errors import CatalogError
+
+    found = click.get_current_context().meta.get(CONFIG_ERROR)
+    wrong = [str(found)] if found else []
+    try:
+        catalog()
+    except CatalogError as error:
+        wrong.append(str(error))
+    return [(f"{error}; edit the file, or remove it", "") for error in wrong]
 
 
 def _machine_fields(machine: "Machine") -> list[tuple[str, str]]:

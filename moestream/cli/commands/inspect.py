@@ -41,10 +41,11 @@ def inspect(model: str, tensors: bool, metadata: bool, as_json: bool) -> None:
     but the header is read, from the hub if the model is not here; so a vocabulary or a model that
     cannot run here can be looked at too.
     """
+    from moestream.forecast.support import unsupported_reason
     from moestream.models.summary import summarize
 
     with open_header(model, build=True, quiet=False) as file:
-        summary = summarize(file)
+        summary = summarize(file, unsupported_reason(file))
         if as_json:
             ui.print_json(_as_json(summary, file, tensors=tensors, metadata=metadata))
             return

@@ -117,17 +117,17 @@ def plan(
     from moestream.engine.engine import context_of
     from moestream.forecast.demand import read_demand
     from moestream.forecast.outlook import look_ahead
+    from moestream.forecast.support import unsupported_reason
     from moestream.forecast.verdict import plan_of
     from moestream.machine.speeds import known_speeds
     from moestream.models import read_config
-    from moestream.models.summary import unsupported_reason
     from moestream.streaming.memory import Memory, available_memory, require_room
 
     if trace is not None and profile is not None:
         raise click.UsageError("--trace and --profile exclude each other; pass one of them")
     with open_header(model, build=False, quiet=as_json) as file:
         if reason := unsupported_reason(file):
-            raise UnsupportedModelError(f"{file.path} cannot run here: {reason}")
+            raise UnsupportedModelError(f"{file.path} cannot run here: {_once(reason, file)}")
         context = context_of(read_config(file), context_length)
         demand = read_demand(file, cache_type_k, cache_type_v)
         limit = available_memory() if memory is None else Memory(memory, memory, "--memory")
@@ -140,6 +140,7 @@ def plan(
             cache_type_k=cache_type_k,
             cache_type_v=cache_type_v,
         )
+        demand = read_demand(file, cache_type_k, cache_type_v)
         hits = _hits(file, trace, profile)
         with ui.progress(quiet=as_json) as progress:
             machine, disk = known_speeds(
@@ -162,6 +163,11 @@ def plan(
         ui.print_json(report_as_json(model, file, context, outlook, machine, disk, hits))
     else:
         print_report(model, file, context, outlook, machine, disk, hits)
+
+
+def _once(reason: str, file: "GGUFHeader") -> str:
+    """A reason without the name of the file, which is told before it."""
+    return reason.removeprefix(f"{file.path}: ")
 
 
 def _hits(file: "GGUFHeader", trace: Path | None, profile: "tuple[Part, ...] | None") -> "Hits":

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from moestream.chat.settings import Settings
-from moestream.cli.command import Body, apply, option
+from moestream.cli.command import Body, apply, be_quiet, option
 from moestream.cli.options.fields import field_options
 from moestream.cli.options.prompt import require_text
 
@@ -29,7 +29,15 @@ def output_options(body: Body) -> Body:
 
 _OUTPUT_OPTIONS = (
     *field_options(Settings, "Output", ("max_tokens", "stop")),
-    option("-q", "--quiet", section="Output", is_flag=True, help="Print answers and errors alone."),
+    option(
+        "-q",
+        "--quiet",
+        section="Output",
+        is_flag=True,
+        is_eager=True,
+        callback=be_quiet,
+        help="Print answers and errors alone.",
+    ),
     option(
         "-v",
         "--verbose",

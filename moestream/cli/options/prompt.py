@@ -35,6 +35,8 @@ class Prompt:
     system: str | None = None
     raw: bool = False
     chat_template: str | None = None
+    special: bool = False
+    """Whether special tokens that the user spells are read as such."""
 
     def encode(self, tokenizer: "Tokenizer", file: "GGUFFile") -> list[int]:
         """Turn the prompt into tokens, through the chat template unless it is raw.
@@ -43,14 +45,14 @@ class Prompt:
             TemplateError: no template, or it does not render, or to nothing.
         """
         if self.raw:
-            return tokenizer.encode(self.text)
+            return tokenizer.encode(self.text, parse_special=self.special)
         from moestream.chat.template import ChatTemplate
 
         template = ChatTemplate.from_gguf(file, tokenizer, override=self.chat_template)
         messages = [{"role": "user", "content": self.text}]
         if self.system is not None:
             messages.insert(0, {"role": "system", "content": self.system})
-        text = template.render(messages)
+        text = template.render(messages, special=self.special)
         if not text:
             raise TemplateError(
                 f"the chat template ({template.origin}) writes no text for the prompt; pass "
@@ -70,6 +72,7 @@ def prompt_options(body: Body) -> Body:
         system_prompt: str | None,
         raw: bool,
         chat_template: str | None,
+        special: bool,
         **kwargs: Any,
     ) -> None:
         if raw and (system_prompt is not None or chat_template is not None):
@@ -82,7 +85,8 @@ def prompt_options(body: Body) -> Body:
             require_text(system_prompt, "the system prompt")
         if chat_template is not None:
             require_text(chat_template, "--chat-template")
-        body(*args, prompt=Prompt(text, system_prompt or None, raw, chat_template), **kwargs)
+        asked = Prompt(text, system_prompt or None, raw, chat_template, special)
+        body(*args, prompt=asked, **kwargs)
 
     return apply(_PROMPT_OPTIONS, with_prompt)
 
@@ -161,8 +165,15 @@ system_option = option(
 template_option = option(
     "--chat-template",
     section="Prompt",
-    metavar="NAME|FILE",
-    help="A built-in chat template, or a jinja file.",
+    metavar="TEMPLATE",
+    help="A built-in one by name, a jinja file, or jinja itself.",
+)
+special_option = option(
+    "--special",
+    section="Prompt",
+    rare=True,
+    is_flag=True,
+    help="Read special tokens in what you say, as <|im_end|>; otherwise all of it is text.",
 )
 _PROMPT_OPTIONS = (
     option(
@@ -182,4 +193,5 @@ _PROMPT_OPTIONS = (
     system_option,
     option("--raw", section="Prompt", is_flag=True, help="Continue the text: no chat template."),
     template_option,
+    special_option,
 )

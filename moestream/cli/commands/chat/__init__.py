@@ -14,7 +14,12 @@ from moestream.cli.command import EXIT_ERROR, Command, option
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import output_options, shown_options
-from moestream.cli.options.prompt import require_text, system_option, template_option
+from moestream.cli.options.prompt import (
+    require_text,
+    special_option,
+    system_option,
+    template_option,
+)
 from moestream.cli.options.streaming import streaming_options
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
 @model_argument(default="demo")
 @system_option
 @template_option
+@special_option
 @option(
     "--continue",
     "go_on",
@@ -69,6 +75,7 @@ def chat(
     model: str,
     system_prompt: str | None,
     chat_template: str | None,
+    special: bool,
     reasoning: Any,
     context_shift: bool,
     go_on: bool,
@@ -115,6 +122,7 @@ def chat(
         settings,
         run_command,
         chat_template=chat_template,
+        special=special,
         recording=recording,
         keeper=Keeper(saved if go_on else None),
     ) as program:

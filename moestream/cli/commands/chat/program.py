@@ -41,6 +41,7 @@ class Program(Closing):
         run_command: "Callable[[Program, str], None]",
         *,
         chat_template: str | None = None,
+        special: bool = False,
         recording: Mapping[str, Any] = MappingProxyType({}),
         keeper: "Keeper",
     ) -> None:
@@ -63,6 +64,7 @@ class Program(Closing):
         self._open_engine = open_engine
         self._run_command = run_command
         self._chat_template = chat_template
+        self._special = special
         self._open = ExitStack()
         self.profile: ProfileRecorder | None
         """What the answers of this model used; None where it has no experts."""
@@ -186,6 +188,7 @@ class Program(Closing):
                 conversation,
                 settings,
                 chat_template=self._chat_template,
+                special=self._special,
                 recording=recording,
             )
             self._open = stack.pop_all()

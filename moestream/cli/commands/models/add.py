@@ -8,6 +8,7 @@ from moestream import ui
 from moestream.cli.command import Command, option
 from moestream.cli.options.output import json_option
 from moestream.errors import ModelNotFoundError
+from moestream.folders import link_told
 
 EXAMPLES = """
 moestream models add mine ~/models/my-model-q4_k_m.gguf
@@ -29,11 +30,13 @@ def add(name: str, source: str, description: str, licence: str | None, as_json: 
     """
     from moestream.catalog import add_entry
     from moestream.catalog.entries import user_file
+    from moestream.hub import PREFIX
 
     values: dict[str, str | int] = {"description": description}
     if licence:
         values["licence"] = licence
-    values |= _hub_values(source) if source.startswith("hf:") else _file_values(source)
+    of_hub = source[: len(PREFIX)].casefold() == PREFIX
+    values |= _hub_values(source) if of_hub else _file_values(source)
     spec = add_entry(name, values)
     if as_json:
         ui.print_json({"model": name, "source": spec.source, "file": str(user_file())})
@@ -54,6 +57,8 @@ def _file_values(source: str) -> dict[str, str | int]:
     from moestream.cli.commands.models.figures import file_figures
 
     path = Path(source).expanduser().absolute()
+    if (told := link_told(path)) is not None:
+        raise ModelNotFoundError(told)
     if not path.is_file():
         raise ModelNotFoundError(
             f"{path} is no file; expected a .gguf file, or a model on the hub as hf:ORG/REPO:QUANT"

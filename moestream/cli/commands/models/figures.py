@@ -1,5 +1,6 @@
 """What is known of a model, from its file if it is here, from the catalogue otherwise."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,13 @@ class Figures:
     expert_bytes: int | None
     expert_bytes_per_token: int | None
     exact: bool
+
+    @property
+    def unknown_architecture(self) -> bool:
+        """Whether it cannot run here for its architecture, and not for what is in its file."""
+        from moestream.models import ARCHITECTURES
+
+        return self.supported is False and self.architecture not in ARCHITECTURES
 
     def fit(self, memory: "Memory") -> "Fit":
         """Say how it would run in so much memory: as ``plan`` says where its file is here."""
@@ -61,7 +69,8 @@ def catalogue_figures(spec: ModelSpec) -> Figures:
 
     path = locate(spec)
     if path is not None and None in (spec.architecture, spec.size_bytes, spec.expert_bytes):
-        return file_figures(spec.name, path)
+        with suppress(MoestreamError):  # a file that is damaged: what opens it will say so
+            return file_figures(spec.name, path)
     return Figures(
         spec.name,
         path,
@@ -82,11 +91,12 @@ def file_figures(name: str, path: Path) -> Figures:
     Raises:
         ModelFormatError, UnsupportedQuantError: it is no sound GGUF file.
     """
+    from moestream.forecast.support import unsupported_reason
     from moestream.gguf import GGUFFile
     from moestream.models.summary import summarize
 
     with GGUFFile.open(path) as file:
-        summary = summarize(file)
+        summary = summarize(file, unsupported_reason(file))
     sizes = summary.sizes
     return Figures(
         name,
@@ -105,7 +115,7 @@ def file_figures(name: str, path: Path) -> Figures:
 def verdict_told(figures: Figures, memory: "Memory") -> str:
     """Say in a few words whether it would run here."""
     if figures.supported is False:
-        return "no: architecture"
+        return "no: architecture" if figures.unknown_architecture else "no: see moestream inspect"
     fit = figures.fit(memory)
     if fit.verdict == "streams" and fit.experts_share is not None:
         return f"streams, {100 * fit.experts_share:.0f}% of experts in memory"

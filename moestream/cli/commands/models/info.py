@@ -84,7 +84,7 @@ def _fields(
             *fields,
         ]
     architecture = figures.architecture or "unknown"
-    if figures.supported is False:
+    if figures.unknown_architecture:
         architecture += ", which does not run here yet"
     return [
         *fields,

@@ -47,7 +47,8 @@ def pull(model: str, as_json: bool) -> None:
 def _download(model: str, source: str) -> dict[str, Any]:
     from moestream.hub import parse_reference
     from moestream.hub.download import download
-    from moestream.hub.repository import endpoint, look_up
+    from moestream.hub.http import endpoint
+    from moestream.hub.repository import look_up
 
     reference = parse_reference(source)
     with ui.working(f"asking {endpoint()} for {reference.repository}"):

@@ -34,17 +34,18 @@ def remove(ctx: click.Context, model: str, yes: bool, as_json: bool) -> None:
         raise ModelNotFoundError(
             f"no model is called {model!r}; moestream models list --here shows those that are here"
         )
-    own = model in user_catalog()
+    own = spec.name in user_catalog()
     files = _files(spec.kind, spec.source)
     if not files and not own:
+        _delete(spec.kind, spec.source)  # a lock, an empty folder
         raise ModelNotFoundError(f"nothing of {model} is here")
-    freed = sum(file.stat().st_size for file in files)
+    freed = sum(file.lstat().st_size for file in files)
     if not yes and not _agreed(_question(model, files, freed, own)):
         ui.note("nothing was removed")
         ctx.exit(EXIT_ERROR)
-    _delete(spec.kind, spec.source, files)
+    _delete(spec.kind, spec.source)
     if own:
-        remove_entry(model)
+        remove_entry(spec.name)
     if as_json:
         paths = [str(file) for file in files]
         ui.print_json({"model": model, "files": paths, "freed_bytes": freed, "entry": own})
@@ -57,21 +58,17 @@ def _files(kind: str, source: str) -> list[Path]:
     from moestream.hub.local import model_paths
 
     if kind == "hf":
-        try:
-            return model_paths(hub.parse_reference(source))
-        except ModelNotFoundError:
-            return []
-    return [path for path in [demo.demo_path()] if kind == "recipe" and path.exists()]
+        return model_paths(hub.parse_reference(source))
+    return demo.demo_files() if kind == "recipe" else []
 
 
-def _delete(kind: str, source: str, files: list[Path]) -> None:
-    from moestream import hub
+def _delete(kind: str, source: str) -> None:
+    from moestream import demo, hub
 
-    if kind == "hf" and files:
+    if kind == "hf":
         hub.remove(hub.parse_reference(source))
     elif kind == "recipe":
-        for file in files:
-            file.unlink()
+        demo.remove_demo()
 
 
 def _question(model: str, files: list[Path], freed: int, own: bool) -> str:

@@ -87,9 +87,10 @@ def merge(path: "Path", parts: "tuple[Part, ...]", as_json: bool) -> None:
     A profile's weight, 1 unless given, is its part in the mixture however long its workload was.
     Plain counts add up.
     """
-    from moestream.profiles import mix, write_profile
+    from moestream.profiles import mix, require_place, write_profile
     from moestream.profiles.names import load_profile
 
+    require_place(path)
     loaded = [(load_profile(name), weight) for name, weight in parts]
     merged = write_profile(mix(loaded, path.stem), path)
     if as_json:

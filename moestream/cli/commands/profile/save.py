@@ -16,7 +16,7 @@ from moestream.cli.options.fields import Value
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import file_callback, name_argument
-from moestream.cli.options.prompt import Prompt, read_text, require_text
+from moestream.cli.options.prompt import Prompt, read_text, require_text, special_option
 from moestream.cli.options.streaming import budget_option
 from moestream.cli.reports.streaming import warnings
 from moestream.declare import OptionSpec
@@ -108,6 +108,7 @@ class Workload:
     metavar="N",
     help="Tokens in which a use fades by half in the decayed counts.",
 )
+@special_option
 @json_option
 @sampling_options
 @engine_options
@@ -122,6 +123,7 @@ def save(
     texts: tuple[str, ...],
     files: tuple[Path, ...],
     raw: bool,
+    special: bool,
     predict: int,
     trace: Path | None,
     half_life: float,
@@ -137,13 +139,18 @@ def save(
     default is demo. With --trace, it is only checked to be the trace's; without MODEL, a trace is
     taken at its word.
     """
+    from moestream.profiles import require_place
+
     if bool(texts or files) == bool(trace):
         raise click.UsageError("give a workload, by -p and -f, or --trace: one of the two")
+    require_place(path)
     if trace is not None:
         _reject_idle(ctx)
         saved = _from_trace(path, trace, model, half_life, as_json)
     else:
-        prompts = [Prompt(text, raw=raw) for text in (*texts, *map(read_text, files))]
+        prompts = [
+            Prompt(text, raw=raw, special=special) for text in (*texts, *map(read_text, files))
+        ]
         for prompt in prompts:
             require_text(prompt.text.strip() and prompt.text, "a prompt")
         work = Workload(prompts, predict, sampling, files)

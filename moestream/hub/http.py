@@ -1,0 +1,97 @@
+"""How the hub is asked: where it is, one request, and failures in words.
+
+Owns the use of ``huggingface_hub``'s HTTP client, which reads ``HF_TOKEN`` and ``HF_HUB_OFFLINE``,
+and where it may be sent on to.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from moestream.errors import DownloadError, ModelNotFoundError
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+def endpoint() -> str:
+    """Where the hub is (``HF_ENDPOINT``)."""
+    return (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+
+
+@contextmanager
+def opened(url: str, **headers: str) -> Iterator[Any]:
+    """Ask once, and give the response before its body is read.
+
+    Raises what the package raises: see ``explain``.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+
+    refuse_other_schemes()
+    with http_stream_backoff(
+        "GET",
+        url,
+        headers=build_hf_headers() | headers,
+        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+        retry_on_exceptions=(),
+        retry_on_status_codes=(),
+    ) as response:
+        hf_raise_for_status(response)
+        yield response
+
+
+def refuse_other_schemes() -> None:
+    """Have the client refuse to be sent from https to http, or to anything else."""
+    from huggingface_hub import get_session
+
+    hooks = get_session().event_hooks
+    if _require_scheme not in hooks["request"]:
+        hooks["request"].append(_require_scheme)
+        get_session().event_hooks = hooks
+
+
+def _require_scheme(request: Any) -> None:
+    scheme, own = request.url.scheme, endpoint().partition(":")[0]
+    if scheme != "https" and scheme != own:
+        raise DownloadError(
+            f"{endpoint()} sent us on to {str(request.url)[:80]!r}, which is not asked: from "
+            f"{own} only https is followed; check HF_ENDPOINT and proxies"
+        )
+
+
+def explain(error: Exception, repository: str) -> DownloadError | ModelNotFoundError:
+    """Turn what ``huggingface_hub`` raised into what to do about it."""
+    from huggingface_hub import errors
+
+    hub = endpoint()
+    if isinstance(error, DownloadError):
+        return error
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return DownloadError(
+            f"{repository} was not asked for: HF_HUB_OFFLINE is set; unset it to use the network"
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return DownloadError(
+            f"{repository} is gated: accept its terms at {hub}/{repository}, and set HF_TOKEN to a "
+            f"token of your account from {hub}/settings/tokens"
+        )
+    status = _status(error)
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+        return ModelNotFoundError(
+            f"{hub} has no {repository}, or it is private; check the spelling, or set HF_TOKEN"
+        )
+    if isinstance(error, errors.RemoteEntryNotFoundError) or status == 404:
+        return DownloadError(f"{hub} lists a file of {repository} that it does not have; try later")
+    if status is not None:
+        return DownloadError(f"{hub} answered with status {status} for {repository}; try later")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DownloadError(
+        f"{repository} could not be read from {hub} ({reason}); check the network, HF_ENDPOINT and "
+        "proxies, and run it again"
+    )
+
+
+def _status(error: Exception) -> int | None:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
