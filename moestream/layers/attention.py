@@ -51,8 +51,6 @@ class Attention:
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_dim, self.value_dim = head_dim, value_dim
         self.rope, self.rope_style, self.qk_norm = rope, rope_style, qk_norm
-        self.scale = 1 / math.sqrt(head_dim) if scale is None else scale
-        self.window = window
         self.v_norm = UnweightedRMSNorm(self.backend, value_dim, eps) if norm_values else None
         queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
         values, attended = num_kv_heads * value_dim, num_heads * value_dim
@@ -80,7 +78,11 @@ class Attention:
         self.k_bias = weights.optional_vector("attn_k.bias", pairs)
         self.v_bias = weights.optional_vector("attn_v.bias", values)
         self.output_bias = weights.optional_vector("attn_output.bias", hidden_size)
-        self.sinks = weights.vector("attn_sinks.weight", num_heads) if sinks else None
+        self.rule = AttentionRule(
+            1 / math.sqrt(head_dim) if scale is None else scale,
+            window,
+            weights.vector("attn_sinks.weight", num_heads) if sinks else None,
+        )
         if qk_norm != "none":
             whole = qk_norm == "whole"
             self.q_norm = RMSNorm(
@@ -108,8 +110,7 @@ class Attention:
         if self.qk_norm == "head_turned":
             q, k = self.q_norm(q), self.k_norm(k)
         keys, values = state
-        rule = AttentionRule(self.scale, self.window, self.sinks)
-        out = ops.attention(q, k, v, keys, values, start, rule)
+        out = ops.attention(q, k, v, keys, values, start, self.rule)
         if self.attn_gate is not None:
             out = ops.sigmoid_scale(out, ops.linear(x, self.attn_gate))
         return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)

@@ -46,7 +46,8 @@ class LatentAttention:
         scale: float,
     ) -> None:
         self.backend = weights.backend
-        self.num_heads, self.sizes, self.scale = num_heads, sizes, scale
+        self.num_heads, self.sizes = num_heads, sizes
+        self.rule = AttentionRule(scale, value_dim=sizes.latent)
         self.rope, self.rope_style = rope, rope_style
         queries = num_heads * (sizes.plain + sizes.turned)
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
@@ -77,8 +78,7 @@ class LatentAttention:
         turned = ops.rope(turned[:, None], *angles, self.rope_style)  # (T, 1, R)
         keys = ops.join(self.kv_a_norm(latent)[:, None], turned)  # (T, 1, L + R)
         q = ops.join(*self._queries(x, angles))  # (T, H, L + R)
-        rule = AttentionRule(self.scale, value_dim=sizes.latent)
-        out = ops.attention(q, keys, None, state[0], None, start, rule)
+        out = ops.attention(q, keys, None, state[0], None, start, self.rule)
         out = ops.heads_linear(out.reshape(len(x), self.num_heads, -1), self.v_b)  # (T, H, Dv)
         return ops.linear(out.reshape(len(x), -1), self.output)
 
