@@ -17,6 +17,7 @@
     ├── ProfileError            a profile that is missing, damaged, or of another model
     ├── BudgetError             a memory budget that cannot be read or kept
     ├── PlotError               a figure that cannot be drawn with what is installed
+    ├── ResourceError           threads or memory that the system does not give
     ├── StorageError            a disk or file system that fails, or lacks what was asked of it
     ├── NumericError            what a model computes is no number any more
     └── ContextLengthError      more tokens than the session's KV cache holds
@@ -101,6 +102,10 @@ class ContextLengthError(MoestreamError):
 
 class MessageLengthError(ContextLengthError):
     """One message alone has more tokens than the context holds."""
+
+
+class ResourceError(MoestreamError):
+    """The system gives no more threads, or no more memory."""
 
 
 class StorageError(MoestreamError):

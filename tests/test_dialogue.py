@@ -42,8 +42,11 @@ def never() -> bool:
 
 
 def after(steps: int) -> Callable[[], bool]:
-    """Wants to stop when asked for the ``steps``-th time."""
-    asked = iter(range(1, 1 << 30))
+    """Wants to stop when asked for the ``steps``-th time after the (first) pass of the prompt.
+
+    That asks once itself: the model has one layer.
+    """
+    asked = iter(range(1 << 30))
     return lambda: next(asked) >= steps
 
 
@@ -249,7 +252,7 @@ def test_an_answer_cut_in_its_reasoning_is_kept(
     engine = Engine.open(alphabet, backend="reference")
     dialogue = Dialogue(engine, Conversation(), Settings(), chat_template=str(template))
     speak(monkeypatch, "hm, well")
-    say(dialogue, "So?", after(4))
+    say(dialogue, "So?", after(3))  # generation is faked: the prompt asks nothing
     assert dialogue.conversation.turns == [Turn("So?", "", "hm,")]
     engine.close()
 
@@ -275,11 +278,11 @@ def test_a_read_that_fails_keeps_what_was_answered_and_starts_the_cache_anew(
     model, calls = dialogue.engine.model, iter(range(1, 1 << 30))
     hidden = type(model).hidden
 
-    def fail(self: Any, tokens: Any, cache: Any, on_route: Any = None) -> Any:
+    def fail(self: Any, tokens: Any, cache: Any, on_route: Any = None, stop: Any = None) -> Any:
         if next(calls) == fails_at:
             cache.length += 1  # in the middle of it
             raise StorageError("the disk has gone")
-        return hidden(self, tokens, cache, on_route)
+        return hidden(self, tokens, cache, on_route, stop)
 
     monkeypatch.setattr(type(model), "hidden", fail)
     with pytest.raises(StorageError):

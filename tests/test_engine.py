@@ -176,3 +176,19 @@ def test_unknown_backend_names_the_known(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"nowhere\.gguf"):
         Engine.open(tmp_path / "nowhere.gguf")
+
+
+@pytest.mark.parametrize("name", ["qwen3moe", "qwen3next"])
+@pytest.mark.parametrize("checks", [0, 1])
+def test_a_prompt_that_is_broken_off_leaves_no_trace(name: str, checks: int) -> None:
+    asked = iter(range(100))
+    tokens = [int(id) for id in np.random.default_rng(0).integers(1, 100, 1100)]
+    with Engine.open(GOLDEN / f"{name}.gguf", context_length=1200) as engine:
+        session, fresh = engine.session(), engine.session()
+        session.forward(tokens[:5])
+        assert list(session.prefill(tokens[5:], stop=lambda: next(asked) >= checks)) == []
+        assert session.tokens == tokens[:5]
+        assert list(session.generate(tokens[5:9], max_tokens=3, stop=lambda: True)) == []
+        assert session.stop_reason == "interrupted"
+        expected = fresh.forward(tokens[:20])
+        np.testing.assert_array_equal(session.forward(tokens[5:20]), expected[5:])

@@ -27,7 +27,7 @@ from moestream.backends.types import (
     Routing,
     StreamedExperts,
 )
-from moestream.errors import MoestreamWarning, UnsupportedModelError
+from moestream.errors import MoestreamWarning, ResourceError, UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType, dequantize
 
@@ -72,6 +72,11 @@ class CpuBackend(NumpyArrays):
             )
         except ValueError as error:
             raise UnsupportedModelError(str(error)) from None
+        except RuntimeError as error:  # std::system_error
+            raise ResourceError(
+                f"{threads} threads cannot be started: {error}; give -t a smaller number, or raise "
+                "the limit of processes or memory (ulimit -a)"
+            ) from None
         self.threads = self._run.threads
         self.isa = self._run.isa
         self._warned: set[GGMLQuantizationType] = set()

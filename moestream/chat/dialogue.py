@@ -225,7 +225,7 @@ class Dialogue:
         observe = None if recording is None else recording.observer(session, self.answers)
         new, done = tokens[answer.cached_tokens :], 0
         yield []
-        for done in session.prefill(new, on_route=observe):  # noqa: B007 - used below
+        for done in session.prefill(new, on_route=observe, stop=stop):  # noqa: B007 - used below
             yield []
             if stop():
                 answer.stop_reason = "interrupted"
@@ -239,6 +239,7 @@ class Dialogue:
             max_tokens=self.settings.max_tokens,
             end_ids=self.tokenizer.end_ids,
             on_route=observe,
+            stop=stop,
         ):
             if session.stats.generated_tokens == 1:
                 session.stats.ttft_s = time.perf_counter() - started

@@ -28,6 +28,7 @@ class EngineOptions:
         flags=("-t", "--threads"),
         kind=int,
         least=1,
+        most=1024,
         words={"-1": None, "0": None},
         metavar="N",
     )

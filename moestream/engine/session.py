@@ -5,6 +5,7 @@ Knows nothing of text: token ids go in, token ids and statistics come out.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -19,9 +20,10 @@ from moestream.errors import ContextLengthError
 from moestream.layers.cache import Cache, KVTypes, state_bytes
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
+from moestream.models.decoder import BrokenOff
 from moestream.streaming.statistics import ResidencyStats, Tally
 
-StopReason = Literal["end", "length", "context"]
+StopReason = Literal["end", "length", "context", "interrupted"]
 
 _CHUNK_TOKENS = 512
 """Tokens prefilled at once: long enough to use an expert's weights many times."""
@@ -118,8 +120,11 @@ class Session:
         max_tokens: int | None = None,
         end_ids: frozenset[int] = frozenset(),
         on_route: RouteObserver | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Iterator[int]:
         """Append ``tokens``, then yield new ones until an end id, a limit, or the caller stops.
+
+        ``stop`` is asked before each layer of ``tokens``, and can break their pass off.
 
         An end id is not yielded. ``stop_reason`` tells why it ended, ``stats`` what it took. A
         last token that nothing had to follow is not in ``tokens``: it was never run.
@@ -132,7 +137,11 @@ class Session:
         self.decoding = False
         sampler = Sampler(params or SamplingParams())
         started = time.perf_counter()
-        logits = self._prefill(tokens, on_route)
+        try:
+            logits = self._prefill(tokens, on_route, stop)
+        except BrokenOff:
+            self.stop_reason = "interrupted"
+            return
         prefilled = time.perf_counter()
         self.stats.prompt_tokens += len(tokens)
         self.stats.prompt_s += prefilled - started
@@ -155,7 +164,7 @@ class Session:
             stepped = time.perf_counter()
             self.decoding = True
             before = replace(counted) if (counted := self._model.backend.work) else None
-            logits = self._prefill([token], on_route)
+            logits = self._prefill([token], on_route, None)
             if counted is not None and before is not None:
                 self.stats.work += counted - before
             self.stats.generation_s += time.perf_counter() - stepped
@@ -163,12 +172,17 @@ class Session:
         self.stop_reason = "length"
 
     def prefill(
-        self, tokens: Sequence[int], *, on_route: RouteObserver | None = None
+        self,
+        tokens: Sequence[int],
+        *,
+        on_route: RouteObserver | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Iterator[int]:
         """Append tokens, all but the last chunk, and yield after each chunk how many were.
 
         For a long prompt of which ``generate`` then gets the rest: between two chunks the caller
-        can tell how far it is, or stop.
+        can tell how far it is. ``stop`` is asked before each layer, and ends it there: tokens of a
+        chunk that was broken off were not appended.
 
         Raises:
             ContextLengthError, ValueError: as ``generate``.
@@ -176,12 +190,14 @@ class Session:
         self.decoding = False
         whole = max(len(tokens) - 1, 0) // _CHUNK_TOKENS * _CHUNK_TOKENS
         done, started = 0, time.perf_counter()
-        for hidden in self._hidden(tokens[:whole], _CHUNK_TOKENS, on_route) if whole else ():
-            done += len(hidden)
-            self.stats.prompt_tokens += len(hidden)
-            self.stats.prompt_s += time.perf_counter() - started
-            yield done
-            started = time.perf_counter()
+        chunks = self._hidden(tokens[:whole], _CHUNK_TOKENS, on_route, stop) if whole else ()
+        with suppress(BrokenOff):
+            for hidden in chunks:
+                done += len(hidden)
+                self.stats.prompt_tokens += len(hidden)
+                self.stats.prompt_s += time.perf_counter() - started
+                yield done
+                started = time.perf_counter()
 
     @property
     def residency(self) -> ResidencyStats | None:
@@ -216,15 +232,22 @@ class Session:
             del self.tokens[length:]
 
     def _prefill(
-        self, tokens: Sequence[int], on_route: RouteObserver | None
+        self,
+        tokens: Sequence[int],
+        on_route: RouteObserver | None,
+        stop: Callable[[], bool] | None,
     ) -> NDArray[np.float32]:
         """Append tokens and return the logits of the last alone: (V,)."""
-        *_, hidden = self._hidden(tokens, _CHUNK_TOKENS, on_route)
+        *_, hidden = self._hidden(tokens, _CHUNK_TOKENS, on_route, stop)
         logits: NDArray[np.float32] = self._model.logits(hidden[-1:])[0]
         return logits
 
     def _hidden(
-        self, tokens: Sequence[int], chunk_tokens: int, on_route: RouteObserver | None
+        self,
+        tokens: Sequence[int],
+        chunk_tokens: int,
+        on_route: RouteObserver | None,
+        stop: Callable[[], bool] | None = None,
     ) -> Iterator[Array]:
         """Hidden states chunk by chunk, once it is sure that all tokens are good and fit."""
         ids = np.asarray(tokens, np.int32)
@@ -240,13 +263,18 @@ class Session:
         for start in range(0, len(ids), chunk_tokens):
             chunk = ids[start : start + chunk_tokens]
             self._torn = not self._cache.can_rewind
-            hidden = self._pass(chunk, on_route)
+            hidden = self._pass(chunk, on_route, stop)
             # Before the caller does anything with it: the cache has them, whatever happens there.
             self.tokens.extend(chunk.tolist())
             self._torn = False
             yield hidden
 
-    def _pass(self, chunk: NDArray[np.int32], on_route: RouteObserver | None) -> Array:
+    def _pass(
+        self,
+        chunk: NDArray[np.int32],
+        on_route: RouteObserver | None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Array:
         """Run a chunk on top of what the cache holds."""
         streaming = self._streaming()
         if streaming is not None:
@@ -255,7 +283,7 @@ class Session:
                 self._cache.positions_with(len(chunk)),
             )
             streaming.before_pass(state_bytes(shapes, positions, self._kv_types))
-        hidden = self._model.hidden(chunk, self._cache, on_route)
+        hidden = self._model.hidden(chunk, self._cache, on_route, stop)
         self._check_file()
         return hidden
 

@@ -17,7 +17,7 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
-from moestream.errors import ModelFormatError, ModelNotFoundError
+from moestream.errors import ModelFormatError, ModelNotFoundError, StorageError
 from moestream.folders import find_name, link_told
 from moestream.gguf.guard import MappingGuard
 from moestream.gguf.header import TensorInfo, read_header
@@ -103,8 +103,14 @@ class GGUFFile(GGUFHeader):
 
         Raises:
             ModelFormatError: a file was cut short meanwhile; what was read then is zeros.
+            StorageError: the disk could not read a part of it.
         """
-        for path, guard in zip(self.shards, self._guards, strict=True):
+        for path, guard, then in zip(self.shards, self._guards, self.statuses, strict=True):
+            if guard.missing_pages and path.exists() and path.stat().st_size == then.st_size:
+                raise StorageError(
+                    f"{path}: could not be read in part: the disk reported an error; check the "
+                    "disk, or fetch the file again to another"
+                )
             if guard.missing_pages:
                 raise ModelFormatError(
                     f"{path}: was cut short while it was read; leave a model's file alone while "

@@ -1,6 +1,7 @@
 """The pre-norm decoder that all architectures share; an architecture's file says what differs."""
 
 from abc import ABC
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -18,6 +19,10 @@ from moestream.layers.rope import Rope
 from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.keys import Keys, Supported
+
+
+class BrokenOff(Exception):  # noqa: N818 - asked for, no error
+    """A pass was broken off because its caller wished so."""
 
 
 class Mixer(Protocol):
@@ -199,13 +204,24 @@ class Decoder(ABC):
         return 0
 
     def hidden(
-        self, tokens: NDArray[np.int32], cache: Cache, on_route: RouteObserver | None = None
+        self,
+        tokens: NDArray[np.int32],
+        cache: Cache,
+        on_route: RouteObserver | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Array:
-        """Run a chunk through all layers and extend the cache: (T,) -> (T, E)."""
+        """Run a chunk through all layers and extend the cache: (T,) -> (T, E).
+
+        Raises:
+            BrokenOff: ``stop``, which is asked before each layer, said so; the cache is as it was,
+                but for recurrent states.
+        """
         cache.reserve(len(tokens))
         start = cache.length
         x = self.embed(tokens)
         for index, layer in enumerate(self.layers):
+            if stop is not None and stop():
+                raise BrokenOff
             x = layer(x, index, cache.layer(index), start, on_route)
         cache.length += len(tokens)
         return x

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from moestream.choices import ReadMethod
 from moestream.closing import Closing
-from moestream.errors import ModelFormatError, StorageError, UnsupportedModelError
+from moestream.errors import (
+    ModelFormatError,
+    ResourceError,
+    StorageError,
+    UnsupportedModelError,
+)
 from moestream.streaming.layout import ALIGNMENT, Layout, mapped_layout, slot_layout
 from moestream.streaming.store import ExpertStore
 
@@ -62,6 +67,12 @@ class ExpertReader(Closing):
             self._native = _native_reader()(
                 self.layout.ranges, threads, piece_bytes, method == "madvise"
             )
+        except RuntimeError as error:  # std::system_error
+            self._close_descriptors()
+            raise ResourceError(
+                f"{threads} threads that read experts cannot be started: {error}; raise the limit "
+                "of processes or memory (ulimit -a)"
+            ) from None
         except BaseException:
             self._close_descriptors()
             raise

@@ -123,7 +123,12 @@ def _generate(
         observer = recording.observer(session)
         left = _prefill(run, session, tokens, engine.context_length, interrupt, observer)
         made = session.generate(
-            left, sampling, max_tokens=max_tokens, end_ids=tokenizer.end_ids, on_route=observer
+            left,
+            sampling,
+            max_tokens=max_tokens,
+            end_ids=tokenizer.end_ids,
+            on_route=observer,
+            stop=interrupt.is_wanted,
         )
         for token in () if interrupt.wanted else made:
             if session.stats.generated_tokens == 1:
@@ -151,7 +156,7 @@ def _prefill(
     done = 0
     with ui.progress(quiet=run.quiet or not ui.on_terminal(), unit="tok") as progress:
         progress("reading the prompt", 0, len(tokens))
-        for done in session.prefill(tokens, on_route=observer):
+        for done in session.prefill(tokens, on_route=observer, stop=interrupt.is_wanted):
             progress("reading the prompt", done, len(tokens))
             if interrupt.wanted:
                 break

@@ -41,7 +41,12 @@ ThreadPool::ThreadPool(int threads) {
     watch_forks();
     generation_ = fork_generation.load();
     workers_.reserve(threads - 1);
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    try {
+        for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    } catch (...) {  // the system has no more: those that were made must end before they are dropped
+        stop();
+        throw;
+    }
 }
 
 ThreadPool::~ThreadPool() {
@@ -49,6 +54,10 @@ ThreadPool::~ThreadPool() {
         for (std::thread& worker : workers_) worker.detach();
         return;
     }
+    stop();
+}
+
+void ThreadPool::stop() {
     stopping_.store(true, std::memory_order_relaxed);
     epoch_.fetch_add(1, std::memory_order_release);
     epoch_.notify_all();

@@ -39,6 +39,7 @@ class ThreadPool {
     using Call = void (*)(const void* data, int task, int thread);
 
     bool forked() const;
+    void stop();
     void run(int count, Call call, const void* data);
     void work(int thread);
     void take_tasks(int thread);

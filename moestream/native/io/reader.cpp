@@ -21,14 +21,18 @@ Reader::Reader(std::vector<ReadRange> ranges, size_t keys, Options options)
       states_(std::make_unique<std::atomic<uint8_t>[]>(keys)),
       jobs_(keys) {
     threads_.reserve(options.threads);
-    for (int i = 0; i < options.threads; ++i) threads_.emplace_back([this] { work(); });
+    try {
+        for (int i = 0; i < options.threads; ++i) threads_.emplace_back([this] { work(); });
+    } catch (...) {  // the system has no more: those that were made must end before they are dropped
+        close();
+        throw;
+    }
 }
 
 Reader::~Reader() { close(); }
 
 void Reader::close() {
-    if (closed_) return;
-    closed_ = true;
+    if (closed_.exchange(true)) return;  // by another thread, maybe at this moment
     if (getpid() != owner_) {
         for (std::thread& thread : threads_) thread.detach();
         return;

@@ -1,5 +1,6 @@
 // The threads' side of the reader: taking pieces from the queues, reading them, laying them out.
 #include <algorithm>
+#include <cerrno>
 #include <new>
 
 #include "io/io.h"
@@ -13,11 +14,15 @@ using std::chrono::steady_clock;
 void Reader::Free::operator()(uint8_t* p) const { ::operator delete(p, std::align_val_t{4096}); }
 
 // A page-aligned buffer for one key. There are at most a few more than threads: a key's pieces are
-// taken one after another.
+// taken one after another. Null where there is no memory for it.
 uint8_t* Reader::take_staging() {
     if (free_staging_.empty()) {
-        staging_.emplace_back(
-            static_cast<uint8_t*>(::operator new(staging_bytes_, std::align_val_t{4096})));
+        try {
+            staging_.emplace_back(
+                static_cast<uint8_t*>(::operator new(staging_bytes_, std::align_val_t{4096})));
+        } catch (const std::bad_alloc&) {  // not to be thrown in a thread: it would end the process
+            return nullptr;
+        }
         return staging_.back().get();
     }
     uint8_t* staging = free_staging_.back();
@@ -120,7 +125,13 @@ void Reader::work() {
         if (stopping_) return;
         const Piece piece = next_piece();
         Job& job = jobs_[piece.key];
-        if (!matrices_.empty() && job.staging == nullptr) job.staging = take_staging();
+        if (!matrices_.empty() && job.staging == nullptr) {
+            job.staging = take_staging();
+            if (job.staging == nullptr) {
+                if (finish(piece, ENOMEM)) settle(piece.key);
+                continue;
+            }
+        }
         uint8_t* destination = job.staging != nullptr ? job.staging : job.destination;
         if (under_way_++ == 0) busy_since_ = steady_clock::now();
         counters_.deepest = std::max(counters_.deepest, static_cast<uint64_t>(under_way_));

@@ -241,7 +241,8 @@ def _run(
     session = engine.session()
     observe = recorder.observe
     if not work.predict:
-        session.forward(tokens, on_route=observe)
+        for _ in session.generate(tokens, max_tokens=0, on_route=observe):
+            pass  # not ``forward``, which keeps the logits of every token
         return
     made = session.generate(
         tokens,
