@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFWriter
 
+from golden.files import finish
+
 LAYERS = (1, 2)  # layer 0 is dense
 EXPERTS = 6
 
@@ -28,10 +30,7 @@ def write_experts(
         else:
             add(f"blk.{layer}.ffn_gate_exps.weight", EXPERTS, width, hidden)
             add(f"blk.{layer}.ffn_up_exps.weight", EXPERTS, width, hidden)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     if path.exists():
         return path
     return next(iter(sorted(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))))

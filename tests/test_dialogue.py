@@ -227,13 +227,18 @@ def speak(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(Session, "generate", generate)
 
 
+def open_stripping(path: Path, folder: Path) -> tuple[Engine, Dialogue]:
+    """A dialogue by a template that leaves reasoning out of what was said before."""
+    template = folder / "strips.jinja"
+    template.write_text(STRIPS, encoding="utf-8")
+    engine = Engine.open(path, backend="reference")
+    return engine, Dialogue(engine, Conversation(), Settings(), chat_template=str(template))
+
+
 def test_reasoning_is_apart_and_a_template_that_strips_it_shortens_the_prefix(
     alphabet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = tmp_path / "strips.jinja"
-    template.write_text(STRIPS, encoding="utf-8")
-    engine = Engine.open(alphabet, backend="reference")
-    dialogue = Dialogue(engine, Conversation(), Settings(), chat_template=str(template))
+    engine, dialogue = open_stripping(alphabet, tmp_path)
     speak(monkeypatch, "hm, well\n</think>\n\nYes.")
     pieces = [piece for found in dialogue.ask("So?", never) for piece in found]
     assert {piece.kind for piece in pieces} == {"reasoning", "answer"}
@@ -247,10 +252,7 @@ def test_reasoning_is_apart_and_a_template_that_strips_it_shortens_the_prefix(
 def test_an_answer_cut_in_its_reasoning_is_kept(
     alphabet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = tmp_path / "strips.jinja"
-    template.write_text(STRIPS, encoding="utf-8")
-    engine = Engine.open(alphabet, backend="reference")
-    dialogue = Dialogue(engine, Conversation(), Settings(), chat_template=str(template))
+    engine, dialogue = open_stripping(alphabet, tmp_path)
     speak(monkeypatch, "hm, well")
     say(dialogue, "So?", after(3))  # generation is faked: the prompt asks nothing
     assert dialogue.conversation.turns == [Turn("So?", "", "hm,")]

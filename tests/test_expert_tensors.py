@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
+from golden.files import finish
 from golden.models import MODELS
 from moestream.engine.expert_streaming import plan_model
 from moestream.forecast.demand import read_demand
@@ -45,10 +46,7 @@ def write(path: Path, shards: int, fused: bool) -> Path:
         else:
             add(f"blk.{layer}.ffn_gate_exps.weight", N, F, E)
             add(f"blk.{layer}.ffn_up_exps.weight", N, F, E)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path if path.exists() else min(path.parent.glob(f"{path.stem}-*.gguf"))
 
 

@@ -247,7 +247,7 @@ def test_a_seed_repeats_a_run(alphabet: Path) -> None:
         (["-p", "a", "--repeat-penalty", "0"], "0.0, expected a number above 0"),
         (["-p", "a", "-n", "-3"], "-3, expected a whole number of 0 or more"),
         (["-p", "a", "-c", "-1"], "-1, expected a whole number of 0 or more"),
-        (["-p", "a", "-t", "-2"], "-2, expected 0, or a whole number of 1 or more"),
+        (["-p", "a", "-t", "-2"], "-2, expected 0, or a whole number of 1 to 1024"),
     ],
 )
 def test_values_that_make_no_sense_are_usage_errors(

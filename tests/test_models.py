@@ -7,6 +7,7 @@ import gguf
 import numpy as np
 import pytest
 
+from golden.files import add_value, finish
 from moestream.backends.reference import ReferenceBackend
 from moestream.errors import ModelFormatError, MoestreamError, UnsupportedModelError
 from moestream.gguf import GGUFFile
@@ -73,25 +74,13 @@ def model(tmp_path: Path):
             **(keys or {}),
         }.items():
             name = f"{architecture}.{key}"
-            if isinstance(value, str):
-                writer.add_string(name, value)
-            elif isinstance(value, list):
-                writer.add_array(name, value)
-            elif isinstance(value, bool):
-                writer.add_bool(name, value)
-            elif isinstance(value, float):
-                writer.add_float32(name, value)
-            elif value is not None:
-                writer.add_uint32(name, value)
+            add_value(writer, name, value)
         if vocabulary:
             writer.add_token_list([str(id) for id in range(vocabulary)])
         for name, shape in {**DENSE, **(tensors or {})}.items():
             if shape is not None:
                 writer.add_tensor(name, np.ones(shape, np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        finish(writer)
         return GGUFFile.open(path)
 
     return write

@@ -2,9 +2,6 @@
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from expert_files import EXPERTS, LAYERS, write_experts
+from stalled import check_interrupted
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
@@ -238,13 +236,4 @@ with ExpertReader(store, "pread") as reader:
 
 
 def test_ctrl_c_ends_a_stall(one):
-    with subprocess.Popen(
-        [sys.executable, "-c", _STALLED, str(one.file.path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "waiting\n"
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
-        assert out == "interrupted\n"
-        assert process.returncode == 0
+    check_interrupted(_STALLED, one.file.path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from alphabet_model import byte_tokens
 
-from golden.files import VOCAB, write_model
+from golden.files import VOCAB, add_value, finish, write_model
 from golden.lfm2moe import GoldenConvolved
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.dialogue import Dialogue
@@ -193,17 +193,10 @@ def changed_file(path: Path, name: str, keys: dict[str, Any]) -> GGUFFile:
     for key, value in metadata.items():
         if key.startswith("general.architecture") or value is None:
             continue
-        if isinstance(value, list):
-            writer.add_array(key, value)
-        elif isinstance(value, float):
-            writer.add_float32(key, value)
-        elif isinstance(value, int):
-            writer.add_uint32(key, value)
+        if not isinstance(value, str):
+            add_value(writer, key, value)
     writer.add_tensor("token_embd.weight", np.ones((VOCAB, 64), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return GGUFFile.open(path)
 
 

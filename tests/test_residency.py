@@ -1,6 +1,7 @@
 """Residency with a fake reader: no disk, no threads, no sleeping; any order of arrival."""
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -146,22 +147,27 @@ def check_slots(table: SlotTable) -> None:
     assert sorted(held + table.memory.free) == list(range(table.memory.num_slots)), "a slot leaked"
 
 
-@pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("slots", [0, 2, 3, 5, 11, 20, 31, 32, 99])
-def test_every_expert_is_handed_out_once_and_is_what_it_should_be(name: str, slots: int) -> None:
-    residency, table, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
-    chance = random.Random(slots)
+def random_turns(residency, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Layers and what they route to, of prompts and single tokens, with guesses before half."""
+    chance = random.Random(seed)
     for step in range(60):
         for layer in range(LAYERS):
             tokens = 1 if step % 10 else chance.choice([2, 7, 40])
             rows = ids(*(chance.sample(range(EXPERTS), K) for _ in range(tokens)))
             if chance.random() < 0.5:
-                guess = chance.sample(range(EXPERTS), K)
-                residency.speculate((layer + 1) % LAYERS, guess, 1)
-            reader.begin_some()
-            used = use(residency, layer, rows, busy=True)
-            assert sorted(used) == sorted(set(rows.ravel().tolist()))
-            check_slots(table)
+                residency.speculate((layer + 1) % LAYERS, chance.sample(range(EXPERTS), K), 1)
+            residency.reader.begin_some()
+            yield layer, rows
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("slots", [0, 2, 3, 5, 11, 20, 31, 32, 99])
+def test_every_expert_is_handed_out_once_and_is_what_it_should_be(name: str, slots: int) -> None:
+    residency, table, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
+    for layer, rows in random_turns(residency, slots):
+        used = use(residency, layer, rows, busy=True)
+        assert sorted(used) == sorted(set(rows.ravel().tolist()))
+        check_slots(table)
     counts = residency.stats()
     assert counts.decode.hits + counts.decode.misses == 54 * LAYERS * K
 

@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from test_residency import EXPERTS, LAYERS, SLOT, FakeReader, K, check_slots, ids
+from test_residency import EXPERTS, LAYERS, SLOT, FakeReader, K, check_slots, ids, random_turns
 
 from moestream.policies import LRU, Decay
 from moestream.streaming.slot_table import SlotTable
@@ -67,19 +67,11 @@ def use(residency, layer: int, expert_ids: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("tails", [2, 3, 8])
 def test_every_expert_is_handed_out_once_and_no_slot_leaks(heads: int, tails: int) -> None:
     residency, head, tail, reader = make(heads, tails, seed=heads + tails)
-    chance = random.Random(heads)
-    for step in range(60):
-        for layer in range(LAYERS):
-            tokens = 1 if step % 10 else chance.choice([2, 7, 40])
-            rows = ids(*(chance.sample(range(EXPERTS), K) for _ in range(tokens)))
-            if chance.random() < 0.5:
-                guess = chance.sample(range(EXPERTS), K)
-                residency.speculate((layer + 1) % LAYERS, guess, 1)
-            reader.begin_some()
-            assert sorted(use(residency, layer, rows)) == sorted(set(rows.ravel().tolist()))
-            check_slots(head)
-            check_slots(tail)
-            assert not any(tail.kept)
+    for layer, rows in random_turns(residency, heads):
+        assert sorted(use(residency, layer, rows)) == sorted(set(rows.ravel().tolist()))
+        check_slots(head)
+        check_slots(tail)
+        assert not any(tail.kept)
 
 
 @pytest.mark.parametrize("heads", [2, 5, 12])

@@ -3,7 +3,6 @@
 import errno
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stalled import check_interrupted
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
@@ -155,15 +155,4 @@ with Engine.open(sys.argv[1], backend="reference", context_length=128) as engine
 
 
 def test_ctrl_c_ends_a_stall():
-    with subprocess.Popen(
-        [sys.executable, "-c", _STALLED, str(GOLDEN / "qwen3moe.gguf")],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "waiting\n"
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
-        assert out == "interrupted\n"
-        assert process.returncode == 0
+    check_interrupted(_STALLED, GOLDEN / "qwen3moe.gguf")

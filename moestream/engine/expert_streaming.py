@@ -27,11 +27,6 @@ from moestream.streaming.residency import Warmed
 from moestream.streaming.statistics import ResidencyStats, Tally
 from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
 
-ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]
-
-_TIMED = 5
-"""Runs of a layer that are timed, where a choice depends on how fast it is."""
-
 
 @dataclass(frozen=True, slots=True)
 class Choices:
@@ -166,6 +161,9 @@ class ExpertStreaming:
         return Prefetcher(self.residency, predictors, layers_ahead=ahead, prepare=prepare)
 
 
+ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]
+
+
 def plan_model(
     budget: str,
     file: GGUFHeader,
@@ -204,6 +202,10 @@ def _predictor(moe: MoE, mass: float | None) -> Predict:
         return lambda x: moe.norm_and_route(x)[0]
     most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
     return lambda x: moe.foresee(x, mass, most)
+
+
+_TIMED = 5
+"""Runs of a layer that are timed, where a choice depends on how fast it is."""
 
 
 def _layer_s(moe: MoE) -> float:

@@ -2,12 +2,18 @@
 
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 from moestream.choices import BACKENDS, KV_TYPES, KVType
 from moestream.declare import check, option
 
 DEFAULT_CONTEXT = 8192
 """Tokens of context at most where none is asked for."""
+
+
+def _cache_type(short: str, flag: str, what: str) -> Any:
+    told = f"How {what} are stored; q8_0 takes half the memory."
+    return option("f16", told, flags=(short, flag), choices=KV_TYPES, rare=True)
 
 
 @dataclass(frozen=True)
@@ -37,20 +43,8 @@ class EngineOptions:
         "What does the maths: auto is the fastest that runs here.",
         choices=BACKENDS,
     )
-    cache_type_k: KVType = option(
-        "f16",
-        "How keys are stored; q8_0 takes half the memory.",
-        flags=("-ctk", "--cache-type-k"),
-        choices=KV_TYPES,
-        rare=True,
-    )
-    cache_type_v: KVType = option(
-        "f16",
-        "How values are stored; q8_0 takes half the memory.",
-        flags=("-ctv", "--cache-type-v"),
-        choices=KV_TYPES,
-        rare=True,
-    )
+    cache_type_k: KVType = _cache_type("-ctk", "--cache-type-k", "keys")
+    cache_type_v: KVType = _cache_type("-ctv", "--cache-type-v", "values")
 
 
 def draw_seed() -> int:

@@ -111,23 +111,19 @@ class StreamingOptions:
         return {name: getattr(self, name) for name in POLICY_SETTINGS.get(self.policy, ())}
 
 
+def _file(told: str) -> Any:
+    return option(None, told, kind=Path, parse_text=Path, metavar="FILE")
+
+
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
     """Files that are written beside a run, for the simulator."""
 
-    trace_guesses: Path | None = option(
-        None,
-        "Write what each layer would guess of the next one's routing, for simulate --guesses.",
-        kind=Path,
-        parse_text=Path,
-        metavar="FILE",
+    trace_guesses: Path | None = _file(
+        "Write what each layer would guess of the next one's routing, for simulate --guesses."
     )
-    trace_cache: Path | None = option(
-        None,
-        "Write which experts were in memory whenever a layer asked for some.",
-        kind=Path,
-        parse_text=Path,
-        metavar="FILE",
+    trace_cache: Path | None = _file(
+        "Write which experts were in memory whenever a layer asked for some."
     )
 
 

@@ -11,11 +11,6 @@ from rich.cells import cell_len, set_cell_size
 
 from moestream.ui import format_memory, printable
 
-BARS = "▁▂▃▄▅▆▇█"
-ASCII_BARS = "_.-=+*%#"
-SPARKS = 12
-_SAMPLE_S = 0.25
-
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -63,6 +58,12 @@ class Status:
                 (4, f"read {format_memory(read)}"),
             ]
         return parts
+
+
+BARS = "▁▂▃▄▅▆▇█"
+ASCII_BARS = "_.-=+*%#"
+SPARKS = 12
+_SAMPLE_S = 0.25
 
 
 def sparkline(rates: Collection[float], *, ascii_only: bool = False) -> str:

@@ -41,13 +41,6 @@ PACKAGES = (
         for stem in ("debian-faq", "developers-reference", "maint-guide", "manpages")
     ),
 )
-STOPWORDS = {
-    "en": {"the", "of", "and", "to", "is", "that", "with", "for", "this", "are", "it", "be", "by"},
-    "it": {"il", "di", "che", "la", "per", "un", "una", "è", "del", "della", "con", "non", "sono"},
-    "de": {"der", "die", "und", "das", "ist", "nicht", "ein", "eine", "werden", "zu", "mit", "den"},
-    "fr": {"le", "les", "des", "et", "est", "une", "pour", "dans", "que", "vous", "du", "sur"},
-}
-MIN_PARAGRAPH_CHARS = 80
 HELD_OUT_ONE_IN = 12
 
 
@@ -68,6 +61,15 @@ class Document:
     def held_out(self) -> bool:
         """Whether the recipe must never see this document."""
         return self.rank % HELD_OUT_ONE_IN == 0
+
+
+STOPWORDS = {
+    "en": {"the", "of", "and", "to", "is", "that", "with", "for", "this", "are", "it", "be", "by"},
+    "it": {"il", "di", "che", "la", "per", "un", "una", "è", "del", "della", "con", "non", "sono"},
+    "de": {"der", "die", "und", "das", "ist", "nicht", "ein", "eine", "werden", "zu", "mit", "den"},
+    "fr": {"le", "les", "des", "et", "est", "une", "pour", "dans", "que", "vous", "du", "sur"},
+}
+MIN_PARAGRAPH_CHARS = 80
 
 
 class _Paragraphs(HTMLParser):

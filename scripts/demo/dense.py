@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 HEADS, KV_HEADS, HEAD_SIZE = 9, 3, 64
-ROPE_BASE, NORM_EPS = 100_000.0, 1e-5
-LAYERS = 30
-ATTENTION_BATCH = 8
+LAYERS, ROPE_BASE, NORM_EPS = 30, 100_000.0, 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +99,9 @@ def softmax(scores: Floats) -> Floats:
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     return scores
+
+
+ATTENTION_BATCH = 8
 
 
 def attention(layer: Layer, x: Floats) -> Floats:

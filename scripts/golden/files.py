@@ -148,6 +148,11 @@ def write_gguf(path: Path, model: Model, tensors: Iterable[Weight]) -> None:
     model.metadata(writer)
     for name, data, qtype in tensors:
         writer.add_tensor(name, data, raw_dtype=qtype)
+    finish(writer)
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write all that was added, and close the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -162,6 +167,8 @@ def add_value(writer: gguf.GGUFWriter, key: str, value: object) -> None:
         writer.add_bool(key, value)
     elif isinstance(value, str):
         writer.add_string(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
     elif isinstance(value, int):
         writer.add_uint32(key, value)
 
