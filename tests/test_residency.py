@@ -163,7 +163,7 @@ def random_turns(residency, seed: int) -> Iterator[tuple[int, np.ndarray]]:
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("slots", [0, 2, 3, 5, 11, 20, 31, 32, 99])
 def test_every_expert_is_handed_out_once_and_is_what_it_should_be(name: str, slots: int) -> None:
-    residency, table, reader = make(slots, policy=POLICIES[name], spare=3, seed=slots)
+    residency, table, _ = make(slots, policy=POLICIES[name], spare=3, seed=slots)
     for layer, rows in random_turns(residency, slots):
         used = use(residency, layer, rows, busy=True)
         assert sorted(used) == sorted(set(rows.ravel().tolist()))

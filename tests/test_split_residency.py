@@ -66,7 +66,7 @@ def use(residency, layer: int, expert_ids: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("heads", [2, 5, 11, 31, 99])
 @pytest.mark.parametrize("tails", [2, 3, 8])
 def test_every_expert_is_handed_out_once_and_no_slot_leaks(heads: int, tails: int) -> None:
-    residency, head, tail, reader = make(heads, tails, seed=heads + tails)
+    residency, head, tail, _ = make(heads, tails, seed=heads + tails)
     for layer, rows in random_turns(residency, heads):
         assert sorted(use(residency, layer, rows)) == sorted(set(rows.ravel().tolist()))
         check_slots(head)

@@ -15,8 +15,8 @@ from moestream.cli.options.engine import context_options
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import complete_profile, parts_callback
+from moestream.cli.reports.plan import Known, print_report
 from moestream.cli.reports.plan import as_json as report_as_json
-from moestream.cli.reports.plan import print_report
 from moestream.errors import BudgetError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -159,10 +159,11 @@ def plan(
             halved_cache="q8_0" in (cache_type_k, cache_type_v),
             budgets=budgets,
         )
+    known = Known(model, file, context, outlook, machine, disk, hits)
     if as_json:
-        ui.print_json(report_as_json(model, file, context, outlook, machine, disk, hits))
+        ui.print_json(report_as_json(known))
     else:
-        print_report(model, file, context, outlook, machine, disk, hits)
+        print_report(known)
 
 
 def _once(reason: str, file: "GGUFHeader") -> str:

@@ -4,7 +4,7 @@ Owns words and layout; computes nothing.
 """
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moestream import ui
 
@@ -15,16 +15,21 @@ if TYPE_CHECKING:
     from moestream.machine.speeds import DiskSpeed, Speeds
 
 
-def print_report(
-    model: str,
-    file: "GGUFHeader",
-    context: int,
-    outlook: "Outlook",
-    machine: "Speeds",
-    disk: "DiskSpeed | None",
-    hits: "Hits",
-) -> None:
+class Known(NamedTuple):
+    """What is known of a model and this machine, and foreseen of the two."""
+
+    model: str
+    file: "GGUFHeader"
+    context: int
+    outlook: "Outlook"
+    machine: "Speeds"
+    disk: "DiskSpeed | None"
+    hits: "Hits"
+
+
+def print_report(known: Known) -> None:
     """Write what memory goes to, what is known of the machine, the speeds and the verdict."""
+    model, file, context, outlook, machine, disk, hits = known
     divided = outlook.chosen.plan
     memory, experts = ui.format_memory, divided.total_expert_bytes
     ui.print_fields(
@@ -150,16 +155,9 @@ def verdict(point: "Point", floor_bytes: int) -> str:
     )
 
 
-def as_json(
-    model: str,
-    file: "GGUFHeader",
-    context: int,
-    outlook: "Outlook",
-    machine: "Speeds",
-    disk: "DiskSpeed | None",
-    hits: "Hits",
-) -> dict[str, Any]:
+def as_json(known: Known) -> dict[str, Any]:
     """Everything, in bytes and tokens a second."""
+    model, file, context, outlook, machine, disk, hits = known
     divided = outlook.chosen.plan
     return {
         "model": model,
