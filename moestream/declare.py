@@ -86,11 +86,16 @@ class OptionSpec:
         Raises:
             ValueError: it is not; the message says what it is and what was expected.
         """
-        if self.kind is bool or self.many or value is None or value in self.words.values():
+        if self.many or value is None or (value in self.words.values() and value is not True):
+            return
+        if self.kind is bool or isinstance(value, bool):
+            if not (self.kind is bool and isinstance(value, bool)):
+                raise ValueError(f"{value!r}, expected {self.expected}")
             return
         good = not self.choices or value in self.choices
         if self.kind in (int, float):
-            good = isinstance(value, int | float) and math.isfinite(value)
+            kinds = (int,) if self.kind is int else (int, float)
+            good = isinstance(value, kinds) and math.isfinite(value)
             if good and self.least is not None:
                 good = value > self.least if self.above else value >= self.least
             if good and self.most is not None:

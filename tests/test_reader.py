@@ -237,3 +237,27 @@ with ExpertReader(store, "pread") as reader:
 
 def test_ctrl_c_ends_a_stall(one):
     check_interrupted(_STALLED, one.file.path)
+
+
+def test_dropping_an_expert_touches_nothing_beside_the_mapping(tmp_path: Path) -> None:
+    path = write_experts(tmp_path / "model.gguf")
+    with (
+        GGUFFile.open(path) as file,
+        ExpertStore(file) as store,
+        ExpertReader(store, "madvise") as reader,
+    ):
+        ranges = reader.layout.ranges
+        first_key = store.key(min(store.layers), 0)
+        begins = int(ranges[first_key, 0, 3] - ranges[first_key, 0, 1])
+        ends = begins + -(-path.stat().st_size // 4096) * 4096
+        asked: list[tuple[int, int]] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "moestream.streaming.reader._madvise",
+                lambda address, size, _: asked.append((address, address + size)),
+            )
+            for key in range(store.num_keys):
+                if key // store.num_experts in store.layers:
+                    reader.drop(key)
+        assert asked
+        assert all(begins <= first < last <= ends for first, last in asked)

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moestream.engine.engine import Engine
 from moestream.errors import TraceError
 from moestream.traces.format import COLUMNS, DECODE, PREFILL, TraceHeader, read_trace
+from moestream.traces.recording import Recording
 from moestream.traces.routed_sets import routed_sets
 from moestream.traces.writer import TraceWriter
 
@@ -169,3 +171,25 @@ def test_writer_compresses(tmp_path: Path) -> None:
     lines = gzip.decompress((tmp_path / "t.csv.gz").read_bytes()).decode().splitlines()
     assert lines[0] == "# route_trace v1"
     assert lines[-1] == "0,1,0,0,1,1,1,1,0"
+
+
+def test_a_pass_that_is_broken_off_is_not_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    golden = Path(__file__).parent / "data" / "golden" / "qwen3moe.gguf"
+    with Engine.open(golden, backend="reference") as engine:
+        session = engine.session()
+        with Recording(engine, trace=path, counting=True) as recording:
+            on_route = recording.observer(session)
+            asked = iter(range(100))
+            list(
+                session.generate(
+                    [1, 2, 3], max_tokens=1, on_route=on_route, stop=lambda: next(asked) >= 1
+                )
+            )
+            assert session.tokens == []
+            list(session.generate([1, 2, 3], max_tokens=2, on_route=on_route))
+            assert recording.profile is not None
+            counted = recording.profile._counted(tmp_path / "p.json")
+        layers, k = engine.config.num_layers, engine.config.num_experts_per_tok
+    assert len(read_trace(path).rows) == 4 * layers * k
+    assert set(counted.uses.sum(axis=1).tolist()) == {4 * k}

@@ -202,7 +202,7 @@ class ExpertSlots(Protocol):
         """Bytes of all slots."""
 
     def table(self) -> NDArray[np.int64]:
-        """How and where gate, up and down are laid out, for ``native/reader.h``: (3, 10)."""
+        """How and where gate, up and down are laid out, for ``native/io/reader.h``: (3, 10)."""
 
     def slot_address(self, slot: int) -> int:
         """What the reader is told: the slot's number."""

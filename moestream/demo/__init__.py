@@ -1,7 +1,7 @@
 """Builds the demo model: a small mixture of experts cut out of SmolLM2-135M-Instruct.
 
 Owns the metadata of the built file and the safe writing of it. The tensors are planned by
-``layout`` from the dense weights of ``source`` and the recipe of ``recipe``. Knows
+``file_layout`` from the dense weights of ``source`` and the recipe of ``recipe``. Knows
 nothing of how the file is run. The result is the same on every machine, bit for bit.
 """
 

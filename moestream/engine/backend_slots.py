@@ -1,7 +1,7 @@
 """Slots that the backend makes for streamed experts, where it does not take them as in the file.
 
-Joins a backend's ``expert_slots`` to what ``experts`` asks of a ``SlotMaker``. Knows neither what a
-slot looks like nor who is in it.
+Joins a backend's ``expert_slots`` to what ``streaming`` asks of a ``SlotMaker``. Knows neither what
+a slot looks like nor who is in it.
 """
 
 from collections.abc import Mapping

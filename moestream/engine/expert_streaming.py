@@ -107,15 +107,15 @@ class ExpertStreaming:
         self._valve = PressureValve(self.residency.give_back)
         self._kv_bytes = plan.kv_bytes
         self._faults = _major_faults()
-        for layer, moe in self._moes.items():
-            slots = None if self._slots is None else self._slots.by_layer[layer]
-            moe.stream(self.residency, layer, self.prefetcher, slots)
-        if profile is not None:
-            try:
+        try:
+            for layer, moe in self._moes.items():
+                slots = None if self._slots is None else self._slots.by_layer[layer]
+                moe.stream(self.residency, layer, self.prefetcher, slots)
+            if profile is not None:
                 self.residency.warm(profile.key_rates().tolist(), on_warmed)
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
 
     def before_pass(self, kv_bytes: int) -> None:
         """Make sure of the file, and make room: for a grown KV cache, for a system short of memory.
@@ -125,8 +125,7 @@ class ExpertStreaming:
         """
         self._store.check()
         if kv_bytes > self._kv_bytes:
-            self.residency.give_back(kv_bytes - self._kv_bytes)
-            self._kv_bytes = kv_bytes
+            self._kv_bytes += self.residency.give_back(kv_bytes - self._kv_bytes)
         self._valve.check()
 
     @property

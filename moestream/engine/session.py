@@ -84,6 +84,8 @@ class Session:
         self.tokens: list[int] = []
         self.stats = Stats()
         self.stop_reason: StopReason | None = None
+        self.passes = 0
+        """Passes that were run to their end: what observers heard of others did not happen."""
         self.decoding = False
         """Whether the pass that runs, or ran last, is of a token that ``generate`` made."""
         self._cache = Cache(
@@ -284,7 +286,12 @@ class Session:
             )
             streaming.before_pass(state_bytes(shapes, positions, self._kv_types))
         hidden = self._model.hidden(chunk, self._cache, on_route, stop)
-        self._check_file()
+        try:
+            self._check_file()
+        except BaseException:
+            self._cache.length -= len(chunk)  # which holds what was not there
+            raise
+        self.passes += 1
         return hidden
 
     def _run_again(self) -> None:

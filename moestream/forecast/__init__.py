@@ -1,6 +1,7 @@
 """Foresees how fast a model will run, before it is loaded.
 
-``demand`` is what the model asks of a machine, read off its header; ``machine`` what this machine
-gives, measured once; ``hits`` how often an expert is in memory, by the room that experts have;
-``speed`` puts the three together.
+``demand`` is what the model asks of a machine, read off its header; ``hits`` how often an expert
+is in memory, by the room that experts have; ``speed`` puts the two together with what the machine
+gives (``moestream.machine``); ``outlook`` does so for every budget, ``verdict`` says in words what
+to expect, ``support`` whether the model runs at all.
 """

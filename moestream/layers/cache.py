@@ -85,7 +85,7 @@ class Cache:
         self._shapes = tuple(shapes)
         self._kv_types = kv_types
         self._positions = min(capacity, _FIRST_POSITIONS)
-        self._layers = [self._empty(shape) for shape in self._shapes]
+        self._layers = [self._empty(shape, self._positions) for shape in self._shapes]
 
     def layer(self, index: int) -> State:
         """The buffers of layer ``index``, with room for what ``reserve`` asked."""
@@ -110,10 +110,10 @@ class Cache:
             )
         positions = self.positions_with(tokens)
         if positions > self._positions:
-            self._positions = positions
             for index, shape in enumerate(self._shapes):  # one by one: old and new need room
-                if isinstance(shape, AttentionShape):
-                    self._layers[index] = self._grown(shape, self._layers[index])
+                if isinstance(shape, AttentionShape) and self._held(index) < positions:
+                    self._layers[index] = self._grown(shape, self._layers[index], positions)
+            self._positions = positions  # not before: a buffer may not be had
 
     def positions_with(self, tokens: int) -> int:
         """For how many positions there is memory once ``tokens`` more were reserved."""
@@ -138,21 +138,25 @@ class Cache:
         if length == 0:
             for index, shape in enumerate(self._shapes):
                 if isinstance(shape, RecurrentShape):
-                    self._layers[index] = self._empty(shape)
+                    self._layers[index] = self._empty(shape, self._positions)
         self.length = length
 
-    def _empty(self, shape: StateShape) -> State:
+    def _held(self, index: int) -> int:
+        """For how many positions a layer's buffers have room."""
+        return int(self._layers[index][0].shape[1])
+
+    def _empty(self, shape: StateShape, positions: int) -> State:
         if isinstance(shape, RecurrentShape):
             return tuple(self._backend.zeros(array) for array in shape.arrays)
         rows = zip((shape.key_dim, shape.value_dim), self._kv_types, strict=True)
         return tuple(
-            self._backend.kv_buffer(shape.heads, self._positions, dim, kv_type)
+            self._backend.kv_buffer(shape.heads, positions, dim, kv_type)
             for dim, kv_type in rows
             if dim
         )
 
-    def _grown(self, shape: AttentionShape, old: State) -> State:
-        new = self._empty(shape)
+    def _grown(self, shape: AttentionShape, old: State, positions: int) -> State:
+        new = self._empty(shape, positions)
         for into, rows in zip(new, old, strict=True):
             into[:, : self.length] = rows[:, : self.length]
         return new

@@ -1,7 +1,7 @@
 """Measures what this machine gives: kernels, memory, the cost of a layer, and a disk.
 
 Owns how each is measured. What is done with the figures, and how long they are kept, is
-``machine``'s business.
+``speeds``' business.
 """
 
 import random

@@ -8,7 +8,7 @@ import re
 from moestream.errors import BudgetError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(%|[KMGT]?)(?:I?B)?", re.ASCII)
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,15})?|\.\d{1,15})\s*(%|[KMGT]?)(?:I?B)?", re.ASCII)
 
 
 def parse_budget(text: str, total_bytes: int) -> int:

@@ -16,7 +16,7 @@ ALIGNMENT = 4096
 """What ``O_DIRECT`` wants of offsets, lengths and addresses, on every disk we know of."""
 
 FIELDS = ("fd", "offset", "n_bytes", "place", "needed")
-"""Columns of ``Layout.ranges``, as in ``native/reader.h``."""
+"""Columns of ``Layout.ranges``, as in ``native/io/reader.h``."""
 
 
 @dataclass(frozen=True, slots=True)

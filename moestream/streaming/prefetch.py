@@ -126,7 +126,7 @@ class Trial:
         self._tokens += 1
         if self._tokens < self._length:
             return
-        stalled_s = self._residency.stats().decode.stall_s
+        stalled_s = self._residency.counts.decode.stall_s
         cost_s = (stalled_s - self._stalled_s + self.spent_s) / self._tokens
         before = self._cost_s.get(self.guessing, cost_s)
         self._cost_s[self.guessing] = before + (cost_s - before) * _NEWS

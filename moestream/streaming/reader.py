@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from moestream._native import Reader
 
 ABSENT, QUEUED, READING, READY, FAILED = range(5)
-"""States of a key, as in ``native/reader.h``."""
+"""States of a key, as in ``native/io/reader.h``."""
 
 _SHORT_READ = -1
 _THREADS = 4
@@ -61,6 +61,11 @@ class ExpertReader(Closing):
         """
         self.method = method
         self._store = store
+        self._sizes = {
+            store.descriptor(shard): status.st_size
+            for shard, status in enumerate(store.file.statuses)
+        }
+        """Bytes of the shards, by the descriptors that they are mapped through."""
         self._descriptors: list[int] = []
         try:
             self.layout = self._make_layout()
@@ -133,11 +138,13 @@ class ExpertReader(Closing):
 
         And of those beside it that the system mapped with it. A part that is locked stays.
         """
-        for _, _, n_bytes, address, _ in self.layout.ranges[key].tolist():
+        for fd, offset, n_bytes, address, _ in self.layout.ranges[key].tolist():
+            begins = address - offset  # the shard's mapping, beside which is other memory
+            ends = begins + -(-self._sizes[fd] // ALIGNMENT) * ALIGNMENT
             first = -(-address // ALIGNMENT) * ALIGNMENT
             last = max((address + n_bytes) // ALIGNMENT * ALIGNMENT, first)
-            before = first // _AROUND * _AROUND
-            after = -(-last // _AROUND) * _AROUND
+            before = max(first // _AROUND * _AROUND, begins)
+            after = min(-(-last // _AROUND) * _AROUND, ends)
             for begin, end in ((before, first), (first, last), (last, after)):
                 if end > begin:  # one by one: a part that is locked ends a call
                     _madvise(begin, end - begin, mmap.MADV_DONTNEED)
@@ -214,9 +221,11 @@ def _open_direct(store: ExpertStore) -> list[int]:
             if sys.platform == "darwin":
                 _bypass_cache(descriptors[-1])
         store.check()
-    except OSError as error:
+    except BaseException as error:
         for descriptor in descriptors:
             os.close(descriptor)
+        if not isinstance(error, OSError):
+            raise
         hint = "; use --io pread" if error.errno == errno.EINVAL else ""
         raise StorageError(
             f"{path}: cannot be read around the page cache: {error.strerror}{hint}"

@@ -195,10 +195,14 @@ class SlotResidency(Residency):
         total = sum(table.memory.n_bytes for table in self._all_tables)
         given = 0
         for table in self._all_tables:
-            slot_bytes = table.memory.slot_bytes
-            share = -(-n_bytes * table.memory.n_bytes // total // slot_bytes)
-            given += table.shrink(share) * slot_bytes
+            given += self._shrink(table, n_bytes * table.memory.n_bytes // total)
+        for table in self._all_tables:  # what one could not give, another may
+            given += self._shrink(table, max(n_bytes - given, 0))
         return given
+
+    def _shrink(self, table: SlotTable, n_bytes: int) -> int:
+        slot_bytes = table.memory.slot_bytes
+        return table.shrink(-(-n_bytes // slot_bytes)) * slot_bytes
 
     @property
     def pinned_bytes(self) -> int:

@@ -8,18 +8,18 @@ which weights, is in the routing trace of the same run, under the same turn and 
 import os
 from pathlib import Path
 
-from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
 from moestream.errors import TraceError
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.traces.format import DECODE, PREFILL
+from moestream.traces.passes import PassRecorder
 from moestream.traces.writer import RunFile
 
 _HEAD = "# moestream cache contents v1\nturn,phase,step,layer,resident\n"
 
 
-class CacheRecorder(Closing):
+class CacheRecorder(PassRecorder):
     """What was in memory, layer by layer and pass by pass. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
@@ -39,14 +39,17 @@ class CacheRecorder(Closing):
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""
+        passes = self._follow(session)
 
         def record(event: RoutingEvent) -> None:
             phase = DECODE if session.decoding else PREFILL
             found = " ".join(map(str, self._residency.contents(event.layer)))
-            self._file.write(f"{turn},{phase},{len(session.tokens)},{event.layer},{found}\n")
+            row = f"{turn},{phase},{len(session.tokens)},{event.layer},{found}\n"
+            passes.add(event.layer, lambda: self._file.write(row))
 
         return record
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what is left and close the file."""
+        self._settle()
         self._file.close()

@@ -27,10 +27,11 @@ from moestream.traces.cache_recorder import CacheRecorder
 from moestream.traces.format import DECODE, PREFILL
 from moestream.traces.guess_recorder import GuessRecorder
 from moestream.traces.header import header_of
+from moestream.traces.passes import PassRecorder
 from moestream.traces.writer import TraceWriter
 
 
-class TraceRecorder(Closing):
+class TraceRecorder(PassRecorder):
     """A trace of an engine's sessions, one turn or more. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
@@ -46,10 +47,10 @@ class TraceRecorder(Closing):
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""
-        to_numpy = self._to_numpy
+        to_numpy, passes = self._to_numpy, self._follow(session)
 
         def record(event: RoutingEvent) -> None:
-            self._writer.record(
+            row = (
                 turn,
                 DECODE if session.decoding else PREFILL,
                 len(session.tokens),
@@ -58,15 +59,17 @@ class TraceRecorder(Closing):
                 to_numpy(event.expert_weights),
                 event.resident,
             )
+            passes.add(event.layer, lambda: self._writer.record(*row))
 
         return record
 
     def close(self) -> None:
         """Write what is left and close the file."""
+        self._settle()
         self._writer.close()
 
 
-class ProfileRecorder(Closing):
+class ProfileRecorder(PassRecorder):
     """Counts what an engine's sessions use, and writes a profile when closed, or when asked to."""
 
     def __init__(
@@ -95,9 +98,15 @@ class ProfileRecorder(Closing):
         layers, count = self._fingerprint.expert_bytes, self._fingerprint.num_experts
         self._counter = UseCounter(layers, count, half_life)
 
-    def observe(self, event: RoutingEvent) -> None:
-        """Count a routing event, of any session."""
-        self._counter.add(event.layer, event.expert_ids)
+    def observer(self, session: Session, turn: int = 0) -> RouteObserver:
+        """Return what is to be called with every routing event of ``session`` from now on."""
+        passes = self._follow(session)
+
+        def record(event: RoutingEvent) -> None:
+            layer, ids = event.layer, event.expert_ids
+            passes.add(layer, lambda: self._counter.add(layer, ids))
+
+        return record
 
     def save(self, path: Path) -> Profile:
         """Write a profile of what was counted so far, and go on counting.
@@ -117,6 +126,7 @@ class ProfileRecorder(Closing):
             self.saved = self.save(self.path)
 
     def _counted(self, path: Path) -> Profile:
+        self._settle()
         return self._counter.profile(path.stem, self._model, self._fingerprint, self._options)
 
 
@@ -156,10 +166,8 @@ class Recording(Closing):
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver | None:
         """Return what is to be called with every routing event of ``session`` in one turn."""
-        traced = (self.trace, self.guesses, self.cache)
-        observers = [to.observer(session, turn) for to in traced if to is not None]
-        if self.profile is not None:
-            observers.append(self.profile.observe)
+        asked = (self.trace, self.guesses, self.cache, self.profile)
+        observers = [to.observer(session, turn) for to in asked if to is not None]
         if len(observers) < 2:
             return observers[0] if observers else None
 

@@ -34,7 +34,8 @@ def main() -> None:
         ProfileRecorder(Path(path), engine) as made,
     ):
         tokens = Tokenizer.from_gguf(engine.file).encode(text)
-        engine.session().forward(tokens, on_route=made.observe)
+        session = engine.session()
+        session.forward(tokens, on_route=made.observer(session))
 
 
 if __name__ == "__main__":

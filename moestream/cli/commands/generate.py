@@ -1,7 +1,7 @@
 """``moestream generate``: one prompt in, one text out.
 
-Owns the order of a run. Knows nothing of how text becomes tokens (``prompt``, ``text``), tokens
-become tokens (``engine``), or of what is told (``reports``).
+Owns the order of a run. Knows nothing of how text becomes tokens (``prompt``, ``text_stream``),
+how tokens follow tokens (``engine``), or what is told of a run (``reports``).
 """
 
 import os

@@ -1,4 +1,4 @@
-// The Python face of the reader; used through moestream.experts.reads alone.
+// The Python face of the reader; used through moestream.streaming.reader alone.
 #include <nanobind/stl/vector.h>
 
 #include <cstring>

@@ -131,7 +131,13 @@ int Reader::lock(uint32_t key, bool on) {
         const auto* address = reinterpret_cast<const uint8_t*>(range[i].place);
         const int error = on ? lock_pages(address, range[i].n_bytes)
                              : unlock_pages(address, range[i].n_bytes);
-        if (error != 0) return error;
+        if (error == 0) continue;
+        if (on) {  // all of it or nothing: nobody would let go of a part
+            for (size_t j = 0; j < i; ++j) {
+                unlock_pages(reinterpret_cast<const uint8_t*>(range[j].place), range[j].n_bytes);
+            }
+        }
+        return error;
     }
     return 0;
 }

@@ -115,14 +115,14 @@ def _passing_tables(
     """Tables that keep nothing, by layer: what is in their slots is used, or guessed, and goes."""
     tables: dict[int, SlotTable] = {}
     for size, layers in size_classes(slot_bytes).items():
-        count = min(count, store.num_experts * len(layers))
+        slots = min(count, store.num_experts * len(layers))
         table = SlotTable(
             reader,
             addresses,
             slot_bytes=size,
-            num_slots=count,
-            num_experts=max(count, 2) + 1,  # never room for all: then they would be kept
-            spare=count,
+            num_slots=slots,
+            num_experts=max(slots, 2) + 1,  # never room for all: then they would be kept
+            spare=slots,
             make_policy=LRU,
         )
         tables |= dict.fromkeys(layers, table)

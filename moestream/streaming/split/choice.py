@@ -1,6 +1,6 @@
 """Which share of an expert each layer keeps: as asked for, or what the configurator finds.
 
-Owns the figures that the configurator is given on this machine. The finding is ``configure``'s.
+Owns the figures that the configurator is given on this machine. The finding is ``configurator``'s.
 """
 
 from collections.abc import Mapping

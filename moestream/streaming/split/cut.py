@@ -7,7 +7,7 @@ cut, if any, the first rows are copied to where its others are read. So what is 
 one matrix, while the tail is being read.
 
 The two ways around the copy cost more. Releasing the pages of a whole slot's tail, and faulting
-them in again at each use, costs more than the read that fills them (see ``memory``). Mapping the
+them in again at each use, costs more than the read that fills them (see ``slots``). Mapping the
 same pages behind several heads takes two system calls an expert, and a file in memory, which not
 every system has.
 

@@ -239,7 +239,7 @@ def _run(
     work: Workload,
 ) -> None:
     session = engine.session()
-    observe = recorder.observe
+    observe = recorder.observer(session)
     if not work.predict:
         for _ in session.generate(tokens, max_tokens=0, on_route=observe):
             pass  # not ``forward``, which keeps the logits of every token

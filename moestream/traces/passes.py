@@ -1,0 +1,47 @@
+"""What is recorded of a pass is written once the pass is whole: one may be broken off."""
+
+from collections.abc import Callable
+
+from moestream.closing import Closing
+from moestream.engine.session import Session
+
+
+class WholePasses:
+    """Holds what a session's pass would write, until it is known to have ended."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._passes = session.passes
+        self._layer = -1
+        self._held: list[Callable[[], None]] = []
+
+    def add(self, layer: int, write: Callable[[], None]) -> None:
+        """Hold what one layer of a pass writes; what is held of the pass before is settled."""
+        if layer <= self._layer or self._session.passes != self._passes:
+            self.end()
+        self._layer = layer
+        self._held.append(write)
+
+    def end(self) -> None:
+        """Write what is held if its pass has ended, and forget it otherwise."""
+        held, self._held, self._layer = self._held, [], -1
+        if self._session.passes != self._passes:
+            for write in held:
+                write()
+        self._passes = self._session.passes
+
+
+class PassRecorder(Closing):
+    """A recorder that writes whole passes, of one session at a time."""
+
+    _passes: WholePasses | None = None
+
+    def _follow(self, session: Session) -> WholePasses:
+        """Settle what is held, and hold what ``session`` does from now on."""
+        self._settle()
+        self._passes = WholePasses(session)
+        return self._passes
+
+    def _settle(self) -> None:
+        if self._passes is not None:
+            self._passes.end()
