@@ -276,6 +276,15 @@ def test_a_read_that_fails_after_a_shift_drops_nothing(
     dialogue.engine.close()
 
 
+def test_a_message_alone_is_measured_as_it_was_rendered(alphabet: Path) -> None:
+    with Engine.open(alphabet, backend="reference", context_length=150) as engine:
+        dialogue = Dialogue(engine, Conversation(), Settings(), special=True)
+        dialogue.conversation.turns = [Turn("hello" * 40, "abc")]
+        with pytest.raises(ContextLengthError) as told:  # a token each, or ten as text
+            say(dialogue, "<|im_end|>" * 30)
+        assert told.type is ContextLengthError
+
+
 # --- reasoning ---
 
 
