@@ -208,6 +208,7 @@ def test_room_is_made_by_one_turn_at_least(alphabet: Path) -> None:
     assert dialogue.make_room() == 2
     assert dialogue.context_used <= 350 - 350 // 4
     assert dialogue.make_room() == 1
+    assert dialogue.make_room(2) == 2
     dialogue.engine.close()
 
 
@@ -243,9 +244,10 @@ def test_a_rendering_that_fails_drops_nothing(
     with pytest.raises(type(failing)):
         say(dialogue, "again")
     assert dialogue.conversation.turns == turns
-    with pytest.raises(type(failing)):
-        dialogue.make_room()
-    assert dialogue.conversation.turns == turns
+    for count in (None, 3):
+        with pytest.raises(type(failing)):
+            dialogue.make_room(count)
+        assert dialogue.conversation.turns == turns
     dialogue.engine.close()
 
 

@@ -309,9 +309,9 @@ def test_signals_are_wishes_and_the_first_is_told_at_once() -> None:
 
 def test_a_signal_heard_just_before_a_wait_breaks_it_off() -> None:
     entered: list[int] = []
-    with pytest.raises(KeyboardInterrupt), interruptible() as interrupt:
+    with interruptible() as interrupt:
         signal.raise_signal(signal.SIGINT)
-        with interrupt.waiting():
+        with pytest.raises(KeyboardInterrupt), interrupt.waiting():
             entered.append(1)
     assert entered == []
 

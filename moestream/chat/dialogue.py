@@ -103,13 +103,13 @@ class Dialogue:
             answer = self.answer = Answer(Stats(), len(tokens), cached, dropped)
             yield from self._answer(answer, turn, tokens, inside, stop)
         finally:
-            if answer is not None and answer.stop_reason is None:
-                self.session = self.engine.session()  # cut in mid-pass: its cache is not sound
             if turn.reasoning:
                 turn.answer = turn.answer or ""
             kept = turn.answer is not None
             if not kept:
                 turns[:] = before  # also those that were dropped for it
+            if answer is not None and answer.stop_reason is None:
+                self.session = self.engine.session()  # cut in mid-pass: its cache is not sound
             if answer is not None:
                 answer.kept, answer.dropped_turns = kept, answer.dropped_turns if kept else 0
                 self._used = len(self.session.tokens) if kept else None
@@ -138,8 +138,10 @@ class Dialogue:
         """Tell that the conversation was changed from outside."""
         self._used = None
 
-    def make_room(self) -> int:
-        """Drop the oldest turn, and more until a share of the context is free; return how many.
+    def make_room(self, count: int | None = None) -> int:
+        """Drop the ``count`` oldest turns; return how many.
+
+        By default one, and more until a share of the context is free.
 
         Raises:
             TemplateError: the template refuses what is left; the conversation is as it was.
@@ -147,8 +149,9 @@ class Dialogue:
         turns = self.conversation.turns
         before = list(turns)
         try:
-            dropped = self.conversation.drop(1)
-            dropped += self.conversation.drop(self._too_many(self._count))
+            dropped = self.conversation.drop(count or 1)
+            if count is None:
+                dropped += self.conversation.drop(self._too_many(self._count))
             self._used = self._count()
         except BaseException:
             turns[:] = before
