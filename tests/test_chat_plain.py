@@ -11,6 +11,7 @@ import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import Argument, run, start, wait_for_output
 
+from moestream.cli.commands.chat.kept import model_of
 from moestream.profiles import read_profile
 from moestream.traces.format import read_trace
 
@@ -287,9 +288,21 @@ def test_there_must_be_something_to_continue(alphabet: Path, tmp_path: Path) -> 
     nowhere = tmp_path / "file"
     nowhere.touch()
     env = {"MOESTREAM_STATE": str(nowhere)}
-    code, out, err = chat(alphabet, "hello\nagain\n", env=env)
+    code, out, err = chat(alphabet, "hello\nagain\n/help\n", env=env)
     assert (code, out) == (0, f"{ALPHABET}\n" * 2)
     assert err.count("this conversation is not kept") == 1
+    assert "is not saved" in err
+    assert "--continue" not in err
+    assert "after its first turn" not in err
+
+
+def test_the_model_of_a_conversation_is_found_behind_a_mark(alphabet: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "talk.json"
+    value = {"model": str(alphabet), "messages": [{"role": "system", "content": "Be brief."}]}
+    saved.write_text(json.dumps(value), encoding="utf-8-sig")
+    assert model_of(saved) == str(alphabet)
+    saved.write_text(json.dumps(value), encoding="utf-8")
+    assert model_of(saved) == str(alphabet)
 
 
 def test_what_was_cleared_is_still_kept(alphabet: Path, tmp_path: Path) -> None:

@@ -208,7 +208,83 @@ def test_room_is_made_by_one_turn_at_least(alphabet: Path) -> None:
     assert dialogue.make_room() == 2
     assert dialogue.context_used <= 350 - 350 // 4
     assert dialogue.make_room() == 1
+    assert dialogue.make_room(2) == 2
     dialogue.engine.close()
+
+
+def full(path: Path) -> tuple[Dialogue, list[Turn]]:
+    """A dialogue whose next message has turns dropped, and its turns."""
+    dialogue = open_dialogue(path, 400, context_shift=True)
+    dialogue.conversation.turns = [Turn(f"hello {number}", "abc") for number in range(20)]
+    return dialogue, list(dialogue.conversation.turns)
+
+
+@pytest.mark.parametrize("failing", [TemplateError("no"), KeyboardInterrupt()])
+def test_a_rendering_that_fails_drops_nothing(
+    failing: BaseException, alphabet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialogue, turns = full(alphabet)
+    render = dialogue.template.render
+
+    def refuse(messages: Any, **options: Any) -> str:
+        if len(dialogue.conversation.turns) < len(turns) and not trying:
+            raise failing
+        return render(messages, **options)
+
+    trying, too_many = list[int](), dialogue._too_many
+
+    def count(*arguments: Any) -> int:
+        trying.append(1)
+        found = too_many(*arguments)
+        trying.clear()
+        return found
+
+    monkeypatch.setattr(dialogue.template, "render", refuse)
+    monkeypatch.setattr(dialogue, "_too_many", count)
+    with pytest.raises(type(failing)):
+        say(dialogue, "again")
+    assert dialogue.conversation.turns == turns
+    for count in (None, 3):
+        with pytest.raises(type(failing)):
+            dialogue.make_room(count)
+        assert dialogue.conversation.turns == turns
+    dialogue.engine.close()
+
+
+def test_a_message_taken_back_gives_back_what_was_dropped_for_it(alphabet: Path) -> None:
+    dialogue, turns = full(alphabet)
+    assert say(dialogue, "again", lambda: True) == ""
+    assert dialogue.answer is not None
+    assert (dialogue.answer.kept, dialogue.answer.dropped_turns) == (False, 0)
+    assert dialogue.conversation.turns == turns
+    assert dialogue.context_used == len(rendered(dialogue))
+    assert say(dialogue, "again") == ALPHABET
+    assert len(dialogue.conversation.turns) < len(turns)
+    dialogue.engine.close()
+
+
+def test_a_read_that_fails_after_a_shift_drops_nothing(
+    alphabet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialogue, turns = full(alphabet)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise StorageError("the disk has gone")
+
+    monkeypatch.setattr(type(dialogue.engine.model), "hidden", fail)
+    with pytest.raises(StorageError):
+        say(dialogue, "again")
+    assert dialogue.conversation.turns == turns
+    dialogue.engine.close()
+
+
+def test_a_message_alone_is_measured_as_it_was_rendered(alphabet: Path) -> None:
+    with Engine.open(alphabet, backend="reference", context_length=150) as engine:
+        dialogue = Dialogue(engine, Conversation(), Settings(), special=True)
+        dialogue.conversation.turns = [Turn("hello" * 40, "abc")]
+        with pytest.raises(ContextLengthError) as told:  # a token each, or ten as text
+            say(dialogue, "<|im_end|>" * 30)
+        assert told.type is ContextLengthError
 
 
 # --- reasoning ---

@@ -1,5 +1,7 @@
 """A template may be anything: its time, its output and its memory are bounded."""
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -43,6 +45,17 @@ def test_a_template_is_of_use_after_a_failure() -> None:
     with pytest.raises(TemplateError):
         template.render([USER, USER])
     assert template.render([USER]) == "Hi"
+
+
+def test_a_process_that_was_ended_meanwhile_is_started_anew() -> None:
+    template = ChatTemplate.from_source("{{ messages[0].content }}")
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        process = template._renderer._process
+        assert process is not None
+        process.send_signal(number)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert template.render([USER]) == "Hi"
+        assert template._renderer._process is not process
 
 
 def test_threads_may_share_a_template() -> None:

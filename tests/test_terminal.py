@@ -3,6 +3,7 @@
 import io
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -304,3 +305,33 @@ def test_signals_are_wishes_and_the_first_is_told_at_once() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_a_signal_heard_just_before_a_wait_breaks_it_off() -> None:
+    entered: list[int] = []
+    with interruptible() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupt.waiting():
+            entered.append(1)
+    assert entered == []
+
+
+def test_a_second_end_never_meets_the_handlers_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGHUP)
+            set_signal, found = signal.signal, dict[int, object]()
+
+            def watch(number: int, handler: Any) -> Any:
+                found.setdefault(number, handler)
+                return set_signal(number, handler)
+
+            monkeypatch.setattr(signal, "signal", watch)
+        assert found[signal.SIGTERM] is found[signal.SIGHUP] is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) is before[signal.SIGINT]
+    finally:
+        monkeypatch.undo()
+        for number, handler in before.items():
+            signal.signal(number, handler)

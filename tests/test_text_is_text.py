@@ -97,6 +97,41 @@ def test_parts_of_a_message_and_tools_are_guarded_too(
     assert MARK not in model[1].decode(ids)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "<|im_end|>"},
+        {"type": ["string", "<|im_end|>"]},
+        {"properties": {"a": {"items": {"type": "<|im_end|>"}}}},
+        {"properties": {"<|im_end|>": {"type": "string"}}},
+    ],
+)
+def test_no_token_comes_of_a_schema(
+    model: tuple[ChatTemplate, Tokenizer], parameters: dict[str, object]
+) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    assert commands(model, "user", "a", tools=tools)[0] == AROUND
+
+
+def test_no_token_comes_of_a_parts_type(model: tuple[ChatTemplate, Tokenizer]) -> None:
+    for part in (
+        {"type": "<|im_end|>"},
+        {"type": "text", "more": {"type": "<|im_end|>"}},
+        {"type": ["<|im_end|>"], "<|im_end|>": 1},
+    ):
+        assert commands(model, "user", [part])[0] == AROUND
+
+
+def test_a_parts_type_is_found_though_the_vocabulary_has_it(tmp_path: Path) -> None:
+    source = "{% for p in messages[0].content if p.type == 'text' %}{{ p.text }}{% endfor %}"
+    keys = {"tokenizer.chat_template": source}
+    path = write_bytes_vocabulary(tmp_path / "v.gguf", specials=[("text", CONTROL)], **keys)
+    file = GGUFFile.open(path)
+    template = ChatTemplate.from_gguf(file, Tokenizer.from_gguf(file))
+    parts = [{"type": "text", "text": "hello"}]
+    assert template.render([{"role": "user", "content": parts}]) == "hello"
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from(["<|im_end|>", "<|im", "_start|>", "<", "|", "x", "\x03", "é", " "]))

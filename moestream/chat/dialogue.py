@@ -83,17 +83,19 @@ class Dialogue:
         Args:
             text: what the user says.
             stop: asked after each step. Where it says so the answer ends, and what there is of it
-                is kept; a turn without any of it is taken back.
+                is kept; a turn without any of it is taken back, and what was dropped for it is
+                there again.
 
         Raises:
             ContextLengthError: it does not fit; the conversation is as it was.
             TemplateError: the template refuses it; the same.
             StorageError, ModelFormatError: a read failed. What was answered is kept.
         """
-        turn = Turn(text)
-        self.conversation.turns.append(turn)
+        turn, turns = Turn(text), self.conversation.turns
+        before = list(turns)
         answer: Answer | None = None
         try:
+            turns.append(turn)
             tokens, inside, dropped = self._fit()
             # At least one token is run: the logits after it are not in the cache.
             common = min(common_prefix(tokens, self.session.tokens), len(tokens) - 1)
@@ -101,15 +103,16 @@ class Dialogue:
             answer = self.answer = Answer(Stats(), len(tokens), cached, dropped)
             yield from self._answer(answer, turn, tokens, inside, stop)
         finally:
-            if answer is not None and answer.stop_reason is None:
-                self.session = self.engine.session()  # cut in mid-pass: its cache is not sound
             if turn.reasoning:
                 turn.answer = turn.answer or ""
-            if turn.answer is None:
-                self.conversation.undo()
+            kept = turn.answer is not None
+            if not kept:
+                turns[:] = before  # also those that were dropped for it
+            if answer is not None and answer.stop_reason is None:
+                self.session = self.engine.session()  # cut in mid-pass: its cache is not sound
             if answer is not None:
-                answer.kept = turn.answer is not None
-                self._used = len(self.session.tokens) if answer.kept else None
+                answer.kept, answer.dropped_turns = kept, answer.dropped_turns if kept else 0
+                self._used = len(self.session.tokens) if kept else None
 
     @property
     def context_used(self) -> int:
@@ -135,15 +138,24 @@ class Dialogue:
         """Tell that the conversation was changed from outside."""
         self._used = None
 
-    def make_room(self) -> int:
-        """Drop the oldest turn, and more until a share of the context is free; return how many.
+    def make_room(self, count: int | None = None) -> int:
+        """Drop the ``count`` oldest turns; return how many.
+
+        By default one, and more until a share of the context is free.
 
         Raises:
-            TemplateError: the template refuses what is left.
+            TemplateError: the template refuses what is left; the conversation is as it was.
         """
-        dropped = self.conversation.drop(1)
-        dropped += self.conversation.drop(self._too_many(self._count))
-        self.edited()
+        turns = self.conversation.turns
+        before = list(turns)
+        try:
+            dropped = self.conversation.drop(count or 1)
+            if count is None:
+                dropped += self.conversation.drop(self._too_many(self._count))
+            self._used = self._count()
+        except BaseException:
+            turns[:] = before
+            raise
         return dropped
 
     def _too_many(self, count: Callable[[], int]) -> int:
@@ -168,19 +180,20 @@ class Dialogue:
         return self.engine.context_length - self.engine.context_length // _ANSWER_SHARE
 
     def _fit(self) -> tuple[list[int], bool, int]:
-        """The tokens of the conversation, whether they open reasoning, and turns dropped for it."""
+        """The tokens of the conversation, whether they open reasoning, and turns dropped for it.
+
+        Who calls puts the turns back where nothing comes of it.
+        """
         tokens, inside = self._render()
         dropped = 0
         limit = self.engine.context_length
         if self.settings.context_shift and len(tokens) > self._roomy:
-            turns = list(self.conversation.turns)
             dropped = self.conversation.drop(self._too_many(lambda: len(self._render()[0])))
             tokens, inside = self._render()
-            if len(tokens) >= limit:
-                self.conversation.turns[:] = turns
         if len(tokens) >= limit:
             alone = self.template.render(
-                Conversation(self.conversation.system, self.conversation.turns[-1:]).messages()
+                Conversation(self.conversation.system, self.conversation.turns[-1:]).messages(),
+                special=self._special,
             )
             if (length := len(self.tokenizer.encode_chat(alone))) >= limit:
                 raise MessageLengthError(

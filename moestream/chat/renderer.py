@@ -52,8 +52,9 @@ class Renderer:
         """
         request = {"names": dict(names), "now": None if now is None else now.isoformat()}
         with self._lock:
-            process = self._process or self._start()
-            return self._ask(process, request)
+            if self._process is not None and self._process.poll() is not None:
+                self._forget()  # it was ended from outside, which is no fault of the template
+            return self._ask(self._process or self._start(), request)
 
     def _start(self) -> "subprocess.Popen[bytes]":
         # What this process imports, the other must find: it may have been told by no variable.
@@ -92,13 +93,16 @@ class Renderer:
         finally:
             # Of a template that does not compile there is nothing more to ask.
             if told is None or ("source" in request and "error" in told):
-                self._process = None
-                self._end()
+                self._forget()
         if told is None:
             raise RenderingError(_ended(process))
         if "error" in told:
             raise RenderingError(told["error"], told.get("line"))
         return text.decode("utf-8", "surrogatepass")
+
+    def _forget(self) -> None:
+        self._process = None
+        self._end()
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> str:

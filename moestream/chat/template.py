@@ -20,6 +20,12 @@ from moestream.gguf import GGUFFile
 from moestream.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
+_PART_WORDS = (
+    "type",
+    *("text", "image", "image_url", "video", "video_url", "audio", "audio_url", "file"),
+    *("input_text", "input_image", "input_audio", "input_file", "output_text", "refusal"),
+)
+"""What templates ask a part of a content for: its type, the types, and names like theirs."""
 _BLOCKS = ("{{", "{%", "{#")
 """What a template's text has, and a file's name has not."""
 
@@ -127,17 +133,32 @@ def _prepare(message: Message, guard: Callable[[str], str] | None) -> dict[str, 
     prepared = {**message} if reasoning is None else {"thinking": reasoning, **message}
     if guard is None or message.get("role") == "assistant":
         return prepared
-    return {
+    guarded = {
         key: value if key == "role" else _guarded(value, guard) for key, value in prepared.items()
+    }
+    if isinstance(content := prepared.get("content"), list | tuple):
+        guarded["content"] = [_guarded_part(part, guard) for part in content]
+    return guarded
+
+
+def _guarded_part(part: Any, guard: Callable[[str], str]) -> Any:
+    """A part of a content, guarded, but for the words that say of what kind it is."""
+    if not isinstance(part, Mapping):
+        return _guarded(part, guard)
+    return {
+        key if key in _PART_WORDS else _guarded(key, guard): (
+            value if key == "type" and value in _PART_WORDS else _guarded(value, guard)
+        )
+        for key, value in part.items()
     }
 
 
 def _guarded(value: Any, guard: Callable[[str], str]) -> Any:
-    """All texts in a value of JSON, guarded; keys and kinds are the program's own words."""
+    """All texts in a value of JSON, guarded, names too: a tool's arguments have any."""
     if isinstance(value, str):
         return guard(value)
     if isinstance(value, Mapping):
-        return {k: v if k == "type" else _guarded(v, guard) for k, v in value.items()}
+        return {_guarded(k, guard): _guarded(v, guard) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_guarded(item, guard) for item in value]
     return value

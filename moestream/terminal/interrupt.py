@@ -1,7 +1,8 @@
 """Signals that ask for an end: Ctrl-C, SIGTERM and SIGHUP.
 
-While an answer is made they are wishes, heard between two passes through the model, so that what
-is recorded and saved is whole. Anywhere else they are exceptions. Owns both; knows no screen.
+While an answer is made they are wishes, heard where it is sound to stop: between two layers of a
+prompt's pass and between two tokens of an answer, so that what is recorded and saved is whole.
+Anywhere else they are exceptions. Owns both; knows no screen.
 """
 
 import signal
@@ -65,9 +66,15 @@ class Interrupt:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """For what may wait for ever, such as a write into a full pipe: a signal breaks it off."""
+        """For what may wait for ever, such as a write into a full pipe: a signal breaks it off.
+
+        Raises:
+            KeyboardInterrupt: on entry too, for a signal heard before: no other may come.
+        """
         self._may_wait = True
         try:
+            if self.wanted:
+                raise self.error()
             yield
         finally:
             self._may_wait = False
@@ -132,7 +139,9 @@ def interruptible(tell: Callable[[], None] = lambda: None) -> Iterator[Interrupt
     try:
         yield interrupt
     finally:
+        ends = interrupt.ends_program()
+        if ends:
+            _ignore_ends()  # first: the handlers of before would raise at another
         for each in taken:
-            signal.signal(each, before[each])
-        if interrupt.ends_program():
-            _ignore_ends()
+            if not (ends and each in _ENDS):
+                signal.signal(each, before[each])

@@ -186,13 +186,9 @@ def drop(program: "Program", argument: str) -> None:
     """Forget the oldest turns."""
     dialogue = program.dialogue
     _last_turn(program)
-    if argument:
-        if not argument.isdecimal() or int(argument) < 1:
-            raise ChatUsageError(f"/drop {argument}: expected how many turns, 1 or more")
-        dropped = dialogue.conversation.drop(int(argument))
-        dialogue.edited()
-    else:
-        dropped = dialogue.make_room()
+    if argument and (not argument.isdecimal() or int(argument) < 1):
+        raise ChatUsageError(f"/drop {argument}: expected how many turns, 1 or more")
+    dropped = dialogue.make_room(int(argument) if argument else None)
     used, length = dialogue.context_used, dialogue.engine.context_length
     program.screen.note(
         f"forgot the oldest {_turns(dropped)}; "

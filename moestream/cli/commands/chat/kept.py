@@ -13,7 +13,7 @@ from pathlib import Path
 from moestream import ui
 from moestream.chat.conversation import Conversation
 from moestream.errors import ConversationError
-from moestream.folders import state_dir
+from moestream.folders import read_text, state_dir
 
 _MOST = 100
 """Conversations that are kept; the oldest go."""
@@ -42,7 +42,7 @@ def newest() -> Path:
 def model_of(path: Path) -> str | None:
     """The model that a saved conversation was with, if it says so."""
     with suppress(OSError, ValueError, RecursionError):
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
         if isinstance(value, dict) and isinstance(value.get("model"), str):
             return str(value["model"])
     return None
@@ -55,8 +55,9 @@ class Keeper:
         """``path`` is of a kept conversation that goes on."""
         self.path = path
         """Where it is; None before its first turn."""
+        self.works = True
+        """False once the disk has refused."""
         self._saved: object = None
-        self._works = True
 
     def begin_anew(self) -> None:
         """What comes is another conversation: that before stays as it is."""
@@ -68,14 +69,14 @@ class Keeper:
             conversation.system, [turn for turn in conversation.turns if turn.answer is not None]
         )
         now = (model, whole.messages())
-        if not whole.turns or now == self._saved or not self._works:
+        if not whole.turns or now == self._saved or not self.works:
             return
         try:
             if self.path is None:
                 self.path = _new_path()
             whole.save(self.path, model=_findable(model))
         except OSError as error:
-            self._works = False
+            self.works = False
             self.path = None
             ui.warning(f"{kept_folder()}: {error.strerror}; this conversation is not kept")
         else:

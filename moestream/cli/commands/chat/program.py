@@ -108,7 +108,8 @@ class Program(Closing):
         ):
             told = 0.0
             for pieces in dialogue.ask(text, interrupt.is_wanted):
-                with nullcontext() if self.screen.stays else interrupt.waiting():
+                writes = bool(pieces) and not self.screen.stays  # else the end can be told
+                with interrupt.waiting() if writes else nullcontext():
                     for piece in pieces:
                         view.add(piece.kind, piece.text)
                 if time.monotonic() - told >= _TELL_S:
@@ -127,21 +128,26 @@ class Program(Closing):
 
         Raises:
             MoestreamError, OSError: the other cannot be opened.
+            KeyboardInterrupt: it took too long for someone.
         """
         from moestream.catalog import resolve
+        from moestream.terminal.interrupt import Terminated
 
         resolve(model)  # before this one is let go
         old = self.dialogue
-        self._open.close()
         try:
-            self.dialogue = self._start(model, old.conversation, old.settings)
-        except (MoestreamError, OSError):
+            self._restart(model, old)
+        except BaseException as error:  # Ctrl-C too
             self.leaving = True  # unless this one can be opened again
-            self.dialogue = self._start(self.model, old.conversation, old.settings)
-            self.dialogue.edited()
-            self.leaving = False
+            if not isinstance(error, Terminated):
+                self._restart(self.model, old)
+                self.leaving = False
             raise
         self.model = model
+
+    def _restart(self, model: str, old: "Dialogue") -> None:
+        self._open.close()
+        self.dialogue = self._start(model, old.conversation, old.settings)
         self.dialogue.edited()
 
     def status(self, activity: str = "") -> "Status":

@@ -83,6 +83,8 @@ def _help(program: "Program", argument: str) -> None:
 
 def _kept(program: "Program") -> list[tuple[str, str]]:
     path = program.keeper.path
+    if not program.keeper.works:
+        return [("is not saved", "the disk refused; /save FILE writes it elsewhere")]
     kept = "after its first turn" if path is None else f"in {path}, after each turn"
     return [("is saved", kept), ("goes on", "with moestream chat --continue")]
 
