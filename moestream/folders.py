@@ -12,9 +12,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import platformdirs
+
+_MOST_TEXT_BYTES = 256 << 20
 
 
 def cache_dir() -> Path:
@@ -62,14 +64,38 @@ def link_told(path: Path) -> str | None:
     )
 
 
+def read_bytes(file: Path | BinaryIO) -> bytes:
+    """Read a file of text whole, or what a pipe gives; a device may never end.
+
+    Raises:
+        OSError: it cannot be read, or holds more than any text does.
+    """
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return read_bytes(opened)
+    data = file.read(_MOST_TEXT_BYTES + 1)
+    if len(data) > _MOST_TEXT_BYTES:
+        told = f"holds more than {_MOST_TEXT_BYTES >> 20} MiB; expected a text"
+        raise OSError(errno.EFBIG, told, str(file.name))
+    return data
+
+
 def read_text(path: Path) -> str:
     """Read a text file, with or without the mark that some editors put at its beginning.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or holds more than any text does.
         UnicodeDecodeError: it is not UTF-8.
     """
-    return path.read_text(encoding="utf-8-sig")
+    return read_bytes(path).decode("utf-8-sig")
+
+
+def beginning(path: Path) -> bytes:
+    """Read what a file begins with: nothing of what is not there, or is no file but a device."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(4096)
 
 
 def require_writable(path: Path) -> None:

@@ -22,6 +22,7 @@ def run(
     *arguments: Argument,
     stdin: bytes | None = None,
     stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end; standard input is empty unless given."""
@@ -33,7 +34,7 @@ def run(
         source.write(stdin or b"")
         source.seek(0)
         words = [os.fsdecode(argument) for argument in arguments]
-        files = [source, stdout or out, errors]
+        files = [source, stdout or out, stderr or errors]
         # An interpreter reads its own variables as it starts; and macOS does not let a fork use
         # what was imported before it.
         anew = sys.platform == "darwin" or any(name.startswith("PYTHON") for name in env or {})

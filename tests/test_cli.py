@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_clear_line(command: list[str], alphabet: Path) -> No
     with Path("/dev/full").open("wb") as full:
         done = run(command[0], alphabet, *command[1:], stdout=full)
     assert done.returncode == 1
-    assert done.stderr == "error: No space left on device\n"
+    assert done.stderr == "error: standard output: No space left on device\n"
 
 
 @pytest.mark.parametrize("line", ["moestream inspect olm", "moestream models pull olm"])

@@ -1,6 +1,7 @@
 """Places that cannot be written, files with a mark at their beginning, two of one: said in time."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import run, start, wait_for_output
 
+from moestream import folders as folders_module
 from moestream.catalog import add_entry, entries, user_catalog
 from moestream.chat.conversation import Conversation
 from moestream.errors import ProfileError, TraceError
@@ -204,12 +206,12 @@ def test_two_runs_do_not_write_one_trace(alphabet: Path, tmp_path: Path) -> None
 
 def test_a_run_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_text("old")
+    path.write_text("head\nold")
     with RunFile(path, "head\n"):
-        assert path.read_text() == "old"
+        assert path.read_text() == "head\nold"
         with pytest.raises(TraceError, match="another run"):
             RunFile(path, "")
-    assert path.read_text() == "old"
+    assert path.read_text() == "head\nold"
     with RunFile(path, "head\n") as file:
         file.write("a\n")
     assert path.read_text() == "head\na\n"
@@ -231,3 +233,54 @@ def test_a_profile_that_cannot_be_written_is_known_before_the_work(
     (tmp_path / "d.json").mkdir()
     with pytest.raises(ProfileError, match=r"d\.json: cannot be written: Is a directory"):
         require_place(tmp_path / "d.json")
+
+
+# --- what holds something else is not written over ---
+
+
+@pytest.mark.parametrize("option", ["--trace", "--log-file"])
+def test_a_model_is_not_written_over(option: str, alphabet: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(alphabet.read_bytes())
+    done = run("generate", model, *SHORT, option, model)
+    assert done.returncode != 0
+    assert "left as it is" in done.stderr
+    assert model.read_bytes() == alphabet.read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--trace", "--save-profile"])
+def test_a_prompt_is_not_written_over(option: str, alphabet: Path, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.json"
+    prompt.write_text("a prompt")
+    done = run("generate", alphabet, "--raw", "-f", prompt, "-n", "2", option, prompt)
+    assert (done.returncode, prompt.read_text()) == (1, "a prompt")
+    assert "left as it is" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_a_trace_is_written_anew(name: str, alphabet: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = run("generate", alphabet, *SHORT, "--trace", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    assert len(read_trace(tmp_path / name).rows)
+
+
+def test_a_conversation_is_not_saved_into_a_pipe(alphabet: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    commands = f"/save {tmp_path / 'pipe'}\n/stats\n"
+    done = run("chat", alphabet, "-q", stdin=commands.encode())
+    assert "is no conversation" in done.stderr
+
+
+@full
+def test_a_text_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders_module, "_MOST_TEXT_BYTES", 1 << 16)
+    with pytest.raises(OSError, match="expected a text"):
+        folders_module.read_text(Path("/dev/zero"))
+
+
+@full
+def test_an_answer_does_not_need_the_notes_disk(alphabet: Path) -> None:
+    with Path("/dev/full").open("wb") as disk:
+        done = run("generate", alphabet, *SHORT, stderr=disk)
+    assert (done.returncode, bool(done.stdout)) == (0, True)

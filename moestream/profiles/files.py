@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from moestream.errors import ProfileError
-from moestream.folders import replacing, require_writable
+from moestream.folders import beginning, replacing, require_writable
 from moestream.profiles.fingerprint import Fingerprint
 from moestream.profiles.profile import Profile
 
@@ -31,11 +31,13 @@ def write_profile(profile: Profile, path: Path) -> Profile:
     """Write a profile, replacing what is there at once or not at all; return it with its date.
 
     Raises:
-        ProfileError: nothing was counted, or the disk refuses; the old file, if any, is untouched.
+        ProfileError: nothing was counted, the disk refuses, or what is there is no profile; the old
+            file, if any, is untouched.
     """
     if not profile.tokens:
         raise ProfileError(f"{path}: not written, for no token was routed: there is no profile")
     profile = replace(profile, saved=datetime.now(UTC).isoformat(timespec="seconds"))
+    _require_ours(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -49,12 +51,22 @@ def require_place(path: Path) -> None:
     """Find out whether a profile can be written there, before the work that it is to tell of.
 
     Raises:
-        ProfileError: it cannot.
+        ProfileError: it cannot, or what is there is no profile.
     """
     try:
         require_writable(path)
     except OSError as error:
         raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
+    _require_ours(path)
+
+
+def _require_ours(path: Path) -> None:
+    """A damaged profile may be saved again; what is something else stays."""
+    if (held := beginning(path).strip()) and f'"{FORMAT}"'.encode() not in held:
+        raise ProfileError(
+            f"{path}: exists and is no profile: it is left as it is; give another name, or remove "
+            "it first"
+        )
 
 
 def read_profile(path: Path, name: str) -> Profile:

@@ -35,5 +35,5 @@ def parse_memory(text: str, total_bytes: int) -> int:
     """
     n_bytes = parse_budget(text, total_bytes)
     if text.strip().isdecimal() and n_bytes < _UNITS["M"]:
-        raise BudgetError(f"a budget of {text} is {text} bytes; did you mean {text}G?")
+        raise BudgetError(f"a budget of {text} is {text} bytes; expected an amount such as {text}G")
     return n_bytes

@@ -7,6 +7,7 @@ in memory.
 import fcntl
 import gzip
 import os
+import zlib
 from collections.abc import Iterable
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moestream.closing import Closing
 from moestream.errors import TraceError
+from moestream.folders import beginning
 from moestream.traces.format import COLUMNS, MAGIC, TraceHeader
 
 
@@ -84,10 +86,16 @@ class RunFile(Closing):
         """Open the file for ``head`` and lines after it.
 
         Raises:
-            TraceError: another run is writing it.
+            TraceError: another run is writing it, or it holds something else.
             OSError: it cannot be written.
         """
         self._path, self._head = path, head
+        kind = head.partition("\n")[0].encode()
+        if (held := _unpacked(beginning(path))) and not held.startswith(kind):
+            raise TraceError(
+                f"{path}: exists and is not what would be written there: it is left as it is; give "
+                "another file, or remove it first"
+            )
         self._is_new = not os.path.lexists(path)
         self._raw = path.open("ab")
         self._text: TextIO | None = None
@@ -136,6 +144,16 @@ class RunFile(Closing):
                 self._path.unlink(missing_ok=True)
         finally:
             self._raw.close()
+
+
+def _unpacked(held: bytes) -> bytes:
+    """What the beginning of a file says, where it is packed; nothing where a run was killed."""
+    if not held.startswith(b"\x1f\x8b"):
+        return held
+    try:
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(held, 4096)
+    except zlib.error:
+        return held
 
 
 def _word(text: str) -> str:

@@ -1,10 +1,13 @@
 """The log of a run, and what the library logs: Python's ``logging``, imported where it is used."""
 
+import errno
 import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from moestream.folders import beginning
 
 logger = logging.getLogger("moestream")
 Tell = Callable[[str], None]
@@ -42,8 +45,10 @@ def log_to_file(path: Path, tell: Tell) -> logging.Logger:
     """Write what is logged, with its time, to the end of a file; ``tell`` of its failure.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or holds something else than text.
     """
+    if b"\0" in beginning(path):
+        raise FileExistsError(errno.EEXIST, "is no text: it is left as it is", str(path))
     handler = _LogFile(path, tell)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)

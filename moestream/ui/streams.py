@@ -40,8 +40,14 @@ def shown(text: str, stream: TextIO | None) -> str:
 
 def flush() -> None:
     """Hand standard output to the system, so that its errors show here and not at exit."""
-    if sys.stdout is not None:
+    if sys.stdout is None:
+        return
+    try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def abandon_output() -> None:
@@ -77,6 +83,14 @@ def console_of(stream: TextIO) -> "Console":
 
 
 def write(stream: TextIO | None, text: str) -> None:
-    """Write text as it is."""
-    if stream is not None:  # None when closed by the caller, as with ``>&-``
+    """Write text as it is. What cannot be told of a run does not end it: a log's disk is full."""
+    if stream is None:  # closed by the caller, as with ``>&-``
+        return
+    try:
         stream.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        if stream is not sys.stderr:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

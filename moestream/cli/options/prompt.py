@@ -17,6 +17,7 @@ import click
 from moestream import ui
 from moestream.cli.command import Body, apply, option
 from moestream.errors import TemplateError
+from moestream.folders import read_bytes
 
 if TYPE_CHECKING:
     from moestream.gguf import GGUFFile
@@ -139,10 +140,10 @@ def read_text(file: Path) -> str:
         OSError: it cannot be read.
     """
     if file != STANDARD_INPUT:
-        return _decode(file.read_bytes(), str(file))
+        return _decode(read_bytes(file), str(file))
     if sys.stdin is None:
         raise click.UsageError("standard input is closed")
-    return _decode(sys.stdin.buffer.read(), "standard input")
+    return _decode(read_bytes(sys.stdin.buffer), "standard input")
 
 
 def _decode(data: bytes, origin: str) -> str:

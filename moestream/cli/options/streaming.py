@@ -186,7 +186,7 @@ def _read_knobs(
     try:
         return tuple(map(read_knob, texts))
     except ValueError as error:
-        raise click.BadParameter(f"{error}. See --help-streaming.", ctx, param) from None
+        raise click.BadParameter(f"{error} (see --help-streaming)", ctx, param) from None
 
 
 def _help_streaming(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -125,12 +125,13 @@ def save(program: "Program", argument: str) -> None:
 
     path = _path("save", argument)
     if path.exists():
+        refusal = f"{path} exists and is no conversation: it is left as it is; pass another name"
+        if not path.is_file():
+            raise ChatUsageError(refusal)
         try:
             Conversation.load(path)
         except ConversationError:
-            raise ChatUsageError(
-                f"{path} exists and is no conversation: it is left as it is; pass another name"
-            ) from None
+            raise ChatUsageError(refusal) from None
     conversation = program.dialogue.conversation
     conversation.save(path, model=program.model)
     program.screen.note(f"saved {_turns(len(conversation.turns))} to {path}")

@@ -210,7 +210,7 @@ class Program(Closing):
         except MessageLengthError as error:
             self._fail(str(error))
         except ContextLengthError as error:
-            self._fail(f"{error} {self._offer()}")
+            self._fail(f"{str(error).rstrip('.')}; {self._offer()}")
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise

@@ -29,7 +29,7 @@ def add(name: str, source: str, description: str, licence: str | None, as_json: 
     with; one of the same name takes the other's place.
     """
     from moestream.catalog import add_entry
-    from moestream.catalog.entries import user_file
+    from moestream.catalog.entries import shipped_catalog, user_file
     from moestream.hub import PREFIX
 
     values: dict[str, str | int] = {"description": description}
@@ -42,6 +42,11 @@ def add(name: str, source: str, description: str, licence: str | None, as_json: 
         ui.print_json({"model": name, "source": spec.source, "file": str(user_file())})
         return
     ui.note(f"added {name} to {user_file()}")
+    if name in shipped_catalog():
+        ui.note(
+            f"it takes the place of the {name} that moestream comes with; moestream models rm "
+            f"{name} puts that back"
+        )
     if spec.kind == "hf":
         ui.note(f"fetch it with: moestream models pull {name}")
 
