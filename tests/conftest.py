@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from alphabet_model import write_alphabet_model
 # Processes that tests start run the installed package, which is compiled, not the checkout they
 # happen to be started in.
 os.environ["PYTHONSAFEPATH"] = "1"
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # those started under nohup would not hear it
 
 
 @pytest.fixture(scope="session")
