@@ -120,8 +120,9 @@ def known_speeds(
 
 @contextmanager
 def _writable(folder: Path) -> Iterator[Path]:
-    """The folder, or where it cannot be written a temporary one."""
+    """The folder, made if it is not there; a temporary one where it cannot be written."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         require_writable(folder / _NAME)
     except OSError:
         with tempfile.TemporaryDirectory() as other:
