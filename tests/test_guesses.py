@@ -118,3 +118,21 @@ def test_commands_write_and_read_guesses(alphabet: Path, files: tuple[Path, Path
     done = run("generate", alphabet, "-p", "hello", "-n", "3", "--stream", f"trace-guesses={path}")
     assert done.returncode == 0
     assert path.read_text(encoding="utf-8").startswith("# route_trace v1")
+
+
+def test_guesses_of_a_pass_that_is_broken_off_are_not_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "guesses.csv"
+    with Engine.open(GOLDEN / "qwen3moe.gguf", backend="cpu") as engine:
+        session = engine.session()
+        last = engine.config.num_layers - 1
+        with GuessRecorder(path, engine) as recorder:
+            record = recorder.observer(session)
+
+            def observe(event: RoutingEvent) -> None:
+                record(event)
+                if session.decoding and len(session.tokens) == 5 and event.layer == last:
+                    raise RuntimeError
+
+            with pytest.raises(RuntimeError):
+                list(session.generate([1, 2, 3], max_tokens=8, on_route=observe))
+    assert sorted({*read_trace(path).rows["step"].tolist()}) == [3, 4]

@@ -7,17 +7,17 @@ Owns when a guess is written: in decode, with the token that it is for. The form
 import os
 from itertools import pairwise
 
-from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
 from moestream.layers.moe import MoE, RouteObserver, RoutingEvent
 from moestream.streaming.options import MOST_GUESSES
 from moestream.traces.format import DECODE
 from moestream.traces.header import header_of
+from moestream.traces.passes import PassRecorder
 from moestream.traces.writer import TraceWriter
 
 
-class GuessRecorder(Closing):
+class GuessRecorder(PassRecorder):
     """A trace of guesses, as wide as prefetching makes them at most. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
@@ -36,7 +36,7 @@ class GuessRecorder(Closing):
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""
-        to_numpy = self._to_numpy
+        to_numpy, passes = self._to_numpy, self._follow(session)
 
         def record(event: RoutingEvent) -> None:
             self._writer.begin()  # a model of one such layer guesses nothing
@@ -45,11 +45,12 @@ class GuessRecorder(Closing):
             layer, moe = self._next[event.layer]
             most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
             ids, probabilities = moe.likeliest(event.x, most)
-            step = len(session.tokens)
-            self._writer.record(turn, DECODE, step, layer, ids, to_numpy(probabilities))
+            row = (turn, DECODE, len(session.tokens), layer, ids, to_numpy(probabilities))
+            passes.add(event.layer, lambda: self._writer.record(*row))
 
         return record
 
     def close(self) -> None:
         """Write what is left and close the file."""
+        self._settle()
         self._writer.close()
