@@ -111,7 +111,6 @@ def known_speeds(
     disk = _disk(speeds, file, step)
     if asdict(speeds) != before:
         with suppress(OSError):  # then it is measured again the next time
-            folder.mkdir(parents=True, exist_ok=True)
             save_speeds(folder / _NAME, speeds)
     if before is not None and speeds.is_steady:
         speeds.again_bytes_per_s = calibration.memory_speed(backend)

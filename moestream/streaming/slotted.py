@@ -197,7 +197,7 @@ class SlotResidency(Residency):
         for table in self._all_tables:
             given += self._shrink(table, n_bytes * table.memory.n_bytes // total)
         for table in self._all_tables:  # what one could not give, another may
-            given += self._shrink(table, max(n_bytes - given, 0))
+            given += self._shrink(table, n_bytes - given)
         return given
 
     def _shrink(self, table: SlotTable, n_bytes: int) -> int:

@@ -122,8 +122,8 @@ class ProfileRecorder(PassRecorder):
         Raises:
             ProfileError: the disk refuses.
         """
-        if self.path is not None and self._counted(self.path).tokens:
-            self.saved = self.save(self.path)
+        if self.path is not None and (counted := self._counted(self.path)).tokens:
+            self.saved = write_profile(counted, self.path)
 
     def _counted(self, path: Path) -> Profile:
         self._settle()

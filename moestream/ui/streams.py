@@ -53,7 +53,13 @@ def flush() -> None:
 def abandon_output() -> None:
     """Send what is left for standard output nowhere: it broke, and exit must not try it again."""
     if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon(sys.stdout)
+
+
+def _abandon(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def styled(text: str, style: str, stream: TextIO | None) -> str:
@@ -93,4 +99,4 @@ def write(stream: TextIO | None, text: str) -> None:
     except OSError:
         if stream is not sys.stderr:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _abandon(stream)

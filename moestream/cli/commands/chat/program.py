@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from moestream.cli.group import describe_os_error
 from moestream.closing import Closing
 from moestream.errors import ContextLengthError, MessageLengthError, MoestreamError
 
@@ -211,11 +212,10 @@ class Program(Closing):
             self._fail(str(error))
         except ContextLengthError as error:
             self._fail(f"{str(error).rstrip('.')}; {self._offer()}")
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            reason = error.strerror or str(error)
-            self._fail(f"{error.filename}: {reason}" if error.filename else reason)
+            self._fail(describe_os_error(error))
         except MoestreamError as error:
             self._fail(str(error))
 
