@@ -20,11 +20,13 @@
     ├── ResourceError           threads or memory that the system does not give
     ├── StorageError            a disk or file system that fails, or lacks what was asked of it
     ├── NumericError            what a model computes is no number any more
+    ├── BusyError               a server with no place for one more request
+    ├── RequestError            a request that cannot be honoured: a field, a schema, a grammar
     └── ContextLengthError      more tokens than the session's KV cache holds
         └── MessageLengthError  one message is too long, whatever is forgotten for it
 
 Every message says what was found, what was expected and what to do. The library raises them;
-only ``moestream.cli`` catches them.
+only ``moestream.cli`` and ``moestream.server`` catch them.
 """
 
 
@@ -114,3 +116,15 @@ class StorageError(MoestreamError):
 
 class NumericError(MoestreamError):
     """A model's logits are NaN or infinite: nothing can be chosen by them."""
+
+
+class BusyError(MoestreamError):
+    """A server has as many requests waiting as it takes."""
+
+
+class RequestError(MoestreamError):
+    """A request asks for what cannot be honoured; ``param`` names the field, if it is one."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param

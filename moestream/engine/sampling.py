@@ -5,6 +5,7 @@ Penalties, then top-k, top-p, min-p, temperature, and a draw. Knows nothing of t
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.random  # NumPy would import it at first use, and its Cython loses a Ctrl-C then
@@ -19,6 +20,16 @@ _COLDEST = 1e-6
 """Below it a temperature is 0: the likeliest token is certain, and a quotient could overflow."""
 _MOST = 1e300
 """Of a score, by penalties: beyond it a difference, or its quotient, could overflow."""
+
+
+class Constraint(Protocol):
+    """What a sequence must be, such as text of a grammar: tells which tokens may come next."""
+
+    def allowed(self) -> NDArray[np.bool_] | None:
+        """Which ids may come next, (V,); None where any may."""
+
+    def accept(self, token: int) -> None:
+        """Go on to what may follow ``token``, which was chosen."""
 
 
 class Sampler:

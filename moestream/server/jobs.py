@@ -1,0 +1,81 @@
+"""What one sequence is to do, and what is heard of it while it does.
+
+Token ids in, token ids out: text, templates and HTTP are not known here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moestream.engine.options import SamplingParams
+from moestream.engine.sampling import Constraint
+from moestream.engine.session import StopReason
+from moestream.errors import MoestreamError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A prompt, and how it is to be continued.
+
+    ``top_logprobs``: of how many likeliest tokens the logarithms of their chances are told, beside
+    the chosen one's; None tells none at all. They are the model's own, before any sampling.
+    """
+
+    prompt: Sequence[int]
+    sampling: SamplingParams
+    max_tokens: int | None = None
+    end_ids: frozenset[int] = frozenset()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int | None = None
+    constraint: Constraint | None = None
+    reuse: bool = True
+    """Whether what other sequences have read of the same prompt is taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """So many tokens of the prompt are read, ``cached`` of which were already."""
+
+    done: int
+    total: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new token; with ``top_logprobs``, its own and the likeliest ones', likeliest first."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(slots=True)
+class Usage:
+    """Counts and times of one sequence, as ``Stats`` has them."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    queue_s: float = 0.0
+    prompt_s: float = 0.0
+    generation_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last event of a sequence that went well; the end token itself was not told."""
+
+    reason: StopReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of one that did not."""
+
+    error: MoestreamError
+
+
+Event = Reading | Made | Ended | Failed
+Deliver = Callable[[Sequence[Event]], None]
+"""Takes what is new of a sequence; called from the scheduler's thread, and must return at once."""
