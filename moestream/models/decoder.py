@@ -11,7 +11,7 @@ from moestream.backends import Activation, Array, Backend, RopeStyle, Routing
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention, QKNorm
-from moestream.layers.cache import Cache, State
+from moestream.layers.batch import Batch
 from moestream.layers.ffn import FeedForward
 from moestream.layers.moe import MoE, RouteObserver
 from moestream.layers.norm import RMSNorm
@@ -28,11 +28,8 @@ class BrokenOff(Exception):  # noqa: N818 - asked for, no error
 class Mixer(Protocol):
     """What lets a token see those before it: attention, or something recurrent."""
 
-    def __call__(self, x: Array, state: State, start: int) -> Array:
-        """What the block adds to the residual stream: (T, E) -> (T, E); brings ``state`` up to it.
-
-        The chunk is at positions ``start``... of the timeline.
-        """
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """What the block adds to the residual stream: (T, E) -> (T, E); brings the caches up."""
 
 
 class Layer:
@@ -42,12 +39,10 @@ class Layer:
         self.mixer = mixer
         self.ffn = ffn
 
-    def __call__(
-        self, x: Array, index: int, state: State, start: int, on_route: RouteObserver | None
-    ) -> Array:
+    def __call__(self, x: Array, batch: Batch, index: int, on_route: RouteObserver | None) -> Array:
         """The residual stream after this layer: (T, E) -> (T, E)."""
         ops = self.ffn.backend
-        x = ops.add(x, self.mixer(x, state, start))
+        x = ops.add(x, self.mixer(x, batch, index))
         return ops.add(x, self.run_ffn(x, index, on_route))
 
     def run_ffn(self, x: Array, index: int, on_route: RouteObserver | None) -> Array:
@@ -206,24 +201,22 @@ class Decoder(ABC):
     def hidden(
         self,
         tokens: NDArray[np.int32],
-        cache: Cache,
+        batch: Batch,
         on_route: RouteObserver | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Array:
-        """Run a chunk through all layers and extend the cache: (T,) -> (T, E).
+        """Run the rows of a pass through all layers and extend the caches: (T,) -> (T, E).
 
         Raises:
-            BrokenOff: ``stop``, which is asked before each layer, said so; the cache is as it was,
-                but for recurrent states.
+            BrokenOff: ``stop``, which is asked before each layer, said so; the caches are as they
+                were, but for recurrent states.
         """
-        cache.reserve(len(tokens))
-        start = cache.length
         x = self.embed(tokens)
         for index, layer in enumerate(self.layers):
             if stop is not None and stop():
                 raise BrokenOff
-            x = layer(x, index, cache.layer(index), start, on_route)
-        cache.length += len(tokens)
+            x = layer(x, batch, index, on_route)
+        batch.commit()
         return x
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
