@@ -25,6 +25,37 @@ class BrokenOff(Exception):  # noqa: N818 - asked for, no error
     """A pass was broken off because its caller wished so."""
 
 
+class Pass:
+    """Rows on their way through the layers; it can rest between two of them.
+
+    Other passes, of other sequences, may run meanwhile: no bit of any depends on another.
+    """
+
+    def __init__(
+        self,
+        model: "Decoder",
+        tokens: NDArray[np.int32],
+        batch: Batch,
+        on_route: RouteObserver | None = None,
+    ) -> None:
+        """Begin with the embedding: tokens are (T,), in the batch's order."""
+        self._model, self._batch, self._on_route = model, batch, on_route
+        self._layer = 0
+        self.hidden: Array = model.embed(tokens)
+        """What has become of the rows so far: (T, E)."""
+
+    def run_layer(self) -> bool:
+        """Run the next layer; return whether it was the last, with which the caches hold all."""
+        layers = self._model.layers
+        run = layers[self._layer]
+        self.hidden = run(self.hidden, self._batch, self._layer, self._on_route)
+        self._layer += 1
+        if self._layer < len(layers):
+            return False
+        self._batch.commit()
+        return True
+
+
 class Mixer(Protocol):
     """What lets a token see those before it: attention, or something recurrent."""
 
@@ -211,13 +242,13 @@ class Decoder(ABC):
             BrokenOff: ``stop``, which is asked before each layer, said so; the caches are as they
                 were, but for recurrent states.
         """
-        x = self.embed(tokens)
-        for index, layer in enumerate(self.layers):
+        under_way = Pass(self, tokens, batch, on_route)
+        done = False
+        while not done:
             if stop is not None and stop():
                 raise BrokenOff
-            x = layer(x, batch, index, on_route)
-        batch.commit()
-        return x
+            done = under_way.run_layer()
+        return under_way.hidden
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """What enters the first layer: (T,) -> (T, E)."""
