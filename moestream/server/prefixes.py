@@ -68,6 +68,10 @@ class Prefixes:
             self._kept.append(found)
         return found.cache.fork(length)
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+
     def drop_oldest(self) -> bool:
         """Forget the least recently used; return whether there was one."""
         if self._kept:

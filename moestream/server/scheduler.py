@@ -61,8 +61,12 @@ class Scheduler(Closing):
         parallel: int = 4,
         waiting: int = 64,
         on_route: RouteObserver | None = None,
+        threaded: bool = True,
     ) -> None:
-        """``parallel`` sequences share the engine, and so many more may wait for a place."""
+        """``parallel`` sequences share the engine, and so many more may wait for a place.
+
+        Not ``threaded``, it does nothing by itself: whoever made it calls ``step``.
+        """
         self.engine = engine
         self.parallel = parallel
         self.totals = Totals()
@@ -76,7 +80,8 @@ class Scheduler(Closing):
         self._prefills: list[Prefill] = []
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
-        self._thread.start()
+        if threaded:
+            self._thread.start()
 
     def submit(self, job: Job, deliver: Deliver) -> Ticket:
         """Hand in a job; its events go to ``deliver``, the last one is ``Ended`` or ``Failed``.
@@ -106,7 +111,23 @@ class Scheduler(Closing):
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+        for sequence in (*self._running, *self._waiting):
+            if sequence.state is not State.ENDED:
+                sequence.end("interrupted")
+        self._waiting.clear()
+        self._running.clear()
+        self._prefills.clear()
+        self.prefixes.clear()
+
+    def step(self) -> None:
+        """Give places, write a token of each sequence that writes, and read on."""
+        self._admit()
+        self._write()
+        self._read()
+        self._release()
+        self._memory.keep_within(self._running)
 
     def _check(self, job: Job) -> None:
         vocab_size, context = self.engine.config.vocab_size, self.engine.context_length
@@ -122,13 +143,7 @@ class Scheduler(Closing):
 
     def _work(self) -> None:
         while self._await_work():
-            self._admit()
-            self._write()
-            self._read()
-            self._release()
-        for sequence in (*self._running, *self._waiting):
-            if sequence.state is not State.ENDED:
-                sequence.end("interrupted")
+            self.step()
 
     def _await_work(self) -> bool:
         """Wait until there is something to do; False once closed."""
@@ -151,7 +166,6 @@ class Scheduler(Closing):
     def _write(self) -> None:
         """One token of each sequence that writes."""
         writing = [s for s in self._running if s.state is State.WRITING and not self._cut(s)]
-        self._memory.keep_within(self._running)
         prefill = self._passes.begin([(s, 1) for s in writing]) if writing else None
         if prefill is None:
             return
@@ -188,34 +202,42 @@ class Scheduler(Closing):
 
     def _begin_prefills(self) -> None:
         """Begin a pass of what is to be read, and beside a long one another of short prompts."""
-        if len(self._prefills) == 2:
-            return
+        while len(self._prefills) < 2:
+            members = self._choose()
+            prefill = self._passes.begin(members) if members else None
+            if prefill is None:
+                return
+            self._prefills.append(prefill)
+
+    def _choose(self) -> list[tuple[SequenceRun, int]]:
+        """Whose tokens a new pass runs, the oldest first, and how many of each."""
         under_way = [s for prefill in self._prefills for s, _ in prefill.members]
-        free = [
-            s
-            for s in self._running
-            if s.state is State.READING and s not in under_way and not self._cut(s)
-        ]
         members: list[tuple[SequenceRun, int]] = []
         left = _CHUNK_TOKENS
-        for sequence in free:
-            first = not sequence.cache.length and sequence.job.reuse
-            if first and _begins_alike(sequence, [*under_way, *(s for s, _ in members)]):
+        for sequence in self._running:
+            if sequence.state is not State.READING or sequence in under_way or self._cut(sequence):
                 continue
-            if first:
-                self._reuse(sequence)
+            if sequence.job.reuse and not sequence.cache.length:
+                if _begins_alike(sequence, [*under_way, *(s for s, _ in members)]):
+                    continue
+                self._reuse(sequence, under_way)
             if under_way and sequence.pending > _SHORT_TOKENS:
                 continue
             if tokens := min(sequence.pending, left):
                 members.append((sequence, tokens))
                 left -= tokens
-        prefill = self._passes.begin(members) if members else None
-        if prefill is not None:
-            self._prefills.append(prefill)
+        return members
 
-    def _reuse(self, sequence: SequenceRun) -> None:
+    def _reuse(self, sequence: SequenceRun, under_way: list[SequenceRun]) -> None:
         """Before any of a prompt is run, take what is there of its beginning."""
-        running = [(s.tokens, s.cache) for s in self._running if s is not sequence and s.is_sound]
+        running = [
+            (other.tokens, other.cache)
+            for other in self._running
+            if other is not sequence
+            and other.is_sound
+            # Of a pass under way a recurrent state is neither old nor new.
+            and (other.cache.can_rewind or other not in under_way)
+        ]
         cache = self.prefixes.take(sequence.tokens, running)
         if cache is not None:
             sequence.reuse(cache)
