@@ -14,6 +14,7 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.session import Session
 from moestream.errors import ContextLengthError, StorageError, TemplateError
+from moestream.models.decoder import Pass
 from moestream.streaming.options import StreamingOptions
 
 ANSWER = len(ALPHABET.encode())
@@ -271,7 +272,7 @@ def test_a_read_that_fails_after_a_shift_drops_nothing(
     def fail(*_: Any, **__: Any) -> Any:
         raise StorageError("the disk has gone")
 
-    monkeypatch.setattr(type(dialogue.engine.model), "hidden", fail)
+    monkeypatch.setattr(Pass, "advance", fail)
     with pytest.raises(StorageError):
         say(dialogue, "again")
     assert dialogue.conversation.turns == turns
@@ -353,16 +354,15 @@ def test_what_a_template_refuses_is_not_said(alphabet: Path, tmp_path: Path) -> 
 def test_a_read_that_fails_keeps_what_was_answered_and_starts_the_cache_anew(
     fails_at: int, kept: list[Turn], dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, calls = dialogue.engine.model, iter(range(1, 1 << 30))
-    hidden = type(model).hidden
+    calls, advance = iter(range(1, 1 << 30)), Pass.advance
 
-    def fail(self: Any, tokens: Any, batch: Any, on_route: Any = None, stop: Any = None) -> Any:
+    def fail(self: Pass) -> bool:
         if next(calls) == fails_at:
-            batch.parts[0].cache.length += 1  # in the middle of it
+            dialogue.session._cache.length += 1  # in the middle of it
             raise StorageError("the disk has gone")
-        return hidden(self, tokens, batch, on_route, stop)
+        return advance(self)
 
-    monkeypatch.setattr(type(model), "hidden", fail)
+    monkeypatch.setattr(Pass, "advance", fail)
     with pytest.raises(StorageError):
         say(dialogue, "hello")
     assert dialogue.conversation.turns == kept

@@ -272,7 +272,7 @@ def test_a_pass_that_fails_fails_its_sequences_alone(monkeypatch: pytest.MonkeyP
         def fail() -> bool:
             raise StorageError("the disk has gone")
 
-        monkeypatch.setattr(broken, "run_layer", fail)
+        monkeypatch.setattr(broken, "advance", fail)
         while not (writer.over.is_set() and reader.over.is_set()):
             scheduler.step()
         assert isinstance(reader.events[-1], Failed)

@@ -236,9 +236,8 @@ class Dialogue:
         self._before = session.tally
         recording = self._recording
         observe = None if recording is None else recording.observer(session, self.answers)
-        new, done = tokens[answer.cached_tokens :], 0
         yield []
-        for done in session.prefill(new, on_route=observe, stop=stop):  # noqa: B007 - used below
+        for _ in session.prefill(tokens[answer.cached_tokens :], on_route=observe, stop=stop):
             yield []
             if stop():
                 answer.stop_reason = "interrupted"
@@ -247,7 +246,7 @@ class Dialogue:
         splitter = ReasoningSplitter(self.markers, inside=inside)
         stop_reason: str | None = None
         for token in session.generate(
-            new[done:],
+            tokens[len(session.tokens) :],
             self._sampling(),
             max_tokens=self.settings.max_tokens,
             end_ids=self.tokenizer.end_ids,

@@ -27,6 +27,9 @@ from moestream.streaming.residency import Warmed
 from moestream.streaming.statistics import ResidencyStats, Tally
 from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
 
+_ROWS_SHARE = 8
+"""Of the experts' memory, one part in so many is for the rows of a long pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choices:
@@ -127,6 +130,11 @@ class ExpertStreaming:
         if kv_bytes > self._kv_bytes:
             self._kv_bytes += self.residency.give_back(kv_bytes - self._kv_bytes)
         self._valve.check()
+
+    @property
+    def long_pass_bytes(self) -> int:
+        """What the rows of a pass may take that goes through a layer in several chunks."""
+        return self.plan.experts_bytes // _ROWS_SHARE
 
     @property
     def num_layers(self) -> int:

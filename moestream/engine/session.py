@@ -21,13 +21,17 @@ from moestream.layers.batch import Batch
 from moestream.layers.cache import Caches
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
-from moestream.models.decoder import BrokenOff
+from moestream.models.decoder import Pass
 from moestream.streaming.statistics import ResidencyStats, Tally
 
 StopReason = Literal["end", "length", "context", "interrupted"]
 
 _CHUNK_TOKENS = 512
 """Tokens prefilled at once: long enough to use an expert's weights many times."""
+
+
+class BrokenOff(Exception):  # noqa: N818 - asked for, no error
+    """A pass was broken off because its caller wished so."""
 
 
 @dataclass(slots=True)
@@ -174,26 +178,32 @@ class Session:
         on_route: RouteObserver | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Iterator[int]:
-        """Append tokens, all but the last chunk, and yield after each chunk how many were.
+        """Append tokens, all but the last ones, and yield now and then how far that is.
 
-        For a long prompt of which ``generate`` then gets the rest: between two chunks the caller
-        can tell how far it is. ``stop`` is asked before each layer, and ends it there: tokens of a
-        chunk that was broken off were not appended.
+        For a long prompt of which ``generate`` then gets the rest. What is told is how many tokens
+        the work done would be enough for: which were appended, ``tokens`` says. ``stop`` is asked
+        often, and ends it there: tokens of a pass that was broken off were not appended.
 
         Raises:
             ContextLengthError, ValueError: as ``generate``.
         """
         self.decoding = False
-        whole = max(len(tokens) - 1, 0) // _CHUNK_TOKENS * _CHUNK_TOKENS
+        # Where a pass is long, a last chunk by itself would read nearly all experts once more.
+        long = self._most_rows(_CHUNK_TOKENS, on_route) > _CHUNK_TOKENS < len(tokens)
+        last = 1 if long else _CHUNK_TOKENS
+        whole = max(len(tokens) - 1, 0) // last * last
+        if not whole:
+            return
         done, started = 0, time.perf_counter()
-        chunks = self._hidden(tokens[:whole], _CHUNK_TOKENS, on_route, stop) if whole else ()
         with suppress(BrokenOff):
-            for hidden in chunks:
-                done += len(hidden)
-                self.stats.prompt_tokens += len(hidden)
-                self.stats.prompt_s += time.perf_counter() - started
-                yield done
-                started = time.perf_counter()
+            for ids, under_way in self._passes(tokens[:whole], _CHUNK_TOKENS, on_route):
+                for _ in self._steps(ids, under_way, stop):
+                    if under_way.done == 1:
+                        now = time.perf_counter()
+                        self.stats.prompt_s, started = self.stats.prompt_s + now - started, now
+                        self.stats.prompt_tokens += len(ids)
+                    yield done + int(under_way.done * len(ids))
+                done += len(ids)
 
     @property
     def residency(self) -> ResidencyStats | None:
@@ -246,6 +256,15 @@ class Session:
         stop: Callable[[], bool] | None = None,
     ) -> Iterator[Array]:
         """Hidden states chunk by chunk, once it is sure that all tokens are good and fit."""
+        for ids, under_way in self._passes(tokens, chunk_tokens, on_route):
+            for _ in self._steps(ids, under_way, stop):
+                pass
+            yield from under_way.hidden
+
+    def _passes(
+        self, tokens: Sequence[int], chunk_tokens: int, on_route: RouteObserver | None
+    ) -> Iterator[tuple[NDArray[np.int32], Pass]]:
+        """Begin the passes that tokens take, each to be run to its end before the next is asked."""
         ids = np.asarray(tokens, np.int32)
         vocab_size = self._model.config.vocab_size
         if ids.size == 0:
@@ -256,42 +275,79 @@ class Session:
             raise ContextLengthError(_too_long(len(ids), len(self.tokens), self._cache.capacity))
         if self._torn:
             self._run_again()
-        for start in range(0, len(ids), chunk_tokens):
-            chunk = ids[start : start + chunk_tokens]
-            self._torn = not self._cache.can_rewind
-            hidden = self._pass(chunk, on_route, stop)
-            # Before the caller does anything with it: the cache has them, whatever happens there.
-            self.tokens.extend(chunk.tolist())
-            self._torn = False
-            yield hidden
+        most = self._most_rows(chunk_tokens, on_route)
+        for start in range(0, len(ids), most):
+            some = ids[start : start + most]
+            yield some, self._begin(some, chunk_tokens, on_route)
 
-    def _pass(
-        self,
-        chunk: NDArray[np.int32],
-        on_route: RouteObserver | None,
-        stop: Callable[[], bool] | None = None,
-    ) -> Array:
-        """Run a chunk on top of what the cache holds."""
-        batch = Batch(self._model.backend, [(self._cache, len(chunk))])
+    def _most_rows(self, chunk_tokens: int, on_route: RouteObserver | None) -> int:
+        """Tokens of a pass: where experts are streamed many, so that each is read once for all.
+
+        Who listens hears of a token's layers in their order, so then a pass is one chunk.
+        """
+        streaming = self._streaming()
+        if streaming is None or on_route is not None:
+            return chunk_tokens
+        rows = streaming.long_pass_bytes // (4 * self._model.config.hidden_size)
+        return max(rows // chunk_tokens, 1) * chunk_tokens
+
+    def _begin(
+        self, ids: NDArray[np.int32], chunk_tokens: int, on_route: RouteObserver | None
+    ) -> Pass:
+        """Begin a pass on top of what the cache holds."""
+        chunks = []
+        for after in range(0, len(ids), chunk_tokens):
+            rows = min(chunk_tokens, len(ids) - after)
+            more = after + rows < len(ids)
+            part = [(self._cache, rows)]
+            chunks.append(
+                Batch(self._model.backend, part, on_route=on_route, after=after, more=more)
+            )
         if (streaming := self._streaming()) is not None:
             streaming.before_pass(self._cache.caches.n_bytes)
-        hidden = self._model.hidden(chunk, batch, on_route, stop)
+        return Pass(self._model, ids, chunks)
+
+    def _steps(
+        self, ids: NDArray[np.int32], under_way: Pass, stop: Callable[[], bool] | None
+    ) -> Iterator[None]:
+        """Run a pass, and yield after each step of it.
+
+        Raises:
+            BrokenOff: ``stop`` said so; nothing was appended.
+        """
+        self._torn = not self._cache.can_rewind
+        try:
+            while True:
+                if stop is not None and stop():
+                    raise BrokenOff
+                if under_way.advance():
+                    break
+                yield
+        finally:
+            if len(under_way.hidden) > 1 and (streaming := self._streaming()) is not None:
+                streaming.residency.end_long_pass()
         try:
             self._check_file()
         except BaseException:
-            self._cache.length -= len(chunk)  # which holds what was not there
+            self._cache.length -= len(ids)  # which holds what was not there
             raise
         self.passes += 1
-        return hidden
+        # Before the caller does anything with it: the cache has them, whatever happens there.
+        self.tokens.extend(ids.tolist())
+        self._torn = False
+        yield
 
     def _run_again(self) -> None:
         """Make the cache anew from ``tokens``."""
-        self._torn = True
-        self._cache.truncate(0)
-        ids = np.asarray(self.tokens, np.int32)
-        for start in range(0, len(ids), _CHUNK_TOKENS):
-            self._pass(ids[start : start + _CHUNK_TOKENS], None)
+        tokens, self.tokens = self.tokens, []
         self._torn = False
+        self._cache.truncate(0)
+        try:
+            for _ in self._hidden(tokens, _CHUNK_TOKENS, None):
+                pass
+        except BaseException:
+            self.tokens, self._torn = tokens, True
+            raise
 
 
 def _too_long(new: int, before: int, capacity: int) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moestream.backends import Array, Backend, KVPass
 from moestream.layers.cache import Cache
+from moestream.layers.moe import RouteObserver
 from moestream.layers.rope import Rope
 
 
@@ -26,18 +27,34 @@ class Part:
 class Batch:
     """The sequences of a pass, each with how many tokens it runs, all of them new to its cache."""
 
-    def __init__(self, backend: Backend, parts: Sequence[tuple[Cache, int]]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        parts: Sequence[tuple[Cache, int]],
+        *,
+        on_route: RouteObserver | None = None,
+        after: int = 0,
+        more: bool = False,
+    ) -> None:
         """Make room in the caches.
+
+        Args:
+            backend: whose arrays the rows are.
+            parts: the sequences.
+            on_route: told what each router decides.
+            after: tokens of the same pass that come before these, in a pass of one sequence.
+            more: whether others of it come after them.
 
         Raises:
             ContextLengthError: tokens do not fit.
         """
         self._backend = backend
+        self.on_route, self.more = on_route, more
         self.parts: list[Part] = []
         row = 0
         for cache, tokens in parts:
-            cache.reserve(tokens)
-            self.parts.append(Part(cache, cache.length, slice(row, row + tokens)))
+            cache.reserve(after + tokens)
+            self.parts.append(Part(cache, cache.length + after, slice(row, row + tokens)))
             row += tokens
         self.rows = row
         self.kv: KVPass = backend.kv_pass(

@@ -128,8 +128,13 @@ class MoE:
             n += 1
         return ids[:, :n]
 
-    def __call__(self, x: Array, layer: int, on_route: RouteObserver | None = None) -> Array:
-        """What the block adds to the residual stream ``x``: (T, E) -> (T, E)."""
+    def __call__(
+        self, x: Array, layer: int, on_route: RouteObserver | None = None, *, more: bool = False
+    ) -> Array:
+        """What the block adds to the residual stream ``x``: (T, E) -> (T, E).
+
+        With ``more``, other rows of the same pass come to this layer next.
+        """
         ops = self.backend
         if self._prefetcher is not None:
             self._prefetcher.before_route(layer, x)
@@ -138,7 +143,7 @@ class MoE:
         expert_ids, expert_weights = self._route(self._score(seen))
         arrivals = resident = None
         if self._residency is not None:
-            arrivals = self._residency.fetch(layer, expert_ids)
+            arrivals = self._residency.fetch(layer, expert_ids, more=more)
             if self._prefetcher is not None:
                 self._prefetcher.after_fetch(layer, x, expert_ids)
             if on_route is not None:
@@ -151,6 +156,11 @@ class MoE:
             ops.begin(beside)
         routed = ops.moe_ffn(normed, self._experts, expert_ids, expert_weights, arrivals)
         return self.join(routed, beside)
+
+    def end_rows(self) -> None:
+        """No more rows come to this layer, of a pass that came in several chunks."""
+        if self._residency is not None:
+            self._residency.let_go()
 
     def run_beside(self, x: Array, normed: Array) -> Array | None:
         """What every token passes through beside its experts: here the shared expert, if any."""

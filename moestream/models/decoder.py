@@ -1,7 +1,7 @@
 """The pre-norm decoder that all architectures share; an architecture's file says what differs."""
 
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention, QKNorm
 from moestream.layers.batch import Batch
 from moestream.layers.ffn import FeedForward
-from moestream.layers.moe import MoE, RouteObserver
+from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
@@ -21,38 +21,46 @@ from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.keys import Keys, Supported
 
 
-class BrokenOff(Exception):  # noqa: N818 - asked for, no error
-    """A pass was broken off because its caller wished so."""
-
-
 class Pass:
-    """Rows on their way through the layers; it can rest between two of them.
+    """Rows on their way through the layers; it can rest after each chunk of them in a layer.
 
-    Other passes, of other sequences, may run meanwhile: no bit of any depends on another.
+    Other passes, of other sequences, may run meanwhile: no bit of any depends on another, nor on
+    how the rows are cut into chunks. Several chunks go through a layer one after the other before
+    the first enters the next, so that streamed experts are read once for all of them.
     """
 
     def __init__(
-        self,
-        model: "Decoder",
-        tokens: NDArray[np.int32],
-        batch: Batch,
-        on_route: RouteObserver | None = None,
+        self, model: "Decoder", tokens: NDArray[np.int32], chunks: Sequence[Batch]
     ) -> None:
-        """Begin with the embedding: tokens are (T,), in the batch's order."""
-        self._model, self._batch, self._on_route = model, batch, on_route
-        self._layer = 0
-        self.hidden: Array = model.embed(tokens)
-        """What has become of the rows so far: (T, E)."""
+        """Begin with the embedding: tokens are (T,), in the order of the chunks and their rows."""
+        self._model, self._chunks = model, chunks
+        self._layer = self._chunk = 0
+        ends = np.cumsum([batch.rows for batch in chunks])[:-1]
+        self.hidden: list[Array] = [model.embed(ids) for ids in np.split(tokens, ends)]
+        """What has become of the rows so far, by chunk: (T, E) each."""
 
-    def run_layer(self) -> bool:
-        """Run the next layer; return whether it was the last, with which the caches hold all."""
-        layers = self._model.layers
-        run = layers[self._layer]
-        self.hidden = run(self.hidden, self._batch, self._layer, self._on_route)
-        self._layer += 1
-        if self._layer < len(layers):
+    @property
+    def done(self) -> float:
+        """How much of it has been run, of 1."""
+        chunks = len(self._chunks)
+        return (self._layer + self._chunk / chunks) / len(self._model.layers)
+
+    def advance(self) -> bool:
+        """Run the next chunk through its layer; return whether that was the last.
+
+        The caches then hold all rows.
+        """
+        chunk, run = self._chunk, self._model.layers[self._layer]
+        self.hidden[chunk] = run(self.hidden[chunk], self._chunks[chunk], self._layer)
+        self._chunk = (chunk + 1) % len(self._chunks)
+        if self._chunk == 0:
+            self._layer += 1
+            if chunk and isinstance(run.ffn, MoE):
+                run.ffn.end_rows()
+        if self._layer < len(self._model.layers):
             return False
-        self._batch.commit()
+        for batch in self._chunks:
+            batch.commit()
         return True
 
 
@@ -70,16 +78,16 @@ class Layer:
         self.mixer = mixer
         self.ffn = ffn
 
-    def __call__(self, x: Array, batch: Batch, index: int, on_route: RouteObserver | None) -> Array:
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """The residual stream after this layer: (T, E) -> (T, E)."""
         ops = self.ffn.backend
         x = ops.add(x, self.mixer(x, batch, index))
-        return ops.add(x, self.run_ffn(x, index, on_route))
+        return ops.add(x, self.run_ffn(x, batch, index))
 
-    def run_ffn(self, x: Array, index: int, on_route: RouteObserver | None) -> Array:
+    def run_ffn(self, x: Array, batch: Batch, index: int) -> Array:
         """What experts or the dense network add: (T, E) -> (T, E)."""
         if isinstance(self.ffn, MoE):
-            return self.ffn(x, index, on_route)
+            return self.ffn(x, index, batch.on_route, more=batch.more)
         return self.ffn(x)
 
 
@@ -228,27 +236,6 @@ class Decoder(ABC):
     def shared_width(self) -> int:
         """F of the shared expert, 0 for none."""
         return 0
-
-    def hidden(
-        self,
-        tokens: NDArray[np.int32],
-        batch: Batch,
-        on_route: RouteObserver | None = None,
-        stop: Callable[[], bool] | None = None,
-    ) -> Array:
-        """Run the rows of a pass through all layers and extend the caches: (T,) -> (T, E).
-
-        Raises:
-            BrokenOff: ``stop``, which is asked before each layer, said so; the caches are as they
-                were, but for recurrent states.
-        """
-        under_way = Pass(self, tokens, batch, on_route)
-        done = False
-        while not done:
-            if stop is not None and stop():
-                raise BrokenOff
-            done = under_way.run_layer()
-        return under_way.hidden
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """What enters the first layer: (T,) -> (T, E)."""

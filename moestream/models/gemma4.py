@@ -19,7 +19,7 @@ from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
 from moestream.layers.cache import StateShape
 from moestream.layers.ffn import FeedForward
-from moestream.layers.moe import MoE, RouteObserver
+from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope, RopeConfig
 from moestream.layers.weights import Weights
@@ -103,11 +103,11 @@ class Gemma4Layer(Layer):
         self.post_ffw_norm = RMSNorm(weights, "post_ffw_norm.weight", hidden, eps)
         self.output_scale = weights.optional_vector("layer_output_scale.weight", 1)
 
-    def __call__(self, x: Array, batch: Batch, index: int, on_route: RouteObserver | None) -> Array:
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """(T, E) -> (T, E)."""
         ops = self.ffn.backend
         x = ops.add(x, self.post_attention_norm(self.mixer(x, batch, index)))
-        x = ops.add(x, self.post_ffw_norm(self.run_ffn(x, index, on_route)))
+        x = ops.add(x, self.post_ffw_norm(self.run_ffn(x, batch, index)))
         return x if self.output_scale is None else x * self.output_scale
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from moestream.backends import Array
 from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
-from moestream.layers.moe import RouteObserver
 from moestream.layers.weights import Weights
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder, Layer
@@ -33,11 +32,11 @@ class GraniteLayer(Layer):
 
     scale: float = 1.0
 
-    def __call__(self, x: Array, batch: Batch, index: int, on_route: RouteObserver | None) -> Array:
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """The residual stream after this layer: (T, E) -> (T, E)."""
         ops = self.ffn.backend
         x = ops.add(x, self.mixer(x, batch, index) * self.scale)
-        return ops.add(x, self.run_ffn(x, index, on_route) * self.scale)
+        return ops.add(x, self.run_ffn(x, batch, index) * self.scale)
 
 
 class GraniteMoE(Decoder):

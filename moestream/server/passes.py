@@ -44,19 +44,20 @@ class Passes:
             at = sequence.cache.length
             ids += sequence.tokens[at : at + tokens]
         try:
-            batch = Batch(engine.backend, [(s.cache, tokens) for s, tokens in members])
+            parts = [(s.cache, tokens) for s, tokens in members]
+            batch = Batch(engine.backend, parts, on_route=self._on_route)
             if engine.streaming is not None:
                 engine.streaming.before_pass(engine.caches.n_bytes)
-            under_way = Pass(engine.model, np.asarray(ids, np.int32), batch, self._on_route)
+            under_way = Pass(engine.model, np.asarray(ids, np.int32), [batch])
         except Exception as error:
             _fail(members, error)
             return None
         return Prefill(members, under_way)
 
-    def run_layer(self, prefill: Prefill) -> bool:
-        """Run a layer; True at the end, or where it failed."""
+    def advance(self, prefill: Prefill) -> bool:
+        """Do a step of it; True at the end, or where it failed."""
         try:
-            return prefill.under_way.run_layer()
+            return prefill.under_way.advance()
         except Exception as error:
             _fail(prefill.members, error)
             return True
@@ -79,7 +80,7 @@ class Passes:
             self._engine.file.check_intact()
             if not ready:
                 return 0
-            hidden = prefill.under_way.hidden
+            (hidden,) = prefill.under_way.hidden
             last = self._engine.backend.stack_rows([hidden[row : row + 1] for row in rows])
             logits = self._engine.model.logits(last)
         except Exception as error:

@@ -170,7 +170,7 @@ class Scheduler(Closing):
         if prefill is None:
             return
         started = time.perf_counter()
-        while not self._passes.run_layer(prefill):
+        while not self._passes.advance(prefill):
             pass
         self.totals.generated_tokens += self._passes.finish(prefill)
         self.totals.generation_s += time.perf_counter() - started
@@ -193,7 +193,7 @@ class Scheduler(Closing):
 
     def _advance(self, prefill: Prefill) -> bool:
         """Run a layer; return whether it was the last."""
-        if not self._passes.run_layer(prefill):
+        if not self._passes.advance(prefill):
             return False
         self._prefills.remove(prefill)
         self.totals.prompt_tokens += sum(tokens for _, tokens in prefill.members)

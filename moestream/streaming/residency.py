@@ -61,10 +61,17 @@ class Residency(ABC):
         """Counts calls of ``fetch``: what guesses and their cancellation are numbered by."""
         self.counts = ResidencyStats()
         self._last_layer = -1
+        self._held_layer = -1
         self._missing: Sequence[int] = ()  # keys, of the last turn
 
-    def fetch(self, layer: int, expert_ids: NDArray[np.int32]) -> Arrivals | None:
+    def fetch(
+        self, layer: int, expert_ids: NDArray[np.int32], *, more: bool = False
+    ) -> Arrivals | None:
         """Start reading what is missing of the experts (T, k) that a layer's router chose.
+
+        With ``more``, other tokens of the same pass ask this layer next, until ``let_go``: what is
+        read for them is kept that long. The policy hears of none of these, as what comes after a
+        prompt resembles its end.
 
         Returns an iterator that yields every chosen expert once, in order of arrival, or None if
         all are in memory and stay there until the next ``fetch``; by then, it must be used up or
@@ -74,16 +81,24 @@ class Residency(ABC):
             ModelFormatError, StorageError: see ``ExpertReader.wait_any``.
         """
         self.turn += 1
-        if layer <= self._last_layer:
-            self.token += 1
-        self._last_layer = layer
+        if not more:
+            if layer <= self._last_layer:
+                self.token += 1
+            self._last_layer = layer
         base = layer * self.num_experts
-        if len(expert_ids) == 1:
+        if len(expert_ids) == 1 and not more:
             keys = [base + expert for expert in expert_ids[0].tolist()]
             return self._fetch(layer, keys, (keys,), self.counts.decode)
-        tail = [[base + expert for expert in row] for row in expert_ids[-_PROMPT_TAIL:].tolist()]
+        rows = [] if more else expert_ids[-_PROMPT_TAIL:].tolist()
+        tail = [[base + expert for expert in row] for row in rows]
+        held, self._held_layer = self._held_layer, layer if more else self._held_layer
+        if more and held != layer:
+            self._make_room_for_layers()
         union = [base + expert for expert in popular_first(expert_ids)]
-        return self._fetch(layer, union, tail, self.counts.prefill)
+        arrivals = self._fetch(layer, union, tail, self.counts.prefill)
+        if more and held != layer:
+            self._read_layer_after(layer)
+        return arrivals
 
     def was_resident(self, layer: int, expert_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which of the experts (T, k) of the last ``fetch`` were in memory when it was called.
@@ -123,6 +138,20 @@ class Residency(ABC):
 
         They wait for all demand, and are dropped unread if that turn comes first.
         """
+
+    def let_go(self) -> None:
+        """The last tokens of a long pass have gone through the layer that they asked."""
+        self._held_layer = -1
+
+    def end_long_pass(self) -> None:
+        """It has come to its end, or was broken off."""
+        self.let_go()
+
+    def _make_room_for_layers(self) -> None:  # noqa: B027 - the page cache has its own room
+        """A long pass comes to a layer."""
+
+    def _read_layer_after(self, layer: int) -> None:  # noqa: B027 - nor does it want to be told
+        """It will want all of the next layer's experts."""
 
     @abstractmethod
     def give_back(self, n_bytes: int) -> int:

@@ -58,6 +58,7 @@ class SlotTable:
         self._addresses = addresses
         self._leaving: list[int] = []  # dropped while their read was under way
         self._surplus = 0
+        self._lent = 0
         self._token = 0
 
     def admit(self, keys: Sequence[int], token: int, in_use: Collection[int]) -> None:
@@ -140,6 +141,27 @@ class SlotTable:
         if self._leaving:
             self._leaving = [key for key in self._leaving if key not in keys]
         return guessed
+
+    def lend(self, count: int) -> None:
+        """Have the policy keep ``count`` experts less, for what is read and soon done with."""
+        count = min(count, self.num_kept - 1)
+        if self.num_spare and not self._lent and count > 0:
+            self._lent = count
+            self.num_kept -= count
+            self.num_spare += count
+            self._most_staged = self.num_spare
+            evicted = self.policy.lower(count * self.memory.slot_bytes, self._token)
+            for key in evicted:
+                self.kept[key] = 0
+            self.release(evicted)
+
+    def take_back(self) -> None:
+        """Let the policy keep as many as before."""
+        self.num_kept += self._lent
+        self.num_spare -= self._lent
+        self._most_staged = self.num_spare or self.memory.num_slots
+        self.policy.lower(-self._lent * self.memory.slot_bytes, self._token)
+        self._lent = 0
 
     def under_way(self) -> list[int]:
         """Keys that hold slots without being asked for, and are being read."""

@@ -17,6 +17,10 @@ from moestream.streaming.slot_table import NONE, SlotTable
 from moestream.streaming.statistics import Counts, ResidencyStats
 
 FOREVER = 2**63
+_ANY_TIME = 2**40
+"""Turns ahead of a guess that is right whenever it is asked for."""
+_LAYERS = 2
+"""That have room at once in a long pass."""
 
 
 class SlotResidency(Residency):
@@ -40,6 +44,8 @@ class SlotResidency(Residency):
         self._all_tables = list({id(table): table for table in tables.values()}.values())
         self._bytes = expert_bytes
         self._whole_turns = whole_turns
+        self._held: list[int] = []
+        """Keys of the layer that is held that are done with, but for more of a long pass."""
         self._open: tuple[SlotTable, list[int]] | None = None
         """The turn that is going on, and what it holds slots for."""
         self.counts.budget_bytes = sum(table.memory.n_bytes for table in self._all_tables)
@@ -52,6 +58,9 @@ class SlotResidency(Residency):
         table, states = self._tables[layer], self.reader.states
         counts.turns += 1
         guessed = table.claim(keys)
+        if self._held:
+            asked = set(keys)
+            self._held = [key for key in self._held if key not in asked]
         slots = table.slot_of
         missing = [key for key in keys if states[key] != READY or slots[key] == NONE]
         # First what was guessed and holds a slot: nobody but this turn can free that.
@@ -91,6 +100,9 @@ class SlotResidency(Residency):
         for place, key in enumerate(missing):
             if table.slot_of[key] == NONE:
                 address = table.take(key)
+                if address is None and self._held:
+                    self._free_held()
+                    address = table.take(key)
                 if address is None:
                     return missing[place:]
             else:
@@ -114,7 +126,7 @@ class SlotResidency(Residency):
                 done = [*done, *self._wait(waiting, counts)]
             if done:
                 yield [key - base for key in done]
-                table.release(key for key in done if not table.kept[key])
+                self._done_with(table, [key for key in done if not table.kept[key]])
             if later:
                 begun, later = later, self._demand(table, later)
                 del begun[len(begun) - len(later) :]
@@ -126,8 +138,45 @@ class SlotResidency(Residency):
         self._open = None
 
     def _end_turn(self, table: SlotTable, held: list[int]) -> None:
-        table.release(key for key in held if not table.kept[key])
+        self._done_with(table, [key for key in held if not table.kept[key]])
         self._open = None
+
+    def _done_with(self, table: SlotTable, keys: list[int]) -> None:
+        """Free slots of what is not kept, unless more of a long pass wants them."""
+        if keys and keys[0] // self.num_experts == self._held_layer:
+            self._held += keys
+        else:
+            table.release(keys)
+
+    def _free_held(self) -> None:
+        """A long pass has not as many slots as it asks experts of a layer: some come again."""
+        table, held = self._tables[self._held_layer], self._held
+        self._held = []
+        table.release(key for key in held if not table.kept[key])
+
+    def _make_room_for_layers(self) -> None:
+        """Room for two layers: one is computed, the next is read."""
+        for table in self._all_tables:
+            most = _LAYERS * self.num_experts - table.num_spare
+            table.lend(min(most, table.memory.num_slots // 2))
+
+    def _read_layer_after(self, layer: int) -> None:
+        following = min((other for other in self._tables if other > layer), default=NONE)
+        if following != NONE and not self._whole_turns:
+            self.speculate(following, range(self.num_experts), _ANY_TIME)
+
+    def let_go(self) -> None:
+        """See ``Residency.let_go``."""
+        if self._held:
+            self._free_held()
+        super().let_go()
+
+    def end_long_pass(self) -> None:
+        """See ``Residency.end_long_pass``."""
+        super().end_long_pass()
+        self._cancel(FOREVER)
+        for table in self._all_tables:
+            table.take_back()
 
     def _make_room(self, table: SlotTable) -> None:
         """All slots are taken by guesses under way: wait until one can be had."""

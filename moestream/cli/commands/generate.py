@@ -153,14 +153,13 @@ def _prefill(
     """Run all of a prompt but its end, which is returned, and show how far it is."""
     if len(tokens) > context:
         return tokens  # which ``generate`` refuses before it begins
-    done = 0
     with ui.progress(quiet=run.quiet or not ui.on_terminal(), unit="tok") as progress:
         progress("reading the prompt", 0, len(tokens))
         for done in session.prefill(tokens, on_route=observer, stop=interrupt.is_wanted):
             progress("reading the prompt", done, len(tokens))
             if interrupt.wanted:
                 break
-    return tokens[done:]
+    return tokens[len(session.tokens) :]
 
 
 def _tell_stopping() -> None:
