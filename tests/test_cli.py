@@ -127,7 +127,9 @@ def test_version() -> None:
     [
         (["genrate"], "no command is called 'genrate'; did you mean generate?"),
         (["xyzzy"], "no command is called 'xyzzy'; see moestream --help"),
-        (["generate", "--raww"], "'--raw'"),
+        (["generate", "--raww"], "Did you mean '--raw'?"),
+        (["generate", "--bogus"], "No such option '--bogus'.\n"),
+        (["--hlep"], "Did you mean '--help'?"),
         (["inspect"], "Missing argument 'MODEL'"),
     ],
 )

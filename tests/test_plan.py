@@ -113,6 +113,22 @@ def with_words(name: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("option", "amount", "complaint"),
+    [
+        ("--memory", "1", "a budget of 1 is 1 bytes; expected an amount such as 1G"),
+        ("--budget", "2G,1", "a budget of 1 is 1 bytes; expected an amount such as 1G"),
+        ("--memory", "4K", "4K is less than any model takes; expected an amount such as 6G"),
+    ],
+)
+def test_amounts_that_no_machine_has_are_refused(
+    option: str, amount: str, complaint: str, alphabet: Path
+) -> None:
+    done = run("plan", alphabet, option, amount)
+    assert done.returncode == 2
+    assert complaint in " ".join(done.stderr.split())
+
+
 def test_a_dense_model_has_nothing_to_stream(cache: dict[str, str], tmp_path: Path) -> None:
     value = plan(with_words("llama", tmp_path), cache, "--memory", "1G")
     assert value["expert_bytes"] == 0

@@ -74,7 +74,7 @@ class Dialogue:
         self.answers = 0
         self.total = Stats()
         self._recording = recording
-        self._used: int | None = 0
+        self._used: int | None = None if conversation.turns else 0
         self._before: Tally | None = None
 
     def ask(self, text: str, stop: Callable[[], bool]) -> Iterator[list[Piece]]:

@@ -154,7 +154,6 @@ def interrupt(terminal: Terminal, command: str, moment: Moment, *, to_prompt: bo
         if not terminal.wait_for(pattern):
             sys.exit(f"{command} ended before {moment.name}: {terminal.seen[-500:]!r}")
     terminal.wait(moment.delay_s)
-    before = len(terminal.seen)
     began = time.monotonic()
     os.write(terminal.keys, b"\x03")
     stopping_s = None
