@@ -12,7 +12,7 @@ import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import Argument, run, start, wait_for_output
 
-from moestream.chat.conversation import Conversation
+from moestream.chat.conversation import Conversation, Turn
 from moestream.cli.commands.chat.kept import Keeper, model_of
 from moestream.profiles import read_profile
 from moestream.traces.format import read_trace
@@ -236,6 +236,22 @@ def test_two_chats_do_not_overwrite_one_conversation(alphabet: Path, tmp_path: P
     assert sorted((tmp_path / "chats").iterdir()) == sorted([kept, other])
     with Keeper(kept) as next_one:
         assert not next_one.held
+
+
+def test_a_conversation_that_a_template_refuses_does_not_end_the_chat(
+    alphabet: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "talk.json"
+    Conversation("Be brief.", [Turn("Hi", "Hello.")]).save(saved, model="m")
+    picky = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ messages[-1].content }}"
+    )
+    words = ("--load", saved, "--chat-template", picky, "-q", "-n", "1")
+    code, out, err = chat(alphabet, "hello\n/system none\nhello\n", *words)
+    assert err.count("error: ") == 1
+    assert "no system" in err
+    assert (code, len(out.splitlines())) == (1, 1)
 
 
 def test_a_conversation_that_goes_on_counts_from_the_start(alphabet: Path, tmp_path: Path) -> None:
