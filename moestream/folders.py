@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -115,20 +116,70 @@ def require_writable(path: Path) -> None:
         raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
+def require_openable(path: Path) -> None:
+    """Find out whether a file can be written as it goes: its folder must be there by now.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if path.is_dir():
+        code = errno.EISDIR
+    elif not path.parent.is_dir():
+        code = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
+    elif not os.access(path if os.path.exists(path) else path.parent, os.W_OK):  # noqa: PTH110
+        code = errno.EACCES
+    else:
+        return
+    raise OSError(code, os.strerror(code), str(path))
+
+
 @contextmanager
 def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock of that file; the system drops it when a process dies.
 
-    ``on_wait`` is called once if another process holds it, before waiting for it.
+    ``on_wait`` is called once if another process holds it, before waiting for it. Who holds it may
+    delete the file: who waits then takes the lock of the one that is there instead.
     """
-    with path.open("w") as file:
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait is not None:
+                    on_wait()
+                    on_wait = None
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_there(path, file):
+                yield
+                return
+
+
+def try_lock(path: Path) -> TextIO | None:
+    """Take the lock of a file until it is closed; None where another process holds it.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    while True:
+        file = path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if on_wait is not None:
-                on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            file.close()
+            return None
+        except OSError:  # a file system without locks: nobody is known to hold it
+            return file
+        if _is_there(path, file):
+            return file
+        file.close()
+
+
+def _is_there(path: Path, file: TextIO) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def sync(path: Path) -> None:
@@ -159,11 +210,29 @@ def replacing(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     with suppress(OSError):  # some file systems have no folders that can be synced
         sync(path.parent)
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder for the moment; what killed processes left of theirs goes too."""
+    for leftover in parent.glob(".scratch.*.tmp"):
+        if not _is_alive(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+    folder = parent / f".scratch.{os.getpid()}.tmp"
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def temporary_files(path: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import Argument, run, start, wait_for_output
 
-from moestream.cli.commands.chat.kept import model_of
+from moestream.chat.conversation import Conversation, Turn
+from moestream.cli.commands.chat.kept import Keeper, model_of
 from moestream.profiles import read_profile
 from moestream.traces.format import read_trace
 
@@ -200,8 +202,63 @@ def test_input_is_utf8_and_output_what_the_locale_has(alphabet: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     code, out, _ = chat(alphabet, "perché\n".encode(), "-q", env=ascii_only)
     assert (code, out) == (0, f"{ALPHABET[:-1]}?\n")
-    code, out, _ = chat(alphabet, b"caf\xe9 \x00\n", "-q")
+    code, out, _ = chat(alphabet, b"\x00\n", "-q")
     assert (code, out) == (0, f"{ALPHABET}\n")
+
+
+def test_a_pipe_that_is_not_utf8_is_refused(alphabet: Path) -> None:
+    code, out, err = chat(alphabet, b"hello\ncaf\xe9\nagain\n", "-q")
+    assert (code, out) == (1, f"{ALPHABET}\n")
+    assert err == (
+        "error: line 2 of standard input is not UTF-8 text: byte 3 is 0xe9; convert it, and start "
+        "again\n"
+    )
+
+
+def test_statistics_have_no_speed_of_nothing(alphabet: Path) -> None:
+    _, _, err = chat(alphabet, "/stats\nhello\n/stats\n", "-n", "1")
+    assert ", 0.0 tok/s" not in err
+
+
+def test_two_chats_do_not_overwrite_one_conversation(alphabet: Path, tmp_path: Path) -> None:
+    env = {"MOESTREAM_STATE": str(tmp_path)}
+    assert chat(alphabet, "hello\n", "-q", env=env)[0] == 0
+    (kept,) = (tmp_path / "chats").glob("*.json")
+    with Keeper(kept) as first:
+        before = kept.read_bytes()
+        code, _, err = chat(alphabet, "again\n", "--continue", env=env)
+        assert code == 0
+        assert "another chat goes on with it, so this one is saved as one of its own" in err
+        assert kept.read_bytes() == before
+        (other,) = set((tmp_path / "chats").glob("*.json")) - {kept}
+        assert len(Conversation.load(other).turns) == 2
+        assert not first.held
+    assert sorted((tmp_path / "chats").iterdir()) == sorted([kept, other])
+    with Keeper(kept) as next_one:
+        assert not next_one.held
+
+
+def test_a_conversation_that_a_template_refuses_does_not_end_the_chat(
+    alphabet: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "talk.json"
+    Conversation("Be brief.", [Turn("Hi", "Hello.")]).save(saved, model="m")
+    picky = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ messages[-1].content }}"
+    )
+    words = ("--load", saved, "--chat-template", picky, "-q", "-n", "1")
+    code, out, err = chat(alphabet, "hello\n/system none\nhello\n", *words)
+    assert err.count("error: ") == 1
+    assert "no system" in err
+    assert (code, len(out.splitlines())) == (1, 1)
+
+
+def test_a_conversation_that_goes_on_counts_from_the_start(alphabet: Path, tmp_path: Path) -> None:
+    env = {"MOESTREAM_STATE": str(tmp_path)}
+    assert chat(alphabet, "hello\n", "-q", env=env)[0] == 0
+    _, _, err = chat(alphabet, "/stats\n", "--continue", env=env)
+    assert re.search(r"context +[1-9]\d* of ", err)
 
 
 def test_a_model_without_a_template_says_what_to_pass(tmp_path: Path) -> None:

@@ -112,6 +112,21 @@ def test_the_engine_opens_with_the_declared_defaults() -> None:
         assert opening[name].default == each.default
 
 
+def test_ctrl_c_while_modules_are_imported_is_no_traceback() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'moestream.cli.group':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from moestream.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_version() -> None:
     first, *details = run("--version").stdout.splitlines()
     assert first == f"moestream, version {moestream.__version__}"
@@ -127,7 +142,9 @@ def test_version() -> None:
     [
         (["genrate"], "no command is called 'genrate'; did you mean generate?"),
         (["xyzzy"], "no command is called 'xyzzy'; see moestream --help"),
-        (["generate", "--raww"], "'--raw'"),
+        (["generate", "--raww"], "Did you mean '--raw'?"),
+        (["generate", "--bogus"], "No such option '--bogus'.\n"),
+        (["--hlep"], "Did you mean '--help'?"),
         (["inspect"], "Missing argument 'MODEL'"),
     ],
 )

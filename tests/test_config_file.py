@@ -58,9 +58,11 @@ def test_the_nearest_wins(
     ("config", "complaint"),
     [
         ("seed = [", "config.toml is not TOML"),
+        ("seed = " + "9" * 5000, "config.toml is not TOML: a number in it has thousands of digits"),
         ("sead = 1", "config.toml: no command has an option 'sead'; did you mean seed or stream?"),
         ("[generat]\nseed = 1", "no command is called 'generat'; did you mean generate?"),
         ("[generate]\ntensors = true", "generate has no option 'tensors'"),
+        ("n = 1\npredict = 2", "n and predict are one option; keep one of them"),
         ("[models.pul]\nquiet = true", "models: no command is called 'pul'; did you mean pull?"),
     ],
 )
@@ -69,6 +71,24 @@ def test_what_config_cannot_set(config: str, complaint: str, folder: Path) -> No
     with pytest.raises(ConfigError) as caught:
         load_defaults(cli)
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("config", ["n = 3", "n_predict = 3", "[generate]\nn-predict = 3"])
+def test_any_name_of_an_option_will_do(config: str, folder: Path) -> None:
+    (folder / "config.toml").write_text(config)
+    assert load_defaults(cli)["generate"]["max_tokens"] == "3"
+
+
+def test_a_name_of_several_options_is_each_commands_own(folder: Path) -> None:
+    (folder / "config.toml").write_text("n = 3\n[bench]\nn = 4")
+    defaults = load_defaults(cli)
+    assert (defaults["chat"]["max_tokens"], defaults["bench"]["n_gen"]) == ("3", ["4"])
+
+
+def test_a_folder_of_its_name_is_an_error(folder: Path) -> None:
+    (folder / "config.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"config\.toml is no file"):
+        load_defaults(cli)
 
 
 def test_a_command_of_a_group_has_its_table(folder: Path) -> None:

@@ -88,9 +88,10 @@ def test_a_bare_list_of_messages_is_a_conversation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        ("text", "is not JSON"),
-        (b"\xff", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ("text", "it is not JSON in line 1, column 1"),
+        (b"\xff", "not UTF-8 text: byte 0 is 0xff"),
+        ("9" * 5000, "has thousands of digits"),
+        ("[" * 100_000, "nested too deeply"),
         (7, 'no list of "messages"'),
         ({"messages": {}}, 'no list of "messages"'),
         ({"version": 2, "messages": []}, "of version 2 of the format; expected 1"),

@@ -95,6 +95,21 @@ def test_the_disk_is_read_and_left_as_it_was(
     assert disk.read_bandwidth(tmp_path, seconds=0.05) > 1e6
 
 
+def test_a_measurement_that_is_killed_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(descriptor: int, pieces: int, seconds: float) -> float:
+        assert pieces == 4
+        return float(len(list(tmp_path.iterdir())))
+
+    monkeypatch.setattr(disk, "_SAMPLE_BYTES", 4 << 20)
+    monkeypatch.setattr(disk, "_measure", look)
+    try:
+        assert disk.read_bandwidth(tmp_path) == 0
+    except StorageError:
+        pytest.skip("this file system cannot be read past the page cache")
+
+
 def test_a_file_system_in_memory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: object, flags: int) -> int:
         raise OSError(22, "Invalid argument")

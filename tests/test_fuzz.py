@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from moestream.forecast.support import unsupported_reason
 from moestream.gguf import GGUFFile
+from moestream.models.summary import unsupported_reason
 from oracle.fuzz_files import campaign
 from oracle.gguf_parts import take_apart
 

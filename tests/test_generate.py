@@ -109,6 +109,14 @@ def test_the_demo_is_the_default(alphabet: Path, tmp_path: Path) -> None:
     assert (value["text"], value["model"]) == (ALPHABET, "demo")
 
 
+@pytest.mark.parametrize("count", ["0", "1"])
+def test_no_speed_is_told_of_nothing(count: str, alphabet: Path) -> None:
+    told = run("generate", alphabet, "-p", "hello", "-n", count).stderr
+    assert f"generated {count} tokens; " in told
+    assert ("first token after" in told) == (count == "1")
+    assert ", 0.0 tok/s" not in told
+
+
 def test_quiet_leaves_the_text_alone(alphabet: Path) -> None:
     done = run("generate", alphabet, "-p", "hello", "-q", *USE_BACKEND)
     assert (done.stdout, done.stderr) == (f"{ALPHABET}\n", "")

@@ -60,7 +60,7 @@ MANY = 2**23
 # What is wrong, the file, and what the message must say besides the file's name.
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file is empty"),
-    "text": (b"Dear diary, today I", r"not a GGUF file: it starts with b'Dear diary, toda'"),
+    "text": (b"Dear diary, today I", r"not a GGUF file: it starts with 'Dear diary, toda'"),
     "magic alone": (b"GGUF", "4 bytes .* at byte 4, but the file ends at 4"),
     "half a magic": (b"GG", "not a GGUF file"),
     "version 0": (RawGGUF(version=0).build(), "GGUF version 0; versions 2 and 3"),

@@ -118,6 +118,24 @@ def test_list_says_what_is_here_and_what_runs(hub: FakeHub, alphabet: Path) -> N
     assert "yes, all in memory" in table
 
 
+def test_list_has_what_was_pulled_without_a_name(hub: FakeHub) -> None:
+    assert run("models", "pull", "hf:org/model:Q8_0").returncode == 0
+    (pulled,) = json.loads(run("models", "list", "--here", "--json").stdout)["models"]
+    assert (pulled["name"], pulled["verdict"]) == ("hf:org/model:Q8_0", "unknown")
+    assert run("models", "path", pulled["name"]).stdout.strip() == pulled["path"]
+    assert run("models", "add", "mine", "hf:org/model:Q8_0").returncode == 0
+    (named,) = json.loads(run("models", "list", "--here", "--json").stdout)["models"]
+    assert named["name"] == "mine"
+
+
+def test_the_demo_is_not_asked_for_offline(tmp_path: Path) -> None:
+    env = {"MOESTREAM_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "yes"}
+    done = run("models", "pull", "demo", env=env)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "was not asked for: HF_HUB_OFFLINE is set" in line
+
+
 def test_entries_of_ones_own(hub: FakeHub, alphabet: Path) -> None:
     done = run("models", "add", "theirs", "hf:org/model:Q4_K_M", "--description", "of the hub")
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +16,13 @@ from moestream import folders as folders_module
 from moestream.catalog import add_entry, entries, user_catalog
 from moestream.chat.conversation import Conversation
 from moestream.errors import ProfileError, TraceError
+from moestream.folders import exclusive, scratch_folder, try_lock
 from moestream.profiles import require_place
 from moestream.traces.format import TraceHeader, read_trace
 from moestream.traces.writer import RunFile, TraceWriter
 
 BOM = b"\xef\xbb\xbf"
+TRACE = Path(__file__).parent / "data" / "traces" / "qwen3-30b-a3b.route.csv.gz"
 HEADER = TraceHeader(1, 4, 2, {0: 100}, model="m", arch="a")
 SHORT = ("--raw", "-p", "0", "-n", "2", "--temp", "0")
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
@@ -171,7 +174,67 @@ def test_plan_needs_no_cache(
     assert done.returncode == 0, done.stderr
 
 
+def test_who_waits_for_a_lock_that_is_deleted_takes_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    waiting, order = threading.Event(), []
+
+    def wait() -> None:
+        with exclusive(path, on_wait=waiting.set):
+            order.append("second")
+            assert try_lock(path) is None
+
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(path):
+            later = pool.submit(wait)
+            assert waiting.wait(10)
+            path.unlink()  # as what removes a model does
+            with exclusive(path):  # another comes, and is the first by now
+                order.append("first")
+                time.sleep(0.05)
+        later.result()
+    assert order == ["first", "second"]
+
+
+def test_a_file_of_no_folder_is_named_as_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "x.json"
+    with pytest.raises(FileNotFoundError) as caught:
+        Conversation().save(path, model="m")
+    assert caught.value.filename == str(path)
+
+
+def test_what_a_killed_measurement_left_goes_with_the_next(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    parent = tmp_path / "cache"
+    left = parent / f".scratch.{dead.pid}.tmp"
+    left.mkdir(parents=True)
+    (left / "experts.gguf").touch()
+    with scratch_folder(parent) as folder:
+        assert list(parent.iterdir()) == [folder]
+    assert list(parent.iterdir()) == []
+
+
 # --- traces and profiles ---
+
+
+def test_a_figure_that_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "x.png"
+    done = run("simulate", TRACE, "--policy", "lru", "--budget", "10%", "--png", path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [f"error: {path}: No such file or directory"]
+
+
+@pytest.mark.parametrize("option", ["--trace", "--save-profile"])
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_a_place_that_cannot_be_is_known_before_the_model_is_loaded(
+    option: str, command: str, alphabet: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "x.json"
+    done = run(command, alphabet, *(["-p", "0"] if command == "generate" else []), option, path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {path}: ")
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])

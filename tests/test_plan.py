@@ -1,6 +1,7 @@
 """``moestream plan``, as a process."""
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 from alphabet_model import write_alphabet_model
 from command_line import Argument, run
 from fake_hub import FakeHub, fake_hub
+
+from oracle.fuzz_files import give_tokenizer
+from oracle.gguf_parts import take_apart
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
@@ -100,8 +104,33 @@ def test_a_budget_that_generate_refuses_is_refused(alphabet: Path, cache: dict[s
     assert value["verdict"].startswith("1.00 MiB is too little")
 
 
-def test_a_dense_model_has_nothing_to_stream(cache: dict[str, str]) -> None:
-    value = plan(DATA / "golden" / "llama.gguf", cache, "--memory", "1G")
+def with_words(name: str, folder: Path) -> Path:
+    """A golden model with a tokenizer: without one it is no model to plan for."""
+    parts = take_apart(DATA / "golden" / f"{name}.gguf")
+    give_tokenizer(parts, random.Random(0))
+    path = folder / f"{name}.gguf"
+    path.write_bytes(bytes(parts))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("option", "amount", "complaint"),
+    [
+        ("--memory", "1", "a budget of 1 is 1 bytes; expected an amount such as 1G"),
+        ("--budget", "2G,1", "a budget of 1 is 1 bytes; expected an amount such as 1G"),
+        ("--memory", "4K", "4K is less than any model takes; expected an amount such as 6G"),
+    ],
+)
+def test_amounts_that_no_machine_has_are_refused(
+    option: str, amount: str, complaint: str, alphabet: Path
+) -> None:
+    done = run("plan", alphabet, option, amount)
+    assert done.returncode == 2
+    assert complaint in " ".join(done.stderr.split())
+
+
+def test_a_dense_model_has_nothing_to_stream(cache: dict[str, str], tmp_path: Path) -> None:
+    value = plan(with_words("llama", tmp_path), cache, "--memory", "1G")
     assert value["expert_bytes"] == 0
     assert value["case"] == "fits"
     assert value["disk"] is None
@@ -178,7 +207,7 @@ def test_hit_rates_are_those_of_a_profile_if_one_is_given(
     assert run("profile", "save", "letters", alphabet, *options, env=env).returncode == 0
     value = plan(alphabet, env, "--profile", "letters", "--budget", "1M,2G")
     assert value["hit_rates_from"] == "profile letters"
-    other = run("plan", DATA / "golden" / "qwen3moe.gguf", "--profile", "letters", env=env)
+    other = run("plan", with_words("qwen3moe", tmp_path), "--profile", "letters", env=env)
     assert other.returncode == 1
     assert "profile letters is of alphabet.gguf, not of qwen3moe.gguf" in other.stderr
     both = run("plan", alphabet, "--profile", "letters", "--trace", QWEN, env=env)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,21 @@ def test_a_path_that_ends_in_json_is_a_profile_too(alphabet: Path, tmp_path: Pat
     assert done.returncode == 1
     assert "delete it yourself" in done.stderr
     assert path.exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_workload_that_is_broken_off_is_saved_as_far_as_it_was(
+    signum: int, alphabet: Path, folder: Path
+) -> None:
+    words = ("x", alphabet, "--raw", "-c", "100000", "-n", "90000")
+    process = start("profile", "save", *words, "-p", "0", "--temp", "0")
+    time.sleep(2)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, err
+    tokens = read_profile(folder / "x.json", "x").tokens
+    assert tokens > 0
+    assert f"saved what {tokens} tokens used by now to ".encode() in err
 
 
 def test_a_dense_model_has_no_profile() -> None:

@@ -273,13 +273,13 @@ def test_a_damaged_file_is_an_error_that_says_what(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is not JSON"),
-        (b"\xff\xfe\x00", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
+        (b"", r"damaged, or not a profile \("),
+        (b"\xff\xfe\x00", r"damaged, or not a profile \("),
+        (b"[" * 100_000, r"damaged, or not a profile \("),
         (b"[]", "not a profile"),
         (b"null", "not a profile"),
         (b'{"format": "moestream profile", "version": NaN}', "NaN is no JSON number"),
-        (b'{"version": ' + b"9" * 5000 + b"}", "is not JSON"),
+        (b'{"version": ' + b"9" * 5000 + b"}", r"damaged, or not a profile \("),
     ],
 )
 def test_what_is_no_profile_is_an_error(data: bytes, message: str, tmp_path: Path) -> None:

@@ -286,6 +286,7 @@ def test_command_prints_tables() -> None:
         (["--policy", "lru,foo"], "'foo', expected some of decay"),
         (["--policy", ""], "'', expected some of"),
         (["--budget", "5Q"], "'5Q' is no budget"),
+        (["--budget", "200%"], "200% is more than all experts"),
         (["--half-life", "0"], "0.0, expected a number of 0.01"),
         (["--half-life", "nan"], "nan, expected a number of 0.01"),
         (["--window", "x"], "'x', expected none, or a whole"),
@@ -301,6 +302,12 @@ def test_wrong_options_are_usage_errors(arguments: list[str], message: str) -> N
     done = run("simulate", QWEN, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_budget_that_holds_no_expert_is_refused() -> None:
+    done = run("simulate", QWEN, "--policy", "lru", "--budget", "1,10%")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --budget 1 holds no expert: one of this trace takes ")
 
 
 def test_damaged_trace_ends_the_command(tmp_path: Path) -> None:

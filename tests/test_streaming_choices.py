@@ -58,7 +58,6 @@ def test_a_dense_model_is_left_as_it_is():
     ("budget", "options", "streams"),
     [
         (None, None, False),
-        (None, options_of(), False),
         ("auto", None, False),
         ("100%", None, False),
         ("100%", options_of(), True),

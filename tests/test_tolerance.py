@@ -99,6 +99,7 @@ def cast(name: str, dtype: Any) -> Change:
         (drop("output_norm.weight"), "tensor 'output_norm.weight' is missing"),
         (put("tokenizer.ggml.pre", "no-such"), "the pre-tokenizer is 'no-such'"),
         (put("tokenizer.ggml.model", "no-such"), "the tokenizer is of kind 'no-such'"),
+        (put("tokenizer.ggml.model", "none"), "it has no tokenizer"),
         (put("llama.expert_used_count", 99), "99 experts a token"),
         (put("llama.feed_forward_length", 33), "the metadata asks for"),
         (put("llama.block_count", 2), "tensor 'blk.1.attn_norm.weight' is missing"),

@@ -6,13 +6,14 @@ inside a model file, nor how one is built or fetched: that is ``demo`` and ``hub
 """
 
 from moestream.catalog.entries import add_entry, catalog, remove_entry, user_catalog
-from moestream.catalog.resolve import find_spec, locate, resolve
+from moestream.catalog.resolve import fetched_without_name, find_spec, locate, resolve
 from moestream.catalog.spec import ModelSpec, parse_catalog
 
 __all__ = [
     "ModelSpec",
     "add_entry",
     "catalog",
+    "fetched_without_name",
     "find_spec",
     "locate",
     "parse_catalog",

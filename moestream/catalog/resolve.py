@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,13 @@ def find_spec(model: str) -> ModelSpec | None:
         return ModelSpec(model, str(hub.parse_reference(model)))
     meant = None if os.path.lexists(_expand(model)) else find_name(model, known)
     return None if meant is None else known[meant]
+
+
+def fetched_without_name(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+    """The models that were fetched from the hub and are none of ``known``, by ``hf:`` reference."""
+    named = {locate(spec) for spec in known.values()}
+    found = {str(reference): path for reference, path in hub.here() if path not in named}
+    return {name: ModelSpec(name, name, description="fetched from the hub") for name in found}
 
 
 def locate(spec: ModelSpec) -> Path | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from moestream.errors import CatalogError
+from moestream.reasons import reason_of
 
 SOURCE_KINDS = ("recipe", "hf", "file")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -83,8 +84,8 @@ def parse_catalog(text: str, origin: str) -> dict[str, ModelSpec]:
     """
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise CatalogError(f"{origin} is not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise CatalogError(f"{origin} is not TOML: {reason_of(error)}") from None
     return {name: _parse_model(name, table, origin) for name, table in tables.items()}
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from moestream.errors import ConversationError
 from moestream.folders import read_text, replacing
+from moestream.reasons import reason_of
 
 FORMAT = "moestream conversation"
 VERSION = 1
@@ -89,8 +90,8 @@ class Conversation:
         """
         try:
             value = json.loads(read_text(path))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ConversationError(f"{path} is not JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ConversationError(f"{path} is no conversation: {reason_of(error)}") from None
         messages = value.get("messages") if isinstance(value, dict) else value
         if isinstance(value, dict) and value.get("version", VERSION) != VERSION:
             raise ConversationError(

@@ -74,7 +74,7 @@ class Dialogue:
         self.answers = 0
         self.total = Stats()
         self._recording = recording
-        self._used: int | None = 0
+        self._used: int | None = None if conversation.turns else 0
         self._before: Tally | None = None
 
     def ask(self, text: str, stop: Callable[[], bool]) -> Iterator[list[Piece]]:
@@ -116,9 +116,12 @@ class Dialogue:
 
     @property
     def context_used(self) -> int:
-        """Tokens of the conversation so far."""
+        """Tokens of the conversation so far; 0 where the template refuses it, as an answer will."""
         if self._used is None:
-            self._used = self._count()
+            try:
+                self._used = self._count()
+            except TemplateError:
+                return 0
         return self._used
 
     @property

@@ -17,6 +17,7 @@ from moestream.chat.renderer import Renderer, RenderingError
 from moestream.errors import TemplateError
 from moestream.folders import read_text
 from moestream.gguf import GGUFFile
+from moestream.reasons import reason_of
 from moestream.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -189,7 +190,8 @@ def _find_override(name: str) -> tuple[str, str]:
     try:
         return read_text(path), name
     except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"the chat template {name} cannot be read: {error}") from error
+        told = f"the chat template {name} cannot be read: {reason_of(error)}"
+        raise TemplateError(told) from error
 
 
 def _token_text(tokenizer: Tokenizer, id: int | None) -> str:

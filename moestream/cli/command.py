@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,22 @@ def apply(options: Sequence[Callable[[Body], Body]], body: Body) -> Body:
     return body
 
 
+def suggesting(parse: Callable[[click.Context, list[str]], list[str]]) -> Callable[..., list[str]]:
+    """Have a command suggest options that are spelt alike: click compares their dashes too."""
+
+    def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return parse(ctx, args)
+        except click.NoSuchOption as error:
+            flags = [flag for each in ctx.command.params for flag in each.opts]
+            names = {flag.lstrip("-"): flag for flag in flags if flag.startswith("--")}
+            close = get_close_matches(error.option_name.lstrip("-"), names)
+            meant = [names[name] for name in close]
+            raise click.NoSuchOption(error.option_name, error.message, meant, error.ctx) from None
+
+    return parse_args
+
+
 def _log_option() -> Option:
     return Option(
         ["--log-file"],
@@ -192,7 +209,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options; not with defaults that cannot be read, but for those that help."""
-        rest = super().parse_args(ctx, args)
+        rest = suggesting(super().parse_args)(ctx, args)
         if self.needs_config and CONFIG_ERROR in ctx.meta:
             raise ctx.meta[CONFIG_ERROR]
         return rest

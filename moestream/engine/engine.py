@@ -87,8 +87,14 @@ class Engine(Closing):
         Raises:
             ModelFormatError, UnsupportedModelError, UnsupportedQuantError, BudgetError,
             StorageError, ProfileError: see ``errors``.
-            ValueError: a ``context_length`` or cache type that cannot be.
+            ValueError: a ``context_length`` or cache type that cannot be; streaming or a profile
+                without a budget.
         """
+        if budget is None and (streaming is not None or profile is not None):
+            raise ValueError(
+                "streaming and profile need a budget, which says how much memory experts may "
+                'take; pass budget="auto" or an amount'
+            )
         check(EngineOptions(context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v))
         started = time.perf_counter()
         before = process_memory()

@@ -5,14 +5,11 @@ from moestream.gguf import GGUFHeader
 from moestream.models import summary
 from moestream.tokenizer import Tokenizer
 
-_NONE = "none"
-"""The tokenizer of a model that is run by token ids, as in a bench, and says so."""
-
 
 def unsupported_reason(file: GGUFHeader) -> str | None:
     """Say why the model cannot run here: its architecture, metadata, tensors or tokenizer."""
     reason = summary.unsupported_reason(file)
-    if reason is not None or file.metadata.get("tokenizer.ggml.model") == _NONE:
+    if reason is not None:
         return reason
     try:
         Tokenizer.from_gguf(file)

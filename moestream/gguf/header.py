@@ -86,7 +86,7 @@ def _read_version(reader: Reader) -> int:
     magic = bytes(reader.data[:4])
     if magic != b"GGUF":
         beginning = bytes(reader.data[:64])
-        told = beginning_told(beginning) or f"it starts with {beginning[:16]!r}, not with b'GGUF'"
+        told = beginning_told(beginning) or f"it starts with {_shown(beginning)}, not with 'GGUF'"
         reader.fail(f"not a GGUF file: {told}")
     reader.position = len(magic)
     version = reader.uint32()
@@ -170,3 +170,10 @@ def _check_places(
         if tensor.offset < occupied_until:
             reader.fail(f"{place}, but {before!r} before it ends only at {occupied_until}")
         occupied_until, before = end, tensor.name
+
+
+def _shown(data: bytes) -> str:
+    """The first of some bytes, as text where they are that."""
+    first = data[:16]
+    text = first.decode("ascii", "replace")
+    return f"{text!r}" if first.isascii() and text.isprintable() else f"bytes {first[:4].hex(' ')}"

@@ -6,7 +6,7 @@ and ``download`` fetches all of it. Only these need ``huggingface_hub``, which i
 are used, and only ``remote_header`` has to do with what is inside a model file.
 """
 
-from moestream.hub.local import find, remove, repository_folder
+from moestream.hub.local import find, here, remove, repository_folder
 from moestream.hub.notation import (
     PREFIX,
     SUFFIX,
@@ -25,6 +25,7 @@ __all__ = [
     "choose",
     "find",
     "group_shards",
+    "here",
     "parse_reference",
     "remove",
     "repository_folder",

@@ -1,7 +1,7 @@
 """How the hub is asked: where it is, one request, and failures in words.
 
-Owns the use of ``huggingface_hub``'s HTTP client, which reads ``HF_TOKEN`` and ``HF_HUB_OFFLINE``,
-and where it may be sent on to.
+Owns the use of ``huggingface_hub``'s HTTP client, which reads ``HF_TOKEN``, and where it may be
+sent on to.
 """
 
 import os
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from moestream.errors import DownloadError, ModelNotFoundError
+from moestream.reasons import reason_of
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -67,10 +68,6 @@ def explain(error: Exception, repository: str) -> DownloadError | ModelNotFoundE
     hub = endpoint()
     if isinstance(error, DownloadError):
         return error
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return DownloadError(
-            f"{repository} was not asked for: HF_HUB_OFFLINE is set; unset it to use the network"
-        )
     if isinstance(error, errors.GatedRepoError):
         return DownloadError(
             f"{repository} is gated: accept its terms at {hub}/{repository}, and set HF_TOKEN to a "
@@ -85,10 +82,9 @@ def explain(error: Exception, repository: str) -> DownloadError | ModelNotFoundE
         return DownloadError(f"{hub} lists a file of {repository} that it does not have; try later")
     if status is not None:
         return DownloadError(f"{hub} answered with status {status} for {repository}; try later")
-    reason = " ".join(str(error).split()) or type(error).__name__
     return DownloadError(
-        f"{repository} could not be read from {hub} ({reason}); check the network, HF_ENDPOINT and "
-        "proxies, and run it again"
+        f"{repository} could not be read from {hub} ({reason_of(error)}); check the network, "
+        "HF_ENDPOINT and proxies, and run it again"
     )
 
 

@@ -37,6 +37,19 @@ def find(reference: HubReference) -> Path | None:
     return folder / model.names[0]
 
 
+def here() -> list[tuple[HubReference, Path]]:
+    """All models that were fetched whole: how each is named best, and its file or first shard."""
+    found = []
+    for folder in sorted((models_dir() / "hub").glob("*/*")):
+        models = group_shards(_models(folder))
+        for model in models:
+            alone = model.quant is not None and [m.quant for m in models].count(model.quant) == 1
+            what = model.quant if alone else model.names[0]
+            repository = folder.relative_to(models_dir() / "hub").as_posix()
+            found.append((HubReference(repository, what), folder / model.names[0]))
+    return found
+
+
 def model_paths(reference: HubReference) -> list[Path]:
     """Return every file of a model that is here, and what is left of broken-off downloads of it.
 

@@ -13,6 +13,7 @@ from moestream.folders import has_suffix
 from moestream.gguf.mistaken import piece_told
 from moestream.hub.http import endpoint, explain, opened
 from moestream.hub.notation import SUFFIX, HubReference, ModelFiles, choose, group_shards
+from moestream.offline import require_online
 
 _MOST_LISTING_BYTES = 64 << 20
 _MOST_FILES = 100_000
@@ -56,6 +57,7 @@ def list_repository(repository: str) -> Listing:
         ModelNotFoundError: no such repository, or not for us.
         DownloadError: the hub could not be asked.
     """
+    require_online(repository)
     data = bytearray()
     try:
         with opened(f"{endpoint()}/api/models/{repository}?blobs=true") as response:

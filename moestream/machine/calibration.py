@@ -7,7 +7,6 @@ Owns how each is measured. What is done with the figures, and how long they are 
 import random
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -22,7 +21,7 @@ from moestream import _native
 from moestream.backends.cpu import CpuBackend
 from moestream.engine.engine import Engine
 from moestream.errors import StorageError
-from moestream.folders import sync
+from moestream.folders import scratch_folder, sync
 from moestream.gguf import GGUFFile, Tensor
 from moestream.quants import dequantize, row_bytes
 from moestream.streaming.options import StreamingOptions
@@ -85,8 +84,8 @@ def layer_costs(folder: Path) -> tuple[float, float]:
 
     Of a model so small that calls are all there is to it, written to ``folder`` for the moment.
     """
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        path = _write_tiny(Path(scratch) / "tiny.gguf")
+    with scratch_folder(folder) as scratch:
+        path = _write_tiny(scratch / "tiny.gguf")
         with Engine.open(path, backend="cpu", context_length=_TOKENS) as engine:
             mapped = _token_s(engine)
             plan = engine.plan_memory("auto")
@@ -136,8 +135,8 @@ def disk_costs_of_folder(folder: Path, expert_bytes: int) -> tuple[float, float]
             f"{_SCRATCH_BYTES / 1e9:.2f} GB; make room, or set MOESTREAM_CACHE to a folder on "
             "another disk"
         )
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        path = _write_experts(Path(scratch) / "experts.gguf", expert_bytes)
+    with scratch_folder(folder) as scratch:
+        path = _write_experts(scratch / "experts.gguf", expert_bytes)
         sync(path)
         with GGUFFile.open(path) as file:
             return disk_costs(file)

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from moestream.errors import StorageError
@@ -35,25 +35,32 @@ def read_bandwidth(folder: Path, *, seconds: float = 0.5) -> float:
         StorageError: the file system cannot be read past the page cache.
         OSError: the folder cannot be written or read.
     """
-    with _sample(folder) as path, _opened(path) as descriptor:
-        return _measure(descriptor, path.stat().st_size // PIECE_BYTES, seconds)
+    with _sample(folder) as descriptor:
+        return _measure(descriptor, os.fstat(descriptor).st_size // PIECE_BYTES, seconds)
 
 
 @contextmanager
-def _sample(folder: Path) -> Iterator[Path]:
+def _sample(folder: Path) -> Iterator[int]:
+    """A large file to read: a model, or one that has no name, so that none is ever left."""
     models = [path for path in folder.rglob("*") if has_suffix(path.name, ".gguf")]
     large = [path for path in models if path.is_file() and path.stat().st_size >= _SAMPLE_BYTES]
     if large:
-        yield max(large, key=lambda path: path.stat().st_size)
+        with _opened(max(large, key=lambda path: path.stat().st_size)) as descriptor:
+            yield descriptor
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".bandwidth-") as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, delete=False))
+        try:
+            descriptor = stack.enter_context(_opened(Path(file.name)))
+        finally:
+            Path(file.name).unlink()
         piece = os.urandom(PIECE_BYTES)  # a disk that compresses must not find it easy
         for number in range(_SAMPLE_BYTES // PIECE_BYTES):
             file.write(number.to_bytes(8, "little") + piece[8:])
         file.flush()
         os.fsync(file.fileno())
-        yield Path(file.name)
+        yield descriptor
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from moestream.errors import StorageError
 from moestream.folders import config_dir, models_dir
 from moestream.machine.disk import read_bandwidth
 from moestream.machine.processor import instruction_sets, processor_name
+from moestream.reasons import reason_of
 from moestream.streaming.memory import Memory, available_memory
 
 
@@ -79,7 +80,7 @@ def _disk(folder: Path, measure: bool) -> Disk:
     try:
         return Disk(folder, free, read_bandwidth(folder), None)
     except (StorageError, OSError) as error:
-        return Disk(folder, free, None, str(error))
+        return Disk(folder, free, None, reason_of(error))
 
 
 def _usable_cores() -> int:

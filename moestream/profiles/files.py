@@ -17,6 +17,7 @@ from moestream.errors import ProfileError
 from moestream.folders import beginning, replacing, require_writable
 from moestream.profiles.fingerprint import Fingerprint
 from moestream.profiles.profile import Profile
+from moestream.reasons import reason_of
 
 FORMAT = "moestream profile"
 VERSION = 1
@@ -87,7 +88,7 @@ def read_profile(path: Path, name: str) -> Profile:
         value = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ProfileError(
-            f"{path}: damaged, or not a profile: it is not JSON ({error}); save it again"
+            f"{path}: damaged, or not a profile ({reason_of(error)}); save it again"
         ) from None
     return _Reader(path).profile(value, name)
 

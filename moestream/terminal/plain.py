@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from moestream import ui
+from moestream.errors import ConversationError
+from moestream.reasons import reason_of
 from moestream.terminal.interrupt import Late, Terminated
 from moestream.terminal.status import Status
 
@@ -18,17 +20,30 @@ class PlainScreen:
         self._typed = sys.stdin is not None and sys.stdin.isatty()
         self.stays = self._typed
         self._late = Late()
+        self._lines = 0
 
     def read(self, status: Status) -> str | None:
-        """Return the next line, which is UTF-8 whatever the locale says."""
+        """Return the next line, which is UTF-8 whatever the locale says.
+
+        Raises:
+            ConversationError: it is not, and nobody is there to type it again.
+        """
         if sys.stdin is None:
             return None
-        if self._typed:
-            ui.write_note("> ")
-        line = self._line()
-        if not line:
-            return None
-        return line.decode("utf-8-sig", "replace").rstrip("\r\n")
+        while True:
+            if self._typed:
+                ui.write_note("> ")
+            line = self._line()
+            if not line:
+                return None
+            self._lines += 1
+            try:
+                return line.decode("utf-8-sig").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                told = f"line {self._lines} of standard input is {reason_of(error)}"
+                if not self._typed:
+                    raise ConversationError(f"{told}; convert it, and start again") from None
+                self.error(told)
 
     def _line(self) -> bytes:
         """The next line; nothing at the end, or where Ctrl-C leaves a chat that is typed."""

@@ -71,6 +71,11 @@ def load(file: GGUFHeader) -> tuple[Vocabulary, Encoder]:
         pre = "gemma4" if model == "gemma4" else _pre_name(file)
         vocabulary = Vocabulary.from_gguf(file, merges=True)
         return vocabulary, _with_merges(vocabulary, model, pre)
+    if model == "none":
+        raise UnsupportedModelError(
+            f"{file.path}: it has no tokenizer ({_MODEL} is 'none'), so it takes token ids and no "
+            "text; moestream bench runs it, as does the Python library"
+        )
     raise UnsupportedModelError(
         f"{file.path}: the tokenizer is of kind {model!r} ({_MODEL}); "
         f"supported are {', '.join(_MODELS)}"

@@ -110,8 +110,8 @@ def _naming(path: Path) -> Iterator[None]:
     """Name the file in what its bytes make Python raise."""
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise TraceError(f"{path}: damaged or cut short ({error}); record it again") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise TraceError(f"{path}: damaged or cut short; record it again") from None
     except UnicodeDecodeError:
         raise TraceError(f"{path}: not a routing trace: it is not text") from None
 

@@ -23,7 +23,7 @@ from moestream.ui.messages import (
 )
 from moestream.ui.streams import abandon_output, flush, prepare, printable, printable_lines
 from moestream.ui.tables import print_fields, print_heat, print_json, print_line, print_table
-from moestream.ui.units import format_bytes, format_count, format_memory
+from moestream.ui.units import format_bytes, format_count, format_memory, rate_told
 
 __all__ = [
     "abandon_output",
@@ -50,6 +50,7 @@ __all__ = [
     "printable",
     "printable_lines",
     "progress",
+    "rate_told",
     "warning",
     "working",
     "write_note",

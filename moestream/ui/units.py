@@ -30,3 +30,8 @@ def _scaled(number: int, units: Sequence[str]) -> str:
     while value >= 999.5 and unit < len(units) - 1:
         value, unit = value / 1000, unit + 1
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{units[unit]}"
+
+
+def rate_told(tokens_per_s: float) -> str:
+    """Write a speed as what follows a number of tokens; nothing where none was measured."""
+    return f", {tokens_per_s:.1f} tok/s" if tokens_per_s else ""

@@ -1,11 +1,12 @@
 """Compare our rendering of chat templates with transformers' and llama.cpp's.
 
     pip install transformers llama-cpp-python==0.3.36
-    python scripts/oracle/check_templates.py TEMPLATE.jinja... [--golden FILE]
+    python scripts/oracle/check_templates.py [TEMPLATE.jinja...] [--golden FILE]
 
 Each template file is rendered for every chat in `CHATS` by us and by transformers: both must give
 the same text, or both refuse. Each of our named templates is compared with llama.cpp's built-in
-one of the same name. --golden writes transformers' texts for the tests. The last line is JSON,
+one of the same name. --golden writes transformers' texts for the tests; templates that are in the
+file already stay in it. The last line is JSON,
 the exit status 1 if anything differs. `LLAMA_CPP_LIB_PATH`: see libllama.py.
 """
 
@@ -156,7 +157,11 @@ def check_name(name: str) -> bool:
 
 def write_golden(paths: list[Path], target: Path) -> None:
     """Write what transformers makes of the templates, null where it refuses, and llama.cpp's."""
-    templates = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    templates = {}
+    if target.exists():
+        held = json.loads(lzma.decompress(target.read_bytes()))["templates"]
+        templates = {name: each["source"] for name, each in held.items()}
+    templates |= {path.name: path.read_text(encoding="utf-8") for path in paths}
     data = {
         "tokens": TOKENS,
         "today": TODAY.isoformat(),

@@ -185,7 +185,7 @@ def make(sources: list[Parts], seed: int) -> bytes:
     """A changed file: the same for a seed."""
     rng = random.Random(seed)
     parts = deepcopy(sources[seed % len(sources)])
-    _give_tokenizer(parts, rng)
+    give_tokenizer(parts, rng)
     for _ in range(rng.randint(1, 3)):
         rng.choice([_change_key, _change_key, _change_entry, _change_table])(parts, rng)
     contents = bytearray(bytes(parts))
@@ -194,7 +194,7 @@ def make(sources: list[Parts], seed: int) -> bytes:
     return bytes(contents)
 
 
-def _give_tokenizer(parts: Parts, rng: random.Random) -> None:
+def give_tokenizer(parts: Parts, rng: random.Random) -> None:
     """Put a vocabulary of as many tokens as the model has in its place."""
     size = next(entry.dims[1] for entry in parts.entries if entry.name == b"token_embd.weight")
     parts.keys = [key for key in parts.keys if not key.name.startswith(b"tokenizer.")]

@@ -14,7 +14,7 @@ from moestream.forecast.demand import read_demand
 from moestream.forecast.support import unsupported_reason
 from moestream.forecast.verdict import fit_of, plan_of
 from moestream.gguf import GGUFFile
-from moestream.models.summary import summarize
+from moestream.models import summary
 from moestream.streaming.memory import Memory
 from moestream.tokenizer import Tokenizer
 
@@ -40,20 +40,19 @@ def use(path: Path, seed: int) -> tuple[str, str]:
     inspected, _, generated = refusals
     if generated is None:
         return ("runs", "") if inspected is None else ("contradiction", str(inspected))
-    by_ids = "kind 'none'" in generated  # no vocabulary, and says so: for those who bring ids
-    if inspected is None and not by_ids:
+    if inspected is None:
         return "promise", generated  # inspect says yes, generate says no
     return "refused", generated
 
 
 def _inspect(path: Path, seed: int) -> str | None:
     with GGUFFile.open(path) as file:
-        return summarize(file, unsupported_reason(file)).unsupported_reason
+        return summary.summarize(file, unsupported_reason(file)).unsupported_reason
 
 
 def _plan(path: Path, seed: int) -> str | None:
     with GGUFFile.open(path) as file:
-        if reason := unsupported_reason(file):
+        if reason := summary.unsupported_reason(file):  # what has no tokenizer is planned too
             return reason
         fit_of(plan_of(file, Memory(1 << 33, 1 << 33, "here")))
         read_demand(file)

@@ -30,14 +30,18 @@ moestream plan hf:unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M --memory 16G -c 8192
 moestream plan demo --profile italian
 moestream plan model.gguf --budget 6G,8G,12G --trace run.route.csv.gz --json
 """
+_LEAST_BYTES = 1 << 20
 
 
 def _amount(text: str) -> int:
-    from moestream.streaming.budget import parse_budget
+    from moestream.streaming.budget import parse_memory
 
     if "%" in text:
         raise BudgetError(f"{text!r} is no amount of memory; expected 640M or 1.5G")
-    return parse_budget(text, 1)
+    n_bytes = parse_memory(text, 1)
+    if n_bytes < _LEAST_BYTES:
+        raise BudgetError(f"{text} is less than any model takes; expected an amount such as 6G")
+    return n_bytes
 
 
 def _amounts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:

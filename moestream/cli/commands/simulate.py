@@ -20,6 +20,7 @@ from moestream.cli.reports.simulate import (
     row_as_json,
     trace_as_json,
 )
+from moestream.errors import BudgetError
 
 if TYPE_CHECKING:
     from moestream.choices import LayerBudget
@@ -67,7 +68,7 @@ def simulate(
     if png:
         from moestream.cli.reports import plots
 
-        plots.require()
+        plots.require(png)
     with ui.working("reading the trace", quiet=as_json):
         routing = read_trace(trace)
         simulator = Simulator(
@@ -80,6 +81,7 @@ def simulate(
         )
     header = simulator.header
     amounts = [(text, parse_budget(text, header.total_bytes)) for text in budgets]
+    _require_room(amounts, min(header.expert_bytes.values()))
     if layer_budget == "global":
         _warn_below_floor(amounts, header)
     drawn = (*policies, "belady") if png and "belady" not in policies else policies
@@ -92,6 +94,21 @@ def simulate(
         ui.print_json({**told, "results": results})
     else:
         print_report(trace, simulator, rows)
+
+
+def _require_room(amounts: Sequence[tuple[str, int]], expert_bytes: int) -> None:
+    """Refuse budgets that hold no expert.
+
+    Raises:
+        BudgetError: one is of that kind.
+    """
+    for text, n_bytes in amounts:
+        if n_bytes < expert_bytes:
+            raise BudgetError(
+                f"--budget {text} holds no expert: one of this trace takes "
+                f"{ui.format_memory(expert_bytes)}; give an amount such as 640M, or a share such "
+                "as 25%"
+            )
 
 
 def _specs(

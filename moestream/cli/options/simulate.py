@@ -14,6 +14,7 @@ from moestream.declare import declared
 from moestream.errors import BudgetError
 from moestream.streaming.options import StreamingOptions
 
+_MANY = 1 << 40
 _NAMES = (*POLICIES, *BOUNDS)
 _LIVE = declared(StreamingOptions)
 """Options of a run that are simulated for several values."""
@@ -55,7 +56,9 @@ def _speed(ctx: click.Context, param: click.Parameter, text: str | None) -> int 
 def _budget(text: str) -> str:
     from moestream.streaming.budget import parse_budget
 
-    parse_budget(text, 1 << 40)
+    if text.endswith("%") and parse_budget(text, _MANY) > _MANY:
+        raise BudgetError(f"{text} is more than all experts; expected a share of up to 100%")
+    parse_budget(text, _MANY)
     return text
 
 

@@ -13,7 +13,8 @@ import click
 
 from moestream.cli.command import Body, apply, option
 from moestream.cli.options.fields import field_options
-from moestream.cli.options.profile import complete_profile, file_callback, parts_callback
+from moestream.cli.options.profile import complete_profile, parts_callback
+from moestream.cli.options.recording import RECORDING_OPTIONS, require_places
 from moestream.errors import BudgetError
 from moestream.streaming.options import (
     POLICY_SETTINGS,
@@ -48,9 +49,10 @@ def streaming_options(body: Body) -> Body:
         recording: dict[str, Any] = {"trace": trace, "profile": save_profile}
         for knob, name in _RECORDED.items():
             recording[name] = given.pop(knob, None)
+        require_places(recording)
         body(*args, recording=recording, **_opening(budget, given), **kwargs)
 
-    return apply((budget_option, *_HOW, *_RECORDING), with_streaming)
+    return apply((budget_option, *_HOW, *RECORDING_OPTIONS), with_streaming)
 
 
 def streaming_comparison(body: Body) -> Body:
@@ -260,19 +262,5 @@ _HOW = (
         expose_value=False,
         callback=_help_streaming,
         help="List the keys of --stream and the strategies.",
-    ),
-)
-_RECORDING = (
-    _option(
-        "--save-profile",
-        callback=file_callback,
-        shell_complete=complete_profile,
-        metavar="NAME",
-        help="Save which experts this run used, when it ends.",
-    ),
-    _option(
-        "--trace",
-        type=click.Path(dir_okay=False, writable=True, path_type=Path),
-        help="Write every routing decision, for moestream simulate.",
     ),
 )

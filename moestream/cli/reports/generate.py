@@ -60,11 +60,11 @@ def report(run: Run) -> None:
     if stats is None:
         ui.note(f"{run.stop_reason} before the model was loaded")
     else:
+        began = f"first token after {stats.ttft_s:.2f} s, " if stats.generated_tokens else ""
         ui.note(
-            f"prompt {stats.prompt_tokens} tokens, {stats.prompt_tps:.1f} tok/s; "
-            f"generated {stats.generated_tokens} tokens, {stats.generation_tps:.1f} tok/s; "
-            f"first token after {stats.ttft_s:.2f} s, load {run.load_s:.2f} s; "
-            f"{_end_told(run, stats)}"
+            f"prompt {stats.prompt_tokens} tokens{ui.rate_told(stats.prompt_tps)}; "
+            f"generated {stats.generated_tokens} tokens{ui.rate_told(stats.generation_tps)}; "
+            f"{began}load {run.load_s:.2f} s; {_end_told(run, stats)}"
         )
     if run.verbose and stats is not None and (told := _work_told(stats)):
         ui.note(told)

@@ -4,24 +4,27 @@ Knows numbers and labels; nothing of what they were measured on.
 """
 
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moestream.errors import PlotError
+from moestream.folders import require_openable
 
 Curve = Sequence[tuple[float, float]]
 """Points, x before y."""
 
 
-def require() -> None:
-    """Check that figures can be drawn: before the work whose result is to be drawn.
+def require(path: Path) -> None:
+    """Check that a figure can be drawn there: before the work whose result is to be drawn.
 
     Raises:
         PlotError: matplotlib is not installed.
+        OSError: the file cannot be written.
     """
+    require_openable(path)
     if importlib.util.find_spec("matplotlib") is None:
         raise PlotError(
             'A figure needs matplotlib. In the checkout: pip install ".[plot]", or: pip install '
@@ -30,10 +33,9 @@ def require() -> None:
 
 
 def draw_hit_rates(
-    path: str | os.PathLike[str], title: str, curves: Mapping[str, Curve], bounds: frozenset[str]
+    path: Path, title: str, curves: Mapping[str, Curve], bounds: frozenset[str]
 ) -> None:
     """Draw hit rates (0 to 1) against budgets in bytes, a line a policy, the bounds dashed."""
-    require()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,14 +53,13 @@ def draw_hit_rates(
 
 
 def draw_profile(
-    path: str | os.PathLike[str],
+    path: Path,
     title: str,
     shares: NDArray[np.float64],
     layers: Sequence[int],
     coverage: Sequence[float],
 ) -> None:
     """Draw shares of uses (L, N), a row a layer, and what the n hottest cover: (N + 1,)."""
-    require()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -129,6 +129,8 @@ def chat(
         screen = _screen(program, plain=no_tui, quiet=quiet)
         if saved is not None:
             screen.note(loaded_told(program.dialogue.conversation, saved))
+        if program.keeper.held:
+            screen.note("another chat goes on with it, so this one is saved as one of its own")
         program.run(screen)
     if program.failed and not screen.stays:
         ctx.exit(EXIT_ERROR)

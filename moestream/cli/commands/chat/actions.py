@@ -97,19 +97,19 @@ def stats(program: "Program", argument: str) -> None:
         reading = [
             (
                 "prompt",
-                f"{answer.prompt_tokens} tokens, {answer.cached_tokens} of them kept from before, "
-                f"{stats.prompt_tps:.1f} tok/s",
+                f"{answer.prompt_tokens} tokens, {answer.cached_tokens} of them kept "
+                f"from before{ui.rate_told(stats.prompt_tps)}",
             ),
-            ("answer", f"{stats.generated_tokens} tokens, {stats.generation_tps:.1f} tok/s"),
-            ("first token", f"after {stats.ttft_s:.2f} s"),
+            ("answer", f"{stats.generated_tokens} tokens{ui.rate_told(stats.generation_tps)}"),
+            *([("first token", f"after {stats.ttft_s:.2f} s")] if stats.generated_tokens else []),
             ("ended by", answer.stop_reason or "an error"),
         ]
         show("last answer", reading)
     used, length = dialogue.context_used, engine.context_length
     rows = [
         ("answers", f"{dialogue.answers}"),
-        ("prompts", f"{total.prompt_tokens} tokens read, {total.prompt_tps:.1f} tok/s"),
-        ("generated", f"{total.generated_tokens} tokens, {total.generation_tps:.1f} tok/s"),
+        ("prompts", f"{total.prompt_tokens} tokens read{ui.rate_told(total.prompt_tps)}"),
+        ("generated", f"{total.generated_tokens} tokens{ui.rate_told(total.generation_tps)}"),
         ("context", f"{used} of {length} tokens, {ui.format_memory(engine.kv_bytes(used))} of KV"),
     ]
     show("session", rows)

@@ -169,10 +169,8 @@ class Program(Closing):
 
     def close(self) -> None:
         """Save the conversation, and close the engine and what is recorded."""
-        try:
+        with self._open, self.keeper:
             self._keep()
-        finally:
-            self._open.close()
 
     def _keep(self) -> None:
         self.keeper.save(self.dialogue.conversation, self.model)

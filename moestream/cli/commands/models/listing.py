@@ -1,4 +1,4 @@
-"""``moestream models list``: the models that have names."""
+"""``moestream models list``: the models that have names, and those that were fetched."""
 
 import click
 
@@ -17,12 +17,12 @@ moestream models list --json | jq '.models[] | select(.verdict == "streams") | .
 @option("--here", is_flag=True, help="Only those that are on this machine.")
 @json_option
 def list_models(here: bool, as_json: bool) -> None:
-    """List the models that have names.
+    """List the models that have names, and those that were fetched without one.
 
     Says how large they are and how many parameters a token uses, which are here, and which would
     run in this machine's memory. --json has more, and moestream models info all of one.
     """
-    from moestream.catalog import catalog, user_catalog
+    from moestream.catalog import catalog, fetched_without_name, user_catalog
     from moestream.cli.commands.models.figures import (
         bytes_told,
         catalogue_figures,
@@ -31,7 +31,8 @@ def list_models(here: bool, as_json: bool) -> None:
     )
     from moestream.streaming.memory import available_memory
 
-    known, own, memory = catalog(), user_catalog(), available_memory()
+    known, own, memory = dict(catalog()), user_catalog(), available_memory()
+    known |= fetched_without_name(known)
     all_figures = [catalogue_figures(spec) for spec in known.values()]
     shown = [figures for figures in all_figures if figures.path is not None or not here]
     if as_json:

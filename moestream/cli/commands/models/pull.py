@@ -49,8 +49,10 @@ def _download(model: str, source: str) -> dict[str, Any]:
     from moestream.hub.download import download
     from moestream.hub.http import endpoint
     from moestream.hub.repository import look_up
+    from moestream.offline import require_online
 
     reference = parse_reference(source)
+    require_online(reference.repository)
     with ui.working(f"asking {endpoint()} for {reference.repository}"):
         listing, chosen = look_up(reference)
     size = listing.size_bytes(chosen)

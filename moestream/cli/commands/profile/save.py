@@ -212,11 +212,16 @@ def _from_run(
         recorder = ProfileRecorder(path, engine, half_life=half_life, options=work.options())
         tokenizer = Tokenizer.from_gguf(engine.file)
         parts = list(_parts(work, engine, tokenizer))
-        with ui.progress(quiet=quiet) as progress:
-            for done, tokens in enumerate(parts):
-                progress("running the workload", done, len(parts))
-                _run(engine, tokenizer, recorder, tokens, work)
-        recorder.close()
+        try:
+            # What was counted is saved however this ends: a signal may come after an hour.
+            with recorder, ui.progress(quiet=quiet) as progress:
+                for done, tokens in enumerate(parts):
+                    progress("running the workload", done, len(parts))
+                    _run(engine, tokenizer, recorder, tokens, work)
+        except KeyboardInterrupt:
+            if recorder.saved is not None:
+                ui.note(f"saved what {recorder.saved.tokens} tokens used by now to {path}")
+            raise
     if recorder.saved is None:
         raise ProfileError(f"{path}: not written, for no token was routed")
     return recorder.saved

@@ -78,7 +78,7 @@ def show(name: str, count: int, as_json: bool, png: Path | None) -> None:
     if png:
         from moestream.cli.reports import plots
 
-        plots.require()
+        plots.require(png)
     profile = load_profile(name)
     layers = layer_uses(profile, count)
     if png:
