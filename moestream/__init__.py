@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
     from moestream.engine.options import SamplingParams
-    from moestream.engine.session import Session, Stats
+    from moestream.engine.session import Session
+    from moestream.engine.stats import Stats
     from moestream.errors import MoestreamError
     from moestream.tokenizer import Tokenizer
 

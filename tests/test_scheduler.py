@@ -14,6 +14,7 @@ from streamed import GOLDEN, plan
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import BusyError, ContextLengthError, StorageError
+from moestream.server import passes
 from moestream.server import scheduler as module
 from moestream.server.jobs import Ended, Failed, Job, Made, Reading
 from moestream.server.scheduler import Scheduler
@@ -77,7 +78,8 @@ def by_itself(engine: Engine, number: int):
 def small_steps(chunk: int):
     """Passes of a few tokens that rest after each layer."""
     with (
-        patch.object(module, "_CHUNK_TOKENS", chunk),
+        patch.object(module, "CHUNK_TOKENS", chunk),
+        patch.object(passes, "CHUNK_TOKENS", chunk),
         patch.object(module, "_SHORT_TOKENS", 8),
         patch.object(module, "_ALIKE_TOKENS", 16),
         patch.object(module, "_SLICE_S", 0.0),
@@ -132,11 +134,12 @@ def test_an_answer_does_not_depend_on_who_else_is_served(name, actions, parallel
 
 @pytest.mark.parametrize("name", ["qwen3moe", "qwen3next"])
 @pytest.mark.parametrize("options", [{}, {"prefetch": False}, {"io": "pread", "policy": "lru"}])
-def test_nor_on_what_of_the_experts_is_in_memory(name: str, options) -> None:
+@pytest.mark.parametrize("experts_bytes", [1 << 15, 1 << 18])  # passes of a chunk, and of several
+def test_nor_on_what_of_the_experts_is_in_memory(name: str, options, experts_bytes: int) -> None:
     with Engine.open(
         GOLDEN / f"{name}.gguf", backend="cpu", threads=2, context_length=320
     ) as engine:
-        engine.stream(plan(1 << 15), StreamingOptions(**options))
+        engine.stream(plan(experts_bytes), StreamingOptions(**options))
         heard = [Heard() for _ in PROMPTS]
         with small_steps(17), Scheduler(engine, parallel=3) as scheduler:
             for number, each in enumerate(heard):

@@ -16,7 +16,7 @@ from moestream.chat.settings import Settings
 from moestream.chat.template import ChatTemplate
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
-from moestream.engine.session import Stats
+from moestream.engine.stats import Stats
 from moestream.errors import ContextLengthError, MessageLengthError, TemplateError
 from moestream.streaming.statistics import Tally
 from moestream.tokenizer import Tokenizer

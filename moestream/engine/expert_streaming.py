@@ -16,6 +16,7 @@ from moestream.engine.backend_slots import BackendSlots
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.layers.moe import MoE
 from moestream.layers.weights import EMBEDDING, is_tied
+from moestream.models import ModelConfig
 from moestream.profiles import Fingerprint, Profile
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 from moestream.streaming.build import open_residency
@@ -132,11 +133,6 @@ class ExpertStreaming:
         self._valve.check()
 
     @property
-    def long_pass_bytes(self) -> int:
-        """What the rows of a pass may take that goes through a layer in several chunks."""
-        return self.plan.experts_bytes // _ROWS_SHARE
-
-    @property
     def num_layers(self) -> int:
         """Layers whose experts are streamed."""
         return len(self._store.layers)
@@ -166,6 +162,20 @@ class ExpertStreaming:
         waits = next(iter(self._moes.values())).backend.work is not None
         prepare = {layer: moe.prepare for layer, moe in self._moes.items()} if waits else None
         return Prefetcher(self.residency, predictors, layers_ahead=ahead, prepare=prepare)
+
+
+def pass_tokens(
+    streaming: ExpertStreaming | None, config: ModelConfig, chunk_tokens: int, *, listens: bool
+) -> int:
+    """Tokens that a pass of one sequence runs at most, in chunks.
+
+    Where experts are streamed these are many, so that each is read once for all of them. Who
+    listens hears of a token's layers in their order, so then a pass is one chunk.
+    """
+    if streaming is None or listens:
+        return chunk_tokens
+    rows = streaming.plan.experts_bytes // _ROWS_SHARE // (4 * config.hidden_size)
+    return max(rows // chunk_tokens, 1) * chunk_tokens
 
 
 ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]

@@ -6,25 +6,23 @@ Knows nothing of text: token ids go in, token ids and statistics come out.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, Work
-from moestream.engine.expert_streaming import ExpertStreaming
+from moestream.backends import Array
+from moestream.engine.expert_streaming import ExpertStreaming, pass_tokens
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
+from moestream.engine.stats import Stats, StopReason
 from moestream.errors import ContextLengthError
-from moestream.layers.batch import Batch
+from moestream.layers.batch import cut
 from moestream.layers.cache import Caches
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
 from moestream.models.decoder import Pass
 from moestream.streaming.statistics import ResidencyStats, Tally
-
-StopReason = Literal["end", "length", "context", "interrupted"]
 
 _CHUNK_TOKENS = 512
 """Tokens prefilled at once: long enough to use an expert's weights many times."""
@@ -32,37 +30,6 @@ _CHUNK_TOKENS = 512
 
 class BrokenOff(Exception):  # noqa: N818 - asked for, no error
     """A pass was broken off because its caller wished so."""
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counts and times of one session; speeds are derived."""
-
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    prompt_s: float = 0.0
-    generation_steps: int = 0
-    generation_s: float = 0.0
-    ttft_s: float = 0.0
-    work: Work = field(default_factory=Work)
-    """What the backend did in all generation steps, if it counts that."""
-
-    @property
-    def work_per_token(self) -> dict[str, float] | None:
-        """The backend's work of a generation step on average; None if it counts none."""
-        if not self.work.synchronisations:
-            return None
-        return {name: n / self.generation_steps for name, n in asdict(self.work).items()}
-
-    @property
-    def prompt_tps(self) -> float:
-        """Prompt tokens a second."""
-        return self.prompt_tokens / self.prompt_s if self.prompt_s else 0.0
-
-    @property
-    def generation_tps(self) -> float:
-        """Tokens decoded a second: an end token counts, the first, which prefill made, does not."""
-        return self.generation_steps / self.generation_s if self.generation_s else 0.0
 
 
 class Session:
@@ -281,28 +248,14 @@ class Session:
             yield some, self._begin(some, chunk_tokens, on_route)
 
     def _most_rows(self, chunk_tokens: int, on_route: RouteObserver | None) -> int:
-        """Tokens of a pass: where experts are streamed many, so that each is read once for all.
-
-        Who listens hears of a token's layers in their order, so then a pass is one chunk.
-        """
-        streaming = self._streaming()
-        if streaming is None or on_route is not None:
-            return chunk_tokens
-        rows = streaming.long_pass_bytes // (4 * self._model.config.hidden_size)
-        return max(rows // chunk_tokens, 1) * chunk_tokens
+        streaming, config = self._streaming(), self._model.config
+        return pass_tokens(streaming, config, chunk_tokens, listens=on_route is not None)
 
     def _begin(
         self, ids: NDArray[np.int32], chunk_tokens: int, on_route: RouteObserver | None
     ) -> Pass:
         """Begin a pass on top of what the cache holds."""
-        chunks = []
-        for after in range(0, len(ids), chunk_tokens):
-            rows = min(chunk_tokens, len(ids) - after)
-            more = after + rows < len(ids)
-            part = [(self._cache, rows)]
-            chunks.append(
-                Batch(self._model.backend, part, on_route=on_route, after=after, more=more)
-            )
+        chunks = cut(self._model.backend, [(self._cache, len(ids))], chunk_tokens, on_route)
         if (streaming := self._streaming()) is not None:
             streaming.before_pass(self._cache.caches.n_bytes)
         return Pass(self._model, ids, chunks)

@@ -85,3 +85,25 @@ class Batch:
         """The pass has run to its end: the caches hold its tokens."""
         for part in self.parts:
             part.cache.length += part.rows.stop - part.rows.start
+
+
+def cut(
+    backend: Backend,
+    parts: Sequence[tuple[Cache, int]],
+    chunk_tokens: int,
+    on_route: RouteObserver | None,
+) -> list[Batch]:
+    """The batches of one pass: one, or where it is of one sequence, a chunk of its tokens each."""
+    if len(parts) > 1:
+        return [Batch(backend, parts, on_route=on_route)]
+    ((cache, tokens),) = parts
+    return [
+        Batch(
+            backend,
+            [(cache, min(chunk_tokens, tokens - after))],
+            on_route=on_route,
+            after=after,
+            more=after + chunk_tokens < tokens,
+        )
+        for after in range(0, tokens, chunk_tokens)
+    ]

@@ -39,6 +39,14 @@ class Pass:
         self.hidden: list[Array] = [model.embed(ids) for ids in np.split(tokens, ends)]
         """What has become of the rows so far, by chunk: (T, E) each."""
 
+    def row(self, index: int) -> Array:
+        """One row of ``hidden``: (1, E)."""
+        for chunk in self.hidden:
+            if index < len(chunk):
+                return chunk[index : index + 1]
+            index -= len(chunk)
+        raise IndexError("a pass has no such row")
+
     @property
     def done(self) -> float:
         """How much of it has been run, of 1."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Constraint
-from moestream.engine.session import StopReason
+from moestream.engine.stats import StopReason
 from moestream.errors import MoestreamError
 
 

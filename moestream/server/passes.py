@@ -4,14 +4,16 @@ Owns what becomes of a pass that fails. Which sequences it is of is the schedule
 """
 
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from moestream.engine.engine import Engine
+from moestream.engine.expert_streaming import pass_tokens
 from moestream.errors import MoestreamError, ResourceError
-from moestream.layers.batch import Batch
+from moestream.layers.batch import cut
 from moestream.layers.moe import RouteObserver
 from moestream.models.decoder import Pass
 from moestream.server.sequence import SequenceRun, State
@@ -19,6 +21,10 @@ from moestream.server.sequence import SequenceRun, State
 Members = Sequence[tuple[SequenceRun, int]]
 """Sequences and how many tokens of each are run."""
 
+CHUNK_TOKENS = 512
+"""Of prompts at once: long enough to use an expert's weights many times."""
+_TELL_S = 0.5
+"""Between two words on how far a pass is."""
 _log = logging.getLogger(__name__)
 
 
@@ -28,6 +34,8 @@ class Prefill:
 
     members: Members
     under_way: Pass
+    told_at: float = field(default_factory=time.perf_counter)
+    """When its sequences heard last how far it is."""
 
 
 class Passes:
@@ -37,30 +45,50 @@ class Passes:
         self._engine = engine
         self._on_route = on_route
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that a pass of one sequence may run."""
+        engine = self._engine
+        listens = self._on_route is not None
+        return pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, listens=listens)
+
     def begin(self, members: Members) -> Prefill | None:
-        """Start a pass; None where it cannot be, and then its sequences have failed."""
+        """Start a pass, of one sequence alone where it is of more than a chunk.
+
+        None where it cannot be, and then its sequences have failed.
+        """
         engine, ids = self._engine, []
         for sequence, tokens in members:
             at = sequence.cache.length
             ids += sequence.tokens[at : at + tokens]
         try:
             parts = [(s.cache, tokens) for s, tokens in members]
-            batch = Batch(engine.backend, parts, on_route=self._on_route)
+            chunks = cut(engine.backend, parts, CHUNK_TOKENS, self._on_route)
             if engine.streaming is not None:
                 engine.streaming.before_pass(engine.caches.n_bytes)
-            under_way = Pass(engine.model, np.asarray(ids, np.int32), [batch])
+            under_way = Pass(engine.model, np.asarray(ids, np.int32), chunks)
         except Exception as error:
             _fail(members, error)
             return None
         return Prefill(members, under_way)
 
+    def end(self, prefill: Prefill) -> None:
+        """A pass has come to its end, or is left where it is."""
+        if len(prefill.under_way.hidden) > 1 and self._engine.streaming is not None:
+            self._engine.streaming.residency.end_long_pass()
+
     def advance(self, prefill: Prefill) -> bool:
         """Do a step of it; True at the end, or where it failed."""
         try:
-            return prefill.under_way.advance()
+            ended = prefill.under_way.advance()
         except Exception as error:
             _fail(prefill.members, error)
             return True
+        if not ended and time.perf_counter() > prefill.told_at + _TELL_S:
+            prefill.told_at = time.perf_counter()
+            for sequence, tokens in prefill.members:
+                sequence.read(int(prefill.under_way.done * tokens))
+        return ended
 
     def finish(self, prefill: Prefill) -> int:
         """Have those choose a token whose tokens are all run; return how many were made."""
@@ -80,8 +108,7 @@ class Passes:
             self._engine.file.check_intact()
             if not ready:
                 return 0
-            (hidden,) = prefill.under_way.hidden
-            last = self._engine.backend.stack_rows([hidden[row : row + 1] for row in rows])
+            last = self._engine.backend.stack_rows([prefill.under_way.row(row) for row in rows])
             logits = self._engine.model.logits(last)
         except Exception as error:
             _fail(prefill.members, error)

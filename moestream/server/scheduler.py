@@ -21,15 +21,13 @@ from moestream.errors import BusyError, ContextLengthError
 from moestream.layers.moe import RouteObserver
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
-from moestream.server.passes import Passes, Prefill
+from moestream.server.passes import CHUNK_TOKENS, Passes, Prefill
 from moestream.server.prefixes import Prefixes, common_length
 from moestream.server.sequence import SequenceRun, State
 
 Ticket = SequenceRun
 """What ``submit`` gives: to be cancelled, and to be looked at."""
 
-_CHUNK_TOKENS = 512
-"""Of prompts in a pass: long enough to use an expert's weights many times."""
 _SHORT_TOKENS = 128
 """A prompt with no more left than this does not wait for a longer one's pass to end."""
 _SLICE_S = 0.1
@@ -192,10 +190,11 @@ class Scheduler(Closing):
                 return
 
     def _advance(self, prefill: Prefill) -> bool:
-        """Run a layer; return whether it was the last."""
+        """Do a step; return whether it was the last."""
         if not self._passes.advance(prefill):
             return False
         self._prefills.remove(prefill)
+        self._passes.end(prefill)
         self.totals.prompt_tokens += sum(tokens for _, tokens in prefill.members)
         self.totals.generated_tokens += self._passes.finish(prefill)
         return True
@@ -213,7 +212,7 @@ class Scheduler(Closing):
         """Whose tokens a new pass runs, the oldest first, and how many of each."""
         under_way = [s for prefill in self._prefills for s, _ in prefill.members]
         members: list[tuple[SequenceRun, int]] = []
-        left = _CHUNK_TOKENS
+        left = CHUNK_TOKENS
         for sequence in self._running:
             if sequence.state is not State.READING or sequence in under_way or self._cut(sequence):
                 continue
@@ -223,6 +222,8 @@ class Scheduler(Closing):
                 self._reuse(sequence, under_way)
             if under_way and sequence.pending > _SHORT_TOKENS:
                 continue
+            if not members and sequence.pending > CHUNK_TOKENS:
+                return [(sequence, min(sequence.pending, self._passes.most_tokens))]
             if tokens := min(sequence.pending, left):
                 members.append((sequence, tokens))
                 left -= tokens
@@ -256,6 +257,7 @@ class Scheduler(Closing):
         for prefill in list(self._prefills):
             if all(self._cut(sequence) for sequence, _ in prefill.members):
                 self._prefills.remove(prefill)  # nobody waits for it
+                self._passes.end(prefill)
                 for sequence, _ in prefill.members:
                     sequence.break_off()
         busy = [s for prefill in self._prefills for s, _ in prefill.members]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.engine.sampling import Sampler, log_probabilities
-from moestream.engine.session import StopReason
+from moestream.engine.stats import StopReason
 from moestream.errors import MoestreamError
 from moestream.layers.cache import Cache
 from moestream.server.jobs import Deliver, Ended, Event, Failed, Job, Made, Reading, Usage
@@ -74,9 +74,11 @@ class SequenceRun:
         self._cache, self.usage.cached_tokens = cache, cache.length
         self.read()
 
-    def read(self) -> None:
-        """Tell how much of the prompt has been run."""
-        self._tell(Reading(self.cache.length, len(self.job.prompt), self.usage.cached_tokens))
+    def read(self, under_way: int = 0) -> None:
+        """Tell how much of the prompt has been run, and ``under_way`` in a pass not yet ended."""
+        if self.state is State.READING:
+            done = self.cache.length + under_way
+            self._tell(Reading(done, len(self.job.prompt), self.usage.cached_tokens))
 
     def choose(self, logits: NDArray[np.float32]) -> bool:
         """All tokens were run, and these are the logits (V,) after them: go on, or end.

@@ -10,7 +10,7 @@ from moestream import ui
 from moestream.cli.reports.streaming import StreamingReport, saved_fields
 
 if TYPE_CHECKING:
-    from moestream.engine.session import Stats
+    from moestream.engine.stats import Stats
     from moestream.tokenizer.text_stream import TextStream
     from moestream.traces.recording import ProfileRecorder
 
@@ -98,7 +98,7 @@ def _work_told(stats: "Stats") -> str | None:
 
 
 def _as_json(run: Run) -> dict[str, Any]:
-    from moestream.engine.session import Stats
+    from moestream.engine.stats import Stats
 
     stats = run.stats or Stats()
     return {
