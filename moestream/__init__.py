@@ -21,7 +21,7 @@ _HOMES = {
     "MoestreamError": "moestream.errors",
     "SamplingParams": "moestream.engine.options",
     "Session": "moestream.engine.session",
-    "Stats": "moestream.engine.session",
+    "Stats": "moestream.engine.stats",
     "Tokenizer": "moestream.tokenizer",
 }
 

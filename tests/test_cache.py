@@ -26,6 +26,8 @@ def write(cache: Cache, value: float, tokens: int) -> None:
 
 
 def read(cache: Cache) -> list[float]:
+    if not cache.length:
+        return []
     keys, values = cache.caches.stores.layers[1]
     found = [np.concatenate([p.of(b)[0, :, 0] for b in cache.store.blocks]) for p in (keys, values)]
     assert np.array_equal(found[0][: cache.length], -found[1][: cache.length])
@@ -98,7 +100,7 @@ def test_a_store_copies_one_block_at_most() -> None:
     assert isinstance(second.store, BlockStore)
 
 
-def test_a_recurrent_state_can_be_copied_whole_and_not_taken_back() -> None:
+def test_a_recurrent_state_can_be_taken_back_to_where_a_copy_was_kept() -> None:
     caches = caches_of(300, RecurrentShape(((2, 3),)))
     first = caches.new()
     write(first, 1, 5)
@@ -107,6 +109,29 @@ def test_a_recurrent_state_can_be_copied_whole_and_not_taken_back() -> None:
     first.state(2)[0][:] = 8
     assert (second.state(2)[0] == 7).all()
     assert (first.fork(0).state(2)[0] == 0).all()
-    with pytest.raises(ValueError, match="cannot be taken back"):
+    assert first.nearest(4) == 0
+    with pytest.raises(ValueError, match="cannot be taken back; truncate to 0"):
         first.fork(4)
-    assert caches.n_bytes == caches.stores.n_bytes + 2 * 24
+    first.keep_state()
+    write(first, 1, 5)
+    first.state(2)[0][:] = 9
+    assert (first.nearest(10), first.nearest(10, torn=True), first.nearest(9)) == (10, 5, 5)
+    third = first.fork(5)
+    assert (third.state(2)[0] == 8).all()
+    third.state(2)[0][:] = 10  # which is no part of the copy
+    first.truncate(5)
+    assert (first.state(2)[0] == 8).all()
+    del second, third
+    assert caches.n_bytes == caches.stores.n_bytes + 2 * 24  # the cache and its copy
+
+
+def test_copies_of_states_become_rarer_the_older_they_are() -> None:
+    caches = caches_of(100_000, RecurrentShape(((1,),)))
+    cache = caches.new()
+    for _ in range(200):
+        cache.length += 256
+        cache.keep_state()
+    kept = [(cache.length - n) // 256 for n in cache.snapshots]
+    assert kept[-4:] == [3, 2, 1, 0]
+    assert 10 <= len(kept) <= 20
+    assert all(older <= 2 * newer + 2 for newer, older in zip(kept[1:], kept, strict=False))

@@ -165,16 +165,17 @@ def test_a_turn_that_goes_on_runs_new_tokens_alone(dialogue: Dialogue) -> None:
     assert_as_if_new(dialogue.engine, dialogue.session)
 
 
-def test_a_turn_asked_again_is_run_from_the_start(dialogue: Dialogue) -> None:
+def test_a_turn_asked_again_is_run_from_where_a_state_was_kept(dialogue: Dialogue) -> None:
     say(dialogue, "x" * 600)
     answer = say(dialogue, "hello")
     assert answer
+    assert dialogue.answer is not None
+    whole = dialogue.answer.prompt_tokens
     dialogue.conversation.undo()
     dialogue.edited()
     assert say(dialogue, "hello") == answer
-    assert dialogue.answer is not None
-    assert dialogue.answer.cached_tokens == 0
-    assert dialogue.answer.stats.prompt_tokens == dialogue.answer.prompt_tokens
+    assert whole - dialogue.answer.cached_tokens <= 256
+    assert dialogue.answer.stats.prompt_tokens == whole - dialogue.answer.cached_tokens
     assert_as_if_new(dialogue.engine, dialogue.session)
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from moestream.backends.base import Backend
-from moestream.backends.kv_rows import AttentionShape, whole_blocks
+from moestream.backends.kv_rows import BLOCK_POSITIONS, AttentionShape, whole_blocks
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
@@ -32,6 +32,7 @@ from moestream.errors import UnsupportedModelError
 
 __all__ = [
     "BACKENDS",
+    "BLOCK_POSITIONS",
     "Activation",
     "Array",
     "AttentionRule",

@@ -187,22 +187,25 @@ class Session:
     def reusable(self, length: int) -> int:
         """How many of the first ``length`` tokens ``truncate`` can keep without running them again.
 
-        All, or none where a recurrent state would have to be taken back.
+        All, or where a recurrent state would have to be taken back, those up to a copy of it.
         """
-        kept = self._cache.can_rewind or (length == len(self.tokens) and not self._torn)
-        return length if kept else 0
+        return self._cache.nearest(length, torn=self._torn)
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from position ``length`` on.
 
-        Where a recurrent state cannot be taken back, those before are run again from the start.
+        Where a recurrent state cannot be taken back so far, what is missing is run again.
+
+        Raises:
+            ValueError: there are fewer.
         """
-        if 0 < length <= len(self.tokens) and self.reusable(length) < length:
-            del self.tokens[length:]
+        if not 0 <= length <= len(self.tokens):
+            raise ValueError(f"cannot truncate {len(self.tokens)} cached positions to {length}")
+        del self.tokens[length:]
+        if self._torn or self.reusable(length) < length:
             self._run_again()
         else:
             self._cache.truncate(length)
-            del self.tokens[length:]
 
     def _prefill(
         self,
@@ -212,6 +215,8 @@ class Session:
     ) -> NDArray[np.float32]:
         """Append tokens and return the logits of the last alone: (V,)."""
         *_, hidden = self._hidden(tokens, _CHUNK_TOKENS, on_route, stop)
+        if not self.decoding:
+            self._cache.keep_state()  # where another answer may begin
         logits: NDArray[np.float32] = self._model.logits(hidden[-1:])[0]
         return logits
 
@@ -291,12 +296,12 @@ class Session:
         yield
 
     def _run_again(self) -> None:
-        """Make the cache anew from ``tokens``."""
-        tokens, self.tokens = self.tokens, []
-        self._torn = False
-        self._cache.truncate(0)
+        """Make the cache what ``tokens`` say, from the last copy of its states on."""
+        tokens, kept = self.tokens, self.reusable(len(self.tokens))
+        self._cache.truncate(kept)
+        self.tokens, self._torn = tokens[:kept], False
         try:
-            for _ in self._hidden(tokens, _CHUNK_TOKENS, None):
+            for _ in self._hidden(tokens[kept:], _CHUNK_TOKENS, None) if tokens[kept:] else ():
                 pass
         except BaseException:
             self.tokens, self._torn = tokens, True

@@ -3,16 +3,20 @@
 Owns which rows are whose and where they stand. All but the mixers treats every row alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, Backend, KVPass
-from moestream.layers.cache import Cache
+from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass
+from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
 from moestream.layers.rope import Rope
+
+_FAR_APART = 8
+"""Blocks between two copies of a state in a pass of several chunks, as all lie in memory until it
+ends; in its last chunk, and in other passes, one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Batch:
         """
         self._backend = backend
         self.on_route, self.more = on_route, more
+        self._apart = BLOCK_POSITIONS * (_FAR_APART if more else 1)
         self.parts: list[Part] = []
         row = 0
         for cache, tokens in parts:
@@ -60,6 +65,8 @@ class Batch:
         self.kv: KVPass = backend.kv_pass(
             [(p.cache.store, p.start, p.rows.stop - p.rows.start) for p in self.parts]
         )
+        self._copies: list[dict[int, dict[int, State]]] = [{} for _ in self.parts]
+        """Of each part's recurrent states, by length and layer."""
         self._angles: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
     def angles(self, rope: Rope) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -74,17 +81,32 @@ class Batch:
         """Run something recurrent on each sequence's rows and state of a layer: (T, ...).
 
         ``run`` takes a ``State`` and the rows of each input, and brings the state up to their end.
+        A copy of the state is kept at the ends of blocks.
         """
-        if len(self.parts) == 1:
-            return run(self.parts[0].cache.state(layer), *inputs)
-        return self._backend.stack_rows(
-            [run(p.cache.state(layer), *(x[p.rows] for x in inputs)) for p in self.parts]
-        )
+        outs = []
+        for part, copies in zip(self.parts, self._copies, strict=True):
+            for rows, length in self._until_blocks_end(part):
+                state = part.cache.state(layer)
+                whole = rows.stop - rows.start == self.rows
+                outs.append(run(state, *(inputs if whole else [x[rows] for x in inputs])))
+                if length % self._apart == 0:
+                    copies.setdefault(length, {})[layer] = part.cache.caches.copied(state)
+        return self._backend.stack_rows(outs)
 
     def commit(self) -> None:
         """The pass has run to its end: the caches hold its tokens."""
-        for part in self.parts:
+        for part, copies in zip(self.parts, self._copies, strict=True):
             part.cache.length += part.rows.stop - part.rows.start
+            part.cache.keep(copies)
+
+    def _until_blocks_end(self, part: Part) -> Iterator[tuple[slice, int]]:
+        """A part's rows, cut where blocks end, and the lengths of the sequence then."""
+        row, length, last = part.rows.start, part.start, part.rows.stop
+        while row < last:
+            rows = min(self._apart - length % self._apart, last - row)
+            length += rows
+            yield slice(row, row + rows), length
+            row += rows
 
 
 def cut(

@@ -4,15 +4,16 @@ Owns how long a cache is and what it may hold; the memory of keys and values is 
 Knows nothing of tokens: ``Session`` keeps those.
 
 An attention layer remembers keys and values of every position, and can forget the last ones. A
-recurrent layer has one state for all that came before, which cannot be taken back.
+recurrent layer has one state for all that came before, which cannot be taken back but to where a
+copy of it was kept.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
-from moestream.backends import Array, AttentionShape, Backend, KVStore
+from moestream.backends import BLOCK_POSITIONS, Array, AttentionShape, Backend, KVStore
 from moestream.choices import KVType
 from moestream.errors import ContextLengthError
 
@@ -31,6 +32,9 @@ class RecurrentShape:
         return 4 * sum(math.prod(shape) for shape in self.arrays)
 
 
+_NEWEST = 4
+"""Snapshots that are kept whatever they are of."""
+
 StateShape = AttentionShape | RecurrentShape
 State = tuple[Array, ...]
 """A recurrent layer's arrays."""
@@ -39,6 +43,16 @@ State = tuple[Array, ...]
 def state_bytes(shapes: Sequence[StateShape], tokens: int, kv_types: KVTypes) -> int:
     """Bytes that all layers keep of so many tokens."""
     return sum(shape.n_bytes(tokens, kv_types) for shape in shapes)
+
+
+class Snapshot:
+    """A copy of the states of recurrent layers at one length: nothing writes to it any more."""
+
+    __slots__ = ("__weakref__", "states")
+
+    def __init__(self, states: dict[int, State]) -> None:
+        self.states = states
+        """By layer."""
 
 
 class Caches:
@@ -56,19 +70,21 @@ class Caches:
         self.backend, self.shapes, self.capacity = backend, tuple(shapes), capacity
         attend = [shape if isinstance(shape, AttentionShape) else None for shape in shapes]
         self.stores = backend.kv_stores(attend, kv_types, capacity)
-        self._recurrent = [shape for shape in shapes if isinstance(shape, RecurrentShape)]
-        self._live: WeakSet[Cache] = WeakSet()
+        self.recurrent = {
+            layer: shape for layer, shape in enumerate(shapes) if isinstance(shape, RecurrentShape)
+        }
+        """Shapes of the layers that cannot be taken back but to a snapshot."""
+        self._live: WeakSet[Cache | Snapshot] = WeakSet()
 
     @property
     def n_bytes(self) -> int:
         """Bytes of all caches that there are; what they share counts once."""
-        recurrent = sum(shape.n_bytes(0, ("f16", "f16")) for shape in self._recurrent)
-        return self.stores.n_bytes + len(self._live) * recurrent
+        return self.stores.n_bytes + len(self._live) * self.recurrent_bytes
 
     @property
-    def can_rewind(self) -> bool:
-        """Whether a cache can be taken back to any length; to 0 it always can."""
-        return not self._recurrent
+    def recurrent_bytes(self) -> int:
+        """Bytes of the states of recurrent layers, once."""
+        return state_bytes(list(self.recurrent.values()), 0, ("f16", "f16"))
 
     def new(self) -> "Cache":
         """Make an empty one."""
@@ -79,16 +95,33 @@ class Caches:
         self._live.add(cache)
         return cache
 
+    def copied(self, state: State) -> State:
+        """A state in memory of its own."""
+        return tuple(map(self.backend.copy, state))
+
+    def snapshot(self, states: dict[int, State]) -> Snapshot:
+        """Make a snapshot of states that are nobody else's."""
+        made = Snapshot(states)
+        self._live.add(made)
+        return made
+
 
 class Cache:
-    """The states of all layers for one sequence; made by ``Caches``."""
+    """The states of all layers for one sequence; made by ``Caches``.
+
+    Keys and values can be taken back to any length. Recurrent states can to the lengths at which
+    snapshots were kept: the last few ends of blocks and of prompts, and ever fewer before them.
+    """
 
     def __init__(self, caches: Caches, of: "Cache | None" = None, length: int = 0) -> None:
         """Start empty, or with the first positions of another."""
         self.length = length
         self.caches = caches
         self.store: KVStore = caches.stores.new() if of is None else of.store.fork(length)
-        self._states = [self._state(index, of) for index in range(len(caches.shapes))]
+        self.snapshots: dict[int, Snapshot] = {}
+        if of is not None:
+            self.snapshots = {n: kept for n, kept in of.snapshots.items() if n <= length}
+        self._states = self._states_at(length, of)
 
     def state(self, layer: int) -> State:
         """The arrays of a recurrent layer."""
@@ -101,8 +134,18 @@ class Cache:
 
     @property
     def can_rewind(self) -> bool:
-        """Whether ``truncate`` can go back to any length."""
-        return self.caches.can_rewind
+        """Whether it can go back to any length."""
+        return not self.caches.recurrent
+
+    def nearest(self, length: int, *, torn: bool = False) -> int:
+        """The most positions, up to ``length``, that it can go back to.
+
+        ``torn``: a pass broke off in the middle, so that recurrent states are of no length.
+        """
+        length = min(length, self.length)
+        if self.can_rewind or (length == self.length and not torn):
+            return length
+        return max((n for n in self.snapshots if n <= length), default=0)
 
     def reserve(self, tokens: int) -> None:
         """Make room for ``tokens`` more positions.
@@ -131,27 +174,55 @@ class Cache:
         """Forget all positions from ``length`` on.
 
         Raises:
-            ValueError: more than there are, or a recurrent state that cannot be taken back.
+            ValueError: more than there are, or a length that is not ``nearest``.
         """
         self._check(length)
-        if length == 0:
-            self._states = [self._state(index, None) for index in range(len(self._states))]
+        if length != self.length or length in self.snapshots or not length:
+            self._states = self._states_at(length, self if length else None)
+        self.snapshots = {n: kept for n, kept in self.snapshots.items() if n <= length}
         self.store.truncate(length)
         self.length = length
+
+    def keep_state(self) -> None:
+        """Keep a snapshot of now, where there is anything that cannot be taken back."""
+        if not self.can_rewind and self.length and self.length not in self.snapshots:
+            states = {layer: self.caches.copied(state) for layer, state in self._states.items()}
+            self.keep({self.length: states})
+
+    def keep(self, states: Mapping[int, dict[int, State]]) -> None:
+        """Keep states by length and layer as snapshots; let go of some that are close to others."""
+        if not states:
+            return
+        self.snapshots |= {n: self.caches.snapshot(copy) for n, copy in states.items()}
+        newest = sorted(self.snapshots)[-_NEWEST:]
+        kept = (n for n in self.snapshots if n in newest or _lasts(n, self.length))
+        self.snapshots = {n: self.snapshots[n] for n in kept}
 
     def _check(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate {self.length} cached positions to {length}")
-        if length not in (0, self.length) and not self.can_rewind:
+        if length and self.nearest(length) != length:
             raise ValueError(
                 f"cannot truncate {self.length} cached positions to {length}: a recurrent layer's "
-                "state cannot be taken back; truncate to 0 and run the tokens again"
+                f"state cannot be taken back; truncate to {self.nearest(length)} and run the "
+                "tokens again"
             )
 
-    def _state(self, layer: int, of: "Cache | None") -> State:
-        shape = self.caches.shapes[layer]
-        if not isinstance(shape, RecurrentShape):
-            return ()
+    def _states_at(self, length: int, of: "Cache | None") -> dict[int, State]:
+        """States of the layers at a length of a cache, in memory of their own."""
         if of is None:
-            return tuple(self.caches.backend.zeros(array) for array in shape.arrays)
-        return tuple(self.caches.backend.copy(array) for array in of.state(layer))
+            zeros = self.caches.backend.zeros
+            return {
+                layer: tuple(map(zeros, shape.arrays))
+                for layer, shape in self.caches.recurrent.items()
+            }
+        kept = of.snapshots.get(length)
+        states = of._states if kept is None else kept.states
+        return {layer: self.caches.copied(state) for layer, state in states.items()}
+
+
+def _lasts(n: int, length: int) -> bool:
+    """Whether a copy is kept at ``n`` of so many positions: as far apart as they are back."""
+    block, within = divmod(n, BLOCK_POSITIONS)
+    back = (length - n) // BLOCK_POSITIONS
+    return not within and not block % (1 << max(back.bit_length() - 1, 0))

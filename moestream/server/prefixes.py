@@ -54,9 +54,7 @@ class Prefixes:
         others = [Kept(np.asarray(t[: c.length], np.int32), c) for t, c in running if c.length]
         found, length = None, 0
         for each in (*self._kept, *others):
-            common = common_length(each.tokens, wanted)
-            if not each.cache.can_rewind and common < each.cache.length:
-                common = 0  # its state cannot be taken back to there
+            common = each.cache.nearest(common_length(each.tokens, wanted))
             if common > length:
                 found, length = each, common
         if found is None:

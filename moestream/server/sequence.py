@@ -88,6 +88,7 @@ class SequenceRun:
         assert self._sampler is not None
         if self.state is State.READING:
             self.usage.prompt_s, self.state = self._lap(), State.WRITING
+            self.cache.keep_state()  # where another answer may begin
         else:
             self.usage.generation_s += self._lap()
         if self.job.max_tokens == 0:
