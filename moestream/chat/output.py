@@ -7,9 +7,11 @@ Owns which special tokens are part of the text. Reasoning is ``reasoning``'s, ca
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moestream.chat.reasoning import Markers, Piece, ReasoningSplitter
+from moestream.chat.reasoning import HARMONY, Kind, Markers, Piece, ReasoningSplitter
 from moestream.chat.tool_calls import CallArguments, CallEvent, ToolFormat
 from moestream.chat.tool_calls.finder import CallFinder
+from moestream.chat.tool_calls.formats import HARMONY_CALLS, HarmonyFormat
+from moestream.chat.tool_calls.harmony import HarmonyReader
 from moestream.chat.tool_calls.schemas import Tools
 from moestream.tokenizer import Tokenizer
 from moestream.tokenizer.text_stream import TextStream
@@ -35,22 +37,36 @@ class OutputParser:
     ) -> None:
         """Without ``tools`` no calls are looked for; ``inside`` as in ``ReasoningSplitter``."""
         self._out: list[Output] = []
-        self._splitter = ReasoningSplitter(markers, inside=inside)
-        self._finder: CallFinder | None = None
         self.shown = frozenset((markers.open, markers.close) if markers else ())
         """Names of the special tokens that the text must have, even where they are hidden."""
-        if format is not None and tools:
+        self._harmony: HarmonyReader | None = None
+        self._finder: CallFinder | None = None
+        if markers == HARMONY:
+            self.shown |= frozenset(HARMONY_CALLS.specials)
+            self._harmony = HarmonyReader(self._say, self._out.append, calls=bool(tools))
+            if inside:
+                self._harmony.begin_reasoning()
+        ended_by: tuple[str, ...] = ()
+        if tools and format is not None and not isinstance(format, HarmonyFormat):
             self.shown |= frozenset(format.specials)
             self._finder = CallFinder(format, Tools(tools), self._answer, self._out.append)
+            ended_by = format.openers if format.ends_reasoning else ()
+        self._splitter = ReasoningSplitter(markers, inside=inside, ended_by=ended_by)
 
     def add(self, text: str) -> list[Output]:
         """Return what is sure now."""
-        self._take(self._splitter.add(text))
+        if self._harmony is not None:
+            self._harmony.add(text)
+        else:
+            self._take(self._splitter.add(text))
         return self._told()
 
     def finish(self) -> list[Output]:
         """Return what was held back; calls that are open are closed."""
-        self._take(self._splitter.finish())
+        if self._harmony is not None:
+            self._harmony.finish()
+        else:
+            self._take(self._splitter.finish())
         if self._finder is not None:
             self._finder.finish()
         return self._told()
@@ -62,8 +78,11 @@ class OutputParser:
             else:
                 self._out.append(piece)
 
+    def _say(self, kind: Kind, text: str) -> None:
+        self._out.append(Piece(kind, text))
+
     def _answer(self, text: str) -> None:
-        self._out.append(Piece("answer", text))
+        self._say("answer", text)
 
     def _told(self) -> list[Output]:
         """What there is to tell, with what belongs together joined."""

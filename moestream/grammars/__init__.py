@@ -5,8 +5,9 @@ come next, is imported here alone. Knows nothing of sampling: a constraint is a 
 vocabulary, as ``moestream.engine.sampling.Constraint`` has it.
 """
 
+import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from llguidance import LLMatcher
@@ -93,16 +94,24 @@ class Grammars:
         if choice is not None and choice not in known.names:
             raise RequestError(f"tool_choice names {choice!r}, which is no tool", "tool_choice")
         names = known.names if choice is None else (choice,)
-        schemas = [(name, known.parameters(name)) for name in names]
-        grammar = tool_calls.of_calls(format, schemas, self._text, parallel=parallel)
+        spell = self._speller(format.specials)
+        grammar = tool_calls.of_calls(format, known, names, spell, parallel=parallel)
         return self._make(grammar, "a tool's parameters", "tools", is_answer=False)
 
-    def _text(self, text: str) -> str:
-        """A text of a format: a special token that is hidden must be said to be one."""
-        id = self._tokenizer.token_id(text)
-        if id is None or not self._tokenizer.is_hidden(id):
-            return lark.literal(text)
-        return f"<[{id}]>"
+    def _speller(self, specials: Collection[str]) -> Callable[[str], str]:
+        """What writes a text of a format: a special token that is hidden must be said to be one."""
+        ids = {name: self._tokenizer.token_id(name) for name in specials}
+        hidden = {
+            name: f"<[{id}]>"
+            for name, id in ids.items()
+            if id is not None and self._tokenizer.is_hidden(id)
+        }
+
+        def spell(text: str) -> str:
+            parts = re.split(f"({'|'.join(map(re.escape, hidden))})", text) if hidden else [text]
+            return " ".join(hidden.get(part) or lark.literal(part) for part in parts if part)
+
+        return spell
 
     def _make(
         self, grammar: str, what: str, param: str, *, is_answer: bool = True

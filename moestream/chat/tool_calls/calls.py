@@ -1,29 +1,36 @@
 """The calls that a reader finds, told as events that are sound at every moment.
 
-Owns the numbers of calls and that arguments are one JSON object, whole at every end.
+Owns the numbers of calls, and that arguments are one JSON object, whole at every end.
 """
 
 import json
+import re
 from collections.abc import Callable
 
 from moestream.chat.tool_calls.events import CallArguments, CallBegin, CallEnd, CallEvent
-from moestream.chat.tool_calls.json_text import JsonCopy, copy_string, escaped
+from moestream.chat.tool_calls.json_text import (
+    JSON,
+    Dialect,
+    JsonCopy,
+    Tell,
+    escaped,
+    read_json,
+    read_string,
+)
 from moestream.chat.tool_calls.text import Malformed, Reading, Text
+
+_NAME = re.compile(r"[\w.:/$-]{1,256}")
 
 
 class Calls:
     """Tells calls, one after another: ``begin``, arguments in one of the ways below, ``end``."""
 
     def __init__(self, tell: Callable[[CallEvent], None]) -> None:
+        self.open = False
+        """Whether a call has begun and not ended."""
         self._tell = tell
         self._count = 0
-        self._open = False
-        self._closing: Callable[[], str] = lambda: "{}"
-
-    @property
-    def open(self) -> bool:
-        """Whether a call has begun and not ended."""
-        return self._open
+        self._closing: Callable[[], str] = _nothing
 
     def begin(self, name: str, id: str | None = None) -> None:
         """Begin a call.
@@ -32,43 +39,33 @@ class Calls:
             Malformed: that is no name.
         """
         name = name.strip()
-        if not name or any(character in name for character in '<>{}"\n'):
+        if _NAME.fullmatch(name) is None:
             raise Malformed
         self._tell(CallBegin(self._count, name, id))
-        self._open, self._closing = True, lambda: "{}"
+        self.open, self._closing = True, _nothing
 
     def end(self, *, whole: bool = True) -> None:
         """End the call; what is not told of its arguments is closed."""
         self._say(self._closing())
         self._tell(CallEnd(self._count, whole))
         self._count += 1
-        self._open = False
+        self.open = False
 
-    def copy_object(self, text: Text) -> Reading[None]:
-        """Copy the arguments, a JSON object as the model writes it, or a string that holds one.
+    def copy_object(self, text: Text, dialect: Dialect = JSON) -> Reading[None]:
+        """Copy the arguments, an object as the model writes it, or a string that holds one.
 
         Raises:
             Malformed: it is none.
         """
         first = yield from text.peek()
         if first == '"':
-            parts: list[str] = []
-            yield from copy_string(text, parts.append)
-            self.set(json.loads("".join(parts)))
-            return
-        if (yield from text.match("null")) is not None:
-            return
-        if first != "{":
-            raise Malformed
-        copy = JsonCopy(self._say)
-        self._closing = lambda: copy.closing
-        yield from copy.copy(text)
-
-    def members(self) -> "Members":
-        """Tell the arguments one by one."""
-        members = Members(self._say)
-        self._closing = lambda: members.closing
-        return members
+            self.set((yield from read_string(text)))
+        elif first == "{":
+            copy = JsonCopy(self._say, dialect)
+            self._closing = lambda: copy.closing
+            yield from copy.copy(text)
+        else:
+            yield from text.expect("null")
 
     def set(self, arguments: str) -> None:
         """Tell all the arguments at once.
@@ -76,14 +73,19 @@ class Calls:
         Raises:
             Malformed: they are no JSON object.
         """
-        try:
-            value = json.loads(arguments) if arguments.strip() else {}
-        except (ValueError, RecursionError):
-            raise Malformed from None
-        if not isinstance(value, dict):
+        arguments = arguments.strip()
+        if arguments in ("", "null"):
+            return
+        if not isinstance(read_json(arguments), dict):
             raise Malformed
-        self._say(arguments if arguments.strip() else "{}")
+        self._say(arguments)
         self._closing = str
+
+    def members(self) -> "Members":
+        """Tell the arguments one by one."""
+        members = Members(self._say)
+        self._closing = lambda: members.closing
+        return members
 
     def _say(self, text: str) -> None:
         if text:
@@ -93,39 +95,51 @@ class Calls:
 class Members:
     """Arguments told one by one, where the format has each by itself."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Tell) -> None:
         self._say = say
-        self._count = 0
-        self._in_string = False
+        self._told = False
+        self._value_closing: Callable[[], str] = str
 
     @property
     def closing(self) -> str:
         """What is missing of the object."""
-        if not self._count:
-            return "{}"
-        return '"}' if self._in_string else "}"
+        return f"{self._value_closing()}}}" if self._told else "{}"
 
-    def add(self, key: str, value: object) -> None:
-        """Tell one whole."""
-        self._start(key)
-        self._say(json.dumps(value, ensure_ascii=False))
+    def add(self, key: str, value: str) -> None:
+        """Tell one whole, whose value is text of JSON."""
+        self._tell(self._before(key) + value)
+
+    def copy(self, key: str, text: Text, dialect: Dialect) -> Reading[None]:
+        """Copy one as the model writes it.
+
+        Raises:
+            Malformed: it is no value.
+        """
+        copy = JsonCopy(self._tell, dialect, before=self._before(key))
+        self._value_closing = lambda: copy.closing
+        yield from copy.copy(text)
 
     def begin_string(self, key: str) -> None:
         """Begin one that is text."""
-        self._start(key)
-        self._say('"')
-        self._in_string = True
+        self._tell(self._before(key) + '"')
+        self._value_closing = lambda: '"'
 
     def more(self, text: str) -> None:
         """Tell more of the text."""
-        self._say(escaped(text))
+        self._tell(escaped(text))
 
     def end_string(self) -> None:
         """End the text."""
-        self._say('"')
-        self._in_string = False
+        self._tell('"')
+        self._value_closing = str
 
-    def _start(self, key: str) -> None:
-        opener = ", " if self._count else "{"
-        self._say(f"{opener}{json.dumps(key, ensure_ascii=False)}: ")
-        self._count += 1
+    def _before(self, key: str) -> str:
+        return f"{', ' if self._told else '{'}{json.dumps(key, ensure_ascii=False)}: "
+
+    def _tell(self, text: str) -> None:
+        self._told = True
+        self._say(text)
+
+
+def _nothing() -> str:
+    return "{}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from moestream.chat.tool_calls.calls import Calls
 from moestream.chat.tool_calls.events import CallBegin, CallEnd, CallEvent
-from moestream.chat.tool_calls.formats import ToolFormat
+from moestream.chat.tool_calls.formats import MarkedFormat
 from moestream.chat.tool_calls.schemas import Tools
 from moestream.chat.tool_calls.text import SPACE, Malformed, Reading, Text
 
@@ -20,7 +20,7 @@ class CallFinder:
 
     def __init__(
         self,
-        format: ToolFormat,
+        format: MarkedFormat,
         tools: Tools,
         answer: Callable[[str], None],
         call: Callable[[CallEvent], None],

@@ -3,13 +3,12 @@
 Hermes, Qwen, Granite, ERNIE, Hunyuan, Ling, and Mistral's first models.
 """
 
-import json
 from dataclasses import dataclass
 
 from moestream.chat.tool_calls.calls import Calls
-from moestream.chat.tool_calls.json_text import JsonCopy, copy_string
+from moestream.chat.tool_calls.json_text import JsonCopy, read_string
 from moestream.chat.tool_calls.schemas import Tools
-from moestream.chat.tool_calls.text import Malformed, Reading, Text
+from moestream.chat.tool_calls.text import Reading, Text
 
 _ARGUMENTS = ("arguments", "parameters")
 
@@ -22,6 +21,8 @@ class JsonFormat:
     open: str
     close: str = ""
     is_list: bool = False
+    """Whether the model is used to write a list."""
+    ends_reasoning: bool = False
 
     @property
     def openers(self) -> tuple[str, ...]:
@@ -63,12 +64,12 @@ def _read_call(text: Text, calls: Calls) -> Reading[None]:
     yield from text.expect("{")
     while True:
         yield from text.space()
-        key = yield from _read_string(text)
+        key = yield from read_string(text)
         yield from text.space()
         yield from text.expect(":")
         yield from text.space()
         if key in ("name", "id"):
-            value = yield from _read_string(text)
+            value = yield from read_string(text)
             name, id = (value, id) if key == "name" else (name, value)
         elif key in _ARGUMENTS and name and not calls.open:
             calls.begin(name, id)
@@ -84,12 +85,3 @@ def _read_call(text: Text, calls: Calls) -> Reading[None]:
         calls.begin(name, id)
         calls.set(arguments)
     calls.end()
-
-
-def _read_string(text: Text) -> Reading[str]:
-    parts: list[str] = []
-    yield from copy_string(text, parts.append)
-    value = json.loads("".join(parts))
-    if not isinstance(value, str):
-        raise Malformed
-    return value

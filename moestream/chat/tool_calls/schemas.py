@@ -7,8 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moestream.chat.tool_calls.json_text import read_json
+from moestream.chat.tool_calls.text import Malformed
+
 _ANY = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
 _MOST_REFERENCES = 16
+_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 
 
 class Tools:
@@ -42,19 +46,19 @@ class Tools:
         return _types(found, schema, _MOST_REFERENCES)
 
 
-def read_value(text: str, types: frozenset[str]) -> Any:
-    """What a bare text means: text where the types want it, else JSON, else text after all."""
-    if types == {"string"}:
-        return text
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return {"True": True, "False": False, "None": None}.get(text.strip(), text)
-    return value if _type_names(value) & types or "string" not in types else text
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(name)
+def value_text(text: str, types: frozenset[str]) -> str:
+    """A bare text as JSON: a string where the types want it, else what it is, else a string."""
+    stripped = text.strip()
+    if types != {"string"}:
+        stripped = _PYTHON_WORDS.get(stripped, stripped)
+        try:
+            value = read_json(stripped)
+        except Malformed:
+            pass
+        else:
+            if _type_names(value) & types or "string" not in types:
+                return stripped
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _type_names(value: Any) -> frozenset[str]:

@@ -120,12 +120,14 @@ class Text:
         count = 0
         while True:
             part, stop = yield from self.some(*stops)
+            count += len(part)
+            if limit is not None and count > limit:
+                raise Malformed
             if stop is not None:
                 return "".join(parts), stop
-            parts.append(part)
-            count += len(part)
-            if not part or (limit is not None and count > limit):
+            if not part:
                 raise Malformed
+            parts.append(part)
 
 
 def _overlap(text: str, stop: str) -> int:
