@@ -14,6 +14,7 @@ from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from moestream.chat.tool_calls import ToolFormat
+from moestream.chat.tool_calls.formats import HarmonyFormat
 from moestream.chat.tool_calls.schemas import Tools
 from moestream.errors import RequestError
 from moestream.grammars import lark, tool_calls
@@ -96,7 +97,11 @@ class Grammars:
         names = known.names if choice is None else (choice,)
         spell = self._speller(format.specials)
         grammar = tool_calls.of_calls(format, known, names, spell, parallel=parallel)
-        return self._make(grammar, "a tool's parameters", "tools", is_answer=False)
+        ends = (
+            () if isinstance(format, HarmonyFormat) or not format.ends_reasoning else format.openers
+        )
+        matcher = self._matcher(grammar, "a tool's parameters", "tools")
+        return GrammarConstraint(self._vocabulary, matcher, is_answer=False, ends_reasoning=ends)
 
     def _speller(self, specials: Collection[str]) -> Callable[[str], str]:
         """What writes a text of a format: a special token that is hidden must be said to be one."""
@@ -113,9 +118,10 @@ class Grammars:
 
         return spell
 
-    def _make(
-        self, grammar: str, what: str, param: str, *, is_answer: bool = True
-    ) -> GrammarConstraint:
+    def _make(self, grammar: str, what: str, param: str) -> GrammarConstraint:
+        return GrammarConstraint(self._vocabulary, self._matcher(grammar, what, param))
+
+    def _matcher(self, grammar: str, what: str, param: str) -> LLMatcher:
         with self._lock:
             matcher = self._compiled.pop(grammar, None)
             if matcher is None:
@@ -123,8 +129,7 @@ class Grammars:
             self._compiled[grammar] = matcher  # the last that was used is last
             if len(self._compiled) > _MOST_KEPT:
                 del self._compiled[next(iter(self._compiled))]
-            copy = matcher.deep_copy()
-        return GrammarConstraint(self._vocabulary, copy, is_answer=is_answer)
+            return matcher.deep_copy()
 
     def _compile(self, grammar: str, what: str, param: str) -> LLMatcher:
         matcher = LLMatcher(

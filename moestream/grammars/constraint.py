@@ -16,12 +16,25 @@ class GrammarConstraint:
     """One sequence's place in a grammar."""
 
     def __init__(
-        self, vocabulary: Vocabulary, matcher: LLMatcher, *, is_answer: bool = True
+        self,
+        vocabulary: Vocabulary,
+        matcher: LLMatcher,
+        *,
+        is_answer: bool = True,
+        ends_reasoning: tuple[str, ...] = (),
     ) -> None:
-        """``is_answer``: it is of what the answer says, not of the calls that a model writes."""
+        """Not for callers: ``Grammars`` makes them.
+
+        Args:
+            vocabulary: the model's.
+            matcher: at the grammar's beginning.
+            is_answer: the grammar is of what the answer says, not of the calls that a model writes.
+            ends_reasoning: what a reader of the output takes for the end of the reasoning.
+        """
         self._vocabulary = vocabulary
         self._matcher = matcher
         self._is_answer = is_answer
+        self._ends_reasoning = ends_reasoning
         self._mask: Mask | None = None
         self._ended = False
 
@@ -32,7 +45,12 @@ class GrammarConstraint:
         if markers is None:
             return self
         return AfterReasoning(
-            self._vocabulary, self, markers, inside=inside, is_answer=self._is_answer
+            self._vocabulary,
+            self,
+            markers,
+            inside=inside,
+            is_answer=self._is_answer,
+            forbidden=self._ends_reasoning,
         )
 
     @property

@@ -40,11 +40,24 @@ class AfterReasoning:
         *,
         inside: bool,
         is_answer: bool,
+        forbidden: tuple[str, ...] = (),
     ) -> None:
+        """Begin.
+
+        Args:
+            vocabulary: the model's.
+            inner: what holds after the reasoning.
+            markers: of the reasoning.
+            inside: it has begun.
+            is_answer: the inner one is of what the answer says, not of calls.
+            forbidden: what would end the reasoning without its marker.
+        """
         self._vocabulary = vocabulary
         self._inner = inner
         self._open = markers.open.encode()
         self._close = markers.close.encode()
+        self._forbidden = [text.encode() for text in forbidden]
+        self._kept = max(map(len, (self._close, *self._forbidden)))
         harmony = markers == HARMONY
         self._header = _FINAL if harmony and is_answer else b""  # before the inner one begins
         self._start = _START if harmony else b""  # before the header, after reasoning
@@ -62,8 +75,7 @@ class AfterReasoning:
         if self._state == "beginning":
             return self._beginning()
         if self._state == "reasoning":
-            overlap = _overlap(self._read, self._close)
-            return self._vocabulary.not_ends & ~self._vocabulary.overrunning(self._close, overlap)
+            return self._reasoning()
         if self._state == "header":
             return self._leading_to(self._start + self._header)
         inner = self._inner.allowed()
@@ -92,6 +104,14 @@ class AfterReasoning:
     @property
     def _may_space(self) -> bool:
         return not self._read and self._spaces > 0
+
+    def _reasoning(self) -> Mask:
+        vocabulary = self._vocabulary
+        overlap = _overlap(self._read, self._close)
+        refused = vocabulary.completing(self._close, overlap, more=True)
+        for text in self._forbidden:
+            refused = refused | vocabulary.completing(text, _overlap(self._read, text), more=False)
+        return vocabulary.not_ends & ~refused
 
     def _beginning(self) -> Mask:
         """The reasoning opens, or there is none, and what comes instead begins."""
@@ -128,7 +148,7 @@ class AfterReasoning:
     def _accept_reasoning(self, data: bytes) -> None:
         self._read += data
         if self._close not in self._read:
-            self._read = self._read[-len(self._close) :]
+            self._read = self._read[-self._kept :]
             return
         self._read = b""
         self._state = "header" if self._start else "inner"

@@ -30,7 +30,7 @@ def of_calls(
         RequestError: a schema says what cannot be enforced in this format.
     """
     schemas = {name: _closed(tools.parameters(name)) for name in names}
-    return "\n".join(_rules(format, schemas, tools, spell, "*" if parallel else "{0}"))
+    return "\n".join(_rules(format, schemas, tools, spell, parallel))
 
 
 def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -41,12 +41,14 @@ def _closed(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @singledispatch
-def _rules(format: Any, schemas: Schemas, tools: Tools, spell: Spell, more: str) -> list[str]:
+def _rules(format: Any, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool) -> list[str]:
     raise TypeError(format)
 
 
 @_rules.register
-def _json(format: JsonFormat, schemas: Schemas, tools: Tools, spell: Spell, more: str) -> list[str]:
+def _json(
+    format: JsonFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
+) -> list[str]:
     ways = []
     for name, schema in schemas.items():
         call = {
@@ -58,18 +60,17 @@ def _json(format: JsonFormat, schemas: Schemas, tools: Tools, spell: Spell, more
         ways.append(lark.of_schema(call | definitions(schema)))
     close = f"{lark.SPACE} {spell(format.close)}" if format.close else ""
     if format.is_list:
-        start = f'start: {spell(format.open)} "[" call ("," {lark.SPACE} call){more} "]" {close}'
+        more = _more("call", f'"," {lark.SPACE}', parallel)
+        start = f'start: {spell(format.open)} "[" call{more} "]" {close}'
     else:
-        start = (
-            f"start: whole ({lark.SPACE} whole){more}\n"
-            f"whole: {spell(format.open)} {lark.SPACE} call {close}"
-        )
+        more = _more("whole", lark.SPACE, parallel)
+        start = f"start: whole{more}\nwhole: {spell(format.open)} {lark.SPACE} call {close}"
     return [start, _choice("call", ways)]
 
 
 @_rules.register
 def _named(
-    format: NamedFormat, schemas: Schemas, tools: Tools, spell: Spell, more: str
+    format: NamedFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
     id = f"({spell(format.id_open)} /[a-zA-Z0-9]{{9}}/)?" if format.id_open else ""
     number = "/:[0-9]{1,2}/" if format.numbered else ""
@@ -82,8 +83,9 @@ def _named(
     ]
     opened, closed = (spell(text) if text else "" for text in (format.open, format.close))
     ended = spell(format.call_close) if format.call_close else ""
+    more = _more("whole", lark.SPACE, parallel)
     return [
-        f"start: {opened} whole ({lark.SPACE} whole){more} {closed}",
+        f"start: {opened} whole{more} {closed}",
         f"whole: {spell(format.call_open)} call {ended}",
         _choice("call", ways),
         *_arguments(schemas),
@@ -92,7 +94,7 @@ def _named(
 
 @_rules.register
 def _harmony(
-    format: HarmonyFormat, schemas: Schemas, tools: Tools, spell: Spell, more: str
+    format: HarmonyFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
     # A call ends the answer: there is one at most.
     start = spell("<|channel|>") + ' "commentary to=functions."'
@@ -103,7 +105,7 @@ def _harmony(
 
 @_rules.register
 def _tagged(
-    format: TaggedFormat, schemas: Schemas, tools: Tools, spell: Spell, more: str
+    format: TaggedFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
     rules: list[str] = []
     ways: list[str] = []
@@ -116,23 +118,24 @@ def _tagged(
         name_close = spell(format.name_close) if format.name_close else ""
         ways.append(f"{lark.literal(name)} {name_close} {lark.SPACE} p{index}q {lark.SPACE}")
     return [
-        *_tagged_frame(format, spell, more),
+        *_tagged_frame(format, spell, parallel),
         _choice("call", ways),
         *rules,
         _free(format, spell),
     ]
 
 
-def _tagged_frame(format: TaggedFormat, spell: Spell, more: str) -> list[str]:
+def _tagged_frame(format: TaggedFormat, spell: Spell, parallel: bool) -> list[str]:
     opened, space, call_close = spell(format.open), lark.SPACE, spell(format.call_close)
+    more = _more("whole", space, parallel)
     if not format.call_open:
-        return [f"start: whole ({space} whole){more}", f"whole: {opened} call {call_close}"]
+        return [f"start: whole{more}", f"whole: {opened} call {call_close}"]
     whole, closed = f"{spell(format.call_open)} call {call_close}", spell(format.close)
     if format.line_breaks:  # Qwen: each call is in an element of its own
         whole = f"{opened} {space} {whole} {space} {closed}"
-        return [f"start: whole ({space} whole){more}", f"whole: {whole}"]
+        return [f"start: whole{more}", f"whole: {whole}"]
     return [
-        f"start: {opened} {space} whole ({space} whole){more} {space} {closed}",
+        f"start: {opened} {space} whole{more} {space} {closed}",
         f"whole: {whole}",
     ]
 
@@ -168,7 +171,7 @@ def _tagged_member(
 
 @_rules.register
 def _python(
-    format: PythonFormat, schemas: Schemas, tools: Tools, spell: Spell, more: str
+    format: PythonFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
     rules: list[str] = []
     ways: list[str] = []
@@ -179,13 +182,14 @@ def _python(
         ]
         rules += lark.in_order(f"p{index}q", parts, '", "')
         ways.append(f'{lark.literal(name + "(")} p{index}q ")"')
-    start = f'start: {spell(format.open)} "[" call (", " call){more} "]" {spell(format.close)}'
+    more = _more("call", '", "', parallel)
+    start = f'start: {spell(format.open)} "[" call{more} "]" {spell(format.close)}'
     return [start, _choice("call", ways), *rules]
 
 
 @_rules.register
 def _gemma(
-    format: GemmaFormat, schemas: Schemas, tools: Tools, spell: Spell, more: str
+    format: GemmaFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
     rules: list[str] = []
     ways: list[str] = []
@@ -194,7 +198,13 @@ def _gemma(
         ways.append(f"{lark.literal(name)} {grammar.object(schema)}")
         rules += grammar.rules
     whole = f'whole: {spell(format.open)} "call:" call {spell(format.close)}'
-    return [f"start: whole whole{more}", whole, _choice("call", ways), *rules]
+    more = _more("whole", "", parallel)
+    return [f"start: whole{more}", whole, _choice("call", ways), *rules]
+
+
+def _more(what: str, between: str, parallel: bool) -> str:
+    """More of the same, where there may be several."""
+    return f" ({between} {what})*" if parallel else ""
 
 
 def _arguments(schemas: Schemas) -> list[str]:

@@ -32,7 +32,7 @@ class Vocabulary:
         self.end_ids = np.array(sorted(end_ids))
         self.bytes = [tokenizer.token_bytes(id) for id in range(self.size)]
         self.ends = frozenset(end_ids)
-        self._overrunning: dict[tuple[bytes, int], Mask] = {}
+        self._completing: dict[tuple[bytes, int, bool], Mask] = {}
         self.for_grammars = LLTokenizer(
             TokenizerWrapper(_Described(tokenizer, self.bytes, int(self.end_ids[0]))),
             eos_token=[int(id) for id in self.end_ids],
@@ -65,22 +65,22 @@ class Vocabulary:
         """Allow white space alone."""
         return self.mask([id for id, data in enumerate(self.bytes) if data and is_space(data)])
 
-    def overrunning(self, marker: bytes, begun: int) -> Mask:
-        """Allow what ends the marker, of which so many bytes were said, and says more than it.
+    def completing(self, marker: bytes, begun: int, *, more: bool) -> Mask:
+        """Allow what completes the marker, of which so many bytes were said.
 
-        White space is not counted as more.
+        With ``more``, only what says something after it that is not white space.
         """
-        key = marker, begun
-        if key not in self._overrunning:
+        key = marker, begun, more
+        if key not in self._completing:
             said = marker[:begun]
             ids = [
                 id
                 for id, data in enumerate(self.bytes)
                 if (found := (said + data).find(marker)) >= 0
-                and not is_space((said + data)[found + len(marker) :])
+                and not (more and is_space((said + data)[found + len(marker) :]))
             ]
-            self._overrunning[key] = self.mask(ids)
-        return self._overrunning[key]
+            self._completing[key] = self.mask(ids)
+        return self._completing[key]
 
 
 class _Described:
