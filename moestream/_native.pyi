@@ -51,6 +51,18 @@ class Experts:
     ) -> None: ...
     def streamed(self, addresses: NDArray[np.uint64]) -> Experts: ...
 
+BLOCK_POSITIONS: int
+
+class KVPass:
+    def __init__(
+        self, sequences: list[tuple[NDArray[np.uint64], int, int]], block_bytes: int
+    ) -> None: ...
+
+class KVPlace:
+    def __init__(
+        self, key_offset: int, value_offset: int, key_type: int, value_type: int
+    ) -> None: ...
+
 class Context:
     def __init__(self, threads: int, isa: str | None = None) -> None: ...
     @property
@@ -96,9 +108,8 @@ class Context:
         q: NDArray[np.float32],
         k: NDArray[np.float32],
         v: NDArray[np.float32] | None,
-        keys: NDArray[np.generic],
-        values: NDArray[np.generic] | None,
-        start: int,
+        kv_pass: KVPass,
+        place: KVPlace,
         scale: float,
         window: int,
         sinks: NDArray[np.float32] | None,

@@ -1,69 +1,112 @@
-"""Growth, limits and truncation of the KV cache."""
+"""Growth, limits, sharing and truncation of the KV cache."""
 
 import numpy as np
 import pytest
 
+from moestream.backends.kv_blocks import BlockStore
 from moestream.backends.reference import ReferenceBackend
 from moestream.errors import ContextLengthError
-from moestream.layers.cache import AttentionShape, Cache
+from moestream.layers.cache import AttentionShape, Cache, Caches, RecurrentShape
 
 
-def cache_of(capacity: int) -> Cache:
-    return Cache(
-        ReferenceBackend(),
-        [AttentionShape(1, 2, 2)] * 2,
-        capacity=capacity,
-        kv_types=("f32", "f32"),
-    )
+def caches_of(capacity: int, *more) -> Caches:
+    shapes = [AttentionShape(1, 2, 2)] * 2
+    return Caches(ReferenceBackend(), [*shapes, *more], capacity=capacity, kv_types=("f32", "f32"))
+
+
+def write(cache: Cache, value: float, tokens: int) -> None:
+    """Append tokens whose keys and values are all one number."""
+    cache.reserve(tokens)
+    for position in range(cache.length, cache.length + tokens):
+        for keys, values in cache.caches.stores.layers[:2]:
+            block = cache.store.blocks[position // 256]
+            keys.of(block)[:, position % 256] = value
+            values.of(block)[:, position % 256] = -value
+    cache.length += tokens
+
+
+def read(cache: Cache) -> list[float]:
+    keys, values = cache.caches.stores.layers[1]
+    found = [np.concatenate([p.of(b)[0, :, 0] for b in cache.store.blocks]) for p in (keys, values)]
+    assert np.array_equal(found[0][: cache.length], -found[1][: cache.length])
+    return found[0][: cache.length].tolist()
 
 
 def test_grows_and_keeps_what_it_holds() -> None:
-    cache = cache_of(10_000)
-    keys, _ = cache.layer(1)
-    keys[:, :200] = np.arange(200)[None, :, None]
-    cache.length = 200
-    cache.reserve(1000)
-    grown, _ = cache.layer(1)
-    assert grown.shape[1] >= 1200
-    np.testing.assert_array_equal(grown[0, :200, 0], np.arange(200))
-
-
-def test_grows_by_whole_rows_of_either_type() -> None:
-    cache = Cache(
-        ReferenceBackend(),
-        [AttentionShape(2, 64, 64)] * 1,
-        capacity=1000,
-        kv_types=("q8_0", "f32"),
-    )
-    held = []
-    for buffer in cache.layer(0):
-        buffer[:, :300] = np.arange(256 * buffer.shape[2]).reshape(1, 256, -1)[:, :300] % 200
-        held.append(buffer.copy())
-    cache.length = 256
-    cache.reserve(1)
-    for buffer, before in zip(cache.layer(0), held, strict=True):
-        assert buffer.dtype == before.dtype
-        assert buffer.shape == (2, 320, before.shape[2])
-        np.testing.assert_array_equal(buffer[:, :256], before)
-
-
-def test_never_grows_beyond_its_capacity() -> None:
-    cache = cache_of(300)
-    cache.reserve(300)
-    assert cache.layer(0)[0].shape[1] == 300
+    cache = caches_of(10_000).new()
+    write(cache, 1, 200)
+    write(cache, 2, 1000)
+    assert read(cache) == [1] * 200 + [2] * 1000
 
 
 def test_refuses_what_does_not_fit() -> None:
-    cache = cache_of(300)
+    cache = caches_of(300).new()
     cache.length = 200
     with pytest.raises(ContextLengthError, match=r"200 tokens .* 101 more make 301, .* holds 300"):
         cache.reserve(101)
 
 
 def test_truncates_only_backwards() -> None:
-    cache = cache_of(300)
-    cache.length = 5
+    cache = caches_of(300).new()
+    write(cache, 1, 5)
     cache.truncate(3)
     assert cache.length == 3
     with pytest.raises(ValueError, match="3 cached positions to 4"):
         cache.truncate(4)
+
+
+@pytest.mark.parametrize("length", [0, 1, 255, 256, 257, 512, 600])
+def test_what_is_shared_is_written_by_neither(length: int) -> None:
+    caches = caches_of(2000)
+    first = caches.new()
+    write(first, 1, 600)
+    second = first.fork(length)
+    third = first.fork(length)
+    write(second, 2, 300)
+    write(first, 3, 10)
+    first.truncate(min(300, length))
+    write(first, 4, 5)
+    assert read(second) == [1] * length + [2] * 300
+    assert read(third) == [1] * length
+    assert read(first) == [1] * min(300, length) + [4] * 5
+
+
+def test_what_is_shared_counts_once_and_what_is_dropped_not_at_all() -> None:
+    caches = caches_of(2000)
+    block = caches.stores.block_bytes
+    first = caches.new()
+    write(first, 1, 600)
+    assert caches.n_bytes == 3 * block
+    second = first.fork(512)
+    assert caches.n_bytes == 3 * block
+    write(second, 2, 1)
+    assert caches.n_bytes == 4 * block
+    first.truncate(10)
+    del second
+    assert caches.n_bytes == block
+    del first
+    assert caches.n_bytes == 0
+
+
+def test_a_store_copies_one_block_at_most() -> None:
+    first = caches_of(2000).new()
+    write(first, 1, 600)
+    second = first.fork(600)
+    write(second, 2, 1)
+    mine, theirs = (set(map(id, c.store.blocks)) for c in (first, second))
+    assert len(mine & theirs) == 2
+    assert isinstance(second.store, BlockStore)
+
+
+def test_a_recurrent_state_can_be_copied_whole_and_not_taken_back() -> None:
+    caches = caches_of(300, RecurrentShape(((2, 3),)))
+    first = caches.new()
+    write(first, 1, 5)
+    first.state(2)[0][:] = 7
+    second = first.fork(5)
+    first.state(2)[0][:] = 8
+    assert (second.state(2)[0] == 7).all()
+    assert (first.fork(0).state(2)[0] == 0).all()
+    with pytest.raises(ValueError, match="cannot be taken back"):
+        first.fork(4)
+    assert caches.n_bytes == caches.stores.n_bytes + 2 * 24

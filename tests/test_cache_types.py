@@ -78,7 +78,7 @@ def test_every_instruction_set_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
 )
 def test_the_budget_counts_the_bytes_that_there_are(types: dict[str, Any], n_bytes: int) -> None:
     with open_engine(**types, budget="500M") as engine:  # 2 layers of 2 heads of 32 values
-        assert engine.kv_bytes(1) == n_bytes
+        assert engine.kv_bytes(1) == engine.kv_bytes(256) == 256 * n_bytes  # a whole block
         assert engine.plan is not None
         assert engine.plan.kv_bytes == 512 * n_bytes
 

@@ -356,11 +356,11 @@ def test_a_read_that_fails_keeps_what_was_answered_and_starts_the_cache_anew(
     model, calls = dialogue.engine.model, iter(range(1, 1 << 30))
     hidden = type(model).hidden
 
-    def fail(self: Any, tokens: Any, cache: Any, on_route: Any = None, stop: Any = None) -> Any:
+    def fail(self: Any, tokens: Any, batch: Any, on_route: Any = None, stop: Any = None) -> Any:
         if next(calls) == fails_at:
-            cache.length += 1  # in the middle of it
+            batch.parts[0].cache.length += 1  # in the middle of it
             raise StorageError("the disk has gone")
-        return hidden(self, tokens, cache, on_route, stop)
+        return hidden(self, tokens, batch, on_route, stop)
 
     monkeypatch.setattr(type(model), "hidden", fail)
     with pytest.raises(StorageError):

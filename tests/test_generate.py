@@ -87,7 +87,7 @@ def test_types_of_the_cache(
     value = json.loads(done.stdout)
     assert (value["text"], value["cache_type_k"], value["cache_type_v"]) == (ALPHABET, *types)
     sizes = {"f16": 64, "f32": 128, "q8_0": 34}  # of a head's 32 values
-    assert value["residency"]["plan"]["kv_bytes"] == 99 * sum(sizes[kind] for kind in types)
+    assert value["residency"]["plan"]["kv_bytes"] == 256 * sum(sizes[kind] for kind in types)
     assert told in done.stderr.splitlines()[0]
 
 

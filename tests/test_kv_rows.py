@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize as gguf_quantize
+from kv_held import Held
 from native_blocks import ISAS
 
-from moestream.backends.kv_rows import kv_row_bytes, kv_zeros, quantize_q8_0, read_rows, write_rows
+from moestream.backends.kv_rows import (
+    BLOCK_POSITIONS,
+    kv_row_bytes,
+    quantize_q8_0,
+    read_rows,
+    write_rows,
+)
 from moestream.backends.types import AttentionRule
 from moestream.errors import UnsupportedModelError
 
@@ -14,10 +21,10 @@ from moestream.errors import UnsupportedModelError
 @pytest.mark.parametrize(("kv_type", "n_bytes"), [("f16", 256), ("f32", 512), ("q8_0", 136)])
 def test_sizes_of_rows_and_buffers(kv_type, n_bytes: int) -> None:
     assert kv_row_bytes(128, kv_type) == n_bytes
-    buffer = kv_zeros(2, 3, 128, kv_type)
-    assert buffer.nbytes == 2 * 3 * n_bytes
-    assert not read_rows(buffer).any()
-    assert read_rows(buffer).shape == (2, 3, 128)
+    held = Held(2, 3, (128, 128), (kv_type, kv_type))
+    assert held.store.stores.n_bytes == 2 * 2 * BLOCK_POSITIONS * n_bytes
+    assert not read_rows(held.rows(0)).any()
+    assert read_rows(held.rows(0)).shape == (2, 3, 128)
 
 
 def test_heads_that_are_no_whole_blocks() -> None:
@@ -39,7 +46,7 @@ def test_blocks_are_those_of_ggufs_quantiser() -> None:
 
 def test_what_is_read_is_close_to_what_was_written() -> None:
     x = np.random.default_rng(1).standard_normal((5, 96), np.float32)
-    buffer = kv_zeros(1, 5, 96, "q8_0")
+    buffer = np.zeros((1, 5, kv_row_bytes(96, "q8_0")), np.uint8)
     write_rows(buffer[:, 1:4], x[None, 1:4])
     step = np.abs(x[1:4].reshape(3, 3, 32)).max(-1).repeat(32, axis=1) / 127
     assert np.all(np.abs(read_rows(buffer)[0, 1:4] - x[1:4]) <= 0.56 * step)  # f16 scale included
@@ -70,8 +77,9 @@ def test_native_rows_have_the_same_bytes(monkeypatch: pytest.MonkeyPatch, isa: s
 
     monkeypatch.setenv("MOESTREAM_ISA", isa)
     ops, rows = CpuBackend(2), hard_rows()[:, None]
-    keys, values = (ops.kv_buffer(1, 20, 64, "q8_0") for _ in range(2))
-    ops.attention(np.ones_like(rows), rows, rows[::-1].copy(), keys, values, 3, AttentionRule(1.0))
+    held = Held(1, 20, (64, 64), ("q8_0", "q8_0"))
+    held.attend(ops, np.ones_like(rows), rows, rows[::-1].copy(), 3, AttentionRule(1.0))
+    keys, values = held.rows(0), held.rows(1)
     np.testing.assert_array_equal(keys[0, 3:15], quantize_q8_0(rows[:, 0]))
     np.testing.assert_array_equal(values[0, 3:15], quantize_q8_0(rows[::-1, 0]))
     assert not keys[:, :3].any()

@@ -260,7 +260,7 @@ def test_kinds_of_one_size_do_not_share_slots():
 
 def test_what_mlx_cannot_do_is_said():
     with pytest.raises(UnsupportedModelError, match="f16 or f32, not as q8_0"):
-        MlxBackend().kv_buffer(1, 1, 32, "q8_0")
+        MlxBackend().kv_stores([], ("f16", "q8_0"), 8)
     with pytest.raises(UnsupportedModelError, match="2 threads cannot be asked for"):
         backends.open_backend("mlx", threads=2)
     for asked in (StreamingOptions(io="madvise"), StreamingOptions(pin="mlock")):

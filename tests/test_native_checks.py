@@ -210,15 +210,26 @@ def test_experts_keep_their_memory():
     np.testing.assert_array_equal(got, expected)
 
 
+def kv_pass(start=5, tokens=3, *, blocks=1, block_bytes=2 * 2 * 256 * 16 * 2):
+    memory = np.zeros(max(blocks, 1) * block_bytes, np.uint8)
+    addresses = np.arange(blocks, dtype=np.uint64) * block_bytes + memory.ctypes.data
+    made = _native.KVPass([(addresses, start, tokens)], block_bytes)
+    KEPT.append(memory)
+    return made
+
+
+KEPT = []
+F32, F16, Q8_0 = 0, 1, 8
+VALUES_AT = 2 * 256 * 16 * 2
+
+
 def test_attention_arguments():
-    keys, values = np.zeros((2, 8, 16), np.float16), np.zeros((2, 8, 16), np.float16)
     good = [
         floats(3, 4, 16),
         floats(3, 2, 16),
         floats(3, 2, 16),
-        keys,
-        values,
-        5,
+        kv_pass(),
+        _native.KVPlace(0, VALUES_AT, F16, F16),
         1.0,
         0,
         None,
@@ -228,21 +239,20 @@ def test_attention_arguments():
     for index, bad in (
         (0, floats(3, 5, 16)),
         (0, floats(3, 4, 8)),
-        (1, floats(3, 1, 16)),
+        (0, floats(2, 4, 16)),
+        (1, floats(3, 1, 8)),
+        (1, floats(3, 8, 16)),
         (2, floats(2, 2, 16)),
-        (4, np.zeros((2, 7, 16), np.float16)),
-        (4, np.zeros((2, 8, 15), np.float32)),
-        (3, np.zeros((2, 8, 16), np.int32)),
-        (3, np.zeros((2, 8, 16), np.int8)),
-        (3, np.zeros((2, 8, 17), np.uint8)),
-        (5, 6),
-        (5, -1),
-        (5, 2**62),
-        (7, -1),
-        (8, floats(3)),
-        (2, None),
-        (4, None),
-        (9, floats(3, 63)),
+        (3, kv_pass(tokens=2)),
+        (3, kv_pass(block_bytes=2 * VALUES_AT - 1)),
+        (4, _native.KVPlace(0, VALUES_AT + 1, F16, F16)),
+        (4, _native.KVPlace(-1, VALUES_AT, F16, F16)),
+        (4, _native.KVPlace(0, -1, F16, F16)),
+        (4, _native.KVPlace(0, VALUES_AT, F16, F32)),
+        (4, _native.KVPlace(0, VALUES_AT, 2, F16)),
+        (6, -1),
+        (7, floats(3)),
+        (8, floats(3, 63)),
     ):
         arguments = list(good)
         arguments[index] = bad
@@ -250,25 +260,23 @@ def test_attention_arguments():
             CONTEXT.attention(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("dim", "shape", "said"),
-    [
-        (48, (1, 8, 51), "heads of 48 are not whole Q8_0 blocks of 32"),
-        (64, (1, 8, 64), r"values has shape \(1, 8, 64\), expected \(1, 8, 68\)"),
-        (64, (2, 8, 68), r"values has shape \(2, 8, 68\), expected \(1, 8, 68\)"),
-    ],
-)
-def test_attention_over_blocks(dim: int, shape: tuple[int, ...], said: str):
-    q, keys = floats(1, 1, dim), np.zeros((1, 8, dim), np.float16)
-    with pytest.raises(ValueError, match=said):
-        CONTEXT.attention(q, q, q, keys, np.zeros(shape, np.uint8), 0, 1.0, 0, None, floats(1, dim))
+@pytest.mark.parametrize(("start", "tokens"), [(254, 3), (-1, 2), (0, 0), (2**62, 1), (0, 2**62)])
+def test_sequences_that_do_not_fit_in_their_blocks(start: int, tokens: int):
+    with pytest.raises(ValueError, match="do not fit in a cache of 256"):
+        kv_pass(start, tokens)
+
+
+def test_heads_that_are_no_whole_blocks():
+    q, place = floats(1, 1, 48), _native.KVPlace(0, 0, Q8_0, Q8_0)
+    with pytest.raises(ValueError, match="heads of 48 are not whole Q8_0 blocks of 32"):
+        CONTEXT.attention(q, q, q, kv_pass(0, 1), place, 1.0, 0, None, floats(1, 48))
 
 
 def test_values_cannot_be_more_than_their_keys():
-    q, keys = floats(1, 1, 8), np.zeros((1, 8, 8), np.float16)
-    CONTEXT.attention(q, q, None, keys, None, 0, 1.0, 0, None, floats(1, 6))
+    q, place = floats(1, 1, 8), _native.KVPlace(0, 0, F16, F16)
+    CONTEXT.attention(q, q, None, kv_pass(0, 1), place, 1.0, 0, None, floats(1, 6))
     with pytest.raises(ValueError, match="values of 9 are no part of keys of 8"):
-        CONTEXT.attention(q, q, None, keys, None, 0, 1.0, 0, None, floats(1, 9))
+        CONTEXT.attention(q, q, None, kv_pass(0, 1), place, 1.0, 0, None, floats(1, 9))
 
 
 def test_elementwise_arguments():

@@ -9,12 +9,12 @@ from typing import get_args
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as QType
+from kv_held import Held
 from native_blocks import ISAS
 
 from moestream import _native
 from moestream.backends import Activation, Routing
 from moestream.backends.cpu import CpuBackend
-from moestream.backends.kv_rows import write_rows
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import AttentionRule
 from moestream.errors import UnsupportedModelError
@@ -27,14 +27,6 @@ each_isa = pytest.mark.parametrize("isa", ISAS)
 def backend(monkeypatch: pytest.MonkeyPatch, isa: str, threads: int = 2) -> CpuBackend:
     monkeypatch.setenv("MOESTREAM_ISA", isa)
     return CpuBackend(threads)
-
-
-def filled_cache(ops, rng, kv_heads, positions, dim, *kv_types):
-    rows = rng.standard_normal((2, kv_heads, positions, dim), np.float32)
-    buffers = [ops.kv_buffer(kv_heads, positions, dim, kv_type) for kv_type in kv_types]
-    for buffer, filling in zip(buffers, rows, strict=True):
-        write_rows(buffer, filling)
-    return buffers
 
 
 @each_isa
@@ -52,17 +44,17 @@ def test_attention_is_the_references(
 ):
     rng = np.random.default_rng(start + tokens)
     ops = backend(monkeypatch, isa)
-    keys, values = filled_cache(ops, rng, kv_heads, start + tokens + 3, dim, *kv_types)
-    theirs = keys.copy(), values.copy()
+    held = Held(kv_heads, start + tokens + 3, (dim, dim), kv_types, rng=rng)
+    theirs = held.twin()
     q = rng.standard_normal((tokens, heads, dim), np.float32) * 2
     k, v = rng.standard_normal((2, tokens, kv_heads, dim), np.float32)
     scale = dim**-0.5
-    got = ops.attention(q, k, v, keys, values, start, AttentionRule(scale))
-    expected = REFERENCE.attention(q, k, v, *theirs, start, AttentionRule(scale))
+    got = held.attend(ops, q, k, v, start, AttentionRule(scale))
+    expected = theirs.attend(REFERENCE, q, k, v, start, AttentionRule(scale))
     # Float32 scores of up to 20, off by some units in the last place, and their exponentials.
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(keys, theirs[0])
-    np.testing.assert_array_equal(values, theirs[1])
+    for which in (0, 1):
+        np.testing.assert_array_equal(held.rows(which), theirs.rows(which))
 
 
 ODD = {
@@ -89,19 +81,16 @@ def test_attention_with_windows_sinks_and_other_values_is_the_references(
     options = dict(ODD[odd])
     if options.get("sinks"):
         options["sinks"] = rng.standard_normal(heads, np.float32) * 3
-    buffers = [
-        ops.kv_buffer(kv_heads, start + tokens + 3, size, "f16") for size in (dim, value_dim)
-    ]
-    for buffer in buffers:
-        buffer[:] = rng.standard_normal(buffer.shape, np.float32)
-    theirs = [buffer.copy() for buffer in buffers]
+    dims = (dim, 0 if in_keys else value_dim)
+    held = Held(kv_heads, start + tokens + 3, dims, rng=rng)
+    theirs = held.twin()
     q = rng.standard_normal((tokens, heads, dim), np.float32) * 2
     k = rng.standard_normal((tokens, kv_heads, dim), np.float32)
     v = None if in_keys else rng.standard_normal((tokens, kv_heads, value_dim), np.float32)
     if in_keys:
-        options["value_dim"], buffers[1], theirs[1] = value_dim, None, None
-    got = ops.attention(q, k, v, *buffers, start, AttentionRule(dim**-0.5, **options))
-    expected = REFERENCE.attention(q, k, v, *theirs, start, AttentionRule(dim**-0.5, **options))
+        options["value_dim"] = value_dim
+    got = held.attend(ops, q, k, v, start, AttentionRule(dim**-0.5, **options))
+    expected = theirs.attend(REFERENCE, q, k, v, start, AttentionRule(dim**-0.5, **options))
     assert got.shape == (tokens, heads * value_dim)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
@@ -109,15 +98,14 @@ def test_attention_with_windows_sinks_and_other_values_is_the_references(
 @each_isa
 def test_attention_reads_nothing_that_has_left_the_window(monkeypatch, isa):
     ops = backend(monkeypatch, isa)
-    keys, values = filled_cache(ops, np.random.default_rng(3), 1, 1024, 16, "f16", "f16")
-    keys[:, :992], values[:, :992] = np.nan, np.nan  # whole blocks of 32 positions
+    held = Held(1, 1024, (16, 16), rng=np.random.default_rng(3))
+    for which in (0, 1):
+        held.set(which, range(992), np.nan)  # whole blocks of 32 positions
     q = np.ones((3, 2, 16), np.float32)
     k, v = np.ones((2, 3, 1, 16), np.float32)
-    got = ops.attention(q, k, v, keys, values, 1010, AttentionRule(0.25, window=11))
+    got = held.attend(ops, q, k, v, 1010, AttentionRule(0.25, window=11))
     assert np.isfinite(got).all()
-    assert np.isnan(
-        ops.attention(q, k, v, keys, values, 1010, AttentionRule(0.25, window=20))[0]
-    ).all()
+    assert np.isnan(held.attend(ops, q, k, v, 1010, AttentionRule(0.25, window=20))[0]).all()
 
 
 @pytest.mark.parametrize(
@@ -134,17 +122,10 @@ def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim, wi
         for threads in (1, 2, 3, 8):
             for chunk in (1, 7, 90):
                 ops = backend(monkeypatch, isa, threads)
-                keys, values = filled_cache(ops, np.random.default_rng(2), 2, 700, dim, *kv_types)
+                held = Held(2, 700, (dim, dim), kv_types, rng=np.random.default_rng(2))
+                rule = AttentionRule(0.125, window=window)
                 parts = [
-                    ops.attention(
-                        q[i : i + chunk],
-                        k[i : i + chunk],
-                        v[i : i + chunk],
-                        keys,
-                        values,
-                        600 + i,
-                        AttentionRule(0.125, window=window),
-                    )
+                    held.attend(ops, *(x[i : i + chunk] for x in (q, k, v)), 600 + i, rule)
                     for i in range(0, 90, chunk)
                 ]
                 results.append(np.concatenate(parts))
@@ -153,15 +134,37 @@ def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim, wi
 
 
 @each_isa
+@pytest.mark.parametrize("window", [0, 300])
+def test_sequences_of_one_pass_have_the_bits_that_they_have_alone(monkeypatch, isa, window):
+    """Some that decode, one that is being read, of any lengths, one with one block shared."""
+    rng, rule = np.random.default_rng(4), AttentionRule(0.125, window=window)
+    sizes = [(0, 1), (700, 1), (255, 1), (256, 1), (300, 37), (5, 3)]
+    ops = backend(monkeypatch, isa)
+    held = [Held(2, start + n, (32, 32), rng=rng) for start, n in sizes]
+    rows = sum(n for _, n in sizes)
+    q = rng.standard_normal((rows, 6, 32), np.float32)
+    k, v = rng.standard_normal((2, rows, 2, 32), np.float32)
+    alone, row = [], 0
+    for one, (start, n) in zip([h.twin() for h in held], sizes, strict=True):
+        alone.append(one.attend(ops, *(x[row : row + n] for x in (q, k, v)), start, rule))
+        row += n
+    # All stores of a pass are of one layout.
+    kv_pass = ops.kv_pass([(h.store, *size) for h, size in zip(held, sizes, strict=True)])
+    together = ops.attention(q, k, v, kv_pass, 1, rule)
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+@each_isa
 def test_attention_never_reads_what_is_not_yet_visible(monkeypatch, isa):
     ops = backend(monkeypatch, isa)
     rng = np.random.default_rng(3)
-    keys, values = filled_cache(ops, rng, 1, 64, 16, "f16", "f16")
-    keys[:, 10:], values[:, 10:] = np.nan, np.nan
+    held = Held(1, 64, (16, 16), rng=rng)
+    for which in (0, 1):
+        held.set(which, range(10, 64), np.nan)
     q = rng.standard_normal((3, 2, 16), np.float32)
     k, v = rng.standard_normal((2, 3, 1, 16), np.float32)
     k[2], v[2] = np.nan, np.inf
-    got = ops.attention(q, k, v, keys, values, 10, AttentionRule(0.25))
+    got = held.attend(ops, q, k, v, 10, AttentionRule(0.25))
     assert np.isfinite(got[:2]).all()
     assert not np.isfinite(got[2]).any()
 

@@ -54,7 +54,7 @@ def test_json_has_the_sums(alphabet: Path, cache: dict[str, str]) -> None:
     value = plan(alphabet, cache, "--memory", "16G", "-c", "100")
     assert value["expert_bytes"] == 4 * EXPERT_BYTES
     assert value["expert_bytes_per_token"] == 2 * EXPERT_BYTES
-    assert value["kv_bytes"] == 100 * 132 * 2 * 2
+    assert value["kv_bytes"] == 256 * 132 * 2 * 2  # in a whole block
     assert value["case"] == "fits"
     assert value["suggested"]["flags"] == []
     taken = value["suggested"]["budget_bytes"] / (16 << 30)

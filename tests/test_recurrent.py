@@ -105,12 +105,12 @@ def test_a_rerun_that_breaks_off_too_leaves_a_timeline_that_can_be_run_again(
 def test_memory_of_a_context_counts_states_once(engine: Engine, name: str) -> None:
     states = {"qwen3next": 2 * (3 * 128 + 4 * 16 * 16), "lfm2moe": 2 * 2 * 64}
     fixed = 4 * states[name.replace("35moe", "3next")]
-    token = engine.kv_bytes(1) - engine.kv_bytes(0)
+    block = engine.kv_bytes(1) - engine.kv_bytes(0)
     assert engine.kv_bytes(0) == fixed
-    assert engine.kv_bytes(100) == fixed + 100 * token
+    assert engine.kv_bytes(257) == fixed + 2 * block
     demand = read_demand(engine.file)
-    assert (demand.state_bytes, demand.kv_bytes) == (fixed, token)
-    assert demand.context_bytes(100) == engine.kv_bytes(100)
+    assert (demand.state_bytes, 256 * demand.kv_bytes) == (fixed, block)
+    assert demand.context_bytes(300) == engine.kv_bytes(300)
 
 
 @pytest.mark.parametrize("experts_bytes", [0, 1 << 16, 1 << 18, 1 << 30])

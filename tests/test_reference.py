@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
+from kv_held import Held
 
 from moestream.backends import ExpertTensors, Routing
 from moestream.backends.reference import ReferenceBackend
@@ -66,26 +67,19 @@ def test_moe_sums_the_chosen_experts() -> None:
 
 def test_attention_is_causal_and_grouped() -> None:
     # Two query heads share one KV head; keys are zero, so a token averages the values it sees.
-    keys, values = (ops.kv_buffer(1, 8, 2, "f32") for _ in range(2))
+    held = Held(1, 8, (2, 2), ("f32", "f32"))
     v = np.array([[[2, 0]], [[4, 0]], [[6, 0]]], np.float32)
     zeros = np.zeros((3, 1, 2), np.float32)
     q = np.ones((3, 2, 2), np.float32)
-    first = ops.attention(q[:1], zeros[:1], v[:1], keys, values, 0, AttentionRule(1.0))
-    rest = ops.attention(q[1:], zeros[1:], v[1:], keys, values, 1, AttentionRule(1.0))
+    first = held.attend(ops, q[:1], zeros[:1], v[:1], 0, AttentionRule(1.0))
+    rest = held.attend(ops, q[1:], zeros[1:], v[1:], 1, AttentionRule(1.0))
     assert first.tolist() == [[2, 0, 2, 0]]
     np.testing.assert_allclose(rest, [[3, 0, 3, 0], [4, 0, 4, 0]], rtol=1e-6)
 
 
 def test_attention_weighs_by_scaled_scores() -> None:
-    keys, values = (ops.kv_buffer(1, 2, 1, "f32") for _ in range(2))
+    held = Held(1, 2, (1, 1), ("f32", "f32"))
     k = np.array([[[0]], [[np.log(3)]]], np.float32)
     v = np.array([[[0]], [[1]]], np.float32)
-    out = ops.attention(
-        np.full((2, 1, 1), 2, np.float32), k, v, keys, values, 0, AttentionRule(0.5)
-    )
+    out = held.attend(ops, np.full((2, 1, 1), 2, np.float32), k, v, 0, AttentionRule(0.5))
     np.testing.assert_allclose(out, [[0], [0.75]], rtol=1e-6)
-
-
-def test_kv_buffer_types() -> None:
-    assert ops.kv_buffer(2, 3, 4, "f16").dtype == np.float16
-    assert ops.kv_buffer(2, 3, 4, "f32").shape == (2, 3, 4)

@@ -8,7 +8,7 @@ from moestream.layers.rope import Rope, RopeConfig
 
 
 def test_plain_angles() -> None:
-    cos, sin = Rope(RopeConfig(4, base=100.0))(3, 2)
+    cos, sin = Rope(RopeConfig(4, base=100.0))(np.arange(3, 5))
     angles = np.array([[3.0, 0.3], [4.0, 0.4]])
     np.testing.assert_allclose(cos, np.cos(angles), rtol=1e-6)
     np.testing.assert_allclose(sin, np.sin(angles), rtol=1e-6)
@@ -47,8 +47,8 @@ def test_rotation_makes_scores_depend_on_distance_alone(style: str) -> None:
     q, k = rng.standard_normal((2, 1, 1, 8), dtype=np.float32)
 
     def score(query_at: int, key_at: int) -> float:
-        turned_q = ops.rope(q, *rope(query_at, 1), style)
-        turned_k = ops.rope(k, *rope(key_at, 1), style)
+        turned_q = ops.rope(q, *rope(np.array([query_at])), style)
+        turned_k = ops.rope(k, *rope(np.array([key_at])), style)
         return float((turned_q * turned_k).sum())
 
     assert score(7, 3) == pytest.approx(score(104, 100), abs=1e-5)
@@ -56,13 +56,13 @@ def test_rotation_makes_scores_depend_on_distance_alone(style: str) -> None:
 
 
 def test_the_two_orders_pair_different_coordinates() -> None:
-    ops, (cos, sin) = ReferenceBackend(), Rope(RopeConfig(4, base=1.0))(1, 1)
+    ops, (cos, sin) = ReferenceBackend(), Rope(RopeConfig(4, base=1.0))(np.array([1]))
     x = np.array([[[1, 0, 0, 0]]], np.float32)
     assert np.nonzero(ops.rope(x, cos, sin, "interleaved")[0, 0])[0].tolist() == [0, 1]
     assert np.nonzero(ops.rope(x, cos, sin, "half")[0, 0])[0].tolist() == [0, 2]
 
 
 def test_coordinates_beyond_the_rotary_dimensions_pass() -> None:
-    ops, (cos, sin) = ReferenceBackend(), Rope(RopeConfig(2))(5, 1)
+    ops, (cos, sin) = ReferenceBackend(), Rope(RopeConfig(2))(np.array([5]))
     x = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
     assert ops.rope(x, cos, sin, "half")[0, 0, 2:].tolist() == [2, 3]

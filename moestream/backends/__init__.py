@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from moestream.backends.base import Backend
-from moestream.backends.kv_rows import kv_row_bytes
+from moestream.backends.kv_rows import AttentionShape, whole_blocks
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
@@ -18,6 +18,9 @@ from moestream.backends.types import (
     ExpertSlots,
     ExpertTensors,
     Gating,
+    KVPass,
+    KVStore,
+    KVStores,
     Matrices,
     Matrix,
     RopeStyle,
@@ -32,6 +35,7 @@ __all__ = [
     "Activation",
     "Array",
     "AttentionRule",
+    "AttentionShape",
     "Backend",
     "DeltaRule",
     "ExpertBiases",
@@ -39,6 +43,9 @@ __all__ = [
     "ExpertTensors",
     "Experts",
     "Gating",
+    "KVPass",
+    "KVStore",
+    "KVStores",
     "Matrices",
     "Matrix",
     "RopeStyle",
@@ -46,8 +53,8 @@ __all__ = [
     "StreamedExperts",
     "Work",
     "default_backend",
-    "kv_row_bytes",
     "open_backend",
+    "whole_blocks",
 ]
 
 

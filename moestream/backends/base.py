@@ -7,11 +7,13 @@ come in as mapped GGUF tensors, and what a backend makes of them is its own affa
 Shapes use the legend of ``moestream.layers``.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.kv_rows import AttentionShape
 from moestream.backends.types import (
     Activation,
     Array,
@@ -20,6 +22,9 @@ from moestream.backends.types import (
     DeltaRule,
     Experts,
     ExpertTensors,
+    KVPass,
+    KVStore,
+    KVStores,
     MakeSlots,
     Matrices,
     Matrix,
@@ -76,11 +81,17 @@ class Backend(Protocol):
     def heads_linear(self, x: Array, weights: Matrices) -> Array:
         """``linear`` of each head with its own weight: (T, H, columns) -> (T, H, rows)."""
 
+    def copy(self, x: Array) -> Array:
+        """The same values in memory of their own."""
+
     def split(self, x: Array, size: int) -> tuple[Array, Array]:
         """The first ``size`` of the last axis, and the rest."""
 
     def join(self, a: Array, b: Array) -> Array:
         """``a``, then ``b``, along the last axis."""
+
+    def stack_rows(self, parts: Sequence[Array]) -> Array:
+        """Rows of the parts, one behind the other: (T, ...)."""
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """Scale to unit root mean square over the last axis, then by ``weight``."""
@@ -88,11 +99,25 @@ class Backend(Protocol):
     def rope(self, x: Array, cos: Array, sin: Array, style: RopeStyle) -> Array:
         """Turn the first ``2 * cos.shape[1]`` coordinates of each head: (T, H, D), (T, D/2)."""
 
-    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: KVType) -> Array:
-        """A zeroed buffer (K, S, ...) for keys or values, D of them a row stored as ``kv_type``.
+    def kv_stores(
+        self,
+        shapes: Sequence[AttentionShape | None],
+        kv_types: tuple[KVType, KVType],
+        capacity: int,
+    ) -> KVStores:
+        """What keeps keys and values of ``capacity`` positions at most, by layer.
+
+        ``shapes`` has None for a layer that does not attend.
 
         Raises:
-            UnsupportedModelError: D is not a whole number of the type's blocks.
+            UnsupportedModelError: rows of that length cannot be stored as these types.
+        """
+
+    def kv_pass(self, parts: Sequence[tuple[KVStore, int, int]]) -> KVPass:
+        """The sequences of a pass: each one's store, the position of its first row, its rows.
+
+        The rows of all are one behind the other in what ``attention`` is given. A store has room
+        for them.
         """
 
     def zeros(self, shape: tuple[int, ...]) -> Array:
@@ -103,16 +128,15 @@ class Backend(Protocol):
         q: Array,
         k: Array,
         v: Array | None,
-        keys: Array,
-        values: Array | None,
-        start: int,
+        kv_pass: KVPass,
+        layer: int,
         rule: AttentionRule,
     ) -> Array:
-        """Write k, v (T, K, D) at ``start`` into the buffers, then attend causally.
+        """Write k, v (T, K, D) into the sequences' stores, then attend causally within each.
 
-        What is attended to is what the buffers hold, rounded to their types, which may differ.
-        q is (T, H, D), of positions ``start`` on. Values may have another length than keys; where
-        there are none, ``v`` and ``values`` are None. Returns (T, H * value length).
+        What is attended to is what the stores hold, rounded to their types, which may differ.
+        q is (T, H, D). Values may have another length than keys; ``v`` is None where there are
+        none. Returns (T, H * value length).
         """
 
     def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:

@@ -11,10 +11,14 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.kv_blocks import BlockStores, Rows
+from moestream.backends.kv_rows import GGML_TYPES
 from moestream.backends.numpy_arrays import Floats, NumpyArrays
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
@@ -53,6 +57,14 @@ class DecodedExperts:
     tensors: ExpertTensors | StreamedExperts
 
 
+@dataclass(frozen=True, slots=True)
+class CpuPass:
+    """The sequences of a pass, and where each layer's keys and values lie in their blocks."""
+
+    native: _native.KVPass
+    places: list[Any]
+
+
 class CpuBackend(NumpyArrays):
     """Every operation in native code, on ``threads`` threads (one a physical core by default).
 
@@ -79,6 +91,7 @@ class CpuBackend(NumpyArrays):
             ) from None
         self.threads = self._run.threads
         self.isa = self._run.isa
+        self._places: WeakKeyDictionary[BlockStores, list[Any]] = WeakKeyDictionary()
         self._warned: set[GGMLQuantizationType] = set()
 
     def matrix(self, tensor: Tensor) -> _native.Matrix:
@@ -161,21 +174,28 @@ class CpuBackend(NumpyArrays):
         self._run.rope(x, cos, sin, style == "interleaved", out)
         return out  # (T, H, D)
 
+    def kv_pass(self, parts: Sequence[tuple[Any, int, int]]) -> CpuPass:
+        """Addresses of blocks: a layer of a pass is one call, however many sequences there are."""
+        stores = parts[0][0].stores
+        if stores not in self._places:
+            self._places[stores] = [layer and _place(*layer) for layer in stores.layers]
+        sequences = [(store.addresses, start, rows) for store, start, rows in parts]
+        return CpuPass(_native.KVPass(sequences, stores.block_bytes), self._places[stores])
+
     def attention(
         self,
         q: Floats,
         k: Floats,
         v: Floats | None,
-        keys: NDArray[np.generic],
-        values: NDArray[np.generic] | None,
-        start: int,
+        kv_pass: CpuPass,
+        layer: int,
         rule: AttentionRule,
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
         tokens, heads, _ = q.shape
         out = np.empty((tokens, heads * (rule.value_dim if v is None else v.shape[2])), np.float32)
-        how = (rule.scale, rule.window, rule.sinks)
-        self._run.attention(q, k, v, keys, values, start, *how, out)
+        where = kv_pass.native, kv_pass.places[layer]
+        self._run.attention(q, k, v, *where, rule.scale, rule.window, rule.sinks, out)
         return out  # (T, H * Dv)
 
     def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
@@ -288,6 +308,12 @@ class CpuBackend(NumpyArrays):
             gated, raised = self.linears(x[tokens], [gate, up], biases[:2])
             inner = self.glu(gated, raised, experts.activation)
             outputs[tokens, slots] = self.linear(inner, down, biases[2])
+
+
+def _place(keys: Rows, values: Rows | None) -> _native.KVPlace:
+    other = values or keys
+    types = GGML_TYPES[keys.kv_type], GGML_TYPES[other.kv_type]
+    return _native.KVPlace(keys.offset, other.offset, *types)
 
 
 def _decoded(data: NDArray[np.uint8], type: GGMLQuantizationType) -> NDArray[np.uint8]:

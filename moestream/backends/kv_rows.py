@@ -1,12 +1,10 @@
-"""How keys and values lie in the KV cache, in the backends that keep them in NumPy arrays.
+"""How keys and values are rounded, in the backends that keep them in NumPy arrays.
 
 Owns the types, their sizes, and the Q8_0 blocks that rows are rounded to. The native backend writes
-and reads the same bytes.
+and reads the same bytes. Where rows lie is ``kv_blocks``'s.
 """
 
-import math
-import mmap
-from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +13,37 @@ from moestream.choices import KVType
 from moestream.errors import UnsupportedModelError
 from moestream.quants import GGMLQuantizationType, block_layout, dequantize, row_bytes
 
-_GGML_TYPES = {
+BLOCK_POSITIONS = 256
+"""Positions of a block of the KV cache; ``kSplitPositions`` of the native attention."""
+GGML_TYPES = {
     "f16": GGMLQuantizationType.F16,
     "f32": GGMLQuantizationType.F32,
     "q8_0": GGMLQuantizationType.Q8_0,
 }
-_DTYPES = {"f16": np.float16, "f32": np.float32, "q8_0": np.uint8}
-_MAPPED_BYTES = 1 << 16
-"""A buffer from this size on is a mapping of its own."""
-_HUGE_BYTES = 1 << 22
-"""And from this size on of huge pages, which attention reads faster."""
+KV_DTYPES = {"f16": np.float16, "f32": np.float32, "q8_0": np.uint8}
 _TINY = np.float32(1e-30)
 """A block with no value as large as this is taken for zeros: its scale has no reciprocal."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """Keys (K, S, key_dim) and values (K, S, value_dim) of a layer; S grows.
+
+    ``value_dim`` 0: a layer whose values are a part of its keys.
+    """
+
+    heads: int
+    key_dim: int
+    value_dim: int
+
+    def n_bytes(self, tokens: int, kv_types: tuple[KVType, KVType]) -> int:
+        """Bytes that so many tokens take.
+
+        Raises:
+            UnsupportedModelError: a row is not a whole number of a type's blocks.
+        """
+        rows = zip((self.key_dim, self.value_dim), kv_types, strict=True)
+        return tokens * self.heads * sum(kv_row_bytes(dim, kind) for dim, kind in rows if dim)
 
 
 def kv_row_bytes(dim: int, kv_type: KVType) -> int:
@@ -35,34 +52,18 @@ def kv_row_bytes(dim: int, kv_type: KVType) -> int:
     Raises:
         UnsupportedModelError: ``dim`` is not a whole number of the type's blocks.
     """
-    values, _ = block_layout(_GGML_TYPES[kv_type])
+    values, _ = block_layout(GGML_TYPES[kv_type])
     if dim % values:
         raise UnsupportedModelError(
             f"the model's heads of {dim} values do not divide into {kv_type}'s blocks of {values}; "
             "store keys and values as f16 (--cache-type-k, --cache-type-v)"
         )
-    return row_bytes(_GGML_TYPES[kv_type], dim)
+    return row_bytes(GGML_TYPES[kv_type], dim)
 
 
-def kv_zeros(heads: int, positions: int, dim: int, kv_type: KVType) -> NDArray[np.generic]:
-    """A zeroed buffer (K, S, D), or of bytes (K, S, row_bytes) for ``q8_0``.
-
-    The system hands it out page by page as it is written, and has it back when it is dropped: from
-    the C library's heap, buffers that grow leave holes that a budget does not know of.
-
-    Raises:
-        UnsupportedModelError: see ``kv_row_bytes``.
-    """
-    dtype = np.dtype(_DTYPES[kv_type])
-    shape = (heads, positions, kv_row_bytes(dim, kv_type) // dtype.itemsize)
-    size = math.prod(shape) * dtype.itemsize
-    if size < _MAPPED_BYTES:
-        return np.zeros(shape, dtype)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without huge pages; only speed is lost
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, dtype).reshape(shape)
+def whole_blocks(tokens: int) -> int:
+    """Positions in the blocks that so many tokens take."""
+    return -(-tokens // BLOCK_POSITIONS) * BLOCK_POSITIONS
 
 
 def write_rows(into: NDArray[np.generic], rows: NDArray[np.float32]) -> None:

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import mlx_recurrent
+from moestream.backends.kv_rows import AttentionShape
 from moestream.backends.mlx_attention import Masks, Span, attend, write_rows
 from moestream.backends.mlx_core import Counted, allocate, as_type, mx, options
 from moestream.backends.mlx_experts import Batch, MlxExperts, empty_slots, gather
+from moestream.backends.mlx_kv import MlxStores
 from moestream.backends.mlx_weights import MLXSlots, Weight, laid_out_bytes
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
@@ -27,13 +29,13 @@ from moestream.backends.types import (
     AttentionRule,
     DeltaRule,
     ExpertTensors,
+    KVPass,
     RopeStyle,
     Routing,
     StreamedExperts,
     Work,
 )
 from moestream.choices import KVType
-from moestream.errors import UnsupportedModelError
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize
@@ -41,7 +43,6 @@ from moestream.quants import dequantize
 _CACHE_BYTES = 64 << 20
 """Freed buffers that MLX may keep for use again: enough for a chunk's activations."""
 _async_eval: Any = mx.async_eval  # which has no types where there is MLX
-_KV_TYPES = {"f16": mx.float16, "f32": mx.float32}
 
 
 class MlxBackend:
@@ -125,6 +126,10 @@ class MlxBackend:
         """One product of stacks."""
         return self.linear(x.swapaxes(0, 1), weights).swapaxes(0, 1)  # (T, H, rows)
 
+    def copy(self, x: Array) -> Array:
+        """The same values in memory of their own."""
+        return mx.array(x)
+
     def split(self, x: Array, size: int) -> tuple[Array, Array]:
         """Views."""
         return x[..., :size], x[..., size:]
@@ -132,6 +137,10 @@ class MlxBackend:
     def join(self, a: Array, b: Array) -> Array:
         """A copy."""
         return self._mx.concatenate([a, b], axis=-1)
+
+    def stack_rows(self, parts: Sequence[Array]) -> Array:
+        """A copy, unless there is one part alone."""
+        return parts[0] if len(parts) == 1 else self._mx.concatenate(parts)
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
@@ -156,18 +165,22 @@ class MlxBackend:
             return pairs if not rest.size else ops.concatenate([pairs, rest], axis=-1)
         return ops.concatenate([first, second, *([rest] if rest.size else [])], axis=-1)
 
-    def kv_buffer(self, heads: int, positions: int, dim: int, kv_type: KVType) -> Array:
-        """Zeros, float16 or float32.
+    def kv_stores(
+        self,
+        shapes: Sequence[AttentionShape | None],
+        kv_types: tuple[KVType, KVType],
+        capacity: int,
+    ) -> MlxStores:
+        """A buffer a layer and sequence, float16 or float32.
 
         Raises:
             UnsupportedModelError: ``q8_0``, which MLX's attention does not read.
         """
-        if kv_type not in _KV_TYPES:
-            raise UnsupportedModelError(
-                f"the mlx backend stores keys and values as f16 or f32, not as {kv_type} "
-                "(--cache-type-k, --cache-type-v); the backend 'cpu' can"
-            )
-        return mx.zeros((heads, positions, dim), dtype=_KV_TYPES[kv_type])
+        return MlxStores(shapes, kv_types, capacity)
+
+    def kv_pass(self, parts: Sequence[tuple[Any, int, int]]) -> KVPass:
+        """As they are."""
+        return parts
 
     def zeros(self, shape: tuple[int, ...]) -> Array:
         """Zeros."""
@@ -178,22 +191,36 @@ class MlxBackend:
         q: Array,
         k: Array,
         v: Array | None,
-        keys: Array,
-        values: Array | None,
-        start: int,
+        kv_pass: KVPass,
+        layer: int,
         rule: AttentionRule,
     ) -> Array:
-        """MLX's own, in the type of keys and values: its kernels read the cache as it lies."""
-        ops, span = self._mx, Span(start, len(q), rule.window)
-        write_rows(ops, keys, k, span)
-        if v is None or values is None:
+        """MLX's own, in the type of keys and values, one sequence after the other."""
+        outs, row = [], 0
+        for store, start, tokens in kv_pass:
+            rows = slice(row, row + tokens)
+            span = Span(start, tokens, rule.window)
+            new = (k[rows], None if v is None else v[rows])
+            outs.append(self._attend(q[rows], new, store.layers[layer], span, rule))
+            row += tokens
+        return self.stack_rows(outs)  # (T, H * D)
+
+    def _attend(
+        self,
+        q: Array,
+        new: tuple[Array, Array | None],
+        buffers: tuple[Array, Array | None],
+        span: Span,
+        rule: AttentionRule,
+    ) -> Array:
+        ops, (keys, values) = self._mx, buffers
+        write_rows(ops, keys, new[0], span)
+        if new[1] is None or values is None:
             values = keys[..., : rule.value_dim]
         else:
-            write_rows(ops, values, v, span)
+            write_rows(ops, values, new[1], span)
         mask = self._masks.of(span)
-        return attend(
-            ops, self._fast, q, keys, values, span, mask, rule.scale, rule.sinks
-        )  # (T, H * D)
+        return attend(ops, self._fast, q, keys, values, span, mask, rule.scale, rule.sinks)
 
     def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
         """See ``mlx_recurrent``."""

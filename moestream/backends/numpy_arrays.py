@@ -1,9 +1,12 @@
 """What backends have in common whose arrays are NumPy's: what needs no kernel, and no waiting."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.kv_rows import kv_zeros
+from moestream.backends.kv_blocks import BlockStores
+from moestream.backends.kv_rows import AttentionShape
 from moestream.choices import KVType
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 
@@ -20,15 +23,22 @@ class NumpyArrays:
         """As in the file."""
         return tensor_bytes(type, shape)
 
-    def kv_buffer(
-        self, heads: int, positions: int, dim: int, kv_type: KVType
-    ) -> NDArray[np.generic]:
-        """Zeros, which the system hands out page by page as they are written."""
-        return kv_zeros(heads, positions, dim, kv_type)
+    def kv_stores(
+        self,
+        shapes: Sequence[AttentionShape | None],
+        kv_types: tuple[KVType, KVType],
+        capacity: int,
+    ) -> BlockStores:
+        """Blocks of 256 positions, which sequences that begin alike share; they need no bound."""
+        return BlockStores(shapes, kv_types)
 
     def zeros(self, shape: tuple[int, ...]) -> Floats:
         """Zeros."""
         return np.zeros(shape, np.float32)
+
+    def copy(self, x: Floats) -> Floats:
+        """The same values in memory of their own."""
+        return x.copy()
 
     def split(self, x: Floats, size: int) -> tuple[Floats, Floats]:
         """Copies, as kernels want no gaps."""
@@ -37,6 +47,10 @@ class NumpyArrays:
     def join(self, a: Floats, b: Floats) -> Floats:
         """A copy."""
         return np.concatenate([a, b], axis=-1)
+
+    def stack_rows(self, parts: Sequence[Floats]) -> Floats:
+        """A copy, unless there is one part alone."""
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def multiply(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""

@@ -5,10 +5,14 @@ file and are dequantised as they are used: a slab of rows or one expert at a tim
 Slow on purpose: every operation is the plain formula.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.kv_rows import read_rows, write_rows
+from moestream.backends.kv_blocks import BlockStore, Rows
+from moestream.backends.kv_rows import BLOCK_POSITIONS, read_rows, write_rows
 from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid
 from moestream.backends.types import (
     Activation,
@@ -16,6 +20,7 @@ from moestream.backends.types import (
     AttentionRule,
     DeltaRule,
     ExpertTensors,
+    KVPass,
     RopeStyle,
     Routing,
     StreamedExperts,
@@ -96,39 +101,31 @@ class ReferenceBackend(NumpyArrays):
         out[..., second] = a * sin + b * cos
         return out  # (T, H, D)
 
+    def kv_pass(self, parts: Sequence[tuple[Any, int, int]]) -> KVPass:
+        """As they are."""
+        return parts
+
     def attention(
         self,
         q: Floats,
         k: Floats,
         v: Floats | None,
-        keys: NDArray[np.generic],
-        values: NDArray[np.generic] | None,
-        start: int,
+        kv_pass: KVPass,
+        layer: int,
         rule: AttentionRule,
     ) -> Floats:
-        """Softmax of the scaled scores over the visible positions, one KV head at a time."""
-        tokens, heads, _ = q.shape
-        kv_heads = k.shape[1]
-        stop = start + tokens
-        write_rows(keys[:, start:stop], k.swapaxes(0, 1))
-        if v is None or values is None:
-            past_values = [read_rows(rows[:stop])[:, : rule.value_dim] for rows in keys]
-        else:
-            write_rows(values[:, start:stop], v.swapaxes(0, 1))
-            past_values = [read_rows(rows[:stop]) for rows in values]
-        ages = np.arange(start, stop)[:, None] - np.arange(stop)  # (T, S)
-        hidden = (ages < 0) | (ages >= (rule.window or stop))
-        out = np.empty((heads, tokens, past_values[0].shape[1]), np.float32)
-        group = heads // kv_heads
-        for head in range(heads):
-            past_keys = read_rows(keys[head // group, :stop])  # (S, D)
-            scores = q[:, head] @ past_keys.T * np.float32(rule.scale)  # (T, S)
-            scores[hidden] = -np.inf
-            if rule.sinks is not None:
-                scores = np.column_stack([scores, np.full(tokens, rule.sinks[head])])
-            shares = _softmax(scores)[:, :stop]
-            out[head] = shares @ past_values[head // group]
-        return out.swapaxes(0, 1).reshape(tokens, -1)  # (T, H * D)
+        """One sequence after the other."""
+        outs, row = [], 0
+        for store, start, tokens in kv_pass:
+            rows = slice(row, row + tokens)
+            keys, values = store.stores.layers[layer]
+            past_keys = _append(store, keys, k[rows], start)
+            past_values = past_keys[..., : rule.value_dim]
+            if v is not None:
+                past_values = _append(store, values, v[rows], start)
+            outs.append(_attend(q[rows], past_keys, past_values, start, rule))
+            row += tokens
+        return np.concatenate(outs)  # (T, H * D)
 
     def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
         """A weighted sum of shifted inputs."""
@@ -225,6 +222,31 @@ class ReferenceBackend(NumpyArrays):
         inner = self.glu(x @ gate.T + gate_bias, x @ up.T + up_bias, experts.activation)
         out: Floats = inner @ down.T + down_bias
         return out
+
+
+def _append(store: BlockStore, rows: Rows, new: Floats, start: int) -> Floats:
+    """Write (T, K, D) at position ``start``; return all up to their end as float32, (K, S, D)."""
+    stop = start + len(new)
+    for position in range(start, stop):
+        block, place = divmod(position, BLOCK_POSITIONS)
+        write_rows(rows.of(store.blocks[block])[:, place], new[position - start])
+    return np.concatenate([read_rows(rows.of(b)) for b in store.blocks], axis=1)[:, :stop]
+
+
+def _attend(q: Floats, keys: Floats, values: Floats, start: int, rule: AttentionRule) -> Floats:
+    """Softmax of the scaled scores over the visible positions, one head at a time."""
+    tokens, heads, _ = q.shape
+    stop, group = start + tokens, heads // len(keys)
+    ages = np.arange(start, stop)[:, None] - np.arange(stop)  # (T, S)
+    hidden = (ages < 0) | (ages >= (rule.window or stop))
+    out = np.empty((tokens, heads, values.shape[2]), np.float32)
+    for head in range(heads):
+        scores = q[:, head] @ keys[head // group].T * np.float32(rule.scale)  # (T, S)
+        scores[hidden] = -np.inf
+        if rule.sinks is not None:
+            scores = np.column_stack([scores, np.full(tokens, rule.sinks[head])])
+        out[:, head] = _softmax(scores)[:, :stop] @ values[head // group]
+    return out.reshape(tokens, -1)  # (T, H * D)
 
 
 def _rope_pairs(style: RopeStyle, half: int) -> tuple[slice, slice]:

@@ -77,6 +77,34 @@ class AttentionRule:
     value_dim: int = 0
 
 
+class KVStore(Protocol):
+    """Keys and values of one sequence, of all layers that attend."""
+
+    def reserve(self, positions: int, written: int) -> None:
+        """Make room for so many positions; those from ``written`` on are going to be written."""
+
+    def fork(self, length: int) -> "KVStore":
+        """Make another that holds the first positions too; what either writes is its own."""
+
+    def truncate(self, length: int) -> None:
+        """Let go of what lies beyond the first positions."""
+
+
+class KVStores(Protocol):
+    """Makes the stores of one model."""
+
+    def new(self) -> KVStore:
+        """Make an empty store."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all stores that there are."""
+
+
+KVPass: TypeAlias = Any
+"""A backend's own form of a pass's sequences: what ``attention`` takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeltaRule:
     """The parameters of a gated delta-net layer that do not depend on the token.

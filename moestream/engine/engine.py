@@ -6,7 +6,7 @@ Decides whether experts are streamed. Knows nothing of tokens: those are a ``Ses
 import os
 import time
 
-from moestream.backends import Backend, open_backend
+from moestream.backends import Backend, open_backend, whole_blocks
 from moestream.choices import KVType
 from moestream.closing import Closing
 from moestream.declare import check
@@ -14,7 +14,7 @@ from moestream.engine.expert_streaming import ExpertStreaming, plan_model
 from moestream.engine.options import DEFAULT_CONTEXT, EngineOptions
 from moestream.engine.session import Session
 from moestream.gguf import GGUFFile
-from moestream.layers.cache import state_bytes
+from moestream.layers.cache import Caches, state_bytes
 from moestream.layers.moe import MoE
 from moestream.models import Decoder, ModelConfig, load_model, read_config, used_names
 from moestream.profiles import Profile
@@ -33,14 +33,15 @@ class Engine(Closing):
         self,
         file: GGUFFile,
         model: Decoder,
-        backend: Backend,
-        context_length: int,
+        caches: Caches,
         kv_types: tuple[KVType, KVType],
     ) -> None:
         self.file = file
         self.model = model
-        self.backend = backend
-        self.context_length = context_length
+        self.backend: Backend = model.backend
+        self.caches = caches
+        """Makes the caches of sessions, and knows what they take together."""
+        self.context_length = caches.capacity
         self.kv_types = kv_types
         self.load_s = 0.0
         self.plan: MemoryPlan | None = None
@@ -97,12 +98,17 @@ class Engine(Closing):
             context = context_of(read_config(file), context_length)
             file.restrict(used_names(file, context))
             model = load_model(file, maths, context)
-            state_bytes(model.config.state_shapes(), 1, (cache_type_k, cache_type_v))
+            caches = Caches(
+                maths,
+                model.config.state_shapes(),
+                capacity=context,
+                kv_types=(cache_type_k, cache_type_v),
+            )
             file.check_intact()
         except BaseException:
             file.close()
             raise
-        engine = cls(file, model, maths, context, (cache_type_k, cache_type_v))
+        engine = cls(file, model, caches, (cache_type_k, cache_type_v))
         engine._process_bytes = before
         if budget is not None:
             try:
@@ -122,8 +128,7 @@ class Engine(Closing):
         """Start an empty token timeline."""
         return Session(
             self.model,
-            context_length=self.context_length,
-            kv_types=self.kv_types,
+            caches=self.caches,
             streaming=lambda: self.streaming,
             check_file=self.file.check_intact,
         )
@@ -157,8 +162,8 @@ class Engine(Closing):
             self.stream(self.plan, options or StreamingOptions(), profile, on_warmed)
 
     def kv_bytes(self, tokens: int) -> int:
-        """Bytes of keys and values (and recurrent states) of so many tokens."""
-        return state_bytes(self.config.state_shapes(), tokens, self.kv_types)
+        """Bytes of keys and values (and recurrent states) of so many tokens, in whole blocks."""
+        return state_bytes(self.config.state_shapes(), whole_blocks(tokens), self.kv_types)
 
     def plan_memory(self, budget: str) -> MemoryPlan:
         """Divide a budget, ``6G``, ``640M``, ``50%`` or ``auto``, for this model.

@@ -131,3 +131,8 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def penalises(self) -> bool:
+        """Whether tokens of the past change a score."""
+        return self.repeat_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0

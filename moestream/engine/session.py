@@ -17,7 +17,8 @@ from moestream.engine.expert_streaming import ExpertStreaming
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
 from moestream.errors import ContextLengthError
-from moestream.layers.cache import Cache, KVTypes, state_bytes
+from moestream.layers.batch import Batch
+from moestream.layers.cache import Caches
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
 from moestream.models.decoder import BrokenOff
@@ -67,8 +68,7 @@ class Session:
         self,
         model: Decoder,
         *,
-        context_length: int,
-        kv_types: KVTypes,
+        caches: Caches,
         streaming: Callable[[], ExpertStreaming | None],
         check_file: Callable[[], None],
     ) -> None:
@@ -80,7 +80,6 @@ class Session:
         self._model = model
         self._streaming = streaming
         self._check_file = check_file
-        self._kv_types = kv_types
         self.tokens: list[int] = []
         self.stats = Stats()
         self.stop_reason: StopReason | None = None
@@ -88,12 +87,7 @@ class Session:
         """Passes that were run to their end: what observers heard of others did not happen."""
         self.decoding = False
         """Whether the pass that runs, or ran last, is of a token that ``generate`` made."""
-        self._cache = Cache(
-            model.backend,
-            model.config.state_shapes(),
-            capacity=context_length,
-            kv_types=kv_types,
-        )
+        self._cache = caches.new()
         self._torn = False
         """Whether a pass broke off in the middle, in a state that cannot be rewound."""
 
@@ -278,14 +272,10 @@ class Session:
         stop: Callable[[], bool] | None = None,
     ) -> Array:
         """Run a chunk on top of what the cache holds."""
-        streaming = self._streaming()
-        if streaming is not None:
-            shapes, positions = (
-                self._model.config.state_shapes(),
-                self._cache.positions_with(len(chunk)),
-            )
-            streaming.before_pass(state_bytes(shapes, positions, self._kv_types))
-        hidden = self._model.hidden(chunk, self._cache, on_route, stop)
+        batch = Batch(self._model.backend, [(self._cache, len(chunk))])
+        if (streaming := self._streaming()) is not None:
+            streaming.before_pass(self._cache.caches.n_bytes)
+        hidden = self._model.hidden(chunk, batch, on_route, stop)
         try:
             self._check_file()
         except BaseException:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from moestream.backends import whole_blocks
 from moestream.choices import KVType
 from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
@@ -33,7 +34,7 @@ class Demand:
 
     def context_bytes(self, tokens: int) -> int:
         """Memory that a context of so many tokens takes."""
-        return self.state_bytes + tokens * self.kv_bytes
+        return self.state_bytes + whole_blocks(tokens) * self.kv_bytes
 
     @property
     def one_expert_bytes(self) -> float:

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from moestream.backends import Array, AttentionRule, RopeStyle
-from moestream.layers.cache import State
+from moestream.layers.batch import Batch
 from moestream.layers.norm import RMSNorm, UnweightedRMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
@@ -90,8 +90,8 @@ class Attention:
             )
             self.k_norm = RMSNorm(weights, "attn_k_norm.weight", pairs if whole else head_dim, eps)
 
-    def __call__(self, x: Array, state: State, start: int) -> Array:
-        """Attend from the chunk at positions ``start``...; writes its keys and values to state."""
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """Attend within each sequence; writes the rows' keys and values to the caches."""
         ops = self.backend
         x = self.norm(x)
         q, k, v = self._project(x)
@@ -104,13 +104,12 @@ class Attention:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.v_norm is not None:
             v = self.v_norm(v)
-        angles = self.rope(start, len(x))
+        angles = batch.angles(self.rope)
         q = ops.rope(q, *angles, self.rope_style)
         k = ops.rope(k, *angles, self.rope_style)
         if self.qk_norm == "head_turned":
             q, k = self.q_norm(q), self.k_norm(k)
-        keys, values = state
-        out = ops.attention(q, k, v, keys, values, start, self.rule)
+        out = ops.attention(q, k, v, batch.kv, layer, self.rule)
         if self.attn_gate is not None:
             out = ops.sigmoid_scale(out, ops.linear(x, self.attn_gate))
         return ops.linear(out, self.attn_output, self.output_bias)  # (T, E)

@@ -1,7 +1,7 @@
 """What a model remembers of the tokens seen so far: a state a layer.
 
-Owns the buffers and how they grow; what is in them is written and read by the layers and their
-backend. Knows nothing of tokens: ``Session`` keeps those.
+Owns how long a cache is and what it may hold; the memory of keys and values is the backend's.
+Knows nothing of tokens: ``Session`` keeps those.
 
 An attention layer remembers keys and values of every position, and can forget the last ones. A
 recurrent layer has one state for all that came before, which cannot be taken back.
@@ -10,38 +10,14 @@ recurrent layer has one state for all that came before, which cannot be taken ba
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
-from moestream.backends import Array, Backend, kv_row_bytes
+from moestream.backends import Array, AttentionShape, Backend, KVStore
 from moestream.choices import KVType
 from moestream.errors import ContextLengthError
 
 KVTypes = tuple[KVType, KVType]
 """How keys and how values are stored."""
-
-_FIRST_POSITIONS = 256
-_GROWTH = 1.25
-"""Times as many positions at least, once there are too few: each is copied four times at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionShape:
-    """Keys (K, S, key_dim) and values (K, S, value_dim) of a layer; S grows.
-
-    ``value_dim`` 0: a layer whose values are a part of its keys.
-    """
-
-    heads: int
-    key_dim: int
-    value_dim: int
-
-    def n_bytes(self, tokens: int, kv_types: KVTypes) -> int:
-        """Bytes that so many tokens take.
-
-        Raises:
-            UnsupportedModelError: a row is not a whole number of a type's blocks.
-        """
-        rows = zip((self.key_dim, self.value_dim), kv_types, strict=True)
-        return tokens * self.heads * sum(kv_row_bytes(dim, kind) for dim, kind in rows if dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +33,7 @@ class RecurrentShape:
 
 StateShape = AttentionShape | RecurrentShape
 State = tuple[Array, ...]
-"""A layer's buffers: keys and values, or a recurrent layer's arrays."""
+"""A recurrent layer's arrays."""
 
 
 def state_bytes(shapes: Sequence[StateShape], tokens: int, kv_types: KVTypes) -> int:
@@ -65,11 +41,8 @@ def state_bytes(shapes: Sequence[StateShape], tokens: int, kv_types: KVTypes) ->
     return sum(shape.n_bytes(tokens, kv_types) for shape in shapes)
 
 
-class Cache:
-    """The states of all layers; keys and values grow by a quarter, up to ``capacity`` positions.
-
-    A long context costs memory only when it is used, and little more than it uses.
-    """
+class Caches:
+    """Makes the caches of one model, of ``capacity`` positions each, and knows what they take."""
 
     def __init__(
         self,
@@ -79,22 +52,57 @@ class Cache:
         capacity: int,
         kv_types: KVTypes,
     ) -> None:
-        self.length = 0
-        self.capacity = capacity
-        self._backend = backend
-        self._shapes = tuple(shapes)
-        self._kv_types = kv_types
-        self._positions = min(capacity, _FIRST_POSITIONS)
-        self._layers = [self._empty(shape, self._positions) for shape in self._shapes]
+        """Raises UnsupportedModelError: rows cannot be stored as these types."""
+        self.backend, self.shapes, self.capacity = backend, tuple(shapes), capacity
+        attend = [shape if isinstance(shape, AttentionShape) else None for shape in shapes]
+        self.stores = backend.kv_stores(attend, kv_types, capacity)
+        self._recurrent = [shape for shape in shapes if isinstance(shape, RecurrentShape)]
+        self._live: WeakSet[Cache] = WeakSet()
 
-    def layer(self, index: int) -> State:
-        """The buffers of layer ``index``, with room for what ``reserve`` asked."""
-        return self._layers[index]
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all caches that there are; what they share counts once."""
+        recurrent = sum(shape.n_bytes(0, ("f16", "f16")) for shape in self._recurrent)
+        return self.stores.n_bytes + len(self._live) * recurrent
 
     @property
     def can_rewind(self) -> bool:
-        """Whether ``truncate`` can go back to any length; to 0 it always can."""
-        return not any(isinstance(shape, RecurrentShape) for shape in self._shapes)
+        """Whether a cache can be taken back to any length; to 0 it always can."""
+        return not self._recurrent
+
+    def new(self) -> "Cache":
+        """Make an empty one."""
+        return self.add(Cache(self))
+
+    def add(self, cache: "Cache") -> "Cache":
+        """Count a cache."""
+        self._live.add(cache)
+        return cache
+
+
+class Cache:
+    """The states of all layers for one sequence; made by ``Caches``."""
+
+    def __init__(self, caches: Caches, of: "Cache | None" = None, length: int = 0) -> None:
+        """Start empty, or with the first positions of another."""
+        self.length = length
+        self.caches = caches
+        self.store: KVStore = caches.stores.new() if of is None else of.store.fork(length)
+        self._states = [self._state(index, of) for index in range(len(caches.shapes))]
+
+    def state(self, layer: int) -> State:
+        """The arrays of a recurrent layer."""
+        return self._states[layer]
+
+    @property
+    def capacity(self) -> int:
+        """Positions that it can hold."""
+        return self.caches.capacity
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether ``truncate`` can go back to any length."""
+        return self.caches.can_rewind
 
     def reserve(self, tokens: int) -> None:
         """Make room for ``tokens`` more positions.
@@ -108,19 +116,16 @@ class Cache:
                 f"{self.length} tokens in the context and {tokens} more make {needed}, but it "
                 f"holds {self.capacity}; shorten the input or ask for a larger context"
             )
-        positions = self.positions_with(tokens)
-        if positions > self._positions:
-            for index, shape in enumerate(self._shapes):  # one by one: old and new need room
-                if isinstance(shape, AttentionShape) and self._held(index) < positions:
-                    self._layers[index] = self._grown(shape, self._layers[index], positions)
-            self._positions = positions  # not before: a buffer may not be had
+        self.store.reserve(needed, self.length)
 
-    def positions_with(self, tokens: int) -> int:
-        """For how many positions there is memory once ``tokens`` more were reserved."""
-        needed = self.length + tokens
-        if needed <= self._positions:
-            return self._positions
-        return min(self.capacity, max(needed, int(_GROWTH * self._positions)))
+    def fork(self, length: int) -> "Cache":
+        """Make a cache that holds the first positions of this one too.
+
+        Raises:
+            ValueError: as ``truncate``.
+        """
+        self._check(length)
+        return self.caches.add(Cache(self.caches, self if length else None, length))
 
     def truncate(self, length: int) -> None:
         """Forget all positions from ``length`` on.
@@ -128,6 +133,13 @@ class Cache:
         Raises:
             ValueError: more than there are, or a recurrent state that cannot be taken back.
         """
+        self._check(length)
+        if length == 0:
+            self._states = [self._state(index, None) for index in range(len(self._states))]
+        self.store.truncate(length)
+        self.length = length
+
+    def _check(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate {self.length} cached positions to {length}")
         if length not in (0, self.length) and not self.can_rewind:
@@ -135,28 +147,11 @@ class Cache:
                 f"cannot truncate {self.length} cached positions to {length}: a recurrent layer's "
                 "state cannot be taken back; truncate to 0 and run the tokens again"
             )
-        if length == 0:
-            for index, shape in enumerate(self._shapes):
-                if isinstance(shape, RecurrentShape):
-                    self._layers[index] = self._empty(shape, self._positions)
-        self.length = length
 
-    def _held(self, index: int) -> int:
-        """For how many positions a layer's buffers have room."""
-        return int(self._layers[index][0].shape[1])
-
-    def _empty(self, shape: StateShape, positions: int) -> State:
-        if isinstance(shape, RecurrentShape):
-            return tuple(self._backend.zeros(array) for array in shape.arrays)
-        rows = zip((shape.key_dim, shape.value_dim), self._kv_types, strict=True)
-        return tuple(
-            self._backend.kv_buffer(shape.heads, positions, dim, kv_type)
-            for dim, kv_type in rows
-            if dim
-        )
-
-    def _grown(self, shape: AttentionShape, old: State, positions: int) -> State:
-        new = self._empty(shape, positions)
-        for into, rows in zip(new, old, strict=True):
-            into[:, : self.length] = rows[:, : self.length]
-        return new
+    def _state(self, layer: int, of: "Cache | None") -> State:
+        shape = self.caches.shapes[layer]
+        if not isinstance(shape, RecurrentShape):
+            return ()
+        if of is None:
+            return tuple(self.caches.backend.zeros(array) for array in shape.arrays)
+        return tuple(self.caches.backend.copy(array) for array in of.state(layer))

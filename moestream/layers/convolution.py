@@ -3,6 +3,7 @@
 import numpy as np
 
 from moestream.backends import Array
+from moestream.layers.batch import Batch
 from moestream.layers.cache import State
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
@@ -27,9 +28,12 @@ class ShortConvolution:
         self.kernel = weights.table("shortconv.conv.weight", hidden_size, width)
         self.out = weights.matrix("shortconv.out_proj.weight", hidden_size, hidden_size)
 
-    def __call__(self, x: Array, state: State, start: int) -> Array:
-        """Convolve the chunk with what came before it, which ``state`` holds."""
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """Convolve each sequence's rows with what came before them."""
         ops = self.backend
         before, after, values = ops.linears(self.norm(x), self.into, [None] * 3)  # (T, E) each
-        mixed = ops.causal_conv(ops.multiply(before, values), self.kernel, *state)
+        mixed = batch.each(layer, self._convolve, ops.multiply(before, values))
         return ops.linear(ops.multiply(after, mixed), self.out)
+
+    def _convolve(self, state: State, x: Array) -> Array:
+        return self.backend.causal_conv(x, self.kernel, *state)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array, DeltaRule, Matrix
+from moestream.layers.batch import Batch
 from moestream.layers.cache import RecurrentShape, State
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
@@ -82,16 +83,19 @@ class DeltaNet:
         self.head_norm = RMSNorm(weights, "ssm_norm.weight", shape.dim, eps)
         self.out = weights.matrix("ssm_out.weight", hidden_size, shape.values)
 
-    def __call__(self, x: Array, state: State, start: int) -> Array:
-        """Run the chunk's tokens through the recurrence; brings ``state`` up to its end."""
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """Run each sequence's rows through its recurrence."""
         ops = self.backend
-        past, memory = state
         qkv, gate, write, forget = ops.linears(self.norm(x), self.projections, [None] * 4)
-        qkv = ops.causal_conv(qkv, self.kernel, past, silu=True)  # (T, C)
-        found = ops.delta_net(qkv, write, forget, memory, self.rule)  # (T, H * D)
+        found = batch.each(layer, self._recur, qkv, write, forget)  # (T, H * D)
         heads = found.reshape(-1, self.shape.value_heads, self.shape.dim)
         normed = self.head_norm(heads).reshape(-1, self.shape.values)
         return ops.linear(ops.glu(gate, normed, "silu"), self.out)
+
+    def _recur(self, state: State, qkv: Array, write: Array, forget: Array) -> Array:
+        past, memory = state
+        qkv = self.backend.causal_conv(qkv, self.kernel, past, silu=True)  # (T, C)
+        return self.backend.delta_net(qkv, write, forget, memory, self.rule)
 
 
 def _key_heads(shape: DeltaShape, order: HeadOrder) -> NDArray[np.int32]:

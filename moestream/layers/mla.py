@@ -10,7 +10,7 @@ Source: arXiv 2405.04434; llama.cpp, src/models/deepseek2.cpp.
 from dataclasses import dataclass
 
 from moestream.backends import Array, AttentionRule, RopeStyle
-from moestream.layers.cache import State
+from moestream.layers.batch import Batch
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
@@ -69,16 +69,16 @@ class LatentAttention:
             )
         self.output = weights.matrix("attn_output.weight", hidden_size, num_heads * sizes.value)
 
-    def __call__(self, x: Array, state: State, start: int) -> Array:
-        """Attend from the chunk at positions ``start``...; writes its latents to state."""
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """Attend within each sequence; writes the rows' latents to the caches."""
         ops, sizes = self.backend, self.sizes
         x = self.norm(x)
-        angles = self.rope(start, len(x))
+        angles = batch.angles(self.rope)
         latent, turned = ops.split(ops.linear(x, self.kv_a), sizes.latent)  # (T, L), (T, R)
         turned = ops.rope(turned[:, None], *angles, self.rope_style)  # (T, 1, R)
         keys = ops.join(self.kv_a_norm(latent)[:, None], turned)  # (T, 1, L + R)
         q = ops.join(*self._queries(x, angles))  # (T, H, L + R)
-        out = ops.attention(q, keys, None, state[0], None, start, self.rule)
+        out = ops.attention(q, keys, None, batch.kv, layer, self.rule)
         out = ops.heads_linear(out.reshape(len(x), self.num_heads, -1), self.v_b)  # (T, H, Dv)
         return ops.linear(out.reshape(len(x), -1), self.output)
 

@@ -1,13 +1,13 @@
 """Rotary position embedding: the angles. Turning the vectors by them is the backend's work.
 
-Cosines and sines are made in float64 once a chunk and shared by all layers and backends.
+Cosines and sines are made in float64, once a pass for all layers (``Batch.angles``).
 
 Source: arXiv 2104.09864 (RoPE), arXiv 2309.00071 (YaRN).
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +48,12 @@ class Rope:
         if frequency_factors is not None:
             frequencies = frequencies / frequency_factors
         self.frequencies, self.magnitude = _scale(frequencies, config)
-        self._made: tuple[tuple[int, int], tuple[Floats, Floats]] | None = None
 
-    def __call__(self, start: int, tokens: int) -> tuple[Floats, Floats]:
-        """Cosines and sines of positions ``start`` to ``start + tokens``: (T, D/2) each."""
-        if self._made is None or self._made[0] != (start, tokens):  # all layers ask for the same
-            angles = np.outer(np.arange(start, start + tokens), self.frequencies)
-            cos, sin = np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
-            self._made = (start, tokens), (cos.astype(np.float32), sin.astype(np.float32))
-        return self._made[1]
+    def __call__(self, positions: NDArray[np.integer[Any]]) -> tuple[Floats, Floats]:
+        """Cosines and sines of each position: (T,) -> (T, D/2) each."""
+        angles = np.outer(positions, self.frequencies)
+        cos, sin = np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
+        return cos.astype(np.float32), sin.astype(np.float32)
 
 
 def _scale(

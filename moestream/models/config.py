@@ -12,8 +12,9 @@ Source: llama.cpp, src/llama-model.cpp (``load_hparams``) and src/models/*.cpp.
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
+from moestream.backends import AttentionShape
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.layers.cache import AttentionShape, StateShape
+from moestream.layers.cache import StateShape
 from moestream.layers.rope import RopeConfig
 from moestream.models.keys import Keys, Supported
 

@@ -11,7 +11,7 @@ from moestream.backends import Activation, Array, Backend, RopeStyle, Routing
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention, QKNorm
-from moestream.layers.cache import Cache, State
+from moestream.layers.batch import Batch
 from moestream.layers.ffn import FeedForward
 from moestream.layers.moe import MoE, RouteObserver
 from moestream.layers.norm import RMSNorm
@@ -25,14 +25,42 @@ class BrokenOff(Exception):  # noqa: N818 - asked for, no error
     """A pass was broken off because its caller wished so."""
 
 
+class Pass:
+    """Rows on their way through the layers; it can rest between two of them.
+
+    Other passes, of other sequences, may run meanwhile: no bit of any depends on another.
+    """
+
+    def __init__(
+        self,
+        model: "Decoder",
+        tokens: NDArray[np.int32],
+        batch: Batch,
+        on_route: RouteObserver | None = None,
+    ) -> None:
+        """Begin with the embedding: tokens are (T,), in the batch's order."""
+        self._model, self._batch, self._on_route = model, batch, on_route
+        self._layer = 0
+        self.hidden: Array = model.embed(tokens)
+        """What has become of the rows so far: (T, E)."""
+
+    def run_layer(self) -> bool:
+        """Run the next layer; return whether it was the last, with which the caches hold all."""
+        layers = self._model.layers
+        run = layers[self._layer]
+        self.hidden = run(self.hidden, self._batch, self._layer, self._on_route)
+        self._layer += 1
+        if self._layer < len(layers):
+            return False
+        self._batch.commit()
+        return True
+
+
 class Mixer(Protocol):
     """What lets a token see those before it: attention, or something recurrent."""
 
-    def __call__(self, x: Array, state: State, start: int) -> Array:
-        """What the block adds to the residual stream: (T, E) -> (T, E); brings ``state`` up to it.
-
-        The chunk is at positions ``start``... of the timeline.
-        """
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """What the block adds to the residual stream: (T, E) -> (T, E); brings the caches up."""
 
 
 class Layer:
@@ -42,12 +70,10 @@ class Layer:
         self.mixer = mixer
         self.ffn = ffn
 
-    def __call__(
-        self, x: Array, index: int, state: State, start: int, on_route: RouteObserver | None
-    ) -> Array:
+    def __call__(self, x: Array, batch: Batch, index: int, on_route: RouteObserver | None) -> Array:
         """The residual stream after this layer: (T, E) -> (T, E)."""
         ops = self.ffn.backend
-        x = ops.add(x, self.mixer(x, state, start))
+        x = ops.add(x, self.mixer(x, batch, index))
         return ops.add(x, self.run_ffn(x, index, on_route))
 
     def run_ffn(self, x: Array, index: int, on_route: RouteObserver | None) -> Array:
@@ -206,25 +232,23 @@ class Decoder(ABC):
     def hidden(
         self,
         tokens: NDArray[np.int32],
-        cache: Cache,
+        batch: Batch,
         on_route: RouteObserver | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Array:
-        """Run a chunk through all layers and extend the cache: (T,) -> (T, E).
+        """Run the rows of a pass through all layers and extend the caches: (T,) -> (T, E).
 
         Raises:
-            BrokenOff: ``stop``, which is asked before each layer, said so; the cache is as it was,
-                but for recurrent states.
+            BrokenOff: ``stop``, which is asked before each layer, said so; the caches are as they
+                were, but for recurrent states.
         """
-        cache.reserve(len(tokens))
-        start = cache.length
-        x = self.embed(tokens)
-        for index, layer in enumerate(self.layers):
+        under_way = Pass(self, tokens, batch, on_route)
+        done = False
+        while not done:
             if stop is not None and stop():
                 raise BrokenOff
-            x = layer(x, index, cache.layer(index), start, on_route)
-        cache.length += len(tokens)
-        return x
+            done = under_way.run_layer()
+        return under_way.hidden
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """What enters the first layer: (T,) -> (T, E)."""

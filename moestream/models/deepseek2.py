@@ -6,9 +6,9 @@ Source: arXiv 2405.04434, 2412.19437; llama.cpp, src/models/deepseek2.cpp, src/l
 import math
 from dataclasses import dataclass, replace
 
-from moestream.backends import Gating
+from moestream.backends import AttentionShape, Gating
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.layers.cache import AttentionShape, StateShape
+from moestream.layers.cache import StateShape
 from moestream.layers.mla import LatentAttention, LatentSizes
 from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights

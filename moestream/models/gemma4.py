@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, Backend, Routing
+from moestream.backends import Array, AttentionShape, Backend, Routing
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention
-from moestream.layers.cache import AttentionShape, State, StateShape
+from moestream.layers.batch import Batch
+from moestream.layers.cache import StateShape
 from moestream.layers.ffn import FeedForward
 from moestream.layers.moe import MoE, RouteObserver
 from moestream.layers.norm import RMSNorm
@@ -102,12 +103,10 @@ class Gemma4Layer(Layer):
         self.post_ffw_norm = RMSNorm(weights, "post_ffw_norm.weight", hidden, eps)
         self.output_scale = weights.optional_vector("layer_output_scale.weight", 1)
 
-    def __call__(
-        self, x: Array, index: int, state: State, start: int, on_route: RouteObserver | None
-    ) -> Array:
+    def __call__(self, x: Array, batch: Batch, index: int, on_route: RouteObserver | None) -> Array:
         """(T, E) -> (T, E)."""
         ops = self.ffn.backend
-        x = ops.add(x, self.post_attention_norm(self.mixer(x, state, start)))
+        x = ops.add(x, self.post_attention_norm(self.mixer(x, batch, index)))
         x = ops.add(x, self.post_ffw_norm(self.run_ffn(x, index, on_route)))
         return x if self.output_scale is None else x * self.output_scale
 

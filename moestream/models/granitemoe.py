@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from moestream.backends import Array
 from moestream.layers.attention import Attention
-from moestream.layers.cache import State
+from moestream.layers.batch import Batch
 from moestream.layers.moe import RouteObserver
 from moestream.layers.weights import Weights
 from moestream.models.config import ModelConfig
@@ -33,12 +33,10 @@ class GraniteLayer(Layer):
 
     scale: float = 1.0
 
-    def __call__(
-        self, x: Array, index: int, state: State, start: int, on_route: RouteObserver | None
-    ) -> Array:
+    def __call__(self, x: Array, batch: Batch, index: int, on_route: RouteObserver | None) -> Array:
         """The residual stream after this layer: (T, E) -> (T, E)."""
         ops = self.ffn.backend
-        x = ops.add(x, self.mixer(x, state, start) * self.scale)
+        x = ops.add(x, self.mixer(x, batch, index) * self.scale)
         return ops.add(x, self.run_ffn(x, index, on_route) * self.scale)
 
 

@@ -1,85 +1,276 @@
-"""Runs jobs on one engine, in a thread of its own."""
+"""Runs many sequences on one engine, in a thread of its own.
 
-import queue
+Owns who gets a place, and whose tokens are run when. A sequence's tokens are the same to the bit
+whoever else is served, so nothing here can change an answer.
+
+A step gives each sequence that writes one token, in one pass for all, and then goes on for a while
+with passes of those that read their prompts: a pass can rest between two layers, so that a long
+prompt keeps nobody waiting.
+"""
+
 import threading
 import time
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
 
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
-from moestream.errors import BusyError, MoestreamError
-from moestream.server.jobs import Deliver, Ended, Failed, Job, Made, Reading, Usage
+from moestream.errors import BusyError, ContextLengthError
+from moestream.layers.moe import RouteObserver
+from moestream.server.jobs import Deliver, Job
+from moestream.server.memory import KVMemory
+from moestream.server.passes import Passes, Prefill
+from moestream.server.prefixes import Prefixes, common_length
+from moestream.server.sequence import SequenceRun, State
+
+Ticket = SequenceRun
+"""What ``submit`` gives: to be cancelled, and to be looked at."""
+
+_CHUNK_TOKENS = 512
+"""Of prompts in a pass: long enough to use an expert's weights many times."""
+_SHORT_TOKENS = 128
+"""A prompt with no more left than this does not wait for a longer one's pass to end."""
+_SLICE_S = 0.1
+"""For how long prompts are read before those that write get their next token."""
+_ALIKE_TOKENS = 64
+"""Prompts that begin alike for so long are read one after the other: the second finds it kept."""
 
 
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """A job that was handed in: what is needed to take it back."""
+@dataclass(slots=True)
+class Totals:
+    """What was done since the start."""
 
-    job: Job
-    deliver: Deliver
-    submitted: float = field(default_factory=time.perf_counter)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def cancel(self) -> None:
-        """End it within a step, with ``Ended("interrupted")`` as its last event."""
-        self.cancelled.set()
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    prompt_s: float = 0.0
+    generation_s: float = 0.0
+    passes: int = 0
 
 
 class Scheduler(Closing):
     """Takes jobs from any thread and runs them; ``close`` ends what runs and what waits."""
 
-    def __init__(self, engine: Engine, *, parallel: int = 4, waiting: int = 64) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        parallel: int = 4,
+        waiting: int = 64,
+        on_route: RouteObserver | None = None,
+        threaded: bool = True,
+    ) -> None:
+        """``parallel`` sequences share the engine, and so many more may wait for a place.
+
+        Not ``threaded``, it does nothing by itself: whoever made it calls ``step``.
+        """
         self.engine = engine
         self.parallel = parallel
-        self._waiting: queue.Queue[Ticket | None] = queue.Queue(waiting)
+        self.totals = Totals()
+        self.prefixes = Prefixes()
+        self._memory = KVMemory(engine, parallel, self.prefixes)
+        self._passes = Passes(engine, on_route)
+        self._most_waiting = waiting
+        self._changed = threading.Condition()
+        self._waiting: deque[SequenceRun] = deque()
+        self._running: list[SequenceRun] = []
+        self._prefills: list[Prefill] = []
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
-        self._thread.start()
+        if threaded:
+            self._thread.start()
 
     def submit(self, job: Job, deliver: Deliver) -> Ticket:
         """Hand in a job; its events go to ``deliver``, the last one is ``Ended`` or ``Failed``.
 
         Raises:
-            BusyError: as many wait already as may.
+            BusyError: as many wait already as may, or the scheduler is closed.
             ContextLengthError: the prompt does not fit in the context.
             ValueError: no tokens, or an id outside the vocabulary.
         """
-        ticket = Ticket(job, deliver)
-        try:
-            self._waiting.put_nowait(ticket)
-        except queue.Full:
-            raise BusyError("all places are taken and the queue is full; try again soon") from None
-        return ticket
+        self._check(job)
+        sequence = SequenceRun(job, deliver)
+        with self._changed:
+            if self._closing or len(self._waiting) >= self._most_waiting:
+                raise BusyError("all places are taken and the queue is full; try again soon")
+            self._waiting.append(sequence)
+            self.totals.requests += 1
+            self._changed.notify()
+        return sequence
+
+    def status(self) -> tuple[list[SequenceRun], int]:
+        """Return the sequences that have places, and how many wait; to be looked at alone."""
+        with self._changed:
+            return list(self._running), len(self._waiting)
 
     def close(self) -> None:
         """End all jobs and the thread."""
-        self._closing = True
-        self._waiting.put(None)
-        self._thread.join()
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+        for sequence in (*self._running, *self._waiting):
+            if sequence.state is not State.ENDED:
+                sequence.end("interrupted")
+        self._waiting.clear()
+        self._running.clear()
+        self._prefills.clear()
+        self.prefixes.clear()
+
+    def step(self) -> None:
+        """Give places, write a token of each sequence that writes, and read on."""
+        self._admit()
+        self._write()
+        self._read()
+        self._release()
+        self._memory.keep_within(self._running)
+
+    def _check(self, job: Job) -> None:
+        vocab_size, context = self.engine.config.vocab_size, self.engine.context_length
+        if not job.prompt:
+            raise ValueError("no tokens to run; at least one is needed")
+        if min(job.prompt) < 0 or max(job.prompt) >= vocab_size:
+            raise ValueError(f"token ids must lie in 0 to {vocab_size - 1}")
+        if len(job.prompt) > context:
+            raise ContextLengthError(
+                f"The request has {len(job.prompt):,} tokens and exceeds the available context "
+                f"size of {context:,}. Shorten it, or start the server with a larger -c."
+            )
 
     def _work(self) -> None:
-        while (ticket := self._waiting.get()) is not None:
-            try:
-                self._run(ticket)
-            except MoestreamError as error:
-                ticket.deliver([Failed(error)])
+        while self._await_work():
+            self.step()
 
-    def _run(self, ticket: Ticket) -> None:
-        job, session = ticket.job, self.engine.session()
-        usage = Usage(len(job.prompt), queue_s=time.perf_counter() - ticket.submitted)
+    def _await_work(self) -> bool:
+        """Wait until there is something to do; False once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._waiting or self._running)
+            return not self._closing
 
-        def stop() -> bool:
-            return self._closing or ticket.cancelled.is_set()
+    def _admit(self) -> None:
+        """Give places to those that wait, in the order in which they came."""
+        with self._changed:
+            for sequence in [s for s in self._waiting if s.cancelled.is_set()]:
+                self._waiting.remove(sequence)
+                sequence.end("interrupted")
+            while self._waiting and len(self._running) < self.parallel:
+                if not self._memory.has_room(self._waiting[0], self._running):
+                    return
+                self._running.append(sequence := self._waiting.popleft())
+                sequence.begin(self.engine.caches.new())
 
-        ticket.deliver([Reading(0, len(job.prompt), 0)])
-        made = session.generate(
-            job.prompt, job.sampling, max_tokens=job.max_tokens, end_ids=job.end_ids, stop=stop
-        )
-        for token in made:
-            ticket.deliver([Made(token)])
-            if stop():
-                break
-        stats = session.stats
-        usage.generated_tokens = stats.generated_tokens
-        usage.prompt_s, usage.generation_s = stats.prompt_s, stats.generation_s
-        ticket.deliver([Ended(session.stop_reason or "interrupted", usage)])
+    def _write(self) -> None:
+        """One token of each sequence that writes."""
+        writing = [s for s in self._running if s.state is State.WRITING and not self._cut(s)]
+        prefill = self._passes.begin([(s, 1) for s in writing]) if writing else None
+        if prefill is None:
+            return
+        started = time.perf_counter()
+        while not self._passes.run_layer(prefill):
+            pass
+        self.totals.generated_tokens += self._passes.finish(prefill)
+        self.totals.generation_s += time.perf_counter() - started
+        self.totals.passes += 1
+
+    def _read(self) -> None:
+        """Go on with prompts, each pass in its turn, until a token can be written or time is up."""
+        stop_at = time.perf_counter() + _SLICE_S
+        writing = any(s.state is State.WRITING for s in self._running)
+        self._begin_prefills()
+        while self._prefills:
+            finished = False
+            for prefill in list(self._prefills):
+                started = time.perf_counter()
+                finished |= self._advance(prefill)
+                self.totals.prompt_s += time.perf_counter() - started
+            late = writing and time.perf_counter() > stop_at
+            if finished or late or self._closing or self._waiting or self._any_cancelled():
+                return
+
+    def _advance(self, prefill: Prefill) -> bool:
+        """Run a layer; return whether it was the last."""
+        if not self._passes.run_layer(prefill):
+            return False
+        self._prefills.remove(prefill)
+        self.totals.prompt_tokens += sum(tokens for _, tokens in prefill.members)
+        self.totals.generated_tokens += self._passes.finish(prefill)
+        return True
+
+    def _begin_prefills(self) -> None:
+        """Begin a pass of what is to be read, and beside a long one another of short prompts."""
+        while len(self._prefills) < 2:
+            members = self._choose()
+            prefill = self._passes.begin(members) if members else None
+            if prefill is None:
+                return
+            self._prefills.append(prefill)
+
+    def _choose(self) -> list[tuple[SequenceRun, int]]:
+        """Whose tokens a new pass runs, the oldest first, and how many of each."""
+        under_way = [s for prefill in self._prefills for s, _ in prefill.members]
+        members: list[tuple[SequenceRun, int]] = []
+        left = _CHUNK_TOKENS
+        for sequence in self._running:
+            if sequence.state is not State.READING or sequence in under_way or self._cut(sequence):
+                continue
+            if sequence.job.reuse and not sequence.cache.length:
+                if _begins_alike(sequence, [*under_way, *(s for s, _ in members)]):
+                    continue
+                self._reuse(sequence, under_way)
+            if under_way and sequence.pending > _SHORT_TOKENS:
+                continue
+            if tokens := min(sequence.pending, left):
+                members.append((sequence, tokens))
+                left -= tokens
+        return members
+
+    def _reuse(self, sequence: SequenceRun, under_way: list[SequenceRun]) -> None:
+        """Before any of a prompt is run, take what is there of its beginning."""
+        running = [
+            (other.tokens, other.cache)
+            for other in self._running
+            if other is not sequence
+            and other.is_sound
+            # Of a pass under way a recurrent state is neither old nor new.
+            and (other.cache.can_rewind or other not in under_way)
+        ]
+        cache = self.prefixes.take(sequence.tokens, running)
+        if cache is not None:
+            sequence.reuse(cache)
+
+    def _any_cancelled(self) -> bool:
+        return any(s.cancelled.is_set() for s in self._running)
+
+    def _cut(self, sequence: SequenceRun) -> bool:
+        """End a sequence that was cancelled; return whether it has ended."""
+        if sequence.cancelled.is_set() and sequence.state is not State.ENDED:
+            sequence.end("interrupted")
+        return sequence.state is State.ENDED
+
+    def _release(self) -> None:
+        """Take places back, and keep what their sequences have read."""
+        for prefill in list(self._prefills):
+            if all(self._cut(sequence) for sequence, _ in prefill.members):
+                self._prefills.remove(prefill)  # nobody waits for it
+                for sequence, _ in prefill.members:
+                    sequence.break_off()
+        busy = [s for prefill in self._prefills for s, _ in prefill.members]
+        for sequence in list(self._running):
+            if not self._cut(sequence) or sequence in busy:
+                continue
+            with self._changed:
+                self._running.remove(sequence)
+            self.totals.cached_tokens += sequence.usage.cached_tokens
+            if sequence.is_sound and sequence.job.reuse:
+                self.prefixes.keep(sequence.tokens, sequence.cache)
+            sequence.spoil()
+
+
+def _begins_alike(sequence: SequenceRun, others: list[SequenceRun]) -> bool:
+    """Whether what it begins with is being read for another just now."""
+    own = np.asarray(sequence.tokens, np.int32)
+    return any(common_length(own, np.asarray(o.tokens, np.int32)) >= _ALIKE_TOKENS for o in others)

@@ -21,7 +21,7 @@ class Running {
 
 void bind_matrix(nanobind::module_& m, nanobind::class_<Context>& context);
 void bind_experts(nanobind::module_& m, nanobind::class_<Context>& context);
-void bind_attention(nanobind::class_<Context>& context);
+void bind_attention(nanobind::module_& m, nanobind::class_<Context>& context);
 void bind_elementwise(nanobind::class_<Context>& context);
 void bind_recurrent(nanobind::class_<Context>& context);
 void bind_mlx(nanobind::module_& m);

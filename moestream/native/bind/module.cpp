@@ -67,7 +67,7 @@ NB_MODULE(_native, m) {
             .def("read_bandwidth", &call_bandwidth, arg("bytes"), arg("repeats") = 5);
     bind_matrix(m, context);
     bind_experts(m, context);
-    bind_attention(context);
+    bind_attention(m, context);
     bind_elementwise(context);
     bind_recurrent(context);
     bind_mlx(m);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "core/context.h"
 
@@ -41,33 +42,35 @@ void merge(const Kernels& kernels, const Partial& into, const Partial& from, int
     for (int i = 0; i < dim; ++i) a[i] = a[i] * shrink[0] + b[i] * shrink[1];
 }
 
+// Some tokens of a sequence, and heads that share a KV head.
+struct Tile {
+    const KVSequence* sequence;
+    int first_token, tokens;
+    int kv_head, first_head, heads;  // first_head of all
+    int first_split, splits;         // of the sequence's first token: all tiles merge alike
+    int first_task;                  // where each split of each tile is a task
+
+    int queries() const { return tokens * heads; }
+};
+
 class Attention {
   public:
-    Attention(Context& context, const AttentionShape& shape, const float* q, const uint8_t* keys,
-              const uint8_t* values, float* out)
-        : context_(context), shape_(shape), q_(q), keys_(keys), values_(values), out_(out) {
-        group_ = shape.heads / shape.kv_heads;
-        // Heads of a group beyond a tile's size share it out among several tiles.
-        tile_heads_ = std::min(group_, kTileQueries);
-        head_tiles_ = (group_ + tile_heads_ - 1) / tile_heads_;
-        tile_tokens_ = std::min(kTileQueries / tile_heads_, shape.tokens);
-        token_tiles_ = (shape.tokens + tile_tokens_ - 1) / tile_tokens_;
+    Attention(Context& context, const AttentionShape& shape, const KVPass& pass, const float* q,
+              bool has_values, float* out)
+        : context_(context), shape_(shape), q_(q), has_values_(has_values), out_(out) {
+        for (const KVSequence& sequence : pass.sequences) add_tiles(sequence);
     }
 
     void run() {
-        const int tiles = shape_.kv_heads * head_tiles_ * token_tiles_;
-        const int last = shape_.start + shape_.tokens;
-        // What has left the window of the first token is not looked at.
-        const int before = first_seen(0) / kSplitPositions;
-        const int splits = (last + kSplitPositions - 1) / kSplitPositions - before;
         const size_t one = Partial::floats(shape_.value_dim);
         context_.reserve_scratch(
             (attention_scratch_floats(std::max(shape_.dim, shape_.value_dim)) + 2 * one) *
             sizeof(float));
-        if (tiles >= 4 * context_.pool.threads() || splits == 1) {
-            share_tiles(tiles, before, splits, one);
+        const int tiles = static_cast<int>(tiles_.size());
+        if (tiles >= 4 * context_.pool.threads() || tasks_ == tiles) {
+            share_tiles(tiles, one);
         } else {
-            share_splits(tiles, before, splits, one);
+            share_splits(tiles, one);
         }
     }
 
@@ -76,78 +79,100 @@ class Attention {
         int token, head;
     };
 
+    void add_tiles(const KVSequence& sequence) {
+        const int group = shape_.heads / shape_.kv_heads;
+        // Heads of a group beyond a tile's size share it out among several tiles.
+        const int most_heads = std::min(group, kTileQueries);
+        const int most_tokens = std::min(kTileQueries / most_heads, sequence.tokens);
+        // What has left the window of the first token is not looked at.
+        const int before = first_seen(sequence, 0) / kSplitPositions;
+        const int last = sequence.start + sequence.tokens;
+        const int splits = (last + kSplitPositions - 1) / kSplitPositions - before;
+        for (int kv_head = 0; kv_head < shape_.kv_heads; ++kv_head) {
+            for (int head = 0; head < group; head += most_heads) {
+                // The last tokens see most: they are begun first.
+                for (int n = (sequence.tokens - 1) / most_tokens; n >= 0; --n) {
+                    const int token = n * most_tokens;
+                    tiles_.push_back({&sequence, token,
+                                      std::min(most_tokens, sequence.tokens - token), kv_head,
+                                      kv_head * group + head, std::min(most_heads, group - head),
+                                      before, splits, tasks_});
+                    tasks_ += splits;
+                }
+            }
+        }
+    }
+
     // A task is a tile; `one` is a Partial's floats.
-    void share_tiles(int tiles, int before, int splits, size_t one) const {
-        context_.pool.parallel_for(tiles, [&](int tile, int thread) {
+    void share_tiles(int tiles, size_t one) const {
+        context_.pool.parallel_for(tiles, [&](int index, int thread) {
+            const Tile& tile = tiles_[index];
             float* scratch = context_.scratch[thread].get<float>(0);
             const Partial total = Partial::at(scratch);
             const Partial part = Partial::at(scratch + one);
-            for (int s = 0; s < splits; ++s) {
-                attend(tile, before + s, s == 0 ? total : part, scratch + 2 * one);
+            for (int s = 0; s < tile.splits; ++s) {
+                attend(tile, s, s == 0 ? total : part, scratch + 2 * one);
                 if (s > 0) merge_all(tile, total, part);
             }
             finish(tile, total);
         });
     }
 
-    // One query at a time over a long context: the splits are what there is to share out.
-    void share_splits(int tiles, int before, int splits, size_t one) const {
-        float* partials = context_.partials.get<float>(one * tiles * splits);
-        context_.pool.parallel_for(tiles * splits, [&](int task, int thread) {
-            const Partial part = Partial::at(partials + one * task);
-            attend(task / splits, before + task % splits, part,
+    // A few queries over long contexts: the splits are what there is to share out.
+    void share_splits(int tiles, size_t one) const {
+        float* partials = context_.partials.get<float>(one * tasks_);
+        std::vector<int> tile_of(tasks_);
+        for (int i = 0; i < tiles; ++i) {
+            std::fill_n(tile_of.begin() + tiles_[i].first_task, tiles_[i].splits, i);
+        }
+        context_.pool.parallel_for(tasks_, [&](int task, int thread) {
+            const Tile& tile = tiles_[tile_of[task]];
+            attend(tile, task - tile.first_task, Partial::at(partials + one * task),
                    context_.scratch[thread].get<float>(0));
         });
-        context_.pool.parallel_for(tiles, [&](int tile, int) {
-            float* base = partials + one * tile * splits;
+        context_.pool.parallel_for(tiles, [&](int index, int) {
+            const Tile& tile = tiles_[index];
+            float* base = partials + one * tile.first_task;
             const Partial total = Partial::at(base);
-            for (int s = 1; s < splits; ++s) {
+            for (int s = 1; s < tile.splits; ++s) {
                 merge_all(tile, total, Partial::at(base + one * s));
             }
             finish(tile, total);
         });
     }
 
-    int first_seen(int token) const {
-        return shape_.window > 0 ? std::max(0, shape_.start + token + 1 - shape_.window) : 0;
+    int first_seen(const KVSequence& sequence, int token) const {
+        return shape_.window > 0 ? std::max(0, sequence.start + token + 1 - shape_.window) : 0;
     }
-    int queries(int tile) const { return heads_of(tile) * tokens_of(tile); }
-    int token_tile(int tile) const { return token_tiles_ - 1 - tile % token_tiles_; }
-    int head_tile(int tile) const { return tile / token_tiles_ % head_tiles_; }
-    int kv_head(int tile) const { return tile / token_tiles_ / head_tiles_; }
-    int heads_of(int tile) const {
-        return std::min(tile_heads_, group_ - head_tile(tile) * tile_heads_);
+    Query query(const Tile& tile, int i) const {
+        return {tile.first_token + i / tile.heads, tile.first_head + i % tile.heads};
     }
-    int tokens_of(int tile) const {
-        return std::min(tile_tokens_, shape_.tokens - token_tile(tile) * tile_tokens_);
-    }
-    Query query(int tile, int i) const {
-        const int heads = heads_of(tile);
-        return {token_tile(tile) * tile_tokens_ + i / heads,
-                kv_head(tile) * group_ + head_tile(tile) * tile_heads_ + i % heads};
-    }
-    size_t row(const Query& q) const {
-        return static_cast<size_t>(q.token) * shape_.heads + q.head;
+    size_t row(const Tile& tile, const Query& q) const {
+        return static_cast<size_t>(tile.sequence->row + q.token) * shape_.heads + q.head;
     }
 
-    void attend(int tile, int split, const Partial& part, float* scratch) const {
+    void attend(const Tile& tile, int split, const Partial& part, float* scratch) const {
+        const KVSequence& sequence = *tile.sequence;
+        const int block = tile.first_split + split, origin = block * kSplitPositions;
         AttentionTile work{};
-        work.queries = queries(tile);
+        work.queries = tile.queries();
         for (int i = 0; i < work.queries; ++i) {
             const Query at = query(tile, i);
-            work.q[i] = q_ + row(at) * shape_.dim;
-            work.first[i] = first_seen(at.token);
-            work.visible[i] = shape_.start + at.token + 1;
+            work.q[i] = q_ + row(tile, at) * shape_.dim;
+            work.first[i] = first_seen(sequence, at.token) - origin;
+            work.visible[i] = sequence.start + at.token + 1 - origin;
         }
         work.dim = shape_.dim;
         work.value_dim = shape_.value_dim;
         work.scale = shape_.scale;
-        work.keys = rows(shape_.key_type, keys_, shape_.dim, tile);
-        if (values_ != nullptr) {
-            work.values = rows(shape_.value_type, values_, shape_.value_dim, tile);
+        work.keys =
+            rows(sequence, block, tile, shape_.key_type, shape_.key_offset, shape_.dim);
+        if (has_values_) {
+            work.values = rows(sequence, block, tile, shape_.value_type, shape_.value_offset,
+                               shape_.value_dim);
         }
-        work.begin = split * kSplitPositions;
-        work.end = std::min(work.begin + kSplitPositions, shape_.start + shape_.tokens);
+        work.begin = 0;
+        work.end = std::min(kSplitPositions, sequence.start + sequence.tokens - origin);
         work.maximum = part.maximum;
         work.sum = part.sum;
         work.weighted = part.weighted;
@@ -155,19 +180,21 @@ class Attention {
         context_.kernels.attend(work);
     }
 
-    CacheRows rows(Type type, const uint8_t* buffer, int dim, int tile) const {
-        const size_t head_bytes = cache_row_bytes(type, dim) * shape_.positions;
-        return {type, buffer + kv_head(tile) * head_bytes};
+    CacheRows rows(const KVSequence& sequence, int block, const Tile& tile, Type type,
+                   size_t offset, int dim) const {
+        const size_t head_bytes = cache_row_bytes(type, dim) * kSplitPositions;
+        return {type, reinterpret_cast<const uint8_t*>(sequence.blocks[block]) + offset +
+                          tile.kv_head * head_bytes};
     }
 
-    void merge_all(int tile, const Partial& total, const Partial& part) const {
-        for (int i = 0; i < queries(tile); ++i) {
+    void merge_all(const Tile& tile, const Partial& total, const Partial& part) const {
+        for (int i = 0; i < tile.queries(); ++i) {
             merge(context_.kernels, total, part, i, shape_.value_dim);
         }
     }
 
-    void finish(int tile, const Partial& total) const {
-        for (int i = 0; i < queries(tile); ++i) {
+    void finish(const Tile& tile, const Partial& total) const {
+        for (int i = 0; i < tile.queries(); ++i) {
             const Query at = query(tile, i);
             float sum = total.sum[i], shrink = 1.0f;
             if (shape_.sinks != nullptr) {
@@ -177,7 +204,7 @@ class Attention {
                 shrink = shares[0];
                 sum = sum * shares[0] + shares[1];
             }
-            float* out = out_ + row(at) * shape_.value_dim;
+            float* out = out_ + row(tile, at) * shape_.value_dim;
             const float* weighted = total.weighted + static_cast<size_t>(i) * shape_.value_dim;
             for (int j = 0; j < shape_.value_dim; ++j) out[j] = weighted[j] * shrink / sum;
         }
@@ -186,10 +213,10 @@ class Attention {
     Context& context_;
     const AttentionShape& shape_;
     const float* q_;
-    const uint8_t* keys_;
-    const uint8_t* values_;
+    bool has_values_;
     float* out_;
-    int group_, tile_heads_, head_tiles_, tile_tokens_, token_tiles_;
+    std::vector<Tile> tiles_;
+    int tasks_ = 0;
 };
 
 // As in llama.cpp: the codes are rounded with the float32 scale, which is then stored as F16.
@@ -205,14 +232,16 @@ void to_q8_0(const Kernels& kernels, const float* x, int count, uint8_t* out) {
     }
 }
 
-// New rows (tokens, kv_heads, dim) into the buffer (kv_heads, positions, dim).
-void append(const Kernels& kernels, const AttentionShape& shape, const float* rows, int dim,
-            Type type, uint8_t* buffer, int token) {
+// A row's new keys or values (kv_heads, dim) into its sequence's block.
+void append(const Kernels& kernels, const AttentionShape& shape, const KVPass& pass, int row,
+            const float* from, int dim, Type type, size_t offset) {
+    const KVSequence& sequence = pass.sequences[pass.sequence_of[row]];
+    const int position = sequence.start + row - sequence.row;
     const size_t bytes = cache_row_bytes(type, dim);
-    for (int head = 0; head < shape.kv_heads; ++head) {
-        const float* from = rows + (static_cast<size_t>(token) * shape.kv_heads + head) * dim;
-        uint8_t* to =
-            buffer + (static_cast<size_t>(head) * shape.positions + shape.start + token) * bytes;
+    auto* to = reinterpret_cast<uint8_t*>(sequence.blocks[position / kSplitPositions]) + offset +
+               position % kSplitPositions * bytes;
+    from += static_cast<size_t>(row) * shape.kv_heads * dim;
+    for (int head = 0; head < shape.kv_heads; ++head, from += dim, to += kSplitPositions * bytes) {
         if (type == Type::F32) {
             std::memcpy(to, from, bytes);
         } else if (type == Type::F16) {
@@ -225,14 +254,16 @@ void append(const Kernels& kernels, const AttentionShape& shape, const float* ro
 
 }  // namespace
 
-void attention(Context& context, const AttentionShape& shape, const float* q, const float* k,
-               const float* v, uint8_t* keys, uint8_t* values, float* out) {
-    context.pool.parallel_for(shape.tokens, [&](int token, int) {
-        append(context.kernels, shape, k, shape.dim, shape.key_type, keys, token);
+void attention(Context& context, const AttentionShape& shape, const KVPass& pass, const float* q,
+               const float* k, const float* v, float* out) {
+    const int rows = static_cast<int>(pass.sequence_of.size());
+    context.pool.parallel_for(rows, [&](int row, int) {
+        append(context.kernels, shape, pass, row, k, shape.dim, shape.key_type, shape.key_offset);
         if (v == nullptr) return;
-        append(context.kernels, shape, v, shape.value_dim, shape.value_type, values, token);
+        append(context.kernels, shape, pass, row, v, shape.value_dim, shape.value_type,
+               shape.value_offset);
     });
-    Attention(context, shape, q, keys, values, out).run();
+    Attention(context, shape, pass, q, v != nullptr, out).run();
 }
 
 }  // namespace moestream

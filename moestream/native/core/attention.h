@@ -1,8 +1,8 @@
 // Attention over the KV cache: the work of one tile, and how tiles make up the whole.
 //
-// Positions are cut into fixed splits of kSplitPositions, each with its own running maximum, sum
-// and weighted values, merged in order: any number of threads, and any number of tokens at once,
-// makes the same bits.
+// Positions are cut into fixed splits of kSplitPositions, which are the cache's blocks, each with
+// its own running maximum, sum and weighted values, merged in order: any number of threads, and any
+// number of tokens and sequences at once, makes the same bits.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,8 @@ inline constexpr int kTileQueries = 32;
 inline constexpr int kSplitPositions = 256;
 inline constexpr int kKeyBlock = 32;  // positions between two updates of the running maximum
 
-// Queries that share a KV head, against the positions [begin, end) of one split.
+// Queries that share a KV head, against the positions [begin, end) of one split, which is where
+// positions are counted from.
 struct AttentionTile {
     int queries;
     const float* q[kTileQueries];  // each (dim,)

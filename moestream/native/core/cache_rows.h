@@ -16,7 +16,7 @@ static inline size_t cache_row_bytes(Type type, int dim) {
     return type == Type::F32 ? 4 * values : type == Type::F16 ? 2 * values : values / 32 * 34;
 }
 
-// The rows of one head, from position 0 on.
+// The rows of one head in a block of the cache.
 struct CacheRows {
     Type type;
     const uint8_t* data;

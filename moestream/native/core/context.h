@@ -135,19 +135,33 @@ void run_experts(Context&, const float* x, const ExpertSet&, const Routing&,
 void sum_slots(Context&, const float* outputs, const float* weights, int tokens, int slots,
                int columns, float* out);
 
+// One sequence's part of a pass: its rows follow those of the sequence before it.
+struct KVSequence {
+    const uint64_t* blocks;  // where each kSplitPositions positions of its cache begin
+    int start;               // position of its first row
+    int tokens;              // rows
+    int row;                 // the first of them in the pass
+};
+
+// All sequences of a pass, none of them empty.
+struct KVPass {
+    std::vector<KVSequence> sequences;
+    std::vector<int> sequence_of;  // (rows,)
+};
+
 struct AttentionShape {
-    int tokens, heads, kv_heads, dim, value_dim;
-    int positions;  // of the cache buffers
-    int start;
+    int heads, kv_heads, dim, value_dim;
+    size_t key_offset, value_offset;  // of the layer's keys and values (kv_heads, kSplitPositions)
+                                      // in a block
     float scale;
     int window;                 // positions that a token sees; 0: all
     const float* sinks;         // (heads,), scores of a position without a value; or null
     Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
 };
 
-// `v` and `values` are null where a position's values are the first value_dim of its keys.
-void attention(Context&, const AttentionShape&, const float* q, const float* k, const float* v,
-               uint8_t* keys, uint8_t* values, float* out);
+// `v` is null where a position's values are the first value_dim of its keys.
+void attention(Context&, const AttentionShape&, const KVPass&, const float* q, const float* k,
+               const float* v, float* out);
 
 inline constexpr int kMostWidth = 16;
 

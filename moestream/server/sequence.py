@@ -1,0 +1,149 @@
+"""One job as it runs: what of its prompt is read, what was written, and what is heard of it."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.engine.sampling import Sampler, log_probabilities
+from moestream.engine.session import StopReason
+from moestream.errors import MoestreamError
+from moestream.layers.cache import Cache
+from moestream.server.jobs import Deliver, Ended, Event, Failed, Job, Made, Reading, Usage
+
+
+class State(Enum):
+    """Where a sequence stands."""
+
+    WAITING = auto()
+    """For a place."""
+    READING = auto()
+    """Its prompt."""
+    WRITING = auto()
+    """A token a step."""
+    ENDED = auto()
+
+
+@dataclass(eq=False, slots=True)
+class SequenceRun:
+    """A job that was handed in. All but ``cancel`` belongs to the scheduler's thread."""
+
+    job: Job
+    deliver: Deliver
+    state: State = State.WAITING
+    tokens: list[int] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    _cache: Cache | None = None
+    _sampler: Sampler | None = None
+    _since: float = field(default_factory=time.perf_counter)
+
+    def cancel(self) -> None:
+        """End it within a step, with ``Ended("interrupted")`` as its last event."""
+        self.cancelled.set()
+
+    @property
+    def cache(self) -> Cache:
+        """Holds all of ``tokens`` but those that are still to be run; a sequence's with a place."""
+        assert self._cache is not None
+        return self._cache
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the cache is what the tokens make it."""
+        return self._cache is not None
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are to be run: what is left of the prompt, or the last one that was made."""
+        return len(self.tokens) - self.cache.length
+
+    def begin(self, cache: Cache) -> None:
+        """Take a place, with an empty cache."""
+        job = self.job
+        self._sampler = Sampler(job.sampling, bias=job.logit_bias, constraint=job.constraint)
+        self.tokens, self._cache, self.state = list(job.prompt), cache, State.READING
+        self.usage.prompt_tokens, self.usage.queue_s = len(job.prompt), self._lap()
+        self.read()
+
+    def reuse(self, cache: Cache) -> None:
+        """Begin from a cache that holds more of the prompt, none of which was run yet."""
+        self._cache, self.usage.cached_tokens = cache, cache.length
+        self.read()
+
+    def read(self) -> None:
+        """Tell how much of the prompt has been run."""
+        self._tell(Reading(self.cache.length, len(self.job.prompt), self.usage.cached_tokens))
+
+    def choose(self, logits: NDArray[np.float32]) -> bool:
+        """All tokens were run, and these are the logits (V,) after them: go on, or end.
+
+        Returns whether a token was made.
+        """
+        assert self._sampler is not None
+        if self.state is State.READING:
+            self.usage.prompt_s, self.state = self._lap(), State.WRITING
+        else:
+            self.usage.generation_s += self._lap()
+        if self.job.max_tokens == 0:
+            self.end("length")
+            return False
+        try:
+            token = self._sampler.sample(logits, self.tokens)
+        except MoestreamError as error:
+            self.fail(error)
+            return False
+        if token in self.job.end_ids:
+            self.end("end")
+            return False
+        self.usage.generated_tokens += 1
+        self.tokens.append(token)
+        made = self._made(token, logits)
+        reason = self._limit()
+        if reason is None:
+            self._tell(made)
+        else:
+            self.end(reason, made)
+        return True
+
+    def end(self, reason: StopReason, *events: Event) -> None:
+        """Nothing more comes."""
+        self.state = State.ENDED
+        self._tell(*events, Ended(reason, self.usage))
+
+    def fail(self, error: MoestreamError) -> None:
+        """Nothing more comes, for a reason that its client is told."""
+        self.state = State.ENDED
+        self._tell(Failed(error))
+
+    def spoil(self) -> None:
+        """Let go of the cache."""
+        self._cache = None
+
+    def break_off(self) -> None:
+        """A pass was left in the middle: a recurrent state of it is neither old nor new."""
+        if not self.cache.can_rewind:
+            self.spoil()
+
+    def _limit(self) -> StopReason | None:
+        if self.usage.generated_tokens == self.job.max_tokens:
+            return "length"
+        return "context" if len(self.tokens) > self.cache.capacity else None
+
+    def _made(self, token: int, logits: NDArray[np.float32]) -> Made:
+        most = self.job.top_logprobs
+        if most is None:
+            return Made(token)
+        own, likeliest = log_probabilities(logits, token, most)
+        return Made(token, own, tuple(likeliest))
+
+    def _tell(self, *events: Event) -> None:
+        self.deliver(events)
+
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        lap, self._since = now - self._since, now
+        return lap
