@@ -1,5 +1,6 @@
 """The model that is served: its names, and what turns a request into tokens and back."""
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,10 +8,12 @@ from typing import Self
 
 from moestream.chat.reasoning import Markers, find_markers
 from moestream.chat.template import ChatTemplate
+from moestream.chat.tool_calls import ToolFormat, find_tool_format
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import TemplateError
+from moestream.grammars import Grammars
 from moestream.server.errors import APIError
 from moestream.server.options import ServerOptions
 from moestream.server.scheduler import Scheduler
@@ -40,7 +43,10 @@ class Model(Closing):
     _template: ChatTemplate | None
     _no_template: str = ""
     markers: Markers | None = None
+    tool_format: ToolFormat | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+    _grammars: Grammars | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(
@@ -67,7 +73,10 @@ class Model(Closing):
                 raise
             missing = "this model has no chat template; use /v1/completions"
         scheduler = Scheduler(engine, parallel=options.parallel, waiting=options.waiting)
-        markers = find_markers(template.source, tokenizer) if template is not None else None
+        markers, tool_format = None, None
+        if template is not None:
+            markers = find_markers(template.source, tokenizer)
+            tool_format = find_tool_format(template.source, tokenizer)
         return cls(
             tuple(dict.fromkeys(names)),
             engine,
@@ -77,7 +86,20 @@ class Model(Closing):
             template,
             missing,
             markers,
+            tool_format,
         )
+
+    @property
+    def grammars(self) -> Grammars:
+        """Its constraints; made when they are first asked for, as it takes a second.
+
+        Raises:
+            RequestError: it has no token that ends an answer.
+        """
+        with self._lock:
+            if self._grammars is None:
+                self._grammars = Grammars(self.tokenizer, self.tokenizer.end_ids)
+            return self._grammars
 
     @property
     def name(self) -> str:

@@ -132,6 +132,15 @@ class SamplingFields(BaseModel):
         """Tokens that end the answer."""
         return frozenset() if self.ignore_eos else tokenizer.end_ids
 
+    def check_ends(self, constraint: object | None) -> None:
+        """See that what must have a form may end.
+
+        Raises:
+            APIError: it may not.
+        """
+        if constraint is not None and self.ignore_eos:
+            raise APIError(400, "ignore_eos does not go with a form that ends", param="ignore_eos")
+
     def biases(self, tokenizer: Tokenizer) -> dict[int, float]:
         """What is added to the scores of which tokens; text stands for each of its tokens.
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from moestream.chat.reasoning import Piece
+from moestream.chat.output import Output
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import JSON, to_json
 from moestream.server.completion import Answer, Task
@@ -39,7 +39,7 @@ class Speaker(Protocol):
         self,
         index: int,
         answer: Answer,
-        new: Sequence[Piece],
+        new: Sequence[Output],
         made: Sequence[Made],
         running: Running,
     ) -> Iterable[bytes]:

@@ -9,10 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from moestream.chat.output import Output
 from moestream.chat.reasoning import Piece
+from moestream.chat.tool_calls import CallArguments, CallBegin
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import JSON, read
-from moestream.server.completion import Answer, Task
+from moestream.server.completion import Answer, Call, Task
+from moestream.server.constraints import Form, ToolUse, chat_constraint
 from moestream.server.errors import APIError
 from moestream.server.jobs import Job, Made, Reading
 from moestream.server.model import Model
@@ -54,7 +57,7 @@ def chat_of(asked: Prompt) -> Chat:
     """What the prompt is made of."""
     return Chat(
         messages=[each.model_dump(exclude_unset=True) for each in asked.messages],
-        tools=asked.tools,
+        tools=None if asked.tool_choice == "none" else asked.tools,
         template_kwargs=asked.chat_template_kwargs or {},
         reasoning_effort=asked.reasoning_effort,
         add_generation_prompt=asked.add_generation_prompt,
@@ -64,11 +67,18 @@ def chat_of(asked: Prompt) -> Chat:
 
 def _prepare(asked: ChatRequest, model: Model) -> tuple[list[Task], "Speaker"]:
     model.check_name(asked.model)
-    _refuse(asked)
+    use = ToolUse.of(asked.tools, asked.tool_choice, asked.parallel_tool_calls)
+    use.check(model)
+    form = Form(
+        response_format=asked.response_format,
+        json_schema=asked.json_schema,
+        grammar=asked.grammar,
+    )
     prompt = prepare(model, chat_of(asked))
     markers = None if asked.reasoning_format == "none" else model.markers
     sampling = asked.sampling(model.defaults.sampling)
     limit = asked.max_completion_tokens
+    asked.check_ends(chat_constraint(model, form, use, inside=prompt.inside))
     tasks = [
         Task(
             job=Job(
@@ -78,22 +88,20 @@ def _prepare(asked: ChatRequest, model: Model) -> tuple[list[Task], "Speaker"]:
                 end_ids=asked.end_ids(model.tokenizer),
                 logit_bias=asked.biases(model.tokenizer),
                 top_logprobs=_logprobs(asked),
+                constraint=chat_constraint(model, form, use, inside=prompt.inside),
                 reuse=asked.cache_prompt is not False,
             ),
             stop=asked.stop_strings(),
             markers=markers,
             inside=prompt.inside,
+            tool_format=model.tool_format,
+            tools=use.tools,
+            parallel_calls=use.parallel,
             prompt=prompt.text,
         )
         for index in range(asked.n or 1)
     ]
     return tasks, Speaker(asked, told.Envelope("chat.completion", model.name), model)
-
-
-def _refuse(asked: ChatRequest) -> None:
-    for name in ("tools", "response_format", "json_schema", "grammar"):
-        if getattr(asked, name):
-            raise APIError(400, f"{name} is not supported here; leave it out", param=name)
 
 
 def _logprobs(asked: ChatRequest) -> int | None:
@@ -128,7 +136,7 @@ class Speaker:
         self,
         index: int,
         answer: Answer,
-        new: Sequence[Piece],
+        new: Sequence[Output],
         made: Sequence[Made],
         running: Running,
     ) -> Iterable[bytes]:
@@ -138,12 +146,12 @@ class Speaker:
             yield self._delta(index, {"role": "assistant", "content": None})
         if self._with_logprobs:
             self._untold.setdefault(index, []).extend(made)
-        for piece in new:
-            name = "content" if piece.kind == "answer" else "reasoning_content"
-            more: dict[str, Any] = {}
-            if self._asked.timings_per_token:
-                more["timings"] = told.timings(answer, running)
-            yield self._delta(index, {name: piece.text}, self._logprobs(index), more=more)
+        more: dict[str, Any] = {}
+        if self._asked.timings_per_token:
+            more["timings"] = told.timings(answer, running)
+        for output in new:
+            if (delta := self._part(index, output)) is not None:
+                yield self._delta(index, delta, self._logprobs(index), more=more)
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:
         """The last delta of a choice, which says why."""
@@ -175,13 +183,29 @@ class Speaker:
         )
 
     def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
-        message = {"role": "assistant", "content": answer.content}
+        message: dict[str, Any] = {"role": "assistant", "content": answer.content}
+        if calls := answer.told_calls:
+            message["content"] = answer.content or None
+            message["tool_calls"] = [_call(call) for call in calls]
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
         choice = {"finish_reason": _finish(answer), "index": index, "message": message}
         if self._with_logprobs:
             choice["logprobs"] = {"content": told.chances(answer.made, self._tokenizer)}
         return choice
+
+    def _part(self, index: int, output: Output) -> dict[str, Any] | None:
+        """The delta of a part of the output; None of what needs none."""
+        match output:
+            case Piece(kind, text):
+                return {"content" if kind == "answer" else "reasoning_content": text}
+            case CallBegin(number, name, id):
+                function = {"name": name, "arguments": ""}
+                call = {"id": id or told.random_id("call_"), "type": "function"}
+                return {"tool_calls": [{"index": number, **call, "function": function}]}
+            case CallArguments(number, text):
+                return {"tool_calls": [{"index": number, "function": {"arguments": text}}]}
+        return None
 
     def _logprobs(self, index: int) -> dict[str, Any] | None:
         """Of the tokens that were not told yet."""
@@ -203,5 +227,13 @@ class Speaker:
         return event(self._envelope.around([choice], _CHUNK, **more))
 
 
+def _call(call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    id = call.id or told.random_id("call_")
+    return {"type": "function", "id": id, "function": function}
+
+
 def _finish(answer: Answer) -> str:
+    if answer.finish != "limit" and answer.told_calls:
+        return "tool_calls"
     return _FINISH[answer.finish or "limit"]

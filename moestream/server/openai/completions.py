@@ -8,18 +8,20 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from moestream.chat.output import Output
 from moestream.chat.reasoning import Piece
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import read
 from moestream.server.completion import Answer, Task
+from moestream.server.constraints import Form
 from moestream.server.errors import APIError
 from moestream.server.jobs import Job, Made, Reading
 from moestream.server.model import Model
 from moestream.server.openai import told
 from moestream.server.openai.chat import DONE
-from moestream.server.openai.schemas import CompletionRequest
+from moestream.server.openai.schemas import CompletionRequest, LlamaRequest
 from moestream.server.prompts import check_length
-from moestream.server.sampling import SamplingFields, checked_logprobs, choice
+from moestream.server.sampling import checked_logprobs, choice
 from moestream.server.sse import Answering, event
 from moestream.server.state import state_of
 from moestream.server.text import prompts
@@ -35,7 +37,7 @@ async def completions(request: Request) -> ASGIApp:
 
 
 def text_tasks(
-    asked: SamplingFields, prompt: Any, model: Model, top_logprobs: int | None
+    asked: CompletionRequest | LlamaRequest, model: Model, top_logprobs: int | None
 ) -> list[Task]:
     """A task for each choice of each prompt.
 
@@ -44,9 +46,11 @@ def text_tasks(
     """
     model.check_name(asked.model)
     tokenizer, sampling = model.tokenizer, asked.sampling(model.defaults.sampling)
-    given = prompts(model, prompt)
+    form = Form(json_schema=asked.json_schema, grammar=asked.grammar)
+    given = prompts(model, asked.prompt)
     for _, tokens in given:
         check_length(model, tokens)
+    asked.check_ends(form.constraint(model))
     return [
         Task(
             job=Job(
@@ -56,6 +60,7 @@ def text_tasks(
                 end_ids=asked.end_ids(tokenizer),
                 logit_bias=asked.biases(tokenizer),
                 top_logprobs=top_logprobs,
+                constraint=form.constraint(model),
                 reuse=asked.cache_prompt is not False,
             ),
             stop=asked.stop_strings(),
@@ -66,16 +71,18 @@ def text_tasks(
     ]
 
 
+def text_of(new: Sequence[Output]) -> str:
+    """The text of an output that is nothing but text."""
+    return "".join(each.text for each in new if isinstance(each, Piece))
+
+
 def _prepare(asked: CompletionRequest, model: Model) -> tuple[list[Task], "Speaker"]:
-    for name in ("json_schema", "grammar"):
-        if getattr(asked, name):
-            raise APIError(400, f"{name} is not supported here; leave it out", param=name)
     logprobs = checked_logprobs(asked.logprobs, "logprobs")
     if asked.echo and logprobs is not None:
         raise APIError(
             400, "logprobs of the prompt are not to be had: leave out echo", param="echo"
         )
-    tasks = text_tasks(asked, asked.prompt, model, logprobs)
+    tasks = text_tasks(asked, model, logprobs)
     return tasks, Speaker(asked, told.Envelope("text_completion", model.name), model)
 
 
@@ -102,13 +109,13 @@ class Speaker:
         self,
         index: int,
         answer: Answer,
-        new: Sequence[Piece],
+        new: Sequence[Output],
         made: Sequence[Made],
         running: Running,
     ) -> Iterable[bytes]:
         """What is new of a text."""
         self._untold.setdefault(index, []).extend(made)
-        text = self._echo(index, answer) + "".join(piece.text for piece in new)
+        text = self._echo(index, answer) + text_of(new)
         if text:
             more: dict[str, Any] = {}
             if self._asked.timings_per_token:

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from moestream.chat.reasoning import Piece
+from moestream.chat.output import Output
 from moestream.engine.options import SamplingParams
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import read
@@ -20,7 +20,7 @@ from moestream.server.errors import APIError
 from moestream.server.jobs import Made, Reading
 from moestream.server.model import Model
 from moestream.server.openai import told
-from moestream.server.openai.completions import text_tasks
+from moestream.server.openai.completions import text_of, text_tasks
 from moestream.server.openai.schemas import LlamaRequest
 from moestream.server.sampling import checked_logprobs
 from moestream.server.sse import Answering, event
@@ -61,12 +61,9 @@ def settings(sampling: SamplingParams, max_tokens: int | None) -> dict[str, Any]
 
 
 def _prepare(asked: LlamaRequest, model: Model) -> tuple[list[Task], "Speaker"]:
-    for name in ("json_schema", "grammar"):
-        if getattr(asked, name):
-            raise APIError(400, f"{name} is not supported here; leave it out", param=name)
     # Of no likeliest tokens llama-server tells nothing at all.
     logprobs = checked_logprobs(asked.n_probs, "n_probs") or None
-    return text_tasks(asked, asked.prompt, model, logprobs), Speaker(asked, model)
+    return text_tasks(asked, model, logprobs), Speaker(asked, model)
 
 
 class Speaker:
@@ -87,14 +84,14 @@ class Speaker:
         self,
         index: int,
         answer: Answer,
-        new: Sequence[Piece],
+        new: Sequence[Output],
         made: Sequence[Made],
         running: Running,
     ) -> Iterable[bytes]:
         """What is new of a text, with its tokens."""
         untold = self._untold.setdefault(index, [])
         untold.extend(made)
-        if text := "".join(piece.text for piece in new):
+        if text := text_of(new):
             more: dict[str, Any] = {}
             if self._asked.timings_per_token:
                 more["timings"] = told.timings(answer, running)
