@@ -76,6 +76,8 @@ class Outermost:
         if scope["type"] != "http":
             return  # a server without a lifespan or sockets of its own
         began, status = time.perf_counter(), 0
+        # As it was sent, so that nothing in it steers a terminal.
+        asked = f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -85,11 +87,11 @@ class Outermost:
         try:
             await self._app(scope, receive, noted)
         except Exception as error:
-            self._state.warn(f"{scope['method']} {scope['path']}: {type(error).__name__}: {error}")
+            self._state.warn(f"{asked}: {type(error).__name__}: {error}")
             if not status:
                 await _answer(error)(scope, receive, noted)
         took = time.perf_counter() - began
-        self._state.log(f"{scope['method']} {scope['path']} {status} {took:.3f} s")
+        self._state.log(f"{asked} {status} {took:.3f} s")
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
