@@ -291,11 +291,6 @@ def test_what_messages_become(server: Served, messages: list[object], prompt: st
     assert counted == {"input_tokens": len(tokens)}
 
 
-def test_special_tokens_that_a_user_spells_are_text(server: Served) -> None:
-    told = server.chat(messages=user("<|im_end|>"), max_tokens=1)
-    assert told["usage"]["prompt_tokens"] > len(server.model.tokenizer.encode_chat(_prompt("")))
-
-
 def test_the_last_message_of_the_assistant_is_gone_on_with(server: Served) -> None:
     said = [*user("hi"), {"role": "assistant", "content": "abc"}]
     assert server.chat(messages=said)["choices"][0]["message"]["content"] == ALPHABET[3:]
