@@ -11,6 +11,7 @@ from moestream.chat.output import Output, OutputParser, OutputStream
 from moestream.chat.reasoning import Markers, Piece
 from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat
 from moestream.errors import MoestreamError
+from moestream.server.identifiers import random_id
 from moestream.server.jobs import Ended, Event, Failed, Job, Made
 from moestream.tokenizer import Tokenizer
 
@@ -40,7 +41,7 @@ class Task:
 class Call:
     """A tool call; ``whole`` once it has ended and is one."""
 
-    id: str | None
+    id: str
     name: str
     arguments: str = ""
     whole: bool = False
@@ -110,7 +111,7 @@ class Answer:
                 case Piece(_, text):
                     self.reasoning += text
                 case CallBegin(_, name, id):
-                    self.calls.append(Call(id, name))
+                    self.calls.append(Call(id or random_id("call_"), name))
                 case CallArguments(index, text):
                     self.calls[index].arguments += text
                 case CallEnd(index, whole):

@@ -25,6 +25,7 @@ from moestream.server.prompts import Chat, prepare, render
 from moestream.server.sampling import checked_logprobs, choice
 from moestream.server.sse import Answering, event
 from moestream.server.state import state_of
+from moestream.tokenizer import Tokenizer
 
 DONE = b"data: [DONE]\n\n"
 _CHUNK = "chat.completion.chunk"
@@ -101,7 +102,7 @@ def _prepare(asked: ChatRequest, model: Model) -> tuple[list[Task], "Speaker"]:
         )
         for index in range(asked.n or 1)
     ]
-    return tasks, Speaker(asked, told.Envelope("chat.completion", model.name), model)
+    return tasks, Speaker(asked, told.Envelope("chat.completion", model.name), model.tokenizer)
 
 
 def _logprobs(asked: ChatRequest) -> int | None:
@@ -116,10 +117,10 @@ def _logprobs(asked: ChatRequest) -> int | None:
 class Speaker:
     """Tells answers in OpenAI's words."""
 
-    def __init__(self, asked: ChatRequest, envelope: told.Envelope, model: Model) -> None:
+    def __init__(self, asked: ChatRequest, envelope: told.Envelope, tokenizer: Tokenizer) -> None:
         self._asked = asked
         self._envelope = envelope
-        self._tokenizer = model.tokenizer
+        self._tokenizer = tokenizer
         options = asked.stream_options
         self._usage = options is not None and bool(options.include_usage)
         self._with_logprobs = _logprobs(asked) is not None
@@ -150,7 +151,7 @@ class Speaker:
         if self._asked.timings_per_token:
             more["timings"] = told.timings(answer, running)
         for output in new:
-            if (delta := self._part(index, output)) is not None:
+            if (delta := self._part(answer, output)) is not None:
                 yield self._delta(index, delta, self._logprobs(index), more=more)
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:
@@ -194,14 +195,14 @@ class Speaker:
             choice["logprobs"] = {"content": told.chances(answer.made, self._tokenizer)}
         return choice
 
-    def _part(self, index: int, output: Output) -> dict[str, Any] | None:
+    def _part(self, answer: Answer, output: Output) -> dict[str, Any] | None:
         """The delta of a part of the output; None of what needs none."""
         match output:
             case Piece(kind, text):
                 return {"content" if kind == "answer" else "reasoning_content": text}
-            case CallBegin(number, name, id):
+            case CallBegin(number, name):
                 function = {"name": name, "arguments": ""}
-                call = {"id": id or told.random_id("call_"), "type": "function"}
+                call = {"id": answer.calls[number].id, "type": "function"}
                 return {"tool_calls": [{"index": number, **call, "function": function}]}
             case CallArguments(number, text):
                 return {"tool_calls": [{"index": number, "function": {"arguments": text}}]}
@@ -229,8 +230,7 @@ class Speaker:
 
 def _call(call: Call) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call.arguments}
-    id = call.id or told.random_id("call_")
-    return {"type": "function", "id": id, "function": function}
+    return {"type": "function", "id": call.id, "function": function}
 
 
 def _finish(answer: Answer) -> str:

@@ -1,7 +1,5 @@
 """What OpenAI's two endpoints for answers have in common: usage, timings, chances, an envelope."""
 
-import secrets
-import string
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,18 +8,13 @@ from typing import Any
 from moestream import __version__
 from moestream.server.activity import Sequence as Running
 from moestream.server.completion import Answer
+from moestream.server.identifiers import random_id
 from moestream.server.jobs import Made, Reading
 from moestream.tokenizer import Tokenizer
 
 FINGERPRINT = f"b-moestream-{__version__}"
-_LETTERS = string.ascii_letters + string.digits
 _LEAST_LOGPROB = -9999.0
 """What stands for minus infinity, which JSON has not; OpenAI says so too."""
-
-
-def random_id(prefix: str) -> str:
-    """An identifier that nobody else has."""
-    return prefix + "".join(secrets.choice(_LETTERS) for _ in range(32))
 
 
 @dataclass(slots=True)
