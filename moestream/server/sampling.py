@@ -20,7 +20,7 @@ _MOST_LOGPROBS = 100
 _CHANCE = (-1, 2**32 - 1)
 """Seeds that ask for one by chance; the second is llama.cpp's."""
 _BANNED = float("-inf")
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "mirostat": (0,),
     "dry_multiplier": (0,),
     "xtc_probability": (0,),
@@ -90,7 +90,7 @@ class SamplingFields(BaseModel):
             APIError: something is; it is named.
         """
         for name, value in (self.model_extra or {}).items():
-            neutral = _NEUTRAL.get(name)
+            neutral = NEUTRAL.get(name)
             if neutral is not None and value is not None and value not in neutral:
                 raise APIError(400, f"{name} is not supported here; leave it out", param=name)
 
