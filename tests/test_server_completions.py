@@ -276,3 +276,16 @@ def test_what_cannot_be_computed_is_told_and_hurts_nobody_else(tmp_path: Path) -
         assert "".join(p["choices"][0]["text"] for p in stream[:-1]) == ALPHABET[1:11]
         assert texts(server, prompt="a", max_tokens=2) == ["bc"]
         assert any("not finite" in line for line in server.warnings)
+
+
+def test_a_stream_is_never_silent_for_long(alphabet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moestream.server.sse.PING_S", 0.05)
+    with serving(alphabet, parallel=1, context=1 << 16) as server:
+        body = {"prompt": "0", "stream": True}
+        with server.http.stream("POST", "/completion", json=body) as first:
+            lines = first.iter_lines()
+            assert any(line == ": ping" for line in lines)
+            # One that waits has read nothing yet.
+            waiting = {"prompt": "abc", "stream": True}
+            with server.http.stream("POST", "/completion", json=waiting) as second:
+                assert any(line == ": reading 0/3" for line in second.iter_lines())

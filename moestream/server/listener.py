@@ -21,7 +21,7 @@ from moestream.server.model import Model
 from moestream.server.options import ServerOptions
 from moestream.server.state import State
 
-_LONGEST_END_S = 5
+_LONGEST_END_S = 4
 _LONGEST_HEADERS = 64 << 10
 _KEEP_ALIVE_S = 30
 _BACKLOG = 256
