@@ -137,7 +137,8 @@ class Grammars:
     def _compile(self, grammar: str, what: str, param: str) -> LLMatcher:
         matcher = LLMatcher(self._vocabulary.for_grammars, grammar, log_level=0)
         if matcher.is_error():
-            reason = matcher.get_error().partition("\n")[0]
+            first, *others = matcher.get_error().splitlines()
+            reason = " ".join([first, *(line for line in others if line.startswith("error:"))])
             raise RequestError(f"{what} cannot be enforced: {reason}", param)
         return matcher
 

@@ -60,7 +60,9 @@ class GemmaGrammar:
 
     def _typed(self, type: str, schema: Mapping[str, Any]) -> str:
         if type == "string":
-            return f"{self._quote} /[^<]*/ {self._quote}"
+            # Where the quote is a token that no text has, there is nothing that a text cannot be.
+            text = "/(?s:.*)/" if self._quote.startswith("<[") else "/[^<]*/"
+            return f"{self._quote} {text} {self._quote}"
         if type == "array":
             return self._array(schema)
         if type == "object":
