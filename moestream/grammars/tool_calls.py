@@ -101,7 +101,7 @@ def _harmony(
 ) -> list[str]:
     # A call ends the answer: there is one at most.
     start = spell("<|channel|>") + ' "commentary to=functions."'
-    end = f'" " {spell("<|constrain|>")} "json" {spell("<|message|>")}'
+    end = f'(" " {spell("<|constrain|>")} "json")? {spell("<|message|>")}'
     ways = [f"{lark.literal(name)} {end} arguments{index}" for index, name in enumerate(schemas)]
     return [f"start: {start} call", _choice("call", ways), *_arguments(schemas)]
 
