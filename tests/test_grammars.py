@@ -14,7 +14,10 @@ from vocabulary_files import write_bytes_vocabulary
 from moestream.chat.output import OutputParser, OutputStream
 from moestream.chat.reasoning import HARMONY, MARKERS, Markers, Piece
 from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat, formats
-from moestream.engine.sampling import Constraint
+from moestream.demo import demo_path
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
+from moestream.engine.sampling import Constraint, Sampler
 from moestream.errors import RequestError
 from moestream.gguf import GGUFFile
 from moestream.grammars import Grammars
@@ -398,3 +401,45 @@ def test_each_constraint_is_fresh(grammars: Grammars, tokenizer: Tokenizer) -> N
 def test_without_end_tokens_there_are_no_grammars(tokenizer: Tokenizer) -> None:
     with pytest.raises(RequestError, match="end token"):
         Grammars(tokenizer, ())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not demo_path().exists(), reason="the demo model is not built here")
+def test_the_demo_writes_what_is_asked_at_temperature_1() -> None:
+    """Every output parses and validates; none is cut off at 2,000 tokens."""
+    with Engine.open(demo_path(), backend="cpu", context_length=4096) as engine:
+        tokenizer = Tokenizer.from_gguf(engine.file)
+        grammars = Grammars(tokenizer, tokenizer.end_ids)
+        for seed in range(3):
+            for schema in SCHEMAS:
+                constraint = grammars.json_schema(schema)
+                value = json.loads(
+                    say(engine, tokenizer, constraint, "An example in JSON:\n", seed)
+                )
+                jsonschema.validate(value, schema, format_checker=jsonschema.FormatChecker())
+            for format in FORMATS:
+                constraint = grammars.tool_calls(format, TOOLS)
+                text = say(engine, tokenizer, constraint, "What is the weather in Rome?\n", seed)
+                markers = HARMONY if isinstance(format, formats.HarmonyFormat) else None
+                ids = tokenizer.encode(text, add_special=False, parse_special=False)
+                for name, arguments in read_calls(tokenizer, format, markers, ids, False):
+                    jsonschema.validate(arguments, PARAMETERS[name])
+
+
+def say(
+    engine: Engine, tokenizer: Tokenizer, constraint: Constraint, prompt: str, seed: int
+) -> str:
+    session, sampler = engine.session(), Sampler(SamplingParams(temperature=1.0, seed=seed))
+    logits = session.forward(tokenizer.encode(prompt))[-1]
+    ids: list[int] = []
+    while len(ids) < 2000:
+        allowed = constraint.allowed()
+        token = sampler.sample(np.where(allowed, logits, np.float32(-1e30)), ids)
+        assert allowed is not None
+        assert allowed[token]
+        constraint.accept(token)
+        if token in tokenizer.end_ids:
+            return tokenizer.decode(ids)
+        ids.append(token)
+        logits = session.forward([token])[-1]
+    raise AssertionError(f"it never ends: {tokenizer.decode(ids)[-200:]!r}")
