@@ -323,6 +323,50 @@ def test_required_calls_are_calls_of_the_schema(
             assert [name for name, _ in calls] == ["get_weather"]
 
 
+ARGUMENTS = '{"city": "Rome", "unit": "c", "tags": ["a"]}'
+AS_MODELS_DO = {
+    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {ARGUMENTS}}}\n</tool_call>',
+    "hunyuan": f'<tool_calls>[{{"name": "get_weather", "arguments": {ARGUMENTS}}}]</tool_calls>',
+    "granite": f'<|tool_call|>[{{"name": "get_weather", "arguments": {ARGUMENTS}}}]',
+    "mistral-list": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {ARGUMENTS}}}]',
+    "mistral": f"[TOOL_CALLS]get_weather[ARGS]{ARGUMENTS}[TOOL_CALLS]ping[ARGS]{{}}",
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0"
+    f"<|tool_call_argument_begin|>{ARGUMENTS}<|tool_call_end|><|tool_calls_section_end|>",
+    "deepseek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
+    f"{ARGUMENTS}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "deepseek-fenced": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>"
+    f"get_weather\n```json\n{ARGUMENTS}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>ping"
+    "\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "qwen-coder": "<tool_call>\n<function=get_weather>\n<parameter=city>\nRome\n</parameter>\n"
+    '<parameter=unit>\nc\n</parameter>\n<parameter=tags>\n["a"]\n</parameter>\n</function>\n'
+    "</tool_call>\n<tool_call>\n<function=ping>\n</function>\n</tool_call>",
+    "minimax": '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Rome'
+    '</parameter>\n<parameter name="unit">c</parameter>\n<parameter name="tags">["a"]</parameter>\n'
+    "</invoke>\n</minimax:tool_call>",
+    "glm": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n<arg_key>"
+    'unit</arg_key>\n<arg_value>c</arg_value>\n<arg_key>tags</arg_key>\n<arg_value>["a"]'
+    "</arg_value>\n</tool_call>\n<tool_call>ping\n</tool_call>",
+    "lfm2": '<|tool_call_start|>[get_weather(city="Rome", unit="c", tags=["a"]), ping()]'
+    "<|tool_call_end|>",
+    "gemma": '<|tool_call>call:get_weather{city:<|"|>Rome<|"|>,unit:<|"|>c<|"|>,tags:[<|"|>a<|"|>]}'
+    "<tool_call|><|tool_call>call:ping{}<tool_call|>",
+    "harmony": "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+    + ARGUMENTS,
+}
+
+
+@pytest.mark.parametrize("name", AS_MODELS_DO)
+def test_calls_can_be_written_as_models_are_used_to(
+    grammars: Grammars, tokenizer: Tokenizer, name: str
+) -> None:
+    format = next(format for format in FORMATS if format.name == name)
+    constraint = grammars.tool_calls(format, TOOLS)
+    for id in tokenizer.encode(AS_MODELS_DO[name], add_special=False):
+        assert constraint.allowed()[id], tokenizer.token_bytes(id)
+        constraint.accept(id)
+    assert constraint.complete
+
+
 @pytest.mark.parametrize(
     ("parameters", "why"),
     [
