@@ -434,6 +434,24 @@ def test_what_begins_like_reasoning_may_be_either(grammars: Grammars, tokenizer:
     assert not fits(constraint, tokenizer, "<c>")
 
 
+def test_a_number_ends(grammars: Grammars, tokenizer: Tokenizer) -> None:
+    (digit,) = tokenizer.encode("5", add_special=False)
+
+    def digits(constraint: Constraint) -> int:
+        for count in range(60):
+            if not constraint.allowed()[digit]:
+                return count
+            constraint.accept(digit)
+        return 60
+
+    assert digits(grammars.json_schema({"type": "number"})) == 20
+    assert digits(grammars.regex("[0-9]*")) == 60
+    for schema, count in (({"type": "string"}, 60), ({"pattern": "^[0-9]{30}$"}, 30)):
+        text = grammars.json_schema({"type": "string", **schema})
+        text.accept(tokenizer.encode('"', add_special=False)[0])
+        assert digits(text) == count
+
+
 def test_each_constraint_is_fresh(grammars: Grammars, tokenizer: Tokenizer) -> None:
     first, second = grammars.regex("ab"), grammars.regex("ab")
     first.accept(tokenizer.encode("a", add_special=False)[0])

@@ -67,7 +67,7 @@ class Grammars:
         """
         pattern = re.sub(r"\A\^|(?<!\\)\$\Z", "", pattern)  # as a whole it is matched anyway
         grammar = LLMatcher.grammar_from_regex(pattern)
-        return self._make(grammar, "the regular expression", param)
+        return self._make(grammar, "the regular expression", param, is_json=False)
 
     def gbnf(self, text: str, *, param: str = "grammar") -> GrammarConstraint:
         """What a grammar in llama.cpp's notation derives.
@@ -79,7 +79,7 @@ class Grammars:
             grammar = to_lark(text)
         except (GbnfError, RecursionError) as error:
             raise RequestError(f"the grammar cannot be read: {error}", param) from None
-        return self._make(_from_lark(grammar), "the grammar", param)
+        return self._make(_from_lark(grammar), "the grammar", param, is_json=False)
 
     def tool_calls(
         self,
@@ -121,8 +121,11 @@ class Grammars:
 
         return spell
 
-    def _make(self, grammar: str, what: str, param: str) -> GrammarConstraint:
-        return GrammarConstraint(self._vocabulary, self._matcher(grammar, what, param))
+    def _make(
+        self, grammar: str, what: str, param: str, *, is_json: bool = True
+    ) -> GrammarConstraint:
+        matcher = self._matcher(grammar, what, param)
+        return GrammarConstraint(self._vocabulary, matcher, is_json=is_json)
 
     def _matcher(self, grammar: str, what: str, param: str) -> LLMatcher:
         with self._lock:

@@ -38,6 +38,10 @@ class Vocabulary:
         spaces = [id for id, data in enumerate(self.bytes) if data and is_space(data)]
         self.white_space = self.mask(spaces)
         """Allows white space alone."""
+        self.digits = self.mask([id for id, data in enumerate(self.bytes) if data[:1].isdigit()])
+        """Allows what starts with a digit."""
+        self.letters = self.mask([id for id, data in enumerate(self.bytes) if data == b"z"])
+        """Allows a letter that no number has."""
         self._sorted = sorted(range(self.size), key=self.bytes.__getitem__)
         self._sorted_bytes = [self.bytes[id] for id in self._sorted]
         self.for_grammars = LLTokenizer(
