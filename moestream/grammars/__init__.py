@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from moestream.chat.tool_calls import ToolFormat
 from moestream.chat.tool_calls.formats import HarmonyFormat
@@ -19,6 +18,8 @@ from moestream.chat.tool_calls.schemas import Tools
 from moestream.errors import RequestError
 from moestream.grammars import lark, tool_calls
 from moestream.grammars.constraint import GrammarConstraint
+from moestream.grammars.gbnf import GbnfError
+from moestream.grammars.gbnf_to_lark import to_lark
 from moestream.grammars.reasoning import AfterReasoning
 from moestream.grammars.vocabulary import Vocabulary
 from moestream.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ class Grammars:
         """
         if isinstance(schema, bool):
             schema = {} if schema else {"not": {}}
-        return self._make(f"start: {lark.of_schema(schema)}", "the JSON schema", param)
+        return self._make(_from_lark(f"start: {lark.of_schema(schema)}"), "the JSON schema", param)
 
     def regex(self, pattern: str, *, param: str = "grammar") -> GrammarConstraint:
         """What a regular expression matches as a whole.
@@ -64,7 +65,9 @@ class Grammars:
         Raises:
             RequestError: it is none, or has what cannot be enforced, such as look-arounds.
         """
-        return self._make(f"start: {lark.of_regex(pattern)}", "the regular expression", param)
+        pattern = re.sub(r"\A\^|(?<!\\)\$\Z", "", pattern)  # as a whole it is matched anyway
+        grammar = LLMatcher.grammar_from_regex(pattern)
+        return self._make(grammar, "the regular expression", param, is_json=False)
 
     def gbnf(self, text: str, *, param: str = "grammar") -> GrammarConstraint:
         """What a grammar in llama.cpp's notation derives.
@@ -73,10 +76,10 @@ class Grammars:
             RequestError: it is none.
         """
         try:
-            grammar = gbnf_to_lark(text)
-        except Exception as error:
-            raise RequestError(f"the grammar cannot be used: {error}", param) from None
-        return self._make(grammar, "the grammar", param)
+            grammar = to_lark(text)
+        except (GbnfError, RecursionError) as error:
+            raise RequestError(f"the grammar cannot be read: {error}", param) from None
+        return self._make(_from_lark(grammar), "the grammar", param, is_json=False)
 
     def tool_calls(
         self,
@@ -100,7 +103,7 @@ class Grammars:
         ends = (
             () if isinstance(format, HarmonyFormat) or not format.ends_reasoning else format.openers
         )
-        matcher = self._matcher(grammar, "a tool's parameters", "tools")
+        matcher = self._matcher(_from_lark(grammar), "a tool's parameters", "tools")
         return GrammarConstraint(self._vocabulary, matcher, is_answer=False, ends_reasoning=ends)
 
     def _speller(self, specials: Collection[str]) -> Callable[[str], str]:
@@ -118,8 +121,11 @@ class Grammars:
 
         return spell
 
-    def _make(self, grammar: str, what: str, param: str) -> GrammarConstraint:
-        return GrammarConstraint(self._vocabulary, self._matcher(grammar, what, param))
+    def _make(
+        self, grammar: str, what: str, param: str, *, is_json: bool = True
+    ) -> GrammarConstraint:
+        matcher = self._matcher(grammar, what, param)
+        return GrammarConstraint(self._vocabulary, matcher, is_json=is_json)
 
     def _matcher(self, grammar: str, what: str, param: str) -> LLMatcher:
         with self._lock:
@@ -132,10 +138,13 @@ class Grammars:
             return matcher.deep_copy()
 
     def _compile(self, grammar: str, what: str, param: str) -> LLMatcher:
-        matcher = LLMatcher(
-            self._vocabulary.for_grammars, LLMatcher.grammar_from_lark(grammar), log_level=0
-        )
+        matcher = LLMatcher(self._vocabulary.for_grammars, grammar, log_level=0)
         if matcher.is_error():
-            reason = matcher.get_error().partition("\n")[0]
+            first, *others = matcher.get_error().splitlines()
+            reason = " ".join([first, *(line for line in others if line.startswith("error:"))])
             raise RequestError(f"{what} cannot be enforced: {reason}", param)
         return matcher
+
+
+def _from_lark(grammar: str) -> str:
+    return LLMatcher.grammar_from_lark(grammar)

@@ -43,7 +43,7 @@ class GemmaGrammar:
         types = schema.get("type")
         found = [types] if isinstance(types, str) else types
         if not found:
-            raise refusal(self._tool, "has a value of no type")
+            return self._anything("anything")
         return f"({' | '.join(self._typed(str(type), schema) for type in found)})"
 
     def _literals(self, values: Any) -> Iterator[str]:
@@ -60,7 +60,9 @@ class GemmaGrammar:
 
     def _typed(self, type: str, schema: Mapping[str, Any]) -> str:
         if type == "string":
-            return f"{self._quote} /[^<]*/ {self._quote}"
+            # Where the quote is a token that no text has, there is nothing that a text cannot be.
+            text = "/(?s:.*)/" if self._quote.startswith("<[") else "/[^<]*/"
+            return f"{self._quote} {text} {self._quote}"
         if type == "array":
             return self._array(schema)
         if type == "object":
@@ -72,7 +74,7 @@ class GemmaGrammar:
     def _array(self, schema: Mapping[str, Any]) -> str:
         items = schema.get("items")
         if not isinstance(items, Mapping):
-            raise refusal(self._tool, "has an array that says nothing of its items")
+            items = {}
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         if most == 0:
             return '"[]"'
@@ -82,9 +84,24 @@ class GemmaGrammar:
         some = f'"[" {item} ("," {item}){{{max(least - 1, 0)},{end}}} "]"'
         return some if least else f'("[]" | {some})'
 
+    def _anything(self, what: str) -> str:
+        """Any value, or any object."""
+        name = f"{self._prefix}any"
+        if not any(rule.startswith(f"{name}_anything:") for rule in self.rules):
+            key, value = "/[A-Za-z_][A-Za-z0-9_]{0,63}/", f"{name}_anything"
+            member = f'{key} ":" {value}'
+            scalars = [*_NUMBERS.values(), self._typed("string", {}), f"{name}_object"]
+            self.rules += [
+                f'{value}: {" | ".join(scalars)} | "[" ({value} ("," {value})*)? "]"',
+                f'{name}_object: "{{" ({member} ("," {member})*)? "}}"',
+            ]
+        return f"{name}_{what}"
+
     def object(self, schema: Mapping[str, Any]) -> str:
         """What stands for an object that the schema allows."""
         properties, required = schema.get("properties") or {}, schema.get("required") or ()
+        if not properties and not required and schema.get("additionalProperties", True):
+            return self._anything("object")
         if set(required) - set(properties):
             raise refusal(self._tool, "requires what it does not describe")
         parts = [

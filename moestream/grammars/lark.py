@@ -4,7 +4,6 @@ Source: llguidance's docs/syntax.md.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,12 +21,6 @@ def of_schema(schema: Mapping[str, Any]) -> str:
 def literal(text: str) -> str:
     """A text as it is."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def of_regex(pattern: str) -> str:
-    """What a regular expression matches as a whole."""
-    # A slash would end it.
-    return "/" + re.sub(r"(\\.)|/", lambda match: match[1] or r"\/", pattern, flags=re.S) + "/"
 
 
 def in_order(name: str, parts: Sequence[tuple[str, bool]], between: str) -> Iterator[str]:

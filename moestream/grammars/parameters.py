@@ -11,8 +11,8 @@ from typing import Any
 from moestream.errors import RequestError
 
 _WHOLE = ("anyOf", "oneOf", "allOf", "$ref", "patternProperties", "minProperties", "if", "not")
-_OF_TEXT = ("pattern", "format", "minLength", "maxLength", "contentEncoding")
 _DEFINITIONS = ("$defs", "definitions")
+_PLAIN = {"type", "anyOf", "title", "description", "default", "examples", *_DEFINITIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,15 @@ def texts(tool: str, parameter: Parameter, types: frozenset[str]) -> list[str] |
     values = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else []
     if values and all(isinstance(value, str) for value in values):
         return list(values)
-    if values or types - {"string", "null"} or any(word in str(schema) for word in _OF_TEXT):
+    if values or not _is_plain(schema):
         raise refusal(tool, f"says more of the text {parameter.name!r} than that it is one")
     return []
+
+
+def _is_plain(schema: Mapping[str, Any]) -> bool:
+    """Whether it says of what types a value may be, and nothing else of it."""
+    ways = schema.get("anyOf", ())
+    return not schema.keys() - _PLAIN and all(_is_plain(way) for way in ways)
 
 
 def refusal(tool: str, what: str) -> RequestError:

@@ -28,6 +28,10 @@ class Inner(Protocol):
     def restart(self) -> None:
         """Go back to the beginning."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether it may end here."""
+
 
 class AfterReasoning:
     """Waits for the end of the reasoning, if there is any, and then is the inner constraint."""
@@ -58,6 +62,8 @@ class AfterReasoning:
         self._close = markers.close.encode()
         self._forbidden = [text.encode() for text in forbidden]
         self._kept = max(map(len, (self._close, *self._forbidden)))
+        for text in (self._close, *self._forbidden):
+            vocabulary.completing(text, 0, more=True)  # the slow part of it: not between tokens
         harmony = markers == HARMONY
         self._header = _FINAL if harmony and is_answer else b""  # before the inner one begins
         self._start = _START if harmony else b""  # before the header, after reasoning
@@ -65,6 +71,11 @@ class AfterReasoning:
         self._spaces = 0 if harmony else _MOST_SPACES  # that may come yet
         self._inner_fits = not self._header
         self._state: State = "reasoning" if inside else "beginning"
+
+    @property
+    def complete(self) -> bool:
+        """Whether it may end here."""
+        return self._state == "inner" and self._inner.complete
 
     def allowed(self) -> Mask:
         """Which ids may come next, (V,).
@@ -159,7 +170,7 @@ class AfterReasoning:
         if text.startswith(self._read):
             rest = text[len(self._read) :]
             for length in range(1, len(rest) + 1):
-                mask[self._vocabulary.ids.get(rest[:length], [])] = True
+                mask[list(self._vocabulary.saying(rest[:length]))] = True
         return mask
 
 

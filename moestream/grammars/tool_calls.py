@@ -1,5 +1,7 @@
 """Grammars that make a model write tool calls, in its own format, with arguments of the schema."""
 
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
@@ -17,6 +19,7 @@ from moestream.grammars.parameters import Parameter, definitions, parameters, te
 
 Spell = Callable[[str], str]
 """Writes a text of the format, in which names of hidden tokens stand for these."""
+_BEFORE_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*") (<\[.*)')
 Schemas = Mapping[str, Mapping[str, Any]]
 """What the arguments of each tool must be."""
 
@@ -98,7 +101,7 @@ def _harmony(
 ) -> list[str]:
     # A call ends the answer: there is one at most.
     start = spell("<|channel|>") + ' "commentary to=functions."'
-    end = f'" " {spell("<|constrain|>")} "json" {spell("<|message|>")}'
+    end = f'(" " {spell("<|constrain|>")} "json")? {spell("<|message|>")}'
     ways = [f"{lark.literal(name)} {end} arguments{index}" for index, name in enumerate(schemas)]
     return [f"start: {start} call", _choice("call", ways), *_arguments(schemas)]
 
@@ -145,7 +148,11 @@ def _free(format: TaggedFormat, spell: Spell) -> str:
     close = spell(format.value_close)
     if close == lark.literal(format.value_close):
         return f"free[suffix={close}]: /(?s:.*)/"
-    return f"free: /(?s:.*)/ {close}"
+    found = _BEFORE_TOKEN.fullmatch(close)
+    before, rest = (found[1], found[2]) if found else ('""', close)
+    # What comes before a hidden token is of the text's own word: a word is as long as it can be.
+    text = re.escape(json.loads(before)).replace("/", r"\/")
+    return f"free: /(?s:.*){text}/ {rest}"
 
 
 def _tagged_member(

@@ -89,7 +89,8 @@ def main() -> None:
     for line in _run(arguments.llama.resolve(), arguments.build.resolve()).splitlines():
         case = json.loads(line)
         name = Path(case.pop("template")).stem
-        if name in _KEPT and case not in cases[name]:
+        continued = case.pop("continued")  # its prompt holds a part of the answer
+        if name in _KEPT and not continued and case not in cases[name]:
             cases[name].append(case)
     _DATA.mkdir(parents=True, exist_ok=True)
     for name, found in sorted(cases.items()):

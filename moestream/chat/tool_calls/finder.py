@@ -31,7 +31,7 @@ class CallFinder:
         self._call = call
         self._text = Text()
         self._space = ""  # after what was told of the answer
-        self._called = False
+        self._called = self._after_call = False
         self._calls = Calls(self._event)
         self._reading = self._read()
 
@@ -78,10 +78,13 @@ class CallFinder:
         self._call(event)
         if isinstance(event, CallEnd) and event.whole:
             self._text.mark()
+            self._after_call = True
 
     def _say(self, text: str) -> None:
+        if self._after_call:
+            text = text.lstrip(SPACE)
         said = text.rstrip(SPACE)
         if said:
             self._answer(self._space + said)
-            self._space = ""
+            self._space, self._after_call = "", False
         self._space += text[len(said) :]

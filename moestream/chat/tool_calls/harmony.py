@@ -16,7 +16,7 @@ _START, _CHANNEL, _MESSAGE, _END = "<|start|>", "<|channel|>", "<|message|>", "<
 _OPENERS = (_START, _CHANNEL, " to=", _MESSAGE)
 _HEADER = re.compile(
     r"(?:assistant)?(?:<\|channel\|>(?P<channel>analysis|commentary|final)|\s*to=(?P<to>[\w.:/$-]+)"
-    r"|\s*(?:<\|constrain\|>)?\w+)*\s*"
+    r"|\s*<\|constrain\|>\w+|\s+\w+)*\s*"
 )
 _LONGEST_HEADER = 400
 Say = Callable[[Literal["reasoning", "answer"], str], None]

@@ -7,6 +7,7 @@ nothing is escaped in.
 from dataclasses import KW_ONLY, dataclass
 
 from moestream.chat.tool_calls.calls import Calls, Members
+from moestream.chat.tool_calls.json_text import JsonCopy
 from moestream.chat.tool_calls.schemas import Tools, value_text
 from moestream.chat.tool_calls.text import Malformed, Reading, Text
 
@@ -105,10 +106,25 @@ class TaggedFormat:
         if types == {"string"}:
             yield from self._stream(text, members, key)
             return
-        value, _ = yield from text.until(self.value_close)
+        members.add(key, (yield from self._read_value(text, types)))
+
+    def _read_value(self, text: Text, types: frozenset[str]) -> Reading[str]:
+        """Read a value and its end; in JSON what looks like the end may be in a text."""
+        start = len(text.read)
+        parts: list[str] = []
+        try:
+            parts.append((yield from text.space()))
+            yield from JsonCopy(parts.append).copy(text)
+            yield from text.space()
+            yield from text.expect(self.value_close)
+        except Malformed:
+            text.back(start)
+            value, _ = yield from text.until(self.value_close)
+        else:
+            value = "".join(parts)
         if self.line_breaks:
             value = value.removeprefix("\n").removesuffix("\n")
-        members.add(key, value_text(value, types))
+        return value_text(value, types)
 
     def _stream(self, text: Text, members: Members, key: str) -> Reading[None]:
         members.begin_string(key)

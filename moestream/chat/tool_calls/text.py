@@ -42,7 +42,7 @@ class Text:
         return self._all[self._mark : self._at]
 
     def back(self, kept: int) -> None:
-        """Give back what was read since the mark, but for so many characters of it."""
+        """Give back what was read since the mark, but for its first so many characters."""
         self._at = self._mark + kept
 
     def peek(self, count: int = 1) -> Reading[str]:
@@ -58,13 +58,19 @@ class Text:
         return text
 
     def match(self, *literals: str) -> Reading[str | None]:
-        """Read the longest of these that comes next, if any does."""
+        """Read the longest of these that comes next, if any does.
+
+        What begins one at the very end is read too: it was to be that.
+        """
         while True:
             rest = self._all[self._at : self._at + max(map(len, literals))]
             found = max((text for text in literals if rest.startswith(text)), key=len, default=None)
             more = (text for text in literals if len(text) > len(rest) and text.startswith(rest))
-            if self.ended or not any(len(text) > len(found or "") for text in more):
+            if not any(len(text) > len(found or "") for text in more):
                 self._at += len(found or "")
+                return found
+            if self.ended:
+                self._at += len(rest)
                 return found
             yield
 
