@@ -70,6 +70,13 @@ def test_a_stream_begins_at_once_and_is_no_cached_thing(server: Served) -> None:
     assert first == ": ok"
 
 
+def test_a_verbose_answer_shows_its_prompt(server: Served) -> None:
+    told = server.chat(max_tokens=1, verbose=True)["__verbose"]
+    assert told["prompt"] == _prompt("hi")
+    assert told["generation_settings"]["n_predict"] == 1
+    assert "__verbose" not in server.chat(max_tokens=1)
+
+
 def test_usage_comes_last_where_it_is_asked_for(server: Served) -> None:
     stream = server.chat_stream(stream_options={"include_usage": True}, max_tokens=3)
     last = stream[-2]

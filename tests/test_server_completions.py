@@ -219,7 +219,8 @@ def test_slots_show_what_runs_and_who_leaves_frees_his(alphabet: Path) -> None:
     with serving(alphabet, context=1 << 16, parallel=2) as server:
         body = {"prompt": "0", "stream": True}
         with server.http.stream("POST", "/completion", json=body) as response:
-            next(response.iter_bytes())
+            chunks = response.iter_bytes()  # which leaves once it is forgotten
+            next(chunks)
             busy = _slots(server, 1)
             assert [slot["is_processing"] for slot in busy] == [True, False]
             assert server.get("/slots?fail_on_no_slot=1").status_code == 200

@@ -9,7 +9,7 @@ from moestream import __version__
 from moestream.server.body import JSON
 from moestream.server.errors import APIError, busy
 from moestream.server.model import Model
-from moestream.server.openai.llama import settings
+from moestream.server.openai.told import settings
 from moestream.server.schema import description
 from moestream.server.state import state_of
 

@@ -177,8 +177,14 @@ class Speaker:
     def whole(self, answers: Sequence[Answer], running: Sequence[Running]) -> Any:
         """All choices."""
         choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
+        more: dict[str, Any] = {}
+        if self._asked.verbose:
+            task = answers[0].task
+            shown = told.settings(task.job.sampling, task.job.max_tokens)
+            more["__verbose"] = {"prompt": task.prompt, "generation_settings": shown}
         return self._envelope.around(
             choices,
+            **more,
             usage=told.usage(answers, running),
             timings=told.timings(answers[0], running[0]),
         )

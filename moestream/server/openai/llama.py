@@ -1,10 +1,6 @@
-"""/completion: llama-server's own endpoint for text, with its own words.
-
-What samplers it names that are not here is told with the values that switch them off.
-"""
+"""/completion: llama-server's own endpoint for text, with its own words."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -12,7 +8,6 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from moestream.chat.output import Output
-from moestream.engine.options import SamplingParams
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import read
 from moestream.server.completion import Answer, Task
@@ -26,38 +21,12 @@ from moestream.server.sampling import checked_logprobs
 from moestream.server.sse import Answering, event
 from moestream.server.state import state_of
 
-_OFF = {
-    "dynatemp_range": 0.0,
-    "dynatemp_exponent": 1.0,
-    "top_n_sigma": -1.0,
-    "xtc_probability": 0.0,
-    "xtc_threshold": 0.1,
-    "typical_p": 1.0,
-    "dry_multiplier": 0.0,
-    "mirostat": 0,
-    "adaptive_target": -1.0,
-    "adaptive_decay": 0.9,
-    "n_keep": 0,
-    "n_discard": 0,
-    "min_keep": 0,
-    "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
-    "post_sampling_probs": False,
-    "lora": [],
-}
-
 
 async def completion(request: Request) -> ASGIApp:
     """Continue texts."""
     asked = await read(request, LlamaRequest)
     asked.check()
     return Answering(state_of(request), partial(_prepare, asked), stream=bool(asked.stream))
-
-
-def settings(sampling: SamplingParams, max_tokens: int | None) -> dict[str, Any]:
-    """llama-server's ``generation_settings``."""
-    most = -1 if max_tokens is None else max_tokens
-    seed = 2**32 - 1 if sampling.seed is None else sampling.seed
-    return {**asdict(sampling), "seed": seed, "max_tokens": most, "n_predict": most, **_OFF}
 
 
 def _prepare(asked: LlamaRequest, model: Model) -> tuple[list[Task], "Speaker"]:
@@ -162,7 +131,7 @@ class Speaker:
         asked, job = self._asked, task.job
         biases = job.logit_bias.items()
         return {
-            **settings(job.sampling, job.max_tokens),
+            **told.settings(job.sampling, job.max_tokens),
             "stop": list(task.stop),
             "ignore_eos": bool(asked.ignore_eos),
             "stream": bool(asked.stream),

@@ -44,6 +44,7 @@ class ChatRequest(Prompt):
     response_format: dict[str, Any] | None = None
     json_schema: Any = None
     grammar: str | None = None
+    verbose: bool | None = None
 
 
 class CompletionRequest(SamplingFields):

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from moestream import __version__
+from moestream.engine.options import SamplingParams
 from moestream.server.activity import Sequence as Running
 from moestream.server.completion import Answer
 from moestream.server.identifiers import random_id
@@ -15,6 +16,27 @@ from moestream.tokenizer import Tokenizer
 FINGERPRINT = f"b-moestream-{__version__}"
 _LEAST_LOGPROB = -9999.0
 """What stands for minus infinity, which JSON has not; OpenAI says so too."""
+
+
+_OFF = {
+    "dynatemp_range": 0.0,
+    "dynatemp_exponent": 1.0,
+    "top_n_sigma": -1.0,
+    "xtc_probability": 0.0,
+    "xtc_threshold": 0.1,
+    "typical_p": 1.0,
+    "dry_multiplier": 0.0,
+    "mirostat": 0,
+    "adaptive_target": -1.0,
+    "adaptive_decay": 0.9,
+    "n_keep": 0,
+    "n_discard": 0,
+    "min_keep": 0,
+    "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
+    "post_sampling_probs": False,
+    "lora": [],
+}
+"""What samplers that are not here are told to be: off."""
 
 
 @dataclass(slots=True)
@@ -68,6 +90,13 @@ def timings(answer: Answer, running: Running) -> dict[str, Any]:
         "predicted_per_token_ms": made_ms / steps if steps else 0.0,
         "predicted_per_second": 1e3 * steps / made_ms if steps and made_ms else 0.0,
     }
+
+
+def settings(sampling: SamplingParams, max_tokens: int | None) -> dict[str, Any]:
+    """llama-server's ``generation_settings``."""
+    most = -1 if max_tokens is None else max_tokens
+    seed = 2**32 - 1 if sampling.seed is None else sampling.seed
+    return {**asdict(sampling), "seed": seed, "max_tokens": most, "n_predict": most, **_OFF}
 
 
 def progress(reading: Reading, running: Running) -> dict[str, Any]:
