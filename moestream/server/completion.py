@@ -13,6 +13,7 @@ from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFor
 from moestream.errors import MoestreamError
 from moestream.server.identifiers import random_id
 from moestream.server.jobs import Ended, Event, Failed, Job, Made
+from moestream.server.progress import Progress
 from moestream.tokenizer import Tokenizer
 
 Finish = Literal["eos", "word", "limit"]
@@ -62,6 +63,8 @@ class Answer:
     """None while more is to come."""
     context_full: bool = False
     error: MoestreamError | None = None
+    progress: Progress = field(default_factory=Progress)
+    """Of its prompt."""
     _stream: OutputStream = field(init=False)
 
     def __post_init__(self) -> None:

@@ -143,9 +143,8 @@ class Answering:
         if answer.finish is not None:
             return b"", None
         data, had = b"", len(answer.made)
-        for each in events:
-            if isinstance(each, Reading):
-                data += b"".join(speaker.progress(index, each, running))
+        for reading in answer.progress.hear(events):
+            data += b"".join(speaker.progress(index, reading, running))
         new = answer.hear(events)
         if answer.error is not None:
             self._state.warn(str(answer.error))
