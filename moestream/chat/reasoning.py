@@ -64,9 +64,18 @@ class ReasoningSplitter:
     Reasoning is looked for at the start alone: what an answer quotes later is the answer's.
     """
 
-    def __init__(self, markers: Markers | None, *, inside: bool = False) -> None:
-        """``inside``: the prompt has opened the reasoning already, as some templates do."""
+    def __init__(
+        self, markers: Markers | None, *, inside: bool = False, ended_by: tuple[str, ...] = ()
+    ) -> None:
+        """Begin.
+
+        Args:
+            markers: the model's.
+            inside: the prompt has opened the reasoning already, as some templates do.
+            ended_by: what ends the reasoning without a marker, and is the answer's.
+        """
         self._markers = markers
+        self._ended_by = ended_by
         self._headers = markers == HARMONY
         self._tag = markers.tag if markers is not None else ""  # whose opening may come
         self._close = ""  # the answer's, once it was opened
@@ -140,14 +149,17 @@ class ReasoningSplitter:
 
     def _reason(self) -> list[Piece]:
         assert self._markers is not None
-        before, closer, after = self._held.partition(self._markers.close)
-        if closer:
-            pieces = self._piece("reasoning", before.rstrip())
-            self._state, self._held, self._blank = "answer", after, True
+        closers = (self._markers.close, *self._ended_by)
+        found = [(at, text) for text in closers if (at := self._held.find(text)) >= 0]
+        if found:
+            at, closer = min(found)
+            pieces = self._piece("reasoning", self._held[:at].rstrip())
+            kept = at if closer in self._ended_by else at + len(closer)
+            self._state, self._held, self._blank = "answer", self._held[kept:], True
             if self._headers:
                 self._state = "start"
             return pieces
-        return self._piece("reasoning", self._take_sure(self._markers.close))
+        return self._piece("reasoning", self._take_sure(*closers))
 
     def _answer(self) -> list[Piece]:
         if self._tag:
@@ -166,9 +178,10 @@ class ReasoningSplitter:
             return self._piece("answer", before.rstrip() + after)
         return self._piece("answer", self._take_sure(self._close))
 
-    def _take_sure(self, marker: str) -> str:
-        """Take what is held, but for what may begin the marker and white space before it."""
-        sure = self._held[: len(self._held) - _overlap(self._held, marker)].rstrip()
+    def _take_sure(self, *markers: str) -> str:
+        """Take what is held, but for what may begin a marker and white space before it."""
+        overlap = max(_overlap(self._held, marker) for marker in markers)
+        sure = self._held[: len(self._held) - overlap].rstrip()
         self._held = self._held[len(sure) :]
         return sure
 

@@ -20,7 +20,7 @@ from moestream.terminal.interrupt import terminate_as_interrupt
 __all__ = ["main"]
 
 SECTIONS = {
-    "Run a model": ("chat", "generate", "bench"),
+    "Run a model": ("chat", "generate", "serve", "bench"),
     "Get and look at models": ("models", "inspect", "plan"),
     "Experts": ("profile", "simulate"),
     "This machine": ("doctor", "completion"),

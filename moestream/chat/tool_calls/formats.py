@@ -1,0 +1,164 @@
+"""The ways in which models write tool calls, and which a model has."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from moestream.chat.tool_calls.calls import Calls
+from moestream.chat.tool_calls.json_calls import JsonFormat
+from moestream.chat.tool_calls.named_calls import NamedFormat
+from moestream.chat.tool_calls.pythonic_calls import GemmaFormat, PythonFormat
+from moestream.chat.tool_calls.schemas import Tools
+from moestream.chat.tool_calls.tagged_calls import TaggedFormat
+from moestream.chat.tool_calls.text import Reading, Text
+from moestream.tokenizer import Tokenizer
+
+
+class MarkedFormat(Protocol):
+    """A way to write calls between markers, in the answer."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """Names of special tokens that are part of the text, though they may be hidden."""
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """What a call may begin with; none begins with another."""
+
+    @property
+    def ends_reasoning(self) -> bool:
+        """Whether calls may come with the reasoning still open."""
+
+    def read(self, text: Text, opener: str, calls: Calls, tools: Tools) -> Reading[None]:
+        """Read what follows an opener, and tell its calls.
+
+        Raises:
+            Malformed: it is no call.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class HarmonyFormat:
+    """gpt-oss: a call is a message with a recipient in its header."""
+
+    name: str = "harmony"
+    specials: tuple[str, ...] = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>")
+
+
+ToolFormat = MarkedFormat | HarmonyFormat
+HARMONY_CALLS = HarmonyFormat()
+HERMES = JsonFormat("hermes", "<tool_call>", "</tool_call>")  # Qwen, Granite 4, ERNIE, Ling 2
+GRANITE = JsonFormat("granite", "<|tool_call|>", is_list=True)  # Granite 3
+HUNYUAN = JsonFormat("hunyuan", "<tool_calls>", "</tool_calls>", is_list=True)
+MISTRAL_LIST = JsonFormat("mistral-list", "[TOOL_CALLS]", is_list=True)
+MISTRAL = NamedFormat("mistral", call_open="[TOOL_CALLS]", name_close="[ARGS]", id_open="[CALL_ID]")
+KIMI = NamedFormat(
+    "kimi",
+    open="<|tool_calls_section_begin|>",
+    close="<|tool_calls_section_end|>",
+    call_open="<|tool_call_begin|>",
+    call_close="<|tool_call_end|>",
+    name_close="<|tool_call_argument_begin|>",
+    before="functions.",
+    numbered=True,
+    ends_reasoning=True,
+)
+DEEPSEEK = NamedFormat(  # V3.1
+    "deepseek",
+    open="<｜tool▁calls▁begin｜>",
+    close="<｜tool▁calls▁end｜>",
+    call_open="<｜tool▁call▁begin｜>",
+    call_close="<｜tool▁call▁end｜>",
+    name_close="<｜tool▁sep｜>",
+)
+DEEPSEEK_FENCED = replace(  # V3 and R1
+    DEEPSEEK,
+    name="deepseek-fenced",
+    before="function<｜tool▁sep｜>",
+    tokens=("<｜tool▁sep｜>",),
+    name_close="\n```json\n",
+    arguments_close="```",
+)
+QWEN_CODER = TaggedFormat(  # Qwen3-Coder, Qwen3.5
+    "qwen-coder",
+    open="<tool_call>",
+    close="</tool_call>",
+    call_open="<function=",
+    name_close=">",
+    key_open="<parameter=",
+    key_closes=((">", None),),
+    value_close="</parameter>",
+    call_close="</function>",
+    line_breaks=True,
+    ends_reasoning=True,
+)
+MINIMAX = TaggedFormat(
+    "minimax",
+    open="<minimax:tool_call>",
+    close="</minimax:tool_call>",
+    call_open='<invoke name="',
+    name_close='">',
+    key_open='<parameter name="',
+    key_closes=(('">', None),),
+    value_close="</parameter>",
+    call_close="</invoke>",
+)
+DSML = TaggedFormat(  # DeepSeek V3.2
+    "dsml",
+    open="<｜DSML｜function_calls>",
+    close="</｜DSML｜function_calls>",
+    call_open='<｜DSML｜invoke name="',
+    name_close='">',
+    key_open='<｜DSML｜parameter name="',
+    key_closes=(('" string="true">', True), ('" string="false">', False)),
+    value_close="</｜DSML｜parameter>",
+    call_close="</｜DSML｜invoke>",
+    tokens=("｜DSML｜",),
+)
+GLM = TaggedFormat(
+    "glm",
+    open="<tool_call>",
+    key_open="<arg_key>",
+    key_closes=(("</arg_key>", None),),
+    value_open="<arg_value>",
+    value_close="</arg_value>",
+    call_close="</tool_call>",
+)
+LING = replace(GLM, name="ling", ends_reasoning=True)  # Ling 3
+LFM2 = PythonFormat("lfm2", "<|tool_call_start|>", "<|tool_call_end|>")
+GEMMA_CALLS = GemmaFormat("gemma", "<|tool_call>", "<tool_call|>")
+
+_BY_TEMPLATE: tuple[tuple[tuple[str, ...], MarkedFormat], ...] = (
+    ((KIMI.open,), KIMI),
+    (("DSML", "function_calls"), DSML),
+    (("<｜tool▁calls▁begin｜>", "```json"), DEEPSEEK_FENCED),
+    (("<｜tool▁calls▁begin｜>",), DEEPSEEK),
+    (("<|tool_list_start|>",), LFM2),
+    ((LFM2.open,), LFM2),
+    (("<|tool_call>call:",), GEMMA_CALLS),
+    ((MINIMAX.open,), MINIMAX),
+    (("[TOOL_CALLS]", "[ARGS]"), MISTRAL),
+    (("[TOOL_CALLS]",), MISTRAL_LIST),
+    (("<arg_key>", "<role>"), LING),
+    (("<arg_key>",), GLM),
+    (("<function=", "<parameter="), QWEN_CODER),
+    ((GRANITE.open,), GRANITE),
+    ((HUNYUAN.open,), HUNYUAN),
+    ((HERMES.open,), HERMES),
+)
+"""What a template says, and the format that it means: the first of which it says all."""
+
+
+def find_tool_format(template: str, tokenizer: Tokenizer) -> ToolFormat | None:
+    """Return how a model writes tool calls, by its chat template and vocabulary, if we know."""
+    if "<|message|>" in template and (
+        tokenizer.token_id("<|channel|>") is not None or "to=functions." in template
+    ):
+        return HARMONY_CALLS
+    if tokenizer.token_id(LFM2.open) is not None:
+        return LFM2  # of which some templates say nothing
+    said = (format for words, format in _BY_TEMPLATE if all(word in template for word in words))
+    return next(said, None)

@@ -1,0 +1,98 @@
+"""What the tools of a request say of their parameters' types.
+
+For formats whose values are bare text: whether ``5`` is a number or a text is the schema's to say.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moestream.chat.tool_calls.json_text import read_json
+from moestream.chat.tool_calls.text import Malformed
+
+_ANY = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
+_MOST_REFERENCES = 16
+_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+
+
+class Tools:
+    """The tools that a model may call, as a request names them."""
+
+    def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
+        """``tools``: functions, each by itself or as OpenAI's ``{"type", "function"}``."""
+        functions = (tool.get("function", tool) for tool in tools)
+        self._schemas = {
+            str(function.get("name")): function.get("parameters") or {} for function in functions
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._schemas)
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        """The schema of a tool's arguments."""
+        schema = self._schemas.get(name)
+        return dict(schema) if isinstance(schema, Mapping) else {}
+
+    def types(self, name: str, key: str) -> frozenset[str]:
+        """The types that JSON Schema names of what a parameter may be."""
+        schema = self._schemas.get(name)
+        if not isinstance(schema, Mapping):
+            return _ANY
+        properties = schema.get("properties")
+        known = isinstance(properties, Mapping) and key in properties
+        found = properties[key] if known else schema.get("additionalProperties")  # type: ignore[index]
+        return _types(found, schema, _MOST_REFERENCES)
+
+
+def value_text(text: str, types: frozenset[str]) -> str:
+    """A bare text as JSON: a string where the types want it, else what it is, else a string."""
+    stripped = text.strip()
+    if types != {"string"}:
+        stripped = _PYTHON_WORDS.get(stripped, stripped)
+        try:
+            value = read_json(stripped)
+        except Malformed:
+            pass
+        else:
+            if _type_names(value) & types or "string" not in types:
+                return stripped
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _type_names(value: Any) -> frozenset[str]:
+    if isinstance(value, bool):
+        return frozenset({"boolean"})
+    if isinstance(value, int):
+        return frozenset({"integer", "number"})
+    names = {float: "number", str: "string", dict: "object", list: "array"}
+    return frozenset({names.get(type(value), "null")})
+
+
+def _types(schema: Any, root: Mapping[str, Any], left: int) -> frozenset[str]:
+    if not isinstance(schema, Mapping) or not left:
+        return _ANY
+    if isinstance(reference := schema.get("$ref"), str):
+        return _types(_resolve(reference, root), root, left - 1)
+    said = schema.get("type")
+    if isinstance(said, str):
+        return frozenset({said})
+    if isinstance(said, list):
+        return frozenset(map(str, said))
+    values = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+    if values:
+        return frozenset().union(*map(_type_names, values))
+    for word in ("anyOf", "oneOf", "allOf"):
+        if isinstance(ways := schema.get(word), list) and ways:
+            found = [_types(way, root, left - 1) for way in ways]
+            return frozenset.intersection(*found) if word == "allOf" else frozenset().union(*found)
+    return _ANY
+
+
+def _resolve(reference: str, root: Mapping[str, Any]) -> Any:
+    found: Any = root
+    for part in reference.removeprefix("#").split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

@@ -1,0 +1,147 @@
+"""``moestream serve``: a model behind the HTTP APIs that clients already speak.
+
+Owns the order of a run: the port opens, the model is loaded, a signal ends it. What is answered is
+``server``'s.
+"""
+
+import os
+import select
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moestream import ui
+from moestream.cli.command import Command, interrupted_status
+from moestream.cli.opening import open_engine
+from moestream.cli.options.engine import engine_options
+from moestream.cli.options.model_argument import model_argument
+from moestream.cli.options.serve import (
+    prompt_options,
+    sampling_defaults,
+    server_options,
+    telling_options,
+)
+from moestream.cli.options.streaming import streaming_options
+from moestream.cli.reports.streaming import choice_fields, memory_told, plan_fields
+from moestream.terminal.interrupt import interruptible
+
+if TYPE_CHECKING:
+    from moestream.engine.engine import Engine
+    from moestream.engine.options import SamplingParams
+    from moestream.server.listener import Listener
+    from moestream.server.model import Model
+    from moestream.server.options import ServerOptions
+
+_LOOK_S = 1.0
+EXAMPLES = """
+moestream serve demo
+moestream serve qwen3-30b-a3b-instruct-2507 --port 9000 --budget 12G
+moestream serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
+"""
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@model_argument(default="demo")
+@server_options
+@telling_options
+@streaming_options
+@engine_options
+@sampling_defaults
+@prompt_options
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    /,
+    *,
+    model: str,
+    server: "ServerOptions",
+    keys: tuple[str, ...],
+    quiet: bool,
+    verbose: bool,
+    max_tokens: int | None,
+    chat_template: str | None,
+    special: bool,
+    recording: dict[str, Any],
+    sampling: "SamplingParams",
+    **engine_options: Any,
+) -> None:
+    """Serve a model to OpenAI's and llama-server's clients.
+
+    MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
+    default is demo. Ctrl-C ends it.
+    """
+    from moestream.server.listener import Listener
+    from moestream.server.model import Defaults, Model
+
+    _refuse_recording(recording)
+    try:
+        with Listener(server, keys, log=ui.note if verbose else None, warn=ui.warning) as listener:
+            if verbose:
+                ui.note(f"{listener.url}: loading {model}")
+            with (
+                open_engine(model, engine_options, quiet=quiet) as engine,
+                Model.of(
+                    engine,
+                    _names(model, engine, server),
+                    server,
+                    Defaults(sampling, max_tokens, special),
+                    chat_template=chat_template,
+                ) as served,
+            ):
+                _tell(listener, served, verbose=verbose)
+                listener.serve(served)
+                _serve(listener)
+    except KeyboardInterrupt as error:
+        ctx.exit(interrupted_status(error))
+
+
+def _serve(listener: "Listener") -> None:
+    """Wait for a signal, and end the answers that are being written.
+
+    Raises:
+        KeyboardInterrupt: in the end, always.
+    """
+    heard, hear = os.pipe()
+    with interruptible(lambda: _wake(hear)) as interrupt:
+        try:
+            while not select.select([heard], [], [], _LOOK_S)[0]:
+                listener.check()
+        finally:
+            listener.close()
+            os.close(heard)
+            os.close(hear)
+    raise interrupt.error()
+
+
+def _wake(pipe: int) -> None:
+    os.write(pipe, b"!")
+
+
+def _names(model: str, engine: "Engine", server: "ServerOptions") -> list[str]:
+    """What requests may call the model, the first being what answers call it."""
+    file = engine.file.path.name.removesuffix(".gguf")
+    is_path = model.endswith(".gguf") or os.path.lexists(model)
+    return [*server.alias, *([] if is_path else [model]), file]
+
+
+def _tell(listener: "Listener", served: "Model", *, verbose: bool) -> None:
+    """Say where the server is, and how the model runs."""
+    engine = served.engine
+    parallel = listener.state.options.parallel
+    ui.note(
+        f"{listener.url}: {served.name}, {memory_told(engine)}; context {engine.context_length}, "
+        f"{parallel} at a time"
+    )
+    if verbose and engine.plan is not None:
+        ui.note_fields("memory", plan_fields(engine.plan))
+    if verbose and engine.streaming is not None:
+        ui.note_fields("streaming", choice_fields(engine.streaming.choices))
+
+
+def _refuse_recording(recording: dict[str, Any]) -> None:
+    """What is recorded is of one session, and the scheduler has many at a time."""
+    if any(value is not None for value in recording.values()):
+        raise click.UsageError(
+            "serve records nothing yet, so --save-profile, --trace and --stream trace-... do "
+            "nothing; use generate or chat"
+        )

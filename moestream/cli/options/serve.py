@@ -1,0 +1,99 @@
+"""The options of ``serve``: where it listens, who may ask, and what requests get by default."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moestream.chat.settings import Settings
+from moestream.cli.command import Body, apply, be_quiet, option
+from moestream.cli.options.fields import field_options, filled_by
+from moestream.cli.options.prompt import require_text, special_option, template_option
+from moestream.declare import declared
+from moestream.engine.options import SamplingParams
+from moestream.folders import read_text
+from moestream.server.options import ServerOptions
+
+_WHERE_SILENT = "Where a request says nothing"
+KEY_VARIABLE = "MOESTREAM_API_KEY"
+
+sampling_defaults = filled_by(
+    SamplingParams,
+    "sampling",
+    field_options(SamplingParams, _WHERE_SILENT),
+    tuple(declared(SamplingParams)),
+)
+"""Add sampling options; without ``--seed``, every request has one of its own."""
+
+
+def server_options(body: Body) -> Body:
+    """Add the options; ``body`` gets ``server``, a ``ServerOptions``, and the ``keys``."""
+
+    @functools.wraps(body)
+    def with_server(*args: Any, **kwargs: Any) -> None:
+        server = ServerOptions(**{name: kwargs.pop(name) for name in declared(ServerOptions)})
+        keys = _keys(server)
+        if not (server.is_local or keys or server.insecure):
+            raise click.UsageError(
+                f"--host {server.host} lets other machines ask; give them a key, with "
+                f"--api-key-file or {KEY_VARIABLE}, or say --insecure"
+            )
+        body(*args, server=server, keys=keys, **kwargs)
+
+    return apply(field_options(ServerOptions, "Server"), with_server)
+
+
+def _keys(server: ServerOptions) -> tuple[str, ...]:
+    """All keys that were given: as options, which the environment stands for, and in a file."""
+    keys = list(server.api_key)
+    for key in keys:
+        require_text(key, "--api-key")
+    if server.api_key_file is not None:
+        try:
+            lines = read_text(Path(server.api_key_file)).splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.UsageError(f"--api-key-file cannot be read: {error}") from None
+        found = [line.strip() for line in lines if line.strip()]
+        if not found:
+            raise click.UsageError("--api-key-file has no key in it")
+        keys += found
+    return tuple(keys)
+
+
+def telling_options(body: Body) -> Body:
+    """Add what is told: ``quiet`` and ``verbose``."""
+
+    @functools.wraps(body)
+    def with_telling(*args: Any, quiet: bool, verbose: bool, **kwargs: Any) -> None:
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
+        body(*args, quiet=quiet, verbose=verbose, **kwargs)
+
+    return apply(_TELLING, with_telling)
+
+
+def prompt_options(body: Body) -> Body:
+    """Add ``max_tokens``, ``chat_template`` and ``special``."""
+    limit = field_options(Settings, _WHERE_SILENT, ("max_tokens",))
+    return apply((*limit, template_option, special_option), body)
+
+
+_TELLING = (
+    option(
+        "-q",
+        "--quiet",
+        section="Output",
+        is_flag=True,
+        is_eager=True,
+        callback=be_quiet,
+        help="Print errors alone.",
+    ),
+    option(
+        "-v",
+        "--verbose",
+        section="Output",
+        is_flag=True,
+        help="Tell all choices, and a line for each request.",
+    ),
+)

@@ -1,0 +1,169 @@
+"""What an answer must be: from a request's fields to a constraint of the engine.
+
+Owns which fields go together. The grammars are ``moestream.grammars``'.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moestream.engine.sampling import Constraint
+from moestream.errors import RequestError
+from moestream.grammars import GrammarConstraint
+from moestream.server.model import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The form of an answer's text, as a request asks for it."""
+
+    response_format: Mapping[str, Any] | None = None
+    json_schema: Any = None
+    grammar: str | None = None
+
+    def constraint(self, model: Model) -> GrammarConstraint | None:
+        """Make what enforces it, anew for each sequence; None where any text will do.
+
+        Raises:
+            RequestError: a form that cannot be enforced, or two of them.
+        """
+        given = self.given
+        if len(given) > 1:
+            raise RequestError(f"{' and '.join(given)} exclude each other", given[1])
+        if self.json_schema is not None:
+            return _by_schema(model, self.json_schema, "json_schema")
+        if self.grammar:
+            return model.grammars.gbnf(self.grammar)
+        return self._of_format(model, self.response_format) if self.response_format else None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The fields that ask for a form."""
+        format = self.response_format
+        asked = {
+            "response_format": format is not None and format.get("type", "text") != "text",
+            "json_schema": self.json_schema is not None,
+            "grammar": bool(self.grammar),
+        }
+        return tuple(name for name, is_given in asked.items() if is_given)
+
+    def _of_format(self, model: Model, given: Mapping[str, Any]) -> GrammarConstraint | None:
+        kind = given.get("type", "text")
+        if kind == "text":
+            return None
+        if kind == "regex":
+            pattern = given.get("pattern")
+            if not isinstance(pattern, str):
+                raise RequestError("response_format: there is no pattern", "response_format")
+            return model.grammars.regex(pattern, param="response_format")
+        if kind == "json_object":
+            return _by_schema(model, given.get("schema", {}), "response_format")
+        if kind == "json_schema":
+            inner = given.get("json_schema", given)
+            schema = inner.get("schema") if isinstance(inner, Mapping) else None
+            if schema is None:
+                raise RequestError("response_format: there is no schema", "response_format")
+            return _by_schema(model, schema, "response_format")
+        raise RequestError(
+            f"response_format: type is {kind!r}, expected text, json_object, json_schema or regex",
+            "response_format",
+        )
+
+
+def _by_schema(model: Model, schema: Any, param: str) -> GrammarConstraint:
+    if not isinstance(schema, Mapping | bool):
+        raise RequestError(f"{param}: the schema is no JSON schema", param)
+    if schema == {}:  # which stands for any object, as in llama-server
+        return model.grammars.json_object()
+    return model.grammars.json_schema(schema, param=param)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolUse:
+    """The tools of a request, and whether they must be called."""
+
+    tools: Sequence[Mapping[str, Any]] = ()
+    required: bool = False
+    name: str | None = None
+    """The one that must be called."""
+    parallel: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        tools: Sequence[Mapping[str, Any]] | None,
+        choice: str | Mapping[str, Any] | None,
+        parallel: bool | None,
+    ) -> "ToolUse":
+        """Read OpenAI's ``tools``, ``tool_choice`` and ``parallel_tool_calls``.
+
+        Raises:
+            RequestError: something else is in them.
+        """
+        for index, tool in enumerate(tools or ()):
+            function = tool.get("function")
+            if tool.get("type", "function") != "function" or not isinstance(function, Mapping):
+                raise RequestError(f"tools.{index} is no function", "tools")
+            if not (isinstance(function.get("name"), str) and function["name"]):
+                raise RequestError(f"tools.{index} has no name", "tools")
+        name = _named(choice)
+        if choice in ("none",):
+            return cls()
+        required = name is not None or choice == "required"
+        if required and not tools:
+            raise RequestError("tool_choice asks for a call, and there are no tools", "tool_choice")
+        return cls(tools=tools or (), required=required, name=name, parallel=parallel is not False)
+
+    def check(self, model: Model) -> None:
+        """See that the model knows tools.
+
+        Raises:
+            RequestError: it does not.
+        """
+        if self.tools and model.tool_format is None:
+            raise RequestError(
+                "this model's chat template has no tools, or none whose calls are known here",
+                "tools",
+            )
+
+    def constraint(self, model: Model) -> GrammarConstraint | None:
+        """Make what enforces a call, anew for each sequence; None where none is asked for.
+
+        Raises:
+            RequestError: it cannot be enforced.
+        """
+        if not self.required or model.tool_format is None:
+            return None
+        return model.grammars.tool_calls(
+            model.tool_format, self.tools, self.name, parallel=self.parallel
+        )
+
+
+def _named(choice: str | Mapping[str, Any] | None) -> str | None:
+    """The tool that ``tool_choice`` names."""
+    if choice is None or choice in ("none", "auto", "required"):
+        return None
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise RequestError(
+            "tool_choice must be none, auto, required, or name a function", "tool_choice"
+        )
+    return name
+
+
+def chat_constraint(model: Model, form: Form, use: ToolUse, *, inside: bool) -> Constraint | None:
+    """What an answer of a chat must be, once its reasoning has ended.
+
+    Raises:
+        RequestError: it cannot be enforced, or contradicts itself.
+    """
+    if form.given and use.tools and not use.required:
+        raise RequestError(
+            f"{form.given[0]} does not go with tools that may be called; set tool_choice to none, "
+            "or to required",
+            form.given[0],
+        )
+    text = form.constraint(model)
+    made = use.constraint(model) or text
+    return None if made is None else made.after_reasoning(model.markers, inside=inside)

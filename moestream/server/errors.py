@@ -1,0 +1,108 @@
+"""What a request that fails is answered with: a status, and OpenAI's error object.
+
+Owns which error of the library is whose fault. Nothing of this machine, no path and no trace, is
+in an answer: those are for the server's own log.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from moestream.chat.renderer import RenderingError
+from moestream.errors import (
+    BusyError,
+    ContextLengthError,
+    MoestreamError,
+    RequestError,
+    TemplateError,
+)
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    501: "not_supported_error",
+    503: "unavailable_error",
+}
+_RETRY_S = 1
+
+
+class APIError(Exception):
+    """A request that is answered with an error; ``extra`` are more fields of its object."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.type = type or _TYPES.get(status) or (_TYPES[400] if status < 500 else "server_error")
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object, with the status as its code, as llama-server has it."""
+        error = {"code": self.status, "message": self.message, "type": self.type}
+        return {"error": {**error, "param": self.param, **self.extra}}
+
+
+def too_long(tokens: int, context: int) -> APIError:
+    """A prompt that does not fit, in words that clients of llama-server look for."""
+    return APIError(
+        400,
+        f"the request ({tokens} tokens) exceeds the available context size ({context} tokens): "
+        "shorten it, or start the server with a larger -c",
+        type="exceed_context_size_error",
+        n_prompt_tokens=tokens,
+        n_ctx=context,
+    )
+
+
+def busy(message: str) -> APIError:
+    """No place for one more request."""
+    return APIError(503, message, headers={"retry-after": str(_RETRY_S)})
+
+
+def api_error(error: Exception) -> APIError:
+    """What an exception is to the client."""
+    match error:
+        case APIError():
+            return error
+        case RequestError():
+            return APIError(400, str(error), param=error.param)
+        case BusyError():
+            return busy(str(error))
+        case TemplateError():
+            return APIError(400, _template_told(error), param="messages")
+        case ContextLengthError():
+            return APIError(400, str(error), type="exceed_context_size_error")
+        case MoestreamError():
+            what = type(error).__name__
+            return APIError(500, f"the model could not go on ({what}); the server's log says why")
+    return APIError(500, "this should not have happened; the server's log says what did")
+
+
+def _template_told(error: TemplateError) -> str:
+    """What the template says, without where it was read from."""
+    reason = error.__context__
+    said = f": {reason}" if isinstance(reason, RenderingError) else ""
+    return f"the chat template cannot render these messages{said}"
+
+
+def invalid(error: ValidationError) -> APIError:
+    """What is wrong with a body, by its first field that is."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    told = f"{where}: {message}" if where else message
+    return APIError(400, told, param=str(first["loc"][0]) if where else None)

@@ -1,0 +1,1 @@
+"""OpenAI's endpoints, answered as llama-server answers them."""

@@ -1,0 +1,245 @@
+"""/v1/chat/completions: messages in, an answer out, whole or as a stream of deltas."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from moestream.chat.output import Output
+from moestream.chat.reasoning import Piece
+from moestream.chat.tool_calls import CallArguments, CallBegin
+from moestream.server.activity import Sequence as Running
+from moestream.server.body import JSON, read
+from moestream.server.completion import Answer, Call, Task
+from moestream.server.constraints import Form, ToolUse, chat_constraint
+from moestream.server.errors import APIError
+from moestream.server.jobs import Job, Made, Reading
+from moestream.server.model import Model
+from moestream.server.openai import told
+from moestream.server.openai.schemas import ChatRequest, Prompt
+from moestream.server.prompts import Chat, prepare, render
+from moestream.server.sampling import checked_logprobs, choice
+from moestream.server.sse import Answering, event
+from moestream.server.state import state_of
+from moestream.tokenizer import Tokenizer
+
+DONE = b"data: [DONE]\n\n"
+_CHUNK = "chat.completion.chunk"
+_FINISH = {"eos": "stop", "word": "stop", "limit": "length"}
+
+
+async def chat_completions(request: Request) -> ASGIApp:
+    """Answer a chat."""
+    asked = await read(request, ChatRequest)
+    asked.check()
+    return Answering(state_of(request), partial(_prepare, asked), stream=bool(asked.stream))
+
+
+async def apply_template(request: Request) -> ASGIApp:
+    """Tell the prompt that messages become."""
+    asked = await read(request, Prompt)
+    model = state_of(request).model
+    return JSON({"prompt": await asyncio.to_thread(render, model, chat_of(asked))})
+
+
+async def input_tokens(request: Request) -> ASGIApp:
+    """Tell how many tokens messages become."""
+    asked = await read(request, Prompt)
+    model = state_of(request).model
+    text = await asyncio.to_thread(render, model, chat_of(asked))
+    return JSON({"input_tokens": len(model.tokenizer.encode_chat(text))})
+
+
+def chat_of(asked: Prompt) -> Chat:
+    """What the prompt is made of."""
+    return Chat(
+        messages=[each.model_dump(exclude_unset=True) for each in asked.messages],
+        tools=None if asked.tool_choice == "none" else asked.tools,
+        template_kwargs=asked.chat_template_kwargs or {},
+        reasoning_effort=asked.reasoning_effort,
+        add_generation_prompt=asked.add_generation_prompt,
+        continue_final_message=asked.continue_final_message,
+    )
+
+
+def _prepare(asked: ChatRequest, model: Model) -> tuple[list[Task], "Speaker"]:
+    model.check_name(asked.model)
+    use = ToolUse.of(asked.tools, asked.tool_choice, asked.parallel_tool_calls)
+    use.check(model)
+    form = Form(
+        response_format=asked.response_format,
+        json_schema=asked.json_schema,
+        grammar=asked.grammar,
+    )
+    prompt = prepare(model, chat_of(asked))
+    markers = None if asked.reasoning_format == "none" else model.markers
+    sampling = asked.sampling(model.defaults.sampling)
+    limit = asked.max_completion_tokens
+    asked.check_ends(chat_constraint(model, form, use, inside=prompt.inside))
+    tasks = [
+        Task(
+            job=Job(
+                prompt=prompt.tokens,
+                sampling=choice(sampling, index),
+                max_tokens=asked.limit(model.defaults) if limit is None else limit,
+                end_ids=asked.end_ids(model.tokenizer),
+                logit_bias=asked.biases(model.tokenizer),
+                top_logprobs=_logprobs(asked),
+                constraint=chat_constraint(model, form, use, inside=prompt.inside),
+                reuse=asked.cache_prompt is not False,
+            ),
+            stop=asked.stop_strings(),
+            markers=markers,
+            inside=prompt.inside,
+            tool_format=model.tool_format,
+            tools=use.tools,
+            parallel_calls=use.parallel,
+            prompt=prompt.text,
+        )
+        for index in range(asked.n or 1)
+    ]
+    return tasks, Speaker(asked, told.Envelope("chat.completion", model.name), model.tokenizer)
+
+
+def _logprobs(asked: ChatRequest) -> int | None:
+    """How many chances are told beside the chosen token's; None tells none at all."""
+    if asked.logprobs:
+        return checked_logprobs(asked.top_logprobs or 0, "top_logprobs")
+    if asked.top_logprobs:
+        raise APIError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
+    return checked_logprobs(asked.n_probs, "n_probs") or None
+
+
+class Speaker:
+    """Tells answers in OpenAI's words."""
+
+    def __init__(self, asked: ChatRequest, envelope: told.Envelope, tokenizer: Tokenizer) -> None:
+        self._asked = asked
+        self._envelope = envelope
+        self._tokenizer = tokenizer
+        options = asked.stream_options
+        self._usage = options is not None and bool(options.include_usage)
+        self._with_logprobs = _logprobs(asked) is not None
+        self._begun: set[int] = set()
+        self._untold: dict[int, list[Made]] = {}
+
+    def progress(self, index: int, reading: Reading, running: Running) -> Iterable[bytes]:
+        """llama-server's progress, if it was asked for."""
+        if self._asked.return_progress:
+            more = {"prompt_progress": told.progress(reading, running)}
+            yield self._delta(index, {"role": "assistant", "content": None}, more=more)
+
+    def more(
+        self,
+        index: int,
+        answer: Answer,
+        new: Sequence[Output],
+        made: Sequence[Made],
+        running: Running,
+    ) -> Iterable[bytes]:
+        """A delta for each kind of text; the role comes first."""
+        if index not in self._begun:
+            self._begun.add(index)
+            yield self._delta(index, {"role": "assistant", "content": None})
+        if self._with_logprobs:
+            self._untold.setdefault(index, []).extend(made)
+        more: dict[str, Any] = {}
+        if self._asked.timings_per_token:
+            more["timings"] = told.timings(answer, running)
+        for output in new:
+            if (delta := self._part(answer, output)) is not None:
+                yield self._delta(index, delta, self._logprobs(index), more=more)
+
+    def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:
+        """The last delta of a choice, which says why."""
+        more: dict[str, Any] = {}
+        if (self._asked.n or 1) == 1 and not self._usage:
+            more["timings"] = told.timings(answer, running)
+        logprobs = self._logprobs(index) if self._untold.get(index) else None
+        yield self._delta(index, {}, logprobs, finish=_finish(answer), more=more)
+
+    def close(self, answers: Sequence[Answer], running: Sequence[Running]) -> Iterable[bytes]:
+        """The usage, if it was asked for, and the end."""
+        if self._usage:
+            usage = told.usage(answers, running)
+            timings = told.timings(answers[0], running[0])
+            yield event(self._envelope.around([], _CHUNK, usage=usage, timings=timings))
+        yield DONE
+
+    def failed(self, error: APIError) -> bytes:
+        """An error's object, and no end."""
+        return event(error.body())
+
+    def whole(self, answers: Sequence[Answer], running: Sequence[Running]) -> Any:
+        """All choices."""
+        choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
+        more: dict[str, Any] = {}
+        if self._asked.verbose:
+            task = answers[0].task
+            shown = told.settings(task.job.sampling, task.job.max_tokens)
+            more["__verbose"] = {"prompt": task.prompt, "generation_settings": shown}
+        return self._envelope.around(
+            choices,
+            **more,
+            usage=told.usage(answers, running),
+            timings=told.timings(answers[0], running[0]),
+        )
+
+    def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": answer.content}
+        if calls := answer.told_calls:
+            message["content"] = answer.content or None
+            message["tool_calls"] = [_call(call) for call in calls]
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
+        choice = {"finish_reason": _finish(answer), "index": index, "message": message}
+        if self._with_logprobs:
+            choice["logprobs"] = {"content": told.chances(answer.made, self._tokenizer)}
+        return choice
+
+    def _part(self, answer: Answer, output: Output) -> dict[str, Any] | None:
+        """The delta of a part of the output; None of what needs none."""
+        match output:
+            case Piece(kind, text):
+                return {"content" if kind == "answer" else "reasoning_content": text}
+            case CallBegin(number, name):
+                function = {"name": name, "arguments": ""}
+                call = {"id": answer.calls[number].id, "type": "function"}
+                return {"tool_calls": [{"index": number, **call, "function": function}]}
+            case CallArguments(number, text):
+                return {"tool_calls": [{"index": number, "function": {"arguments": text}}]}
+        return None
+
+    def _logprobs(self, index: int) -> dict[str, Any] | None:
+        """Of the tokens that were not told yet."""
+        if not self._with_logprobs:
+            return None
+        return {"content": told.chances(self._untold.pop(index, ()), self._tokenizer)}
+
+    def _delta(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: dict[str, Any] | None = None,
+        finish: str | None = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> bytes:
+        choice: dict[str, Any] = {"finish_reason": finish, "index": index, "delta": delta}
+        if logprobs is not None:
+            choice["logprobs"] = logprobs
+        return event(self._envelope.around([choice], _CHUNK, **more))
+
+
+def _call(call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"type": "function", "id": call.id, "function": function}
+
+
+def _finish(answer: Answer) -> str:
+    if answer.finish != "limit" and answer.told_calls:
+        return "tool_calls"
+    return _FINISH[answer.finish or "limit"]

@@ -1,0 +1,68 @@
+"""What a request to OpenAI's endpoints may hold; /openapi.json is written from it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from moestream.server.sampling import SamplingFields
+
+
+class Message(BaseModel):
+    """One turn; what else it holds is the template's to read."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+class Prompt(SamplingFields):
+    """What makes the prompt of a chat."""
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    reasoning_format: Literal["none", "auto", "deepseek"] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+
+class ChatRequest(Prompt):
+    """The body of /v1/chat/completions."""
+
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    n_probs: int | None = None
+    response_format: dict[str, Any] | None = None
+    json_schema: Any = None
+    grammar: str | None = None
+    verbose: bool | None = None
+
+
+class CompletionRequest(SamplingFields):
+    """The body of /v1/completions."""
+
+    prompt: str | list[Any] | dict[str, Any]
+    echo: bool | None = None
+    logprobs: int | None = None
+    json_schema: Any = None
+    grammar: str | None = None
+
+
+class LlamaRequest(SamplingFields):
+    """The body of /completion, llama-server's own."""
+
+    prompt: str | list[Any] | dict[str, Any]
+    n_probs: int | None = None
+    return_tokens: bool | None = None
+    response_fields: list[str] | None = None
+    json_schema: Any = None
+    grammar: str | None = None

@@ -1,0 +1,135 @@
+"""What OpenAI's two endpoints for answers have in common: usage, timings, chances, an envelope."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from moestream import __version__
+from moestream.engine.options import SamplingParams
+from moestream.server.activity import Sequence as Running
+from moestream.server.completion import Answer
+from moestream.server.identifiers import random_id
+from moestream.server.jobs import Made, Reading
+from moestream.tokenizer import Tokenizer
+
+FINGERPRINT = f"b-moestream-{__version__}"
+_LEAST_LOGPROB = -9999.0
+"""What stands for minus infinity, which JSON has not; OpenAI says so too."""
+
+
+_OFF = {
+    "dynatemp_range": 0.0,
+    "dynatemp_exponent": 1.0,
+    "top_n_sigma": -1.0,
+    "xtc_probability": 0.0,
+    "xtc_threshold": 0.1,
+    "typical_p": 1.0,
+    "dry_multiplier": 0.0,
+    "mirostat": 0,
+    "adaptive_target": -1.0,
+    "adaptive_decay": 0.9,
+    "n_keep": 0,
+    "n_discard": 0,
+    "min_keep": 0,
+    "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
+    "post_sampling_probs": False,
+    "lora": [],
+}
+"""What samplers that are not here are told to be: off."""
+
+
+@dataclass(slots=True)
+class Envelope:
+    """What stands around every answer and every part of it."""
+
+    kind: str
+    model: str
+    id: str = field(default_factory=lambda: random_id("chatcmpl-"))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def around(self, choices: list[Any], kind: str | None = None, **more: Any) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "choices": choices,
+            "created": self.created,
+            "id": self.id,
+            "model": self.model,
+            "system_fingerprint": FINGERPRINT,
+            "object": kind or self.kind,
+            **more,
+        }
+
+
+def usage(answers: Sequence[Answer], running: Sequence[Running]) -> dict[str, Any]:
+    """Tokens of a request: its prompt's count once for all choices of the same prompt."""
+    prompts = {id(each.job.prompt): each for each in running}.values()
+    prompt = sum(len(each.job.prompt) for each in prompts)
+    made = sum(len(answer.made) for answer in answers)
+    return {
+        "completion_tokens": made,
+        "prompt_tokens": prompt,
+        "total_tokens": made + prompt,
+        "prompt_tokens_details": {"cached_tokens": sum(e.usage().cached_tokens for e in prompts)},
+    }
+
+
+def timings(answer: Answer, running: Running) -> dict[str, Any]:
+    """llama-server's numbers; the first token costs no step, so that speeds are without it."""
+    took, made = running.usage(), len(answer.made)
+    read, steps = took.prompt_tokens - took.cached_tokens, max(made - 1, 0)
+    prompt_ms, made_ms = took.prompt_s * 1e3, took.generation_s * 1e3
+    return {
+        "cache_n": took.cached_tokens,
+        "prompt_n": read,
+        "prompt_ms": prompt_ms,
+        "prompt_per_token_ms": prompt_ms / read if read else 0.0,
+        "prompt_per_second": 1e3 * read / prompt_ms if prompt_ms else 0.0,
+        "predicted_n": made,
+        "predicted_ms": made_ms,
+        "predicted_per_token_ms": made_ms / steps if steps else 0.0,
+        "predicted_per_second": 1e3 * steps / made_ms if steps and made_ms else 0.0,
+    }
+
+
+def settings(sampling: SamplingParams, max_tokens: int | None) -> dict[str, Any]:
+    """llama-server's ``generation_settings``."""
+    most = -1 if max_tokens is None else max_tokens
+    seed = 2**32 - 1 if sampling.seed is None else sampling.seed
+    return {**asdict(sampling), "seed": seed, "max_tokens": most, "n_predict": most, **_OFF}
+
+
+def progress(reading: Reading, running: Running) -> dict[str, Any]:
+    """llama-server's ``prompt_progress``."""
+    return {
+        "total": reading.total,
+        "cache": reading.cached,
+        "processed": reading.done,
+        "time_ms": int(1e3 * (time.perf_counter() - (running.started or running.began))),
+    }
+
+
+def chances(made: Iterable[Made], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Tokens with the logarithms of their chances, and the likeliest ones'."""
+    return [
+        {
+            **_chance(tokenizer, each.token, each.logprob or 0.0),
+            "top_logprobs": [_chance(tokenizer, token, value) for token, value in each.top],
+        }
+        for each in made
+    ]
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """A token's text; what is no character of its own shows as U+FFFD."""
+    return tokenizer.token_bytes(token).decode(errors="replace")
+
+
+def _chance(tokenizer: Tokenizer, token: int, value: float) -> dict[str, Any]:
+    data = tokenizer.token_bytes(token)
+    return {
+        "id": token,
+        "token": data.decode(errors="replace"),
+        "bytes": list(data),
+        "logprob": max(value, _LEAST_LOGPROB),
+    }

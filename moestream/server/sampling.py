@@ -1,0 +1,196 @@
+"""The fields of a request that say how its answer is drawn, and what they become.
+
+Owns OpenAI's and llama-server's names for them, and which of the known ones cannot be honoured.
+The ranges of numbers are ``SamplingParams``'.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moestream.engine.options import SamplingParams, draw_seed
+from moestream.server.errors import APIError
+from moestream.server.model import Defaults
+from moestream.tokenizer import Tokenizer
+
+_MOST_CHOICES = 64
+_MOST_LOGPROBS = 100
+_CHANCE = (-1, 2**32 - 1)
+"""Seeds that ask for one by chance; the second is llama.cpp's."""
+_BANNED = float("-inf")
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "mirostat": (0,),
+    "dry_multiplier": (0,),
+    "xtc_probability": (0,),
+    "typical_p": (1,),
+    "dynatemp_range": (0,),
+    "top_n_sigma": (-1, 0),
+    "min_keep": (0, 1),
+    "n_indent": (0,),
+    "t_max_predict_ms": (-1, 0),
+    "post_sampling_probs": (False,),
+    "samplers": (["penalties", "top_k", "top_p", "min_p", "temperature"],),
+    "lora": ([],),
+    "store": (False,),
+    "background": (False,),
+    "modalities": (["text"],),
+    "best_of": (1,),
+    "suffix": ("",),
+    "multimodal_data": ([],),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "reasoning_budget_tokens": (-1,),
+    "thinking_budget_tokens": (-1,),
+    "reasoning_control": (False,),
+    "audio": (),
+    "web_search_options": (),
+}
+"""Fields that are known and not to be had, with the values that ask for nothing."""
+
+
+class StreamOptions(BaseModel):
+    """What else a stream tells."""
+
+    include_usage: bool | None = None
+
+
+class SamplingFields(BaseModel):
+    """What all requests for an answer may say; None leaves it to the server's own defaults."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    model: str | None = None
+    max_tokens: int | None = Field(None, ge=-1, description="-1 is no limit.")
+    n_predict: int | None = Field(None, ge=-1, description="llama-server's name of max_tokens.")
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float | bool] | list[tuple[int | str, float | bool]] | None = None
+    stop: str | list[str] | None = None
+    ignore_eos: bool | None = None
+    cache_prompt: bool | None = None
+    n: int | None = Field(None, ge=1, le=_MOST_CHOICES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    timings_per_token: bool | None = None
+    return_progress: bool | None = None
+
+    def check(self) -> None:
+        """See that nothing is asked for that is not to be had.
+
+        Raises:
+            APIError: something is; it is named.
+        """
+        for name, value in (self.model_extra or {}).items():
+            neutral = NEUTRAL.get(name)
+            if neutral is not None and value is not None and value not in neutral:
+                raise APIError(400, f"{name} is not supported here; leave it out", param=name)
+
+    def sampling(self, defaults: SamplingParams) -> SamplingParams:
+        """How tokens are drawn.
+
+        Raises:
+            APIError: a value is out of range; its field is named.
+        """
+        given = {
+            field.name: value
+            for field in fields(SamplingParams)
+            if (value := getattr(self, field.name)) is not None
+        }
+        if given.get("top_k") == -1:
+            given["top_k"] = 0
+        seed = given.get("seed", defaults.seed)
+        if seed is None or seed in _CHANCE:
+            seed = draw_seed()
+        given["seed"] = seed % 2**32
+        try:
+            return replace(defaults, **given)
+        except ValueError as error:
+            raise APIError(400, str(error), param=str(error).split()[0]) from None
+
+    def limit(self, defaults: Defaults) -> int | None:
+        """Tokens at most; None is no limit."""
+        given = self.n_predict if self.n_predict is not None else self.max_tokens
+        if given is None:
+            return defaults.max_tokens
+        return None if given < 0 else given
+
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts that end the answer."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(filter(None, stop))
+
+    def end_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """Tokens that end the answer."""
+        return frozenset() if self.ignore_eos else tokenizer.end_ids
+
+    def check_ends(self, constraint: object | None) -> None:
+        """See that what must have a form may end.
+
+        Raises:
+            APIError: it may not.
+        """
+        if constraint is not None and self.ignore_eos:
+            raise APIError(400, "ignore_eos does not go with a form that ends", param="ignore_eos")
+
+    def biases(self, tokenizer: Tokenizer) -> dict[int, float]:
+        """What is added to the scores of which tokens; text stands for each of its tokens.
+
+        Raises:
+            APIError: an id outside the vocabulary, or a bias that is none.
+        """
+        given: Any = self.logit_bias or {}
+        found = dict.fromkeys(tokenizer.end_ids, _BANNED) if self.ignore_eos else {}
+        for token, bias in given.items() if isinstance(given, Mapping) else given:
+            for id in _ids(token, tokenizer):
+                found[id] = _bias(bias)
+        return found
+
+    def chosen(self, name: str, default: Any) -> Any:
+        """A field's value, or what stands for None."""
+        value = getattr(self, name)
+        return default if value is None else value
+
+
+def choice(sampling: SamplingParams, index: int) -> SamplingParams:
+    """How one of several choices is drawn: each has a seed of its own, which reruns repeat."""
+    return replace(sampling, seed=((sampling.seed or 0) + index) % 2**32)
+
+
+def checked_logprobs(count: int | None, name: str) -> int | None:
+    """How many likeliest tokens are to be told.
+
+    Raises:
+        APIError: too many, or fewer than none.
+    """
+    if count is not None and not 0 <= count <= _MOST_LOGPROBS:
+        raise APIError(400, f"{name} is {count}, expected 0 to {_MOST_LOGPROBS}", param=name)
+    return count
+
+
+def _ids(token: int | str, tokenizer: Tokenizer) -> list[int]:
+    if isinstance(token, str):
+        if not (token.isascii() and token.isdigit()):
+            return tokenizer.encode(token, add_special=False)
+        token = int(token) if len(token) < 20 else -1
+    if not 0 <= token < tokenizer.vocab_size:
+        raise APIError(
+            400,
+            f"logit_bias: there is no token {token}, but 0 to {tokenizer.vocab_size - 1}",
+            param="logit_bias",
+        )
+    return [token]
+
+
+def _bias(bias: float | bool) -> float:
+    if bias is True:
+        raise APIError(400, "logit_bias: true is no bias; false bans", param="logit_bias")
+    return _BANNED if bias is False else float(bias)

@@ -1,0 +1,91 @@
+"""/openapi.json: a description of the endpoints, written from the models of their bodies."""
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from moestream import __version__
+from moestream.server.openai import schemas
+from moestream.server.text import DetokenizeRequest, TokenizeRequest
+
+_POST: dict[str, tuple[str, type[BaseModel]]] = {
+    "/v1/chat/completions": ("Answer a chat", schemas.ChatRequest),
+    "/v1/completions": ("Continue texts", schemas.CompletionRequest),
+    "/completion": ("Continue texts, in llama-server's words", schemas.LlamaRequest),
+    "/apply-template": ("Tell the prompt that messages become", schemas.Prompt),
+    "/tokenize": ("Text to tokens", TokenizeRequest),
+    "/detokenize": ("Tokens to text", DetokenizeRequest),
+}
+_GET = {
+    "/health": "Whether the model is there",
+    "/v1/models": "The model",
+    "/props": "What the server was started with",
+    "/slots": "The places, and what runs in them",
+    "/metrics": "Numbers for Prometheus",
+}
+_TEXT = {"/metrics": "text/plain"}
+_STREAMED = ("/v1/chat/completions", "/v1/completions", "/completion")
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "integer"},
+            },
+        }
+    },
+}
+
+
+@cache
+def description() -> dict[str, Any]:
+    """The whole description, of OpenAPI 3.1."""
+    models = [(model, "validation") for _, model in _POST.values()]
+    _, made = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    paths: dict[str, Any] = {
+        path: {"get": {"summary": told, "responses": _responses(path)}}
+        for path, told in _GET.items()
+    }
+    for path, (told, model) in _POST.items():
+        reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+        paths[path] = {
+            "post": {
+                "summary": told,
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": reference}},
+                },
+                "responses": _responses(path),
+            }
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "moestream", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": {**made["$defs"], "Error": _ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _responses(path: str) -> dict[str, Any]:
+    media = _TEXT.get(path, "application/json")
+    schema = {"type": "string"} if path in _TEXT else {}
+    content: dict[str, Any] = {media: {"schema": schema}}
+    if path in _STREAMED:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        "200": {"description": "Done", "content": content},
+        "4XX": {"description": "The request is wrong", "content": error},
+        "503": {"description": "Not now", "content": error},
+    }

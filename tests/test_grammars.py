@@ -1,0 +1,507 @@
+"""What is written under a constraint fits it, whatever the model would rather say."""
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from gguf.constants import TokenType
+from vocabulary_files import write_bytes_vocabulary
+
+from moestream.chat.output import OutputParser, OutputStream
+from moestream.chat.reasoning import HARMONY, MARKERS, Markers, Piece
+from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat, formats
+from moestream.demo import demo_path
+from moestream.engine.engine import Engine
+from moestream.engine.options import SamplingParams
+from moestream.engine.sampling import Constraint, Sampler
+from moestream.errors import RequestError
+from moestream.gguf import GGUFFile
+from moestream.grammars import Grammars
+from moestream.tokenizer import Tokenizer
+
+THINK = MARKERS[0]
+FORMATS = [
+    value
+    for value in vars(formats).values()
+    if hasattr(value, "specials") and not isinstance(value, type)
+]
+CONTROL, USER = TokenType.CONTROL, TokenType.USER_DEFINED
+VISIBLE = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", "<|end|>", "<tool_call>"]
+HIDDEN = [
+    *("<|endoftext|>", "<|im_end|>", "<|return|>", "<|call|>", "</think>", "</tool_call>", "<pad>"),
+    *("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|tool_call>", "<tool_call|>", '<|"|>'),
+    *formats.KIMI.specials,
+    *(name for name in formats.DEEPSEEK.specials if name != formats.KIMI.call_open),
+    *("<|tool_call_start|>", "｜DSML｜"),
+]
+MERGES = ["Ċ Ċ", "Ġ Ġ", '" :', "} }", "> {", "t r", "tr ue", "< /", "a b", "Ã ©", '" ,']
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    specials = [(name, USER) for name in VISIBLE] + [(name, CONTROL) for name in HIDDEN]
+    path = tmp_path_factory.mktemp("vocabulary") / "v.gguf"
+    write_bytes_vocabulary(path, specials=specials, merges=[m for m in MERGES if "tr " not in m])
+    return Tokenizer.from_gguf(GGUFFile.open(path))
+
+
+@pytest.fixture(scope="module")
+def grammars(tokenizer: Tokenizer) -> Grammars:
+    return Grammars(tokenizer, tokenizer.end_ids)
+
+
+def write(
+    constraint: Constraint, tokenizer: Tokenizer, seed: int, wish: Sequence[str] = ()
+) -> list[int]:
+    """Draw tokens that are allowed until the end; now and then what is wished for is tried."""
+    chance, ids = random.Random(seed), []
+    favourites = [id for name in '"}]>,0' for id in tokenizer.encode(name, add_special=False)]
+    favourites += tokenizer.end_ids
+    pending: list[int] = []
+    for step in range(5000):
+        allowed = constraint.allowed()
+        assert allowed is not None
+        assert allowed.shape == (tokenizer.vocab_size,)
+        if not pending and wish and chance.random() < 0.1:
+            pending = tokenizer.encode(chance.choice(wish), add_special=False)
+        choices = np.flatnonzero(allowed)
+        likely = [id for id in favourites if allowed[id]]
+        if pending and allowed[pending[0]]:
+            token = pending.pop(0)
+        elif likely and chance.random() < min(0.3 + step / 400, 0.98):
+            token, pending = chance.choice(likely), []
+        else:
+            token, pending = int(chance.choice(choices)), []
+        constraint.accept(token)
+        if token in tokenizer.end_ids:
+            assert set(np.flatnonzero(constraint.allowed())) == tokenizer.end_ids
+            return ids
+        ids.append(token)
+    raise AssertionError(f"it never ends: {tokenizer.decode(ids)[-200:]!r}")
+
+
+def fits(constraint: Constraint, tokenizer: Tokenizer, text: str) -> bool:
+    """Whether a text may be written, and may end there."""
+    for id in tokenizer.encode(text, add_special=False, parse_special=False):
+        if not constraint.allowed()[id]:
+            return False
+        constraint.accept(id)
+    ends = {bool(constraint.allowed()[id]) for id in tokenizer.end_ids}
+    assert len(ends) == 1
+    return ends.pop()
+
+
+SCHEMAS: list[Any] = [
+    {"type": "object"},
+    {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3},
+    {"enum": ["a", 1, None, {"x": [True]}, 'é"\\']},
+    {"const": {"k": "v"}},
+    {"type": "integer", "minimum": -5, "exclusiveMaximum": 12},
+    {"type": "number", "minimum": 0.5, "maximum": 1.5},
+    {"type": "number", "multipleOf": 5, "minimum": 0, "maximum": 99},
+    {"type": "string", "minLength": 2, "maxLength": 4},
+    {"type": "string", "pattern": "^[a-c]{2,3}-[0-9]+$"},
+    {"type": "string", "pattern": "b"},
+    {"type": "string", "format": "uuid"},
+    {"type": "string", "format": "ipv4"},
+    {"anyOf": [{"type": "null"}, {"type": "array", "items": {"type": "integer"}}]},
+    {"oneOf": [{"type": "integer"}, {"type": "string", "maxLength": 1}]},
+    {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 5}]},
+    {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 9},
+            "größe": {"type": "integer", "minimum": 0, "maximum": 200},
+            "tags": {"type": "array", "items": {"enum": ["x", "y"]}, "maxItems": 2},
+            "sub": {
+                "type": "object",
+                "properties": {"ok": {"type": "boolean"}},
+                "required": ["ok"],
+                "additionalProperties": False,
+            },
+        },
+        "required": ["name", "sub"],
+        "additionalProperties": False,
+    },
+    {
+        "$defs": {
+            "tree": {
+                "type": "object",
+                "properties": {
+                    "v": {"type": "integer"},
+                    "next": {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "null"}]},
+                },
+                "required": ["v", "next"],
+                "additionalProperties": False,
+            }
+        },
+        "$ref": "#/$defs/tree",
+    },
+    {
+        "type": "object",
+        "patternProperties": {"^x": {"type": "integer"}},
+        "additionalProperties": False,
+    },
+    {"type": "object", "additionalProperties": {"type": "boolean"}, "minProperties": 1},
+    {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "null"}], "items": False},
+    {"type": ["string", "null"], "maxLength": 3},
+    True,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: json.dumps(schema)[:40])
+def test_what_is_written_is_json_of_the_schema(
+    grammars: Grammars, tokenizer: Tokenizer, schema: Any
+) -> None:
+    for seed in range(4):
+        ids = write(grammars.json_schema(schema), tokenizer, seed)
+        value = json.loads(tokenizer.decode(ids, skip_special=True))
+        jsonschema.validate(value, schema, format_checker=jsonschema.FormatChecker())
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"not": {"type": "string"}}, "not"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": "nothing"}, "nothing"),
+        ({"$ref": "https://example.com/schema"}, "example.com"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look"),
+        ({"if": {"type": "string"}, "then": {"minLength": 1}}, "if"),
+        ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "oneOf"),
+        ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired"),
+        ({"type": "object", "propertyNames": {"maxLength": 1}}, "propertyNames"),
+        ({"contains": {"type": "integer"}}, "contains"),
+        ({"not": {}, "x-guidance": {"lenient": True}}, "not"),
+        ({"type": "string", "format": "made-up"}, "made-up"),
+        (False, "not"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused(grammars: Grammars, schema: Any, why: str) -> None:
+    with pytest.raises(RequestError, match=why) as caught:
+        grammars.json_schema(schema, param="response_format")
+    assert caught.value.param == "response_format"
+
+
+def test_a_regular_expression_is_matched_as_a_whole(
+    grammars: Grammars, tokenizer: Tokenizer
+) -> None:
+    for pattern, yes, no in (
+        (r"[a-c]+/\d", ["abc/1"], ["abc/", "xabc/1", "abc/12"]),
+        (r"^é|b$", ["é", "b"], ["éb", "$"]),
+        (r"a\$", ["a$"], ["a"]),
+        ("a\nstart: b", ["a\nstart: b"], ["b"]),
+    ):
+        assert all(fits(grammars.regex(pattern), tokenizer, text) for text in yes)
+        assert not any(fits(grammars.regex(pattern), tokenizer, text) for text in no)
+    for pattern in ("(?=a)b", "[a", r"(a)\1"):
+        with pytest.raises(RequestError) as caught:
+            grammars.regex(pattern)
+        assert caught.value.param == "grammar"
+
+
+@pytest.mark.parametrize(
+    ("grammar", "yes", "no"),
+    [
+        ('root ::= "a" | "bc"', ["a", "bc"], ["b", "abc", ""]),
+        (r'root ::= [^"\\]+', ["ab", "\n"], ['a"', "a\\", ""]),
+        (r'root ::= "\u0041" [\u0030-\u0039] "\x42" [\U0001F600]', ["A5B😀"], ["u41", "a5B😀"]),
+        ("root ::= [a-zA-Z0-9_-]+", ["a-_9"], ["é"]),
+        (r"root ::= [\]\[]+ [a~~b] [&&]", ["[]~&", "]a&"], ["]x&", "]~~"]),
+        ('root ::= "/" [/] "a.b*"', ["//a.b*"], ["//axb"]),
+        (
+            'root ::= e\ne ::= t ("+" t)*\nt ::= [0-9]+ | "(" e ")"',
+            ["1+22", "(1+(2))"],
+            ["1+", "()"],
+        ),
+        ('root ::= ("a" "b"?){2,3}', ["aab", "aba", "aaa"], ["a", "aaaa"]),
+        ('root ::= "a"{2} "b"{1,}', ["aab", "aabbb"], ["ab", "aa", "aaab"]),
+        ("root ::= .", ["x", "é", "\n"], ["xy", ""]),
+        ('# c\nroot  ::= foo-bar # c\n\nfoo-bar ::= (\n "a" | # d\n "b"\n)', ["a", "b"], ["c"]),
+        ('root ::= "a" root? | ""', ["aaa", ""], ["b"]),
+        ('root ::= start True\nstart ::= "q"\nTrue ::= "\\""', ['q"'], ["q"]),
+        ('root ::= [a-z]* "x" "y"?', ["abxy", "x", "xx"], ["abc", "xyy"]),
+        ('root ::= "[" (root ("," root)*)? "]" | [0-9]+', ["[1,[2,[]]]", "[]"], ["[1,]", "["]),
+    ],
+)
+def test_gbnf_is_what_llama_cpp_means_by_it(
+    grammars: Grammars, tokenizer: Tokenizer, grammar: str, yes: list[str], no: list[str]
+) -> None:
+    for text in yes:
+        assert fits(grammars.gbnf(grammar), tokenizer, text), text
+    for text in no:
+        assert not fits(grammars.gbnf(grammar), tokenizer, text), text
+
+
+@pytest.mark.parametrize(
+    ("grammar", "why"),
+    [
+        ("", "root"),
+        ('rot ::= "a"', "root"),
+        ('root ::= "a" nope', "nope"),
+        ('root ::= "a', "line 1"),
+        ("root ::= [", "line 1"),
+        ("root ::= []", "line 1"),
+        ("root ::= [z-a]", "goes up"),
+        (r'root ::= "\q"', "escape"),
+        (r'root ::= "\ud800"', "number"),
+        ('root ::= "a"\nroot ::= "b"', "twice"),
+        ('root ::= "a"\n  | "b"', "line 2"),
+        ('root ::= ("a"', "line 1"),
+        ("root ::= <think>", "line 1"),
+        ("root ::= " + "(" * 5000, "read"),
+    ],
+)
+def test_what_is_no_gbnf_is_refused(grammars: Grammars, grammar: str, why: str) -> None:
+    with pytest.raises(RequestError, match=why):
+        grammars.gbnf(grammar)
+
+
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "unit": {"enum": ["c", "f°"]},
+        "deep": {
+            "type": "object",
+            "properties": {"x": {"type": "boolean"}},
+            "required": ["x"],
+            "additionalProperties": False,
+        },
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 3},
+    },
+    "required": ["city", "unit", "tags"],
+    "additionalProperties": False,
+}
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}},
+    {"type": "function", "function": {"name": "ping"}},
+]
+PARAMETERS = {"get_weather": WEATHER, "ping": {"maxProperties": 0}}
+
+
+def read_calls(
+    tokenizer: Tokenizer, format: ToolFormat, markers: Markers | None, ids: list[int], inside: bool
+) -> list[tuple[str, Any]]:
+    """The calls that there are, and nothing else."""
+    stream = OutputStream(tokenizer, OutputParser(format, markers, TOOLS, inside=inside))
+    told = [event for id in ids for event in stream.add(id)] + stream.finish()
+    assert all(event.whole for event in told if isinstance(event, CallEnd))
+    assert not [event for event in told if isinstance(event, Piece) and event.kind == "answer"]
+    texts: dict[int, str] = {}
+    for event in told:
+        if isinstance(event, CallArguments):
+            texts[event.index] = texts.get(event.index, "") + event.text
+    begun = [event for event in told if isinstance(event, CallBegin)]
+    return [(event.name, json.loads(texts[event.index])) for event in begun]
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+@pytest.mark.parametrize("reasoning", ["none", "open", "perhaps"])
+def test_required_calls_are_calls_of_the_schema(
+    grammars: Grammars, tokenizer: Tokenizer, format: ToolFormat, reasoning: str
+) -> None:
+    harmony = isinstance(format, formats.HarmonyFormat)
+    markers = None if reasoning == "none" else HARMONY if harmony else THINK
+    closer = getattr(format, "value_close", "</x>")
+    wish = [closer, closer, closer, *format.specials, "</think>", "<tool_call>", "<|end|>"]
+    inside = reasoning == "open"
+    for seed, (choice, parallel) in enumerate([(None, True), ("get_weather", False)]):
+        constraint = grammars.tool_calls(format, TOOLS, choice, parallel=parallel)
+        ids = write(constraint.after_reasoning(markers, inside=inside), tokenizer, seed, wish)
+        read_by = HARMONY if harmony else markers
+        calls = read_calls(tokenizer, format, read_by, ids, inside)
+        assert calls
+        for name, arguments in calls:
+            jsonschema.validate(arguments, PARAMETERS[name])
+        if not parallel:
+            assert [name for name, _ in calls] == ["get_weather"]
+
+
+ARGUMENTS = '{"city": "Rome", "unit": "c", "tags": ["a"]}'
+AS_MODELS_DO = {
+    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {ARGUMENTS}}}\n</tool_call>',
+    "hunyuan": f'<tool_calls>[{{"name": "get_weather", "arguments": {ARGUMENTS}}}]</tool_calls>',
+    "granite": f'<|tool_call|>[{{"name": "get_weather", "arguments": {ARGUMENTS}}}]',
+    "mistral-list": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {ARGUMENTS}}}]',
+    "mistral": f"[TOOL_CALLS]get_weather[ARGS]{ARGUMENTS}[TOOL_CALLS]ping[ARGS]{{}}",
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0"
+    f"<|tool_call_argument_begin|>{ARGUMENTS}<|tool_call_end|><|tool_calls_section_end|>",
+    "deepseek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
+    f"{ARGUMENTS}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "deepseek-fenced": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>"
+    f"get_weather\n```json\n{ARGUMENTS}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>ping"
+    "\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "qwen-coder": "<tool_call>\n<function=get_weather>\n<parameter=city>\nRome\n</parameter>\n"
+    '<parameter=unit>\nc\n</parameter>\n<parameter=tags>\n["a"]\n</parameter>\n</function>\n'
+    "</tool_call>\n<tool_call>\n<function=ping>\n</function>\n</tool_call>",
+    "minimax": '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Rome'
+    '</parameter>\n<parameter name="unit">c</parameter>\n<parameter name="tags">["a"]</parameter>\n'
+    "</invoke>\n</minimax:tool_call>",
+    "glm": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n<arg_key>"
+    'unit</arg_key>\n<arg_value>c</arg_value>\n<arg_key>tags</arg_key>\n<arg_value>["a"]'
+    "</arg_value>\n</tool_call>\n<tool_call>ping\n</tool_call>",
+    "lfm2": '<|tool_call_start|>[get_weather(city="Rome", unit="c", tags=["a"]), ping()]'
+    "<|tool_call_end|>",
+    "gemma": '<|tool_call>call:get_weather{city:<|"|>Rome<|"|>,unit:<|"|>c<|"|>,tags:[<|"|>a<|"|>]}'
+    "<tool_call|><|tool_call>call:ping{}<tool_call|>",
+    "harmony": "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+    + ARGUMENTS,
+}
+
+
+@pytest.mark.parametrize("name", AS_MODELS_DO)
+def test_calls_can_be_written_as_models_are_used_to(
+    grammars: Grammars, tokenizer: Tokenizer, name: str
+) -> None:
+    format = next(format for format in FORMATS if format.name == name)
+    constraint = grammars.tool_calls(format, TOOLS)
+    for id in tokenizer.encode(AS_MODELS_DO[name], add_special=False):
+        assert constraint.allowed()[id], tokenizer.token_bytes(id)
+        constraint.accept(id)
+    assert constraint.complete
+
+
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [
+        ({"properties": {"a": {"type": "string", "pattern": "x"}}}, "'a'"),
+        ({"anyOf": [{"required": ["a"]}]}, "anyOf"),
+        ({"properties": {}, "required": ["b"]}, "'b'"),
+    ],
+)
+def test_bare_text_is_not_held_to_more_than_can_be(
+    grammars: Grammars, parameters: Any, why: str
+) -> None:
+    tools = [{"name": "f", "parameters": parameters}]
+    with pytest.raises(RequestError, match=why) as caught:
+        grammars.tool_calls(formats.GLM, tools)
+    assert caught.value.param == "tools"
+
+
+def test_a_choice_must_be_a_tool(grammars: Grammars) -> None:
+    with pytest.raises(RequestError, match="'g'"):
+        grammars.tool_calls(formats.HERMES, TOOLS, "g")
+
+
+def test_answers_of_harmony_get_their_header(grammars: Grammars, tokenizer: Tokenizer) -> None:
+    for seed in range(3):
+        constraint = grammars.json_schema({"type": "integer"}).after_reasoning(
+            HARMONY, inside=False
+        )
+        ids = write(constraint, tokenizer, seed, ["<|end|>"])
+        parser = OutputParser(formats.HARMONY_CALLS, HARMONY, None)
+        told = parser.add(tokenizer.decode(ids)) + parser.finish()
+        answer = "".join(p.text for p in told if isinstance(p, Piece) and p.kind == "answer")
+        assert isinstance(json.loads(answer), int)
+
+
+def test_reasoning_is_free_but_must_end(grammars: Grammars, tokenizer: Tokenizer) -> None:
+    constraint = grammars.regex("yes").after_reasoning(THINK, inside=True)
+    allowed = constraint.allowed()
+    assert set(np.flatnonzero(~allowed)) == tokenizer.end_ids
+    for id in tokenizer.encode("hm, yes </thi", add_special=False):
+        constraint.accept(id)
+    constraint.accept(tokenizer.token_id("</think>"))
+    for id in tokenizer.encode("\n\n", add_special=False):
+        constraint.accept(id)
+    assert fits(constraint, tokenizer, "yes")
+
+
+def test_a_token_cannot_end_the_reasoning_and_say_more(
+    grammars: Grammars, tokenizer: Tokenizer
+) -> None:
+    close = Markers("<r>", "<r/>")
+    constraint = grammars.regex("b").after_reasoning(close, inside=True)
+    (more,) = tokenizer.encode(">{", add_special=False)
+    assert constraint.allowed()[more]
+    for id in tokenizer.encode("<r/", add_special=False):
+        constraint.accept(id)
+    assert not constraint.allowed()[more]
+
+
+def test_what_begins_like_reasoning_may_be_either(grammars: Grammars, tokenizer: Tokenizer) -> None:
+    markers = Markers("<r>", "</r>")
+    for text in ("<b>", "<r>hm</r><b>", " <b>"):
+        constraint = grammars.regex("<b>").after_reasoning(markers, inside=False)
+        assert fits(constraint, tokenizer, text)
+    constraint = grammars.regex("<b>").after_reasoning(markers, inside=False)
+    assert not fits(constraint, tokenizer, "<c>")
+
+
+def test_a_number_ends(grammars: Grammars, tokenizer: Tokenizer) -> None:
+    (digit,) = tokenizer.encode("5", add_special=False)
+
+    def digits(constraint: Constraint) -> int:
+        for count in range(60):
+            if not constraint.allowed()[digit]:
+                return count
+            constraint.accept(digit)
+        return 60
+
+    assert digits(grammars.json_schema({"type": "number"})) == 20
+    assert digits(grammars.regex("[0-9]*")) == 60
+    for schema, count in (({"type": "string"}, 60), ({"pattern": "^[0-9]{30}$"}, 30)):
+        text = grammars.json_schema({"type": "string", **schema})
+        text.accept(tokenizer.encode('"', add_special=False)[0])
+        assert digits(text) == count
+
+
+def test_each_constraint_is_fresh(grammars: Grammars, tokenizer: Tokenizer) -> None:
+    first, second = grammars.regex("ab"), grammars.regex("ab")
+    first.accept(tokenizer.encode("a", add_special=False)[0])
+    assert fits(second, tokenizer, "ab")
+    with pytest.raises(RequestError):
+        first.accept(tokenizer.encode("x", add_special=False)[0])
+
+
+def test_without_end_tokens_there_are_no_grammars(tokenizer: Tokenizer) -> None:
+    with pytest.raises(RequestError, match="end token"):
+        Grammars(tokenizer, ())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not demo_path().exists(), reason="the demo model is not built here")
+def test_the_demo_writes_what_is_asked_at_temperature_1() -> None:
+    """Every output parses and validates; none is cut off at 2,000 tokens."""
+    with Engine.open(demo_path(), backend="cpu", context_length=4096) as engine:
+        tokenizer = Tokenizer.from_gguf(engine.file)
+        grammars = Grammars(tokenizer, tokenizer.end_ids)
+        for seed in range(3):
+            for schema in SCHEMAS:
+                constraint = grammars.json_schema(schema)
+                value = json.loads(
+                    say(engine, tokenizer, constraint, "An example in JSON:\n", seed)
+                )
+                jsonschema.validate(value, schema, format_checker=jsonschema.FormatChecker())
+            for format in FORMATS:
+                constraint = grammars.tool_calls(format, TOOLS)
+                text = say(engine, tokenizer, constraint, "What is the weather in Rome?\n", seed)
+                markers = HARMONY if isinstance(format, formats.HarmonyFormat) else None
+                ids = tokenizer.encode(text, add_special=False, parse_special=False)
+                for name, arguments in read_calls(tokenizer, format, markers, ids, False):
+                    jsonschema.validate(arguments, PARAMETERS[name])
+
+
+def say(
+    engine: Engine, tokenizer: Tokenizer, constraint: Constraint, prompt: str, seed: int
+) -> str:
+    session, sampler = engine.session(), Sampler(SamplingParams(temperature=1.0, seed=seed))
+    logits = session.forward(tokenizer.encode(prompt))[-1]
+    ids: list[int] = []
+    while len(ids) < 2000:
+        allowed = constraint.allowed()
+        token = sampler.sample(np.where(allowed, logits, np.float32(-1e30)), ids)
+        assert allowed is not None
+        assert allowed[token]
+        constraint.accept(token)
+        if token in tokenizer.end_ids:
+            return tokenizer.decode(ids)
+        ids.append(token)
+        logits = session.forward([token])[-1]
+    raise AssertionError(f"it never ends: {tokenizer.decode(ids)[-200:]!r}")

@@ -1,0 +1,377 @@
+"""What models write, told apart: against llama.cpp's parsers, and however it is cut."""
+
+import json
+import lzma
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf.constants import TokenType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vocabulary_files import write_bytes_vocabulary
+
+from moestream.chat.output import Output, OutputParser, OutputStream
+from moestream.chat.reasoning import HARMONY, MARKERS, Markers, Piece, find_markers
+from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat, formats
+from moestream.chat.tool_calls.formats import find_tool_format
+from moestream.gguf import GGUFFile
+from moestream.tokenizer import Tokenizer
+
+DATA = Path(__file__).parent / "data"
+THINK = MARKERS[0]
+BY_NAME = {
+    value.name: value
+    for value in vars(formats).values()
+    if hasattr(value, "specials") and not isinstance(value, type)
+}
+# Of the templates that are not in tests/data/chat.
+OTHERS = {
+    "Kimi-K2-Instruct": ("kimi", None),
+    "LFM2.5-Instruct": ("lfm2", THINK),
+    "MiMo-VL": ("hermes", None),
+    "Mistral-Small-3.2-24B-Instruct-2506": ("mistral", None),
+    "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": ("qwen-coder", THINK),
+    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use": ("hermes", None),
+    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use": ("hermes", None),
+    "Qwen-QwQ-32B": ("hermes", THINK),
+    "Qwen-Qwen2.5-7B-Instruct": ("hermes", None),
+    "StepFun3.5-Flash": ("qwen-coder", THINK),
+    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B": ("deepseek-fenced", THINK),
+    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": ("deepseek-fenced", THINK),
+    "ibm-granite-granite-4.1": ("hermes", None),
+    "llama-cpp-deepseek-r1": ("deepseek-fenced", THINK),
+    "mistralai-Ministral-3-14B-Reasoning-2512": ("mistral", MARKERS[1]),
+    "unsloth-mistral-Devstral-Small-2507": ("mistral", None),
+}
+ON_PURPOSE = {
+    # Their end tokens and stray markers are not text of an output here, or are told as they are.
+    ("inclusionai-ling-3.0-flash", "<|role_end|>"),
+    ("google-gemma-4-31B-it", "<channel|>"),
+    ("google-gemma-4-31B-it", "<|channel><|channel>"),
+    # Calls of what nobody asked for are not dropped.
+    ("openai-gpt-oss-120b", "to=container.exec"),
+    ("openai-gpt-oss-120b", "to=python"),
+    # A fence around JSON is the model's own.
+    ("mistralai-Ministral-3-14B-Reasoning-2512", "```json"),
+}
+
+
+def tools_of(*names: str, **properties: Any) -> list[dict[str, Any]]:
+    parameters = {"type": "object", "properties": properties}
+    return [{"type": "function", "function": {"name": n, "parameters": parameters}} for n in names]
+
+
+TOOLS = tools_of("f", "g", s={"type": "string"}, n={"type": "integer"}, o={})
+
+
+def run(parser: OutputParser, pieces: Sequence[str]) -> list[Output]:
+    told = [event for piece in pieces for event in parser.add(piece)]
+    return told + parser.finish()
+
+
+def summary(told: Sequence[Output]) -> dict[str, Any]:
+    """What it comes to in the end; all arguments must be JSON."""
+    calls: list[list[Any]] = []
+    text = {"answer": "", "reasoning": ""}
+    ended = 0
+    for event in told:
+        match event:
+            case Piece(kind, said):
+                text[kind] += said
+            case CallBegin(index, name, _):
+                assert index == len(calls) == ended
+                calls.append([name, "", None])
+            case CallArguments(index, said):
+                assert index == len(calls) - 1 == ended
+                calls[index][1] += said
+            case CallEnd(index, whole):
+                assert index == len(calls) - 1 == ended
+                calls[index][1:] = [json.loads(calls[index][1]), whole]
+                assert isinstance(calls[index][1], dict)
+                ended += 1
+    assert ended == len(calls)
+    return {**text, "calls": calls}
+
+
+def read(
+    format: ToolFormat,
+    output: str,
+    *,
+    markers: Markers | None = None,
+    inside: bool = False,
+    tools: Any = TOOLS,
+) -> dict[str, Any]:
+    """The same however it is cut."""
+    whole = summary(run(OutputParser(format, markers, tools, inside=inside), [output]))
+    single = summary(run(OutputParser(format, markers, tools, inside=inside), list(output)))
+    assert single == whole
+    return whole
+
+
+@pytest.fixture(scope="session")
+def templates() -> dict[str, str]:
+    packed = (DATA / "chat" / "templates.json.xz").read_bytes()
+    return {
+        name.removesuffix(".jinja"): template["source"]
+        for name, template in json.loads(lzma.decompress(packed))["templates"].items()
+    }
+
+
+@pytest.fixture(scope="session")
+def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Tokenizer]:
+    """With and without gpt-oss's token."""
+    found = {}
+    for harmony in (False, True):
+        specials = [("<|channel|>", TokenType.CONTROL)] if harmony else []
+        path = tmp_path_factory.mktemp("v") / "v.gguf"
+        found[harmony] = Tokenizer.from_gguf(
+            GGUFFile.open(write_bytes_vocabulary(path, specials=specials))
+        )
+    return found
+
+
+def golden_cases() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (path.stem, case)
+        for path in sorted((DATA / "tool_calls").glob("*.json"))
+        for case in json.loads(path.read_text())
+        if not any(path.stem == name and text in case["output"] for name, text in ON_PURPOSE)
+    ]
+
+
+CASES = golden_cases()
+
+
+def partial(arguments: str) -> Any:
+    try:
+        return json.loads(arguments or "{}")
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in CASES}))
+def test_outputs_are_read_as_llama_cpp_reads_them(
+    name: str, templates: dict[str, str], vocabularies: dict[bool, Tokenizer]
+) -> None:
+    if name in templates:
+        vocabulary = vocabularies["gpt-oss" in name]
+        found = find_tool_format(templates[name], vocabulary)
+        format, markers = found, find_markers(templates[name], vocabulary)
+    else:
+        format, markers = BY_NAME[OTHERS[name][0]], OTHERS[name][1]
+    assert format is not None
+    compared = 0
+    for case in (case for stem, case in CASES if stem == name):
+        inside = markers is not None and case["prompt"].rstrip().endswith(markers.open)
+        if not case["reasoning"] and (inside or (markers and markers.open in case["output"])):
+            continue  # there llama.cpp leaves it where it is
+        compared += 1
+        said = read(format, case["output"], markers=markers, inside=inside, tools=case["tools"])
+        assert said["answer"].strip() == case["content"].strip()
+        assert said["reasoning"].strip() == case["reasoning_content"].strip()
+        assert [call[0] for call in said["calls"]] == [call["name"] for call in case["calls"]]
+        for (_, ours, whole), call in zip(said["calls"], case["calls"], strict=True):
+            theirs = partial(call["arguments"])
+            assert ours == ({} if theirs is None else theirs)
+            assert whole == (theirs is not None)
+    assert compared
+
+
+# Of formats that llama.cpp has no outputs of.
+@pytest.mark.parametrize(
+    ("format", "output"),
+    [
+        ("hermes", '<tool_call>\n{"name": "f", "arguments": {"n": 1}}\n</tool_call>\n'),
+        ("hermes", '<tool_call>{"arguments": {"n": 1}, "name": "f"}</tool_call>'),
+        ("hermes", '<tool_call>{"name": "f", "parameters": "{\\"n\\": 1}"}</tool_call>'),
+        ("hermes", '<tool_call>{"id": "x", "name": "f", "arguments": {"n": 1}, "y": []}'),
+        ("hunyuan", '<tool_calls>[{"name": "f", "arguments": {"n": 1}}]</tool_calls>'),
+        ("granite", '<|tool_call|>[{"name": "f", "arguments": {"n": 1}}]'),
+        ("kimi", '<|tool_call_begin|>functions.f:3<|tool_call_argument_begin|> {"n": 1}'),
+        ("glm", "<tool_call>f\n<arg_key>n</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"),
+        ("dsml", '<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="n" string="false">1'
+         "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>"),
+        ("lfm2", "<|tool_call_start|>[f(n=1)]<|tool_call_end|>"),
+        ("gemma", "<|tool_call>call:f{n:1}<tool_call|>"),
+    ],
+)  # fmt: skip
+def test_a_call_is_read(format: str, output: str) -> None:
+    expected = {"answer": "Well.", "reasoning": "", "calls": [["f", {"n": 1}, True]]}
+    assert read(BY_NAME[format], "Well.\n\n" + output) == expected
+
+
+def test_several_calls_in_one_list_are_several() -> None:
+    one, two = ({"name": name, "arguments": {"o": name}} for name in "fg")
+    said = read(BY_NAME["hunyuan"], f"<tool_calls>{json.dumps([one, two])}</tool_calls> bye")
+    assert said["calls"] == [["f", {"o": "f"}, True], ["g", {"o": "g"}, True]]
+    assert said["answer"] == "bye"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ('{"s": "a\nb"}', {"s": "a\nb"}),
+        (r'{"s": "\d+ \'x\' \u12"}', {"s": r"\d+ 'x' \u12"}),
+        (r'{"s": "\ud83d\ude00 \ud83d \ude00"}', {"s": "😀 � �"}),
+        ('{ "a" : [ 1 , -2.5e3, {} , [ ] , null ] , "é" : "😀" }',
+         {"a": [1, -2500.0, {}, [], None], "é": "😀"}),
+        ("{}", {}),
+        ("null", {}),
+    ],
+)  # fmt: skip
+def test_arguments_are_copied_and_mended(arguments: str, meant: dict[str, Any]) -> None:
+    output = f'<tool_call>{{"name": "f", "arguments": {arguments}}}</tool_call>'
+    assert read(BY_NAME["hermes"], output)["calls"] == [["f", meant, True]]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ['{"a": foo}', '{"a": 01}', '{"a": 1,}', "{'a': 1}", '{"a" 1}', "[1]", "5", '"x"', "[" * 200],
+)
+def test_nonsense_is_told_as_text(arguments: str) -> None:
+    output = f'<tool_call>{{"name": "f", "arguments": {arguments}}}</tool_call> so'
+    said = read(BY_NAME["hermes"], output)
+    assert said["answer"] == output
+    assert all(not whole for _, _, whole in said["calls"])
+
+
+def test_depth_that_would_break_a_reader_is_nonsense() -> None:
+    output = '<tool_call>{"name": "f", "arguments": {"a": ' + "[" * 5000 + "}"
+    assert read(BY_NAME["hermes"], output)["answer"] == output
+
+
+@pytest.mark.parametrize(
+    ("cut", "arguments"),
+    [
+        ('{"s": "ab', {"s": "ab"}),
+        ('{"s": "ab\\', {"s": "ab"}),
+        ('{"s": "ab\\u00', {"s": "ab"}),
+        ('{"n": 12', {}),
+        ('{"a": 1, "b', {"a": 1}),
+        ('{"a": [1, {"b": tr', {"a": [1, {}]}),
+        ('{"a": [1, {"b": true', {"a": [1, {"b": True}]}),
+        ("{", {}),
+    ],
+)
+def test_what_is_cut_off_is_closed(cut: str, arguments: dict[str, Any]) -> None:
+    said = read(BY_NAME["hermes"], '<tool_call>{"name": "f", "arguments": ' + cut)
+    kept = {key: str(value).rstrip("\\u0") if key == "s" else value
+            for key, value in said["calls"][0][1].items()}  # fmt: skip
+    assert (kept, said["calls"][0][2], said["answer"]) == (arguments, False, "")
+
+
+def test_what_is_cut_off_before_it_was_a_call_is_text() -> None:
+    output = 'Hm <tool_call>{"name": "f", "argum'
+    assert read(BY_NAME["hermes"], output) == {"answer": output, "reasoning": "", "calls": []}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "string"}, "5", "5"),
+        ({"type": "integer"}, "5", 5),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": ["string", "null"]}, "5", "5"),
+        ({"type": "boolean"}, "True", True),
+        ({"enum": ["1", "2"]}, "1", "1"),
+        ({"const": 1}, "1", 1),
+        ({"anyOf": [{"type": "string"}, {"type": "object"}]}, '{"a": 1}', {"a": 1}),
+        ({"anyOf": [{"type": "string"}, {"type": "object"}]}, "[1]", "[1]"),
+        ({"$ref": "#/$defs/t"}, "5", "5"),
+        ({"$ref": "#/$defs/loop"}, "5", 5),
+        ({"type": "object"}, "{broken", "{broken"),
+        ({}, '"quoted"', "quoted"),
+        ({}, "NaN", "NaN"),
+        ({"type": "string"}, "\n a\n\n", "\n a\n\n"),
+        ({"type": "string"}, "", ""),
+    ],
+)
+def test_bare_values_are_of_the_schemas_types(schema: Any, text: str, value: Any) -> None:
+    tools = tools_of("f", x=schema)
+    defs = {"t": {"type": "string"}, "loop": {"$ref": "#/$defs/loop"}}
+    tools[0]["function"]["parameters"]["$defs"] = defs
+    body = f"<parameter=x>\n{text}\n</parameter>\n</function>\n</tool_call>"
+    said = read(BY_NAME["qwen-coder"], f"<tool_call>\n<function=f>\n{body}", tools=tools)
+    assert said["calls"] == [["f", {"x": value}, True]]
+
+
+def test_text_is_streamed_as_it_comes() -> None:
+    parser = OutputParser(BY_NAME["qwen-coder"], None, TOOLS)
+    assert parser.add("<function=f>\n<parameter=s>\n") == [
+        CallBegin(0, "f"), CallArguments(0, '{"s": "')
+    ]  # fmt: skip
+    assert parser.add("ab\n") == [CallArguments(0, "ab")]
+    assert parser.add("c\n</par") == [CallArguments(0, "\\nc")]
+    assert parser.add("ameter>") == [CallArguments(0, '"')]
+    assert parser.add("\n</function>") == [CallArguments(0, "}"), CallEnd(0)]
+
+
+def test_a_call_ends_the_reasoning_of_models_that_forget_to() -> None:
+    call = "<tool_call><function=f></function></tool_call>"
+    said = read(BY_NAME["qwen-coder"], "hm\n" + call, markers=THINK, inside=True)
+    assert said == {"reasoning": "hm", "answer": "", "calls": [["f", {}, True]]}
+    said = read(BY_NAME["hermes"], "a <tool_call> b</think>c", markers=THINK, inside=True)
+    assert said == {"reasoning": "a <tool_call> b", "answer": "c", "calls": []}
+
+
+def test_without_tools_there_are_no_calls() -> None:
+    output = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    assert read(BY_NAME["hermes"], output, tools=None)["answer"] == output
+    call = "<|channel|>commentary to=functions.f<|message|>{}"
+    assert read(formats.HARMONY_CALLS, call, markers=HARMONY, tools=None)["answer"] == call
+
+
+def test_harmony_without_headers_is_an_answer() -> None:
+    for output in ("Hello.", "<|channel|>finale<|message|>x", "<|start|>user<|message|>x"):
+        said = read(formats.HARMONY_CALLS, output, markers=HARMONY)
+        assert said == {"reasoning": "", "answer": output, "calls": []}
+
+
+def test_hidden_tokens_of_the_format_reach_the_parser(tmp_path: Path) -> None:
+    names = ["<think>", "</think>", "[TOOL_CALLS]", "[ARGS]", "<pad>"]
+    path = write_bytes_vocabulary(
+        tmp_path / "v.gguf", specials=[(name, TokenType.CONTROL) for name in names]
+    )
+    tokenizer = Tokenizer.from_gguf(GGUFFile.open(path))
+    parser = OutputParser(formats.MISTRAL, THINK, TOOLS)
+    stream = OutputStream(tokenizer, parser, stop=["STOP"])
+    output = '<think>hm<pad></think>Hi<pad>[TOOL_CALLS]f[ARGS]{"s": "é"}STOP[TOOL_CALLS]x'
+    ids = tokenizer.encode(output, add_special=False)
+    said = summary([event for id in ids for event in stream.add(id)] + stream.finish())
+    assert said == {"reasoning": "hm", "answer": "Hi", "calls": [["f", {"s": "é"}, True]]}
+    assert stream.stopped == "STOP"
+
+
+OUTPUTS = st.sampled_from([(name, case) for name, case in CASES if case["calls"]])
+
+
+def as_given(name: str) -> tuple[ToolFormat, Markers | None]:
+    known = {
+        "GLM": "glm", "Kimi": "kimi", "moonshotai": "kimi", "LFM2": "lfm2", "MiniMax": "minimax",
+        "Qwen3": "qwen-coder", "google": "gemma", "openai": "harmony",
+        "deepseek-ai-DeepSeek-V3.1": "deepseek", "deepseek-ai-DeepSeek-V3.2": "dsml",
+        "inclusionai": "ling", "mistralai-Mistral-Nemo": "mistral-list", "ibm": "hermes",
+    }  # fmt: skip
+    found = OTHERS.get(name, (next((f for k, f in known.items() if name.startswith(k)), ""), None))
+    return BY_NAME[found[0]], HARMONY if found[0] == "harmony" else None
+
+
+@settings(max_examples=150, deadline=None)
+@given(OUTPUTS, st.data())
+def test_anything_is_told_and_cuts_change_nothing(case: Any, data: st.DataObject) -> None:
+    format, markers = as_given(case[0])
+    output = case[1]["output"]
+    for _ in range(data.draw(st.integers(0, 3))):  # damage
+        at = data.draw(st.integers(0, len(output)))
+        put = data.draw(st.sampled_from(["", "<", '"', "}", "\\", "é", "<tool_call>", "[", " x"]))
+        output = output[:at] + put + output[at + data.draw(st.integers(0, 3)) :]
+    output = output[: data.draw(st.integers(0, len(output)))]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(output)), max_size=8)))
+    pieces = [output[a:b] for a, b in zip([0, *cuts], [*cuts, len(output)], strict=True)]
+    tools = case[1]["tools"]
+    whole = summary(run(OutputParser(format, markers, tools), [output]))
+    assert summary(run(OutputParser(format, markers, tools), pieces)) == whole
+    if not whole["calls"] and markers is None:
+        assert "".join(whole["answer"].split()) == "".join(output.split())
