@@ -202,7 +202,7 @@ def replacing(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     for leftover in temporary_files(path):
-        if not _is_alive(leftover):
+        if not is_alive(leftover):
             leftover.unlink(missing_ok=True)
     try:
         with temporary.open("w", encoding="utf-8", errors=errors) as file:
@@ -225,7 +225,7 @@ def replacing(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A folder for the moment; what killed processes left of theirs goes too."""
     for leftover in parent.glob(".scratch.*.tmp"):
-        if not _is_alive(leftover):
+        if not is_alive(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
     folder = parent / f".scratch.{os.getpid()}.tmp"
     folder.mkdir(exist_ok=True)
@@ -243,7 +243,8 @@ def temporary_files(path: Path) -> list[Path]:
     return []
 
 
-def _is_alive(temporary: Path) -> bool:
+def is_alive(temporary: Path) -> bool:
+    """Whether the process is there that is writing a temporary file of this name."""
     try:
         os.kill(int(temporary.name.split(".")[-2]), 0)
     except ProcessLookupError:

@@ -18,6 +18,7 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.stats import Stats
 from moestream.errors import ContextLengthError, MessageLengthError, TemplateError
+from moestream.prompt_cache import PromptCache
 from moestream.streaming.statistics import Tally
 from moestream.tokenizer import Tokenizer
 from moestream.tokenizer.text_stream import TextStream
@@ -55,8 +56,11 @@ class Dialogue:
         chat_template: str | None = None,
         special: bool = False,
         recording: Recording | None = None,
+        prompt_cache: PromptCache | None = None,
     ) -> None:
         """Find the model's template; ``special`` as in ``ChatTemplate.render``.
+
+        ``prompt_cache`` has what other conversations began with, and is given what this one reads.
 
         Raises:
             TemplateError, UnsupportedModelError, ModelFormatError: it has none, or no tokenizer.
@@ -74,6 +78,7 @@ class Dialogue:
         self.answers = 0
         self.total = Stats()
         self._recording = recording
+        self._prompt_cache = prompt_cache
         self._used: int | None = None if conversation.turns else 0
         self._before: Tally | None = None
 
@@ -99,7 +104,7 @@ class Dialogue:
             tokens, inside, dropped = self._fit()
             # At least one token is run: the logits after it are not in the cache.
             common = min(common_prefix(tokens, self.session.tokens), len(tokens) - 1)
-            cached = self.session.reusable(common)
+            cached = self._restored(tokens, self.session.reusable(common))
             answer = self.answer = Answer(Stats(), len(tokens), cached, dropped)
             yield from self._answer(answer, turn, tokens, inside, stop)
         finally:
@@ -113,6 +118,17 @@ class Dialogue:
             if answer is not None:
                 answer.kept, answer.dropped_turns = kept, answer.dropped_turns if kept else 0
                 self._used = len(self.session.tokens) if kept else None
+            if kept and self._prompt_cache is not None:
+                self._prompt_cache.save(self.session.tokens, self.session.cache)
+
+    def _restored(self, tokens: list[int], cached: int) -> int:
+        """How many tokens are in the cache, with what the disk has of them if that is more."""
+        stored = self._prompt_cache
+        found = None if stored is None else stored.restore(tokens, more_than=cached)
+        if found is None:
+            return cached
+        self.session.adopt(tokens, found)
+        return found.length
 
     @property
     def context_used(self) -> int:

@@ -23,7 +23,7 @@ SECTIONS = {
     "Run a model": ("chat", "generate", "serve", "bench"),
     "Get and look at models": ("models", "inspect", "plan"),
     "Experts": ("profile", "simulate"),
-    "This machine": ("doctor", "completion"),
+    "This machine": ("doctor", "cache", "completion"),
 }
 """The commands; each is in the module of its name."""
 EXAMPLES = """

@@ -18,7 +18,7 @@ from moestream.engine.sampling import Sampler
 from moestream.engine.stats import Stats, StopReason
 from moestream.errors import ContextLengthError
 from moestream.layers.batch import cut
-from moestream.layers.cache import Caches
+from moestream.layers.cache import Cache, Caches
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
 from moestream.models.decoder import Pass
@@ -206,6 +206,15 @@ class Session:
             self._run_again()
         else:
             self._cache.truncate(length)
+
+    def adopt(self, tokens: Sequence[int], cache: Cache) -> None:
+        """Go on from a cache that holds these tokens, in the place of what there is."""
+        self._cache, self.tokens, self._torn = cache, list(tokens[: cache.length]), False
+
+    @property
+    def cache(self) -> Cache:
+        """What is remembered of ``tokens``; not to be written to."""
+        return self._cache
 
     def _prefill(
         self,

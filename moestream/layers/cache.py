@@ -183,6 +183,10 @@ class Cache:
         self.store.truncate(length)
         self.length = length
 
+    def adopt(self, other: "Cache") -> None:
+        """Take over the recurrent states of another, which is of no more use."""
+        self._states = other._states
+
     def keep_state(self) -> None:
         """Keep a snapshot of now, where there is anything that cannot be taken back."""
         if not self.can_rewind and self.length and self.length not in self.snapshots:

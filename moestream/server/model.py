@@ -14,6 +14,7 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import TemplateError
 from moestream.grammars import Grammars
+from moestream.prompt_cache import PromptCache
 from moestream.server.errors import APIError
 from moestream.server.options import ServerOptions
 from moestream.server.scheduler import Scheduler
@@ -57,6 +58,7 @@ class Model(Closing):
         defaults: Defaults,
         *,
         chat_template: str | None = None,
+        prompt_cache: PromptCache | None = None,
     ) -> Self:
         """Make ready what the requests need.
 
@@ -72,7 +74,12 @@ class Model(Closing):
             if chat_template is not None or "tokenizer.chat_template" in engine.file.metadata:
                 raise
             missing = "this model has no chat template; use /v1/completions"
-        scheduler = Scheduler(engine, parallel=options.parallel, waiting=options.waiting)
+        scheduler = Scheduler(
+            engine,
+            parallel=options.parallel,
+            waiting=options.waiting,
+            prompt_cache=prompt_cache,
+        )
         markers, tool_format = None, None
         if template is not None:
             markers = find_markers(template.source, tokenizer)

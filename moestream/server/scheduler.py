@@ -19,6 +19,7 @@ from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.errors import BusyError, ContextLengthError
 from moestream.layers.moe import RouteObserver
+from moestream.prompt_cache import PromptCache
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
 from moestream.server.passes import CHUNK_TOKENS, Passes, Prefill
@@ -59,16 +60,19 @@ class Scheduler(Closing):
         parallel: int = 4,
         waiting: int = 64,
         on_route: RouteObserver | None = None,
+        prompt_cache: PromptCache | None = None,
         threaded: bool = True,
     ) -> None:
         """``parallel`` sequences share the engine, and so many more may wait for a place.
 
+        ``prompt_cache`` has what was read in other runs, and is given what is read in this one.
         Not ``threaded``, it does nothing by itself: whoever made it calls ``step``.
         """
         self.engine = engine
         self.parallel = parallel
         self.totals = Totals()
         self.prefixes = Prefixes()
+        self._prompt_cache = prompt_cache
         self._memory = KVMemory(engine, parallel, self.prefixes)
         self._passes = Passes(engine, on_route)
         self._most_waiting = waiting
@@ -114,6 +118,11 @@ class Scheduler(Closing):
         for sequence in (*self._running, *self._waiting):
             if sequence.state is not State.ENDED:
                 sequence.end("interrupted")
+        for prefill in self._prefills:
+            self._leave(prefill)
+        for sequence in self._running:
+            if sequence.is_sound and sequence.job.reuse:
+                self._keep(sequence)
         self._waiting.clear()
         self._running.clear()
         self._prefills.clear()
@@ -240,6 +249,9 @@ class Scheduler(Closing):
             and (other.cache.can_rewind or other not in under_way)
         ]
         cache = self.prefixes.take(sequence.tokens, running)
+        if self._prompt_cache is not None:
+            more_than = 0 if cache is None else cache.length
+            cache = self._prompt_cache.restore(sequence.tokens, more_than=more_than) or cache
         if cache is not None:
             sequence.reuse(cache)
 
@@ -257,9 +269,7 @@ class Scheduler(Closing):
         for prefill in list(self._prefills):
             if all(self._cut(sequence) for sequence, _ in prefill.members):
                 self._prefills.remove(prefill)  # nobody waits for it
-                self._passes.end(prefill)
-                for sequence, _ in prefill.members:
-                    sequence.break_off()
+                self._leave(prefill)
         busy = [s for prefill in self._prefills for s, _ in prefill.members]
         for sequence in list(self._running):
             if not self._cut(sequence) or sequence in busy:
@@ -268,8 +278,20 @@ class Scheduler(Closing):
                 self._running.remove(sequence)
             self.totals.cached_tokens += sequence.usage.cached_tokens
             if sequence.is_sound and sequence.job.reuse:
-                self.prefixes.keep(sequence.tokens, sequence.cache)
+                self._keep(sequence)
             sequence.spoil()
+
+    def _leave(self, prefill: Prefill) -> None:
+        """Leave a pass where it is."""
+        self._passes.end(prefill)
+        for sequence, _ in prefill.members:
+            if sequence.is_sound:
+                sequence.break_off()
+
+    def _keep(self, sequence: SequenceRun) -> None:
+        if self._prompt_cache is not None:
+            self._prompt_cache.save(sequence.tokens, sequence.cache)
+        self.prefixes.keep(sequence.tokens, sequence.cache)
 
 
 def _begins_alike(sequence: SequenceRun, others: list[SequenceRun]) -> bool:

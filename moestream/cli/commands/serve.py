@@ -6,6 +6,7 @@ Owns the order of a run: the port opens, the model is loaded, a signal ends it. 
 
 import os
 import select
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from moestream.cli.command import Command, interrupted_status
 from moestream.cli.opening import open_engine
 from moestream.cli.options.engine import engine_options
 from moestream.cli.options.model_argument import model_argument
+from moestream.cli.options.prompt_cache import open_prompt_cache, prompt_cache_option
 from moestream.cli.options.serve import (
     prompt_options,
     sampling_defaults,
@@ -43,6 +45,7 @@ moestream serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
 @click.command(cls=Command, examples=EXAMPLES)
 @model_argument(default="demo")
 @server_options
+@prompt_cache_option
 @telling_options
 @streaming_options
 @engine_options
@@ -61,6 +64,7 @@ def serve(
     max_tokens: int | None,
     chat_template: str | None,
     special: bool,
+    prompt_cache: int | None,
     recording: dict[str, Any],
     sampling: "SamplingParams",
     **engine_options: Any,
@@ -80,12 +84,14 @@ def serve(
                 ui.note(f"{listener.url}: loading {model}")
             with (
                 open_engine(model, engine_options, quiet=quiet) as engine,
+                open_prompt_cache(engine, prompt_cache, quiet=quiet) or nullcontext() as stored,
                 Model.of(
                     engine,
                     _names(model, engine, server),
                     server,
                     Defaults(sampling, max_tokens, special),
                     chat_template=chat_template,
+                    prompt_cache=stored,
                 ) as served,
             ):
                 _tell(listener, served, verbose=verbose)

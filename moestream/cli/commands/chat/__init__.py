@@ -3,6 +3,7 @@
 Owns the command's options and the choice between the two.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from moestream.cli.options.prompt import (
     system_option,
     template_option,
 )
+from moestream.cli.options.prompt_cache import open_prompt_cache, prompt_cache_option
 from moestream.cli.options.streaming import streaming_options
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
     rare=True,
     help="Plain lines; so it is wherever standard input or output is no terminal.",
 )
+@prompt_cache_option
 @shown_options
 @output_options
 @streaming_options
@@ -81,6 +84,7 @@ def chat(
     go_on: bool,
     load: Path | None,
     no_tui: bool,
+    prompt_cache: int | None,
     max_tokens: int | None,
     stop: tuple[str, ...],
     quiet: bool,
@@ -125,6 +129,7 @@ def chat(
         special=special,
         recording=recording,
         keeper=Keeper(saved if go_on else None),
+        open_prompt_cache=partial(open_prompt_cache, limit_bytes=prompt_cache, quiet=quiet),
     ) as program:
         screen = _screen(program, plain=no_tui, quiet=quiet)
         if saved is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from moestream.chat.settings import Settings
     from moestream.cli.commands.chat.kept import Keeper
     from moestream.engine.engine import Engine
+    from moestream.prompt_cache import PromptCache
     from moestream.terminal.screen import Screen, View
     from moestream.terminal.status import Status
     from moestream.traces.recording import ProfileRecorder
@@ -45,11 +46,13 @@ class Program(Closing):
         special: bool = False,
         recording: Mapping[str, Any] = MappingProxyType({}),
         keeper: "Keeper",
+        open_prompt_cache: "Callable[[Engine], PromptCache | None]" = lambda engine: None,
     ) -> None:
         """Open the model.
 
         ``run_command`` carries out lines that begin with a slash; ``recording`` is what
-        ``Recording`` takes, for this model alone; ``keeper`` saves the conversation as it goes.
+        ``Recording`` takes, for this model alone; ``keeper`` saves the conversation as it goes;
+        ``open_prompt_cache`` opens what is on disk of a model's prompts.
 
         Raises:
             MoestreamError: it cannot be opened, or has no chat template.
@@ -63,6 +66,7 @@ class Program(Closing):
         self.keeper = keeper
         self.screen: Screen
         self._open_engine = open_engine
+        self._open_prompt_cache = open_prompt_cache
         self._run_command = run_command
         self._chat_template = chat_template
         self._special = special
@@ -188,6 +192,8 @@ class Program(Closing):
         with ExitStack() as stack:
             engine = stack.enter_context(self._open_engine(model))
             recording = stack.enter_context(Recording(engine, **recorded, counting=True))
+            if (stored := self._open_prompt_cache(engine)) is not None:
+                stack.enter_context(stored)
             dialogue = Dialogue(
                 engine,
                 conversation,
@@ -195,6 +201,7 @@ class Program(Closing):
                 chat_template=self._chat_template,
                 special=self._special,
                 recording=recording,
+                prompt_cache=stored,
             )
             self._open = stack.pop_all()
             self.profile = recording.profile

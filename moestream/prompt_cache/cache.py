@@ -1,0 +1,175 @@
+"""Stores what sequences have read, and gives back the beginning of one that comes again.
+
+Owns the thread that writes, and how a cache is put together from stored blocks. Works where keys
+and values lie in blocks: not on the backend ``mlx``.
+"""
+
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends import BLOCK_POSITIONS
+from moestream.backends.kv_blocks import BlockStore, BlockStores
+from moestream.closing import Closing
+from moestream.engine.engine import Engine
+from moestream.errors import StorageError, UnsupportedModelError
+from moestream.layers.cache import Cache
+from moestream.prompt_cache.files import STATE, BlockFiles, folder_of_all
+from moestream.prompt_cache.names import block_names, model_name
+
+MOST_BYTES = 8 << 30
+"""Of all that is stored, where no other limit is given, and a tenth of the free disk is no less."""
+_FREE_SHARE = 10
+_QUEUED = 64
+"""Sequences that wait to be written: where the disk is slower than answers, some are left out."""
+
+
+def default_limit() -> int:
+    """Bytes that all stored prompts may take together by default."""
+    folder = folder_of_all()
+    while not folder.exists():
+        folder = folder.parent
+    return min(MOST_BYTES, shutil.disk_usage(folder).free // _FREE_SHARE)
+
+
+class PromptCache(Closing):
+    """The stored prompts of one engine; ``close`` waits for what is being written."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limit_bytes: int,
+        *,
+        on_trouble: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """Find the folder; ``on_trouble`` is told once why nothing more can be written.
+
+        Raises:
+            UnsupportedModelError: the backend's keys and values are not in blocks.
+            StorageError: the folder cannot be made.
+        """
+        if not isinstance(engine.caches.stores, BlockStores):
+            raise UnsupportedModelError(
+                f"the backend {engine.backend.name} cannot store prompts; the backend 'cpu' can"
+            )
+        self._engine = engine
+        self._on_trouble = on_trouble
+        self._model = model_name(engine)
+        title = engine.file.path.name
+        try:
+            self._files = BlockFiles(self._model, title, limit_bytes)
+        except OSError as error:
+            raise StorageError(
+                f"prompts cannot be stored in {folder_of_all()}: {error.strerror}; use "
+                "--prompt-cache off"
+            ) from None
+        self._is_writing = True
+        self._waiting: queue.Queue[tuple[list[int], Cache] | None] = queue.Queue(_QUEUED)
+        self._thread = threading.Thread(target=self._write_all, name="prompt cache", daemon=True)
+        self._thread.start()
+
+    def restore(self, tokens: Sequence[int], *, more_than: int) -> Cache | None:
+        """Make a cache of the longest stored beginning of ``tokens``, if it is worth it.
+
+        At least one token is left to be run. None where no more than ``more_than`` are stored.
+        """
+        names = []
+        for name in block_names(self._model, tokens[:-1]):
+            if not self._files.has(name):
+                break
+            names.append(name)
+        if self._engine.caches.recurrent:
+            while names and not self._files.has(names[-1] + STATE):
+                names.pop()
+        if len(names) * BLOCK_POSITIONS <= more_than:
+            return None
+        cache = self._engine.caches.new()
+        read = self._read(cache, names)
+        if read * BLOCK_POSITIONS <= more_than:
+            return None
+        return cache
+
+    def save(self, tokens: Sequence[int], cache: Cache) -> None:
+        """Have the whole blocks of a sequence written that are not stored yet; returns at once."""
+        length = cache.length
+        if not self._is_writing or length < BLOCK_POSITIONS:
+            return
+        try:
+            # Whole blocks: a sequence that goes on need not copy the one that it writes to.
+            whole = cache.nearest(length // BLOCK_POSITIONS * BLOCK_POSITIONS)
+            self._waiting.put_nowait((list(tokens[:whole]), cache.fork(whole)))
+        except queue.Full:
+            return
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join()
+
+    def _read(self, cache: Cache, names: list[str]) -> int:
+        """Fill an empty cache from stored blocks; return how many were good."""
+        store = cache.store
+        assert isinstance(store, BlockStore)
+        cache.reserve(len(names) * BLOCK_POSITIONS)
+        read = 0
+        for name, block in zip(names, store.blocks, strict=True):
+            if not self._files.read_into(name, block.memory):
+                break
+            read += 1
+        if self._engine.caches.recurrent:
+            while read and not self._read_state(cache, names[read - 1], read):
+                read -= 1
+        self._files.touch(names[:read])
+        cache.length = read * BLOCK_POSITIONS
+        store.truncate(cache.length)
+        return read
+
+    def _read_state(self, cache: Cache, name: str, blocks: int) -> bool:
+        states = self._engine.caches.new()
+        arrays = _arrays(states)
+        data = np.empty(sum(array.nbytes for array in arrays), np.uint8)
+        if not self._files.read_into(name + STATE, data):
+            return False
+        for array, part in zip(arrays, np.split(data, _ends(arrays)), strict=True):
+            array[...] = part.view(np.float32).reshape(array.shape)
+        cache.adopt(states)
+        cache.length = blocks * BLOCK_POSITIONS
+        cache.keep_state()
+        return True
+
+    def _write_all(self) -> None:
+        while (found := self._waiting.get()) is not None:
+            if not self._is_writing:
+                continue
+            try:
+                self._write(*found)
+            except OSError as error:
+                self._is_writing = False
+                self._on_trouble(f"prompts are not stored any more: {error.strerror}")
+
+    def _write(self, tokens: list[int], cache: Cache) -> None:
+        store, names = cache.store, list(block_names(self._model, tokens))
+        assert isinstance(store, BlockStore)
+        for name, block in zip(names, store.blocks, strict=False):
+            self._files.put(name, block.memory)
+        for length, snapshot in cache.snapshots.items():
+            blocks, within = divmod(length, BLOCK_POSITIONS)
+            if not within and not self._files.has(names[blocks - 1] + STATE):
+                arrays = [array for state in snapshot.states.values() for array in state]
+                data = np.concatenate([array.reshape(-1) for array in arrays])
+                self._files.put(names[blocks - 1] + STATE, data.view(np.uint8))
+        self._files.touch(names)
+
+
+def _arrays(cache: Cache) -> list[NDArray[np.float32]]:
+    """The arrays of a cache's recurrent layers, in order."""
+    return [array for layer in cache.caches.recurrent for array in cache.state(layer)]
+
+
+def _ends(arrays: list[NDArray[np.float32]]) -> NDArray[np.int64]:
+    return np.cumsum([array.nbytes for array in arrays], dtype=np.int64)[:-1]
