@@ -154,3 +154,25 @@ def test_neither_a_name_nor_a_file(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xe9")
     with pytest.raises(TemplateError, match=r"cannot be read"):
         ChatTemplate.from_gguf(*model, override=str(tmp_path / "latin"))
+
+
+# --- turns ---
+
+
+def asked(turns: int) -> list[dict[str, str]]:
+    """A conversation that ends with the user's message of this number."""
+    messages = [USER]
+    for number in range(1, turns):
+        answer = {"role": "assistant", "content": f"Answer {number}."}
+        messages += [answer, {"role": "user", "content": f"Question {number}?"}]
+    return messages
+
+
+@pytest.mark.parametrize("name", GOLDEN["templates"])
+def test_a_turn_changes_nothing_before_the_last_answer(name: str) -> None:
+    """So that all but the last turn need not be read again: what precedes it is as it was."""
+    template = ChatTemplate.from_source(GOLDEN["templates"][name]["source"], **GOLDEN["tokens"])
+    today = datetime.fromisoformat(GOLDEN["today"])
+    second, third = (template.render(asked(turns), now=today) for turns in (2, 3))
+    end = second.index("Question 1?") + len("Question 1?")
+    assert third.startswith(second[:end])
