@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moestream.engine.options import SamplingParams
-from moestream.engine.sampling import Sampler
+from moestream.engine.sampling import Sampler, log_probabilities
 from moestream.errors import NumericError
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -152,3 +152,67 @@ def test_logits_that_are_not_finite_are_an_error(wrong: float, temperature: floa
     logits = np.array([1, wrong, 2], np.float32)
     with pytest.raises(NumericError, match="1 of 3 logits are NaN"):
         drawn(logits, temperature=temperature, top_k=1)
+
+
+def by_sorting_all(logits: np.ndarray, params: SamplingParams, draw: float) -> int:
+    """llama.cpp's samplers as they read: everything sorted, in float64."""
+    scores = logits.astype(np.float64)
+    ids = np.argsort(-scores, kind="stable")[: params.top_k or None]
+    shares = np.exp(scores[ids] - scores[ids[0]])
+    if params.top_p < 1:
+        reached = np.cumsum(shares / shares.sum())
+        ids = ids[: np.searchsorted(reached, params.top_p, side="left") + 1]
+    if params.min_p:
+        ids = ids[scores[ids] >= scores[ids[0]] + math.log(params.min_p)]
+    weights = np.cumsum(np.exp((scores[ids] - scores[ids[0]]) / params.temperature))
+    return int(ids[min(np.searchsorted(weights, draw * weights[-1], side="right"), len(ids) - 1)])
+
+
+@given(
+    size=st.sampled_from([3, 70, 4000, 30_000]),
+    spread=st.sampled_from([0.0, 0.5, 3.0, 40.0]),
+    rounded=st.booleans(),
+    top_k=st.sampled_from([0, 1, 2, 40, 3000]),
+    top_p=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.9]),
+    temperature=st.sampled_from([0.1, 0.8, 1.0, 3.0]),
+    seed=st.integers(0, 1000),
+)
+def test_the_choice_is_that_of_sorting_all(size, spread, rounded, seed, **params) -> None:
+    logits = (np.random.default_rng(seed).standard_normal(size) * spread).astype(np.float32)
+    if rounded:  # many are equal
+        logits = np.round(logits)
+    chosen = SamplingParams(seed=seed, repeat_penalty=1.0, **params)
+    sampler, draws = Sampler(chosen), np.random.default_rng(seed)
+    for _ in range(3):
+        assert sampler.sample(logits, ()) == by_sorting_all(logits, chosen, draws.random())
+
+
+def test_a_bias_is_added_and_what_is_not_allowed_has_no_chance() -> None:
+    class Only:
+        def __init__(self) -> None:
+            self.taken: list[int] = []
+
+        def allowed(self) -> np.ndarray:
+            return np.array([True, True, False, False])
+
+        def accept(self, token: int) -> None:
+            self.taken.append(token)
+
+    params, only = SamplingParams(**PLAIN, seed=1), Only()
+    sampler = Sampler(params, constraint=only)
+    made = [sampler.sample(TENTHS, ()) for _ in range(200)]
+    assert set(made) == {0, 1}
+    assert only.taken == made
+    biased = Sampler(params, bias={3: -100.0, 99: 5.0})
+    assert {biased.sample(TENTHS, ()) for _ in range(200)} == {0, 1, 2}
+    only.allowed = lambda: np.zeros(4, np.bool_)
+    with pytest.raises(NumericError, match="no way on"):
+        sampler.sample(TENTHS, ())
+
+
+def test_chances_are_the_models_own() -> None:
+    own, likeliest = log_probabilities(TENTHS, 1, 2)
+    assert math.exp(own) == pytest.approx(0.2)
+    assert [id for id, _ in likeliest] == [3, 2]
+    assert [math.exp(chance) for _, chance in likeliest] == pytest.approx([0.4, 0.3])

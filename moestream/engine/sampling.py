@@ -21,6 +21,9 @@ _COLDEST = 1e-6
 """Below it a temperature is 0: the likeliest token is certain, and a quotient could overflow."""
 _GROUP = 64
 """Scores of which the largest is looked for at once."""
+_ROUNDING = 1e-3
+_WIDTHS = (4.0, 8.0, 16.0, math.inf)
+"""How far below the largest score what can be drawn is looked for first."""
 _MOST = 1e300
 """Of a score, by penalties: beyond it a difference, or its quotient, could overflow."""
 
@@ -59,7 +62,7 @@ class Sampler:
         Raises:
             NumericError: they are not all finite, or none is allowed.
         """
-        if not np.isfinite(logits).all():
+        if not (np.isfinite(logits.max()) and np.isfinite(logits.min())):  # NaN is both of them
             raise NumericError(_told(logits))
         token = self._choose(self._scores(logits, history))
         if self._constraint is not None:
@@ -87,14 +90,13 @@ class Sampler:
         params = self.params
         if params.temperature < _COLDEST:
             return int(np.argmax(scores))
+        draw = self._random.random()
+        if not params.top_k:
+            return _draw_of_all(scores, params, draw)
         ids = _top_k(scores, params.top_k)
-        kept = scores[ids].astype(np.float64)  # largest first
-        kept = _top_p(kept, params.top_p)
-        kept = _min_p(kept, params.min_p)
-        # An explicit inverse CDF, so that one draw is one random number.
-        cumulative = np.cumsum(_softmax(kept / params.temperature))
-        draw = self._random.random() * cumulative[-1]
-        return int(ids[min(np.searchsorted(cumulative, draw, side="right"), len(kept) - 1)])
+        kept = _min_p(_top_p(scores[ids].astype(np.float64), params.top_p), params.min_p)
+        weights = np.cumsum(_softmax(kept / params.temperature))
+        return _drawn(ids, weights, draw * weights[-1])
 
 
 def log_probabilities(
@@ -146,8 +148,8 @@ def _candidates(scores: Scores, k: int) -> NDArray[np.intp]:
     """
     groups = len(scores) // _GROUP
     if groups <= k:
-        return np.argpartition(-scores, k - 1)[:k]
-    maxima = scores[: groups * _GROUP].reshape(groups, _GROUP).max(axis=1)
+        return np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+    maxima = scores[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
     return np.flatnonzero(scores >= np.partition(maxima, groups - k)[groups - k])
 
 
@@ -163,6 +165,44 @@ def _min_p(scores: Floats, p: float) -> Floats:
     if p <= 0:
         return scores
     return scores[: np.count_nonzero(scores >= scores[0] + math.log(p))]
+
+
+def _draw_of_all(scores: Scores, params: SamplingParams, draw: float) -> int:
+    """What top-k off comes to, without sorting all: the head that can be drawn is enough."""
+    largest = float(scores.max())
+    # A little below: scores of 32 bits are compared as such, and cut off exactly in the end.
+    floor = largest + math.log(params.min_p) - _ROUNDING if params.min_p > 0 else -math.inf
+    total = _mass(scores, largest, 1.0) if params.top_p < 1 else 0.0
+    for width in _WIDTHS:
+        near = np.flatnonzero(scores >= max(floor, largest - width))
+        ids = near[np.lexsort((near, -scores[near]))]
+        kept = scores[ids].astype(np.float64)  # largest first
+        whole = largest - width <= floor or width == math.inf
+        if params.top_p < 1:
+            reached = np.cumsum(np.exp(kept - largest)) / total
+            count = int(np.searchsorted(reached, params.top_p, side="left")) + 1
+            if count > len(kept) and not whole:
+                continue
+            kept, whole = kept[:count], True
+        kept = _min_p(kept, params.min_p)
+        weights = np.cumsum(np.exp((kept - largest) / params.temperature))
+        drawn = draw * (weights[-1] if whole else _mass(scores, largest, params.temperature))
+        if whole or drawn < weights[-1]:
+            return _drawn(ids, weights, drawn)
+    raise AssertionError("the widest head is the whole")
+
+
+def _mass(scores: Scores, largest: float, temperature: float) -> float:
+    """The sum of all exponentials, the largest of which is 1."""
+    return float(np.exp((scores - largest) / np.float32(temperature)).sum(dtype=np.float64))
+
+
+def _drawn(ids: NDArray[np.intp], weights: Floats, drawn: float) -> int:
+    """Of ids with cumulative weights, the one that a number between 0 and their sum falls on.
+
+    An explicit inverse CDF, so that one draw is one random number.
+    """
+    return int(ids[min(int(np.searchsorted(weights, drawn, side="right")), len(weights) - 1)])
 
 
 def _softmax(scores: Floats) -> Floats:
