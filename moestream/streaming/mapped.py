@@ -1,23 +1,26 @@
 """Residency in the file's own mapping: missing experts are paged in, hot ones are locked.
 
-Owns the locks, and how much of the mapping is this process's memory: what is beyond its room is let
-go, the least recently used first. What of that stays in memory is the page cache's decision, so
-every expert that is not locked is looked up (``mincore``) each time it is asked for.
+Owns who is locked, and the room: what of the mapping is this process's memory beyond it is let go
+(``Footprint``). What of it stays in memory is the page cache's decision, so every expert that is
+not locked is looked up (``mincore``) each time it is asked for.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moestream.policies import Policy, hottest
+from moestream.streaming.footprint import Footprint
 from moestream.streaming.reader import ExpertReader
 from moestream.streaming.residency import Arrivals, Residency, Warmed
 from moestream.streaming.statistics import Counts, ResidencyStats
 
 _SHARES = 8
 """A batch of a layer's experts is one in so many parts of the room, at most."""
+_SHARES_AHEAD = 4
+"""The same of those that are being paged in, which is room already."""
 
 
 class MappedResidency(Residency):
@@ -42,14 +45,11 @@ class MappedResidency(Residency):
         self.pin = "mlock" if policy else "none"
         self._policy = policy
         self._bytes = expert_bytes
-        self._room_bytes = room_bytes
         self._fits = fits
         self._stays = bytearray(len(addresses))  # locked, or seen in memory that it need not leave
-        self._locked = bytearray(len(addresses))
         self._wanted = bytearray(len(addresses))  # by the policy
         self._guesses: dict[int, int] = {}  # and the turn that each is for
-        self._touched: dict[int, None] = {}  # not locked, the least recently used first
-        self._touched_bytes = 0
+        self._footprint = Footprint(reader, room_bytes, fenced=not fits)
         self.counts.budget_bytes = policy.budget_bytes if policy else 0
 
     def _fetch(
@@ -70,9 +70,7 @@ class MappedResidency(Residency):
         counts.misses += len(missing)
         counts.hits += len(keys) - len(missing)
         counts.demand_bytes += n_bytes * (len(missing) - late)
-        for key in missing:
-            self.reader.forget(key)  # what was read may have been evicted since
-            self.reader.submit(key, 0, False, self.turn)
+        waiting, later = self._demand(missing, 0)
         if self._guesses:
             self._end_guesses()
         for used in uses:
@@ -82,7 +80,21 @@ class MappedResidency(Residency):
                 stays[key] = 1
             if not missing:
                 return None
-        return self._arrive(layer * self.num_experts, keys, missing, counts)
+        absent = set(missing)
+        there = [key for key in keys if key not in absent]
+        return self._arrive(layer * self.num_experts, there, waiting, later, counts)
+
+    def _demand(self, missing: list[int], under_way: int) -> tuple[list[int], list[int]]:
+        """Start paging in as many as there is room for; return these and the others."""
+        most = len(missing)
+        if not self._fits:
+            most = max(self._footprint.some(missing, _SHARES_AHEAD) - under_way, 0)
+        begun, later = missing[:most], missing[most:]
+        for key in begun:
+            self.reader.forget(key)  # what was read may have been evicted since
+            self.reader.submit(key, 0, False, self.turn)
+        self._touch(begun)
+        return begun, later
 
     def contents(self, layer: int) -> list[int]:
         """See ``Residency.contents``."""
@@ -101,63 +113,47 @@ class MappedResidency(Residency):
             self._wanted[key] = 0
             self._unlock(key)
 
-    def _arrive(self, base: int, keys: list[int], missing: list[int], counts: Counts) -> Arrivals:
-        absent = set(missing)
-        waiting, done = missing, [key for key in keys if key not in absent]
-        while done or waiting:
-            if done:
-                for key in done:
-                    if self._wanted[key] and not self._locked[key]:
-                        self._lock(key)
-                for some in self._batches(done):
-                    self._touch(some)
-                    yield [key - base for key in some]
+    def _arrive(
+        self, base: int, done: list[int], waiting: list[int], later: list[int], counts: Counts
+    ) -> Arrivals:
+        while done or waiting or later:
+            for key in done:
+                if self._wanted[key] and not self._footprint.locked[key]:
+                    self._lock(key)
+            most = len(done) or 1 if self._fits else self._footprint.some(done, _SHARES)
+            for start in range(0, len(done), most):
+                some = done[start : start + most]
+                self._touch(some)
+                yield [key - base for key in some]
+            if later:
+                begun, later = self._demand(later, len(waiting))
+                waiting += begun
             done = self._wait(waiting, counts) if waiting else []
             for key in done:
                 self.reader.forget(key)
 
-    def _batches(self, keys: list[int]) -> Iterator[list[int]]:
-        """Keys of a layer, so many at once as leave the others most of the room."""
-        if self._fits:
-            yield keys
-            return
-        count = max(self._room_bytes // (_SHARES * self._size(keys[0])), 1)
-        for start in range(0, len(keys), count):
-            yield keys[start : start + count]
-
     def _touch(self, keys: list[int]) -> None:
         """Note that these are used now, and let go of others as far as room is short."""
-        if self._fits:
-            return
-        for key in keys:
-            if not self._locked[key]:
-                if key in self._touched:
-                    del self._touched[key]
-                else:
-                    self._touched_bytes += self._size(key)
-                self._touched[key] = None
-        room = self._room_bytes - self.counts.pinned_bytes
-        while len(self._touched) > len(keys) and self._touched_bytes > room:
-            key = next(iter(self._touched))
-            self._untouch(key)
-            self.reader.drop(key)
+        if not self._fits:
+            self._footprint.touch(keys)
 
-    def _untouch(self, key: int) -> None:
-        if key in self._touched:
-            del self._touched[key]
-            self._touched_bytes -= self._size(key)
+    def _make_room_for_layers(self) -> None:
+        self._footprint.long_pass = True
+
+    def end_long_pass(self) -> None:
+        """See ``Residency.end_long_pass``."""
+        super().end_long_pass()
+        self._footprint.long_pass = False
 
     def _lock(self, key: int) -> None:
-        if self.reader.lock(key, True):
-            self._untouch(key)
-            self._locked[key] = self._stays[key] = 1
+        if self._footprint.lock(key):
+            self._stays[key] = 1
             self.counts.pinned_bytes += self._size(key)
 
     def _unlock(self, key: int) -> None:
-        if self._locked[key]:
-            self.reader.lock(key, False)
-            self.reader.drop(key)
-            self._locked[key] = self._stays[key] = 0
+        if self._footprint.locked[key]:
+            self._footprint.unlock(key)
+            self._stays[key] = 0
             self.counts.pinned_bytes -= self._size(key)
 
     def _size(self, key: int) -> int:
@@ -181,7 +177,7 @@ class MappedResidency(Residency):
         wanted = self._policy.seed(rates) if self._policy else []
         for key in wanted:
             self._wanted[key] = 1
-        keys = list({*wanted, *hottest(rates, sizes, self._room_bytes)})
+        keys = list({*wanted, *hottest(rates, sizes, self._footprint.room_bytes)})
         missing = [key for key in keys if not self.reader.is_resident(key)]
         for key in set(keys) - set(missing):
             self._keep_warmed(key)
@@ -204,10 +200,11 @@ class MappedResidency(Residency):
             self._lock(key)
         if self._fits:
             self._stays[key] = 1
+        self._touch([key])
 
     def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
         """See ``Residency.speculate``."""
-        begun = 0
+        begun = []
         for expert in expert_ids:
             key = layer * self.num_experts + expert
             if self._stays[key] or key in self._guesses or self.reader.is_resident(key):
@@ -215,16 +212,17 @@ class MappedResidency(Residency):
             self._guesses[key] = self.turn + ahead
             self.reader.forget(key)
             self.reader.submit(key, 0, True, self.turn + ahead)
-            begun += 1
-        self.counts.speculative_bytes += begun * self._bytes[layer]
-        return begun
+            begun.append(key)
+        self._touch(begun)  # room is made before it is taken
+        self.counts.speculative_bytes += len(begun) * self._bytes[layer]
+        return len(begun)
 
     def give_back(self, n_bytes: int) -> int:
         """See ``Residency.give_back``: what is locked stays within half of the room."""
-        less = min(n_bytes, self._room_bytes)
-        self._room_bytes -= less
+        less = min(n_bytes, self._footprint.room_bytes)
+        self._footprint.room_bytes -= less
         if self._policy is not None:
-            above = self._policy.budget_bytes - self._room_bytes // 2
+            above = self._policy.budget_bytes - self._footprint.room_bytes // 2
             for key in self._policy.lower(
                 min(max(above, 0), self._policy.budget_bytes), self.token
             ):
@@ -247,6 +245,6 @@ class MappedResidency(Residency):
 
     def close(self) -> None:
         """See ``Residency.close``."""
-        for key in range(len(self._locked)):
-            self._unlock(key)
+        self._footprint.close()
+        self.counts.pinned_bytes = 0
         super().close()

@@ -4,7 +4,6 @@ Owns the read methods' descriptors and turns failures into exceptions. Knows not
 is read. Source of the rules of O_DIRECT: open(2), notes.
 """
 
-import ctypes
 import errno
 import mmap
 import os
@@ -23,7 +22,8 @@ from moestream.errors import (
     StorageError,
     UnsupportedModelError,
 )
-from moestream.streaming.layout import ALIGNMENT, Layout, mapped_layout, slot_layout
+from moestream.streaming.fences import madvise as _madvise
+from moestream.streaming.layout import Layout, mapped_layout, slot_layout
 from moestream.streaming.store import ExpertStore
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class ExpertReader(Closing):
         self.is_resident = self._native.resident
         self.counters = self._native.counters
         self.inject = self._native.inject
+        self.drops_around = True
+        """Whether a fault may have mapped what lies beside an expert, so that it goes with it."""
 
     def _make_layout(self) -> Layout:
         if self.method == "madvise":
@@ -136,15 +138,18 @@ class ExpertReader(Closing):
     def drop(self, key: int) -> None:
         """Let go of a mapped expert's pages; what is asked for again is paged in again.
 
-        And of those beside it that the system mapped with it. A part that is locked stays.
+        And of those beside it that a fault mapped with it, where it can. A part that is locked
+        stays.
         """
+        page = mmap.PAGESIZE
+        around = _AROUND if self.drops_around else page
         for fd, offset, n_bytes, address, _ in self.layout.ranges[key].tolist():
             begins = address - offset  # the shard's mapping, beside which is other memory
-            ends = begins + -(-self._sizes[fd] // ALIGNMENT) * ALIGNMENT
-            first = -(-address // ALIGNMENT) * ALIGNMENT
-            last = max((address + n_bytes) // ALIGNMENT * ALIGNMENT, first)
-            before = max(first // _AROUND * _AROUND, begins)
-            after = min(-(-last // _AROUND) * _AROUND, ends)
+            ends = begins + -(-self._sizes[fd] // page) * page
+            first = -(-address // page) * page
+            last = max((address + n_bytes) // page * page, first)
+            before = max(address // around * around, begins)
+            after = min(-(-(address + n_bytes) // around) * around, ends)
             for begin, end in ((before, first), (first, last), (last, after)):
                 if end > begin:  # one by one: a part that is locked ends a call
                     _madvise(begin, end - begin, mmap.MADV_DONTNEED)
@@ -195,10 +200,6 @@ class ExpertReader(Closing):
         return StorageError(
             f"{path}: expert {expert} of layer {layer} could not be read: {os.strerror(code)}"
         )
-
-
-_madvise = ctypes.CDLL(None, use_errno=True).madvise
-_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def _native_reader() -> "type[Reader]":
