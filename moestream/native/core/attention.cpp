@@ -11,25 +11,43 @@
 namespace moestream {
 namespace {
 
-// Running result of one tile's queries.
-struct Partial {
-    float* maximum;   // (kTileQueries,)
-    float* sum;       // (kTileQueries,)
-    float* weighted;  // (kTileQueries, value_dim)
+constexpr float kNever = -std::numeric_limits<float>::infinity();
 
-    static size_t floats(int value_dim) {
-        return static_cast<size_t>(kTileQueries) * (value_dim + 2);
+// Tasks a thread between two merges of splits, and bytes of what all of them leave behind.
+constexpr int kTasksAThread = 32;
+constexpr size_t kPartialBytes = 16 << 20;
+
+// Results of a tile's queries over some splits.
+struct Partial {
+    float* maximum;   // (queries,)
+    float* sum;       // (queries,)
+    float* weighted;  // (queries, value_dim)
+
+    static size_t floats(int queries, int value_dim) {
+        return static_cast<size_t>(queries) * (value_dim + 2);
     }
-    static Partial at(float* base) {
-        return {base, base + kTileQueries, base + 2 * kTileQueries};
+    // Those of no split yet.
+    static Partial start(float* base, int queries) {
+        std::fill_n(base, queries, kNever);
+        std::fill_n(base + queries, queries, 0.0f);
+        return at(base, queries);
     }
+    static Partial at(float* base, int queries) {
+        return {base, base + queries, base + 2 * queries};
+    }
+    bool nothing(int query) const { return sum[query] == 0.0f && maximum[query] == kNever; }
 };
 
 // Add one split's result to that of the splits before it.
 void merge(const Kernels& kernels, const Partial& into, const Partial& from, int query, int dim) {
-    if (from.maximum[query] == -std::numeric_limits<float>::infinity() &&
-        from.sum[query] == 0.0f) {
-        return;  // it sees nothing there
+    if (from.nothing(query)) return;
+    float* a = into.weighted + static_cast<size_t>(query) * dim;
+    const float* b = from.weighted + static_cast<size_t>(query) * dim;
+    if (into.nothing(query)) {
+        into.maximum[query] = from.maximum[query];
+        into.sum[query] = from.sum[query];
+        std::copy_n(b, dim, a);
+        return;
     }
     const float largest = std::max(into.maximum[query], from.maximum[query]);
     const float both[2] = {into.maximum[query], from.maximum[query]};
@@ -37,8 +55,6 @@ void merge(const Kernels& kernels, const Partial& into, const Partial& from, int
     kernels.exponentials(both, 2, largest, shrink);
     into.maximum[query] = largest;
     into.sum[query] = into.sum[query] * shrink[0] + from.sum[query] * shrink[1];
-    float* a = into.weighted + static_cast<size_t>(query) * dim;
-    const float* b = from.weighted + static_cast<size_t>(query) * dim;
     for (int i = 0; i < dim; ++i) a[i] = a[i] * shrink[0] + b[i] * shrink[1];
 }
 
@@ -48,7 +64,6 @@ struct Tile {
     int first_token, tokens;
     int kv_head, first_head, heads;  // first_head of all
     int first_split, splits;         // of the sequence's first token: all tiles merge alike
-    int first_task;                  // where each split of each tile is a task
 
     int queries() const { return tokens * heads; }
 };
@@ -58,17 +73,25 @@ class Attention {
     Attention(Context& context, const AttentionShape& shape, const KVPass& pass, const float* q,
               bool has_values, float* out)
         : context_(context), shape_(shape), q_(q), has_values_(has_values), out_(out) {
-        for (const KVSequence& sequence : pass.sequences) add_tiles(sequence);
+        // Keys and values are unpacked once a tile, but every thread wants some of them.
+        const auto queries = static_cast<int64_t>(pass.sequence_of.size()) * shape.heads;
+        const int threads = context.pool.threads();
+        const int most = std::clamp<int64_t>(queries / (4 * threads), 32, kTileQueries);
+        for (const KVSequence& sequence : pass.sequences) add_tiles(sequence, most);
+        for (const Tile& tile : tiles_) {
+            most_queries_ = std::max(most_queries_, tile.queries());
+            most_splits_ = std::max(most_splits_, tile.splits);
+        }
     }
 
     void run() {
-        const size_t one = Partial::floats(shape_.value_dim);
-        context_.reserve_scratch(
-            (attention_scratch_floats(std::max(shape_.dim, shape_.value_dim)) + 2 * one) *
-            sizeof(float));
+        const int dim = shape_.dim, value_dim = shape_.value_dim;
+        const size_t one = Partial::floats(most_queries_, value_dim);
+        const size_t scratch = attention_scratch_floats(most_queries_, dim, value_dim);
+        context_.reserve_scratch((scratch + one) * sizeof(float));
         const int tiles = static_cast<int>(tiles_.size());
-        if (tiles >= 4 * context_.pool.threads() || tasks_ == tiles) {
-            share_tiles(tiles, one);
+        if (tiles >= 4 * context_.pool.threads() || most_splits_ == 1) {
+            share_tiles(tiles, scratch);
         } else {
             share_splits(tiles, one);
         }
@@ -79,11 +102,12 @@ class Attention {
         int token, head;
     };
 
-    void add_tiles(const KVSequence& sequence) {
+    // Of at most `most` queries, or one token.
+    void add_tiles(const KVSequence& sequence, int most) {
         const int group = shape_.heads / shape_.kv_heads;
         // Heads of a group beyond a tile's size share it out among several tiles.
         const int most_heads = std::min(group, kTileQueries);
-        const int most_tokens = std::min(kTileQueries / most_heads, sequence.tokens);
+        const int most_tokens = std::clamp(most / most_heads, 1, sequence.tokens);
         // What has left the window of the first token is not looked at.
         const int before = first_seen(sequence, 0) / kSplitPositions;
         const int last = sequence.start + sequence.tokens;
@@ -96,49 +120,52 @@ class Attention {
                     tiles_.push_back({&sequence, token,
                                       std::min(most_tokens, sequence.tokens - token), kv_head,
                                       kv_head * group + head, std::min(most_heads, group - head),
-                                      before, splits, tasks_});
-                    tasks_ += splits;
+                                      before, splits});
                 }
             }
         }
     }
 
-    // A task is a tile; `one` is a Partial's floats.
-    void share_tiles(int tiles, size_t one) const {
+    // A task is a tile; its result lies behind a thread's `scratch` floats.
+    void share_tiles(int tiles, size_t scratch) const {
         context_.pool.parallel_for(tiles, [&](int index, int thread) {
             const Tile& tile = tiles_[index];
-            float* scratch = context_.scratch[thread].get<float>(0);
-            const Partial total = Partial::at(scratch);
-            const Partial part = Partial::at(scratch + one);
-            for (int s = 0; s < tile.splits; ++s) {
-                attend(tile, s, s == 0 ? total : part, scratch + 2 * one);
-                if (s > 0) merge_all(tile, total, part);
-            }
+            float* floats = context_.scratch[thread].get<float>(0);
+            const Partial total = Partial::start(floats + scratch, tile.queries());
+            for (int s = 0; s < tile.splits; ++s) attend(tile, s, total, floats);
             finish(tile, total);
         });
     }
 
-    // A few queries over long contexts: the splits are what there is to share out.
+    // A few queries over long contexts: the splits are what there is to share out, so many at a
+    // time that partial results take little memory. `one` is a Partial's floats.
     void share_splits(int tiles, size_t one) const {
-        float* partials = context_.partials.get<float>(one * tasks_);
-        std::vector<int> tile_of(tasks_);
-        for (int i = 0; i < tiles; ++i) {
-            std::fill_n(tile_of.begin() + tiles_[i].first_task, tiles_[i].splits, i);
+        const int threads = context_.pool.threads();
+        const auto fit = static_cast<int>(kPartialBytes / (one * sizeof(float)));
+        const int tasks = std::clamp(fit, 4 * threads, kTasksAThread * threads);
+        const int step = std::clamp(tasks / tiles, 1, most_splits_);
+        float* totals = context_.partials.get<float>(one * tiles * (step + 1));
+        float* parts = totals + one * tiles;
+        for (int i = 0; i < tiles; ++i) Partial::start(totals + one * i, tiles_[i].queries());
+        for (int first = 0; first < most_splits_; first += step) {
+            context_.pool.parallel_for(tiles * step, [&](int task, int thread) {
+                const Tile& tile = tiles_[task / step];
+                const int split = first + task % step;
+                if (split >= tile.splits) return;
+                attend(tile, split, Partial::start(parts + one * task, tile.queries()),
+                       context_.scratch[thread].get<float>(0));
+            });
+            context_.pool.parallel_for(tiles, [&](int index, int) {
+                const Tile& tile = tiles_[index];
+                const Partial total = Partial::at(totals + one * index, tile.queries());
+                const int count = std::min(step, tile.splits - first);
+                for (int s = 0; s < count; ++s) {
+                    float* part = parts + one * (index * step + s);
+                    merge_all(tile, total, Partial::at(part, tile.queries()));
+                }
+                if (first + step >= most_splits_) finish(tile, total);
+            });
         }
-        context_.pool.parallel_for(tasks_, [&](int task, int thread) {
-            const Tile& tile = tiles_[tile_of[task]];
-            attend(tile, task - tile.first_task, Partial::at(partials + one * task),
-                   context_.scratch[thread].get<float>(0));
-        });
-        context_.pool.parallel_for(tiles, [&](int index, int) {
-            const Tile& tile = tiles_[index];
-            float* base = partials + one * tile.first_task;
-            const Partial total = Partial::at(base);
-            for (int s = 1; s < tile.splits; ++s) {
-                merge_all(tile, total, Partial::at(base + one * s));
-            }
-            finish(tile, total);
-        });
     }
 
     int first_seen(const KVSequence& sequence, int token) const {
@@ -171,7 +198,6 @@ class Attention {
             work.values = rows(sequence, block, tile, shape_.value_type, shape_.value_offset,
                                shape_.value_dim);
         }
-        work.begin = 0;
         work.end = std::min(kSplitPositions, sequence.start + sequence.tokens - origin);
         work.maximum = part.maximum;
         work.sum = part.sum;
@@ -216,7 +242,7 @@ class Attention {
     bool has_values_;
     float* out_;
     std::vector<Tile> tiles_;
-    int tasks_ = 0;
+    int most_queries_ = 1, most_splits_ = 1;  // of a tile
 };
 
 // As in llama.cpp: the codes are rounded with the float32 scale, which is then stored as F16.

@@ -7,17 +7,31 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "core/cache_rows.h"
+#include "core/scalar_math.h"
 
 namespace moestream {
 
-inline constexpr int kTileQueries = 32;
+inline constexpr int kTileQueries = 128;
 inline constexpr int kSplitPositions = 256;
-inline constexpr int kKeyBlock = 32;  // positions between two updates of the running maximum
+inline constexpr int kKeyBlock = 64;   // positions whose keys or values are float32 at one time
+inline constexpr int kRowsRead = 16;   // rows of the cache are read in so many
+inline constexpr int kSumLanes = 16;   // position i's exponential goes to the sum in lane i % 16
 
-// Queries that share a KV head, against the positions [begin, end) of one split, which is where
-// positions are counted from.
+// The sum of kSumLanes lanes.
+static inline float sum_of_lanes(const float* v) {
+    float eight[8];
+    for (int i = 0; i < 8; ++i) eight[i] = v[i] + v[i + 8];
+    return sum_lanes(eight);
+}
+
+// Queries that share a KV head, against one split, which is where positions are counted from.
+//
+// A query's score with a key is fma(q[c], k[c], ...) from the first coordinate to the last, then
+// times `scale`. A split's exponentials are of scores less the split's largest; its weighted values
+// are fma(exponential, v[c], ...) from the first position to the last that the query sees.
 struct AttentionTile {
     int queries;
     const float* q[kTileQueries];  // each (dim,)
@@ -26,35 +40,34 @@ struct AttentionTile {
     int dim;
     int value_dim;
     float scale;
-    CacheRows keys;    // read through cache_floats, a block of kKeyBlock positions at a time
+    CacheRows keys;    // read through cache_floats, kRowsRead at a time, also those from `end` on
     CacheRows values;  // the same; their types may differ. No data: the keys' first value_dim
-    int begin;
-    int end;
-    // Results of each query: maximum, sum of exponentials, weighted values (queries, value_dim).
-    // Left at -infinity, 0 and 0 for a query that sees nothing of the split.
-    float* maximum;
+    int end;           // of the split's positions, those that hold something
+    // Results of each query, which this split's are added to as `merged` in attention.cpp does:
+    // maximum, sum of exponentials, weighted values (queries, value_dim).
+    float* maximum;  // -infinity, with a sum of 0, before the first split of which it sees some
     float* sum;
     float* weighted;
-    float* scratch;  // attention_scratch_floats(max(dim, value_dim))
+    float* scratch;  // attention_scratch_floats(queries, dim, value_dim)
 
-    // Of the block at `start`: positions of which the query sees some, counted from `start`; 0 for
-    // a query that sees none of them.
-    int seen(int query, int start) const {
-        const int last = end < visible[query] ? end : visible[query];
-        const int count = last - start < kKeyBlock ? last - start : kKeyBlock;
-        return count <= hidden(query, start) ? 0 : count;
+    // The positions that a query sees; none where both are the same.
+    int seen_from(int query) const {
+        const int to = seen_to(query);
+        return first[query] <= 0 ? 0 : first[query] < to ? first[query] : to;
     }
-    // Positions at the block's beginning that have left the query's window.
-    int hidden(int query, int start) const {
-        return first[query] > start ? first[query] - start : 0;
+    int seen_to(int query) const {
+        return visible[query] <= 0 ? 0 : visible[query] < end ? visible[query] : end;
     }
-    // Floats from one position's values to the next, in the floats of a block.
-    int value_stride() const { return values.data == nullptr ? dim : value_dim; }
+    bool nothing_yet(int query) const {
+        return sum[query] == 0.0f && maximum[query] == -std::numeric_limits<float>::infinity();
+    }
 };
 
-// A block of keys or values as float32, and its scores.
-constexpr size_t attention_scratch_floats(int dim) {
-    return static_cast<size_t>(kKeyBlock) * (dim + 8) + kTileQueries * kKeyBlock + 64;
+// A block of keys or values as float32, one of keys transposed, scores, weighted values.
+constexpr size_t attention_scratch_floats(int queries, int dim, int value_dim) {
+    const int rows = dim > value_dim ? dim : value_dim;
+    return static_cast<size_t>(kKeyBlock) * (rows + dim) +
+           static_cast<size_t>(queries) * (kSplitPositions + value_dim);
 }
 
 }  // namespace moestream

@@ -31,7 +31,7 @@ constexpr Kernels make_table(const char* name) {
         quantize<Few, 256>,
         rms_norm<Few>,
         swiglu<Few>,
-        attend<Few>,
+        attend<typename V::Attention>,
         to_half<Few>,
         exponentials<Few>,
         delta_step,

@@ -1,6 +1,7 @@
 // Products of unpacked panels with up to four tokens at once.
 #pragma once
 
+#include "kernels/avx2/attention.h"
 #include "kernels/avx2/packed.h"
 
 namespace moestream {
@@ -66,6 +67,7 @@ inline void multiply_quads(const uint8_t* codes, const int8_t* const* from, size
 
 struct Avx2 : Avx2Packed {
     using Few = Avx2;
+    using Attention = Avx2Attention;
     using Unpacked = moestream::Unpacked;
     static constexpr int kTileRegisters = 2, kTileTokens = 4;
     template <Type T>

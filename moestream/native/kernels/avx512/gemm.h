@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/avx2/gemm.h"
+#include "kernels/avx512/attention.h"
 
 namespace moestream {
 namespace {
@@ -37,6 +38,7 @@ inline void wide_quads(const uint8_t* codes, const int8_t* const* input, size_t 
 
 struct Avx512 {
     using Few = Avx2;
+    using Attention = Avx512Attention;
     using Unpacked = moestream::Unpacked;
     using Float = __m512;
     using Int = __m512i;

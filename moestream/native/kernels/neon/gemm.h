@@ -1,6 +1,7 @@
 // Products of unpacked rows with up to four tokens at once.
 #pragma once
 
+#include "kernels/neon/attention.h"
 #include "kernels/neon/packed.h"
 
 namespace moestream {
@@ -8,6 +9,7 @@ namespace {
 
 struct Neon : NeonPacked {
     using Few = Neon;
+    using Attention = NeonAttention;
     using Unpacked = moestream::Unpacked;
     // Eight accumulators of sums, eight of a group's, eight of floats: with codes and inputs that
     // fills the 32 registers.

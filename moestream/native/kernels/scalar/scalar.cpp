@@ -158,41 +158,52 @@ const float* block_floats(const CacheRows& rows, int start, int count, int dim, 
     return cache_floats(rows, start, count, dim, scratch, half_to_floats, q8_0_to_floats);
 }
 
-void attend_query(const AttentionTile& tile, int query) {
-    const int dim = tile.dim, value_dim = tile.value_dim, stride = tile.value_stride();
-    float maximum = -std::numeric_limits<float>::infinity();
-    float sum_lane[8] = {};
-    float* weighted = tile.weighted + static_cast<size_t>(query) * value_dim;
-    std::fill_n(weighted, value_dim, 0.0f);
-    for (int start = tile.begin; start < tile.end; start += kKeyBlock) {
-        const int count = tile.seen(query, start), hidden = tile.hidden(query, start);
-        if (count == 0) continue;
-        const float* keys = block_floats(tile.keys, start, count, dim, tile.scratch);
-        float scores[kKeyBlock];
-        float largest = maximum;
-        for (int j = 0; j < count; ++j) {
-            scores[j] = dot_lanes(tile.q[query], keys + j * dim, dim) * tile.scale;
-            if (j < hidden) scores[j] = -std::numeric_limits<float>::infinity();
-            largest = scores[j] > largest ? scores[j] : largest;
-        }
-        const float shrink = maximum == largest ? 1.0f : exp_lane(maximum - largest);
-        maximum = largest;
-        for (int j = 0; j < 8; ++j) sum_lane[j] *= shrink;
-        for (int i = 0; i < value_dim; ++i) weighted[i] *= shrink;
-        const float* values =
-            tile.values.data == nullptr
-                ? keys
-                : block_floats(tile.values, start, count, value_dim, tile.scratch);
-        for (int j = 0; j < count; ++j) {
-            const float weight = exp_lane(scores[j] - maximum);
-            sum_lane[j % 8] += weight;
-            for (int i = 0; i < value_dim; ++i) {
-                weighted[i] = std::fma(weight, values[j * stride + i], weighted[i]);
-            }
+// One query against a split: its largest score and the sum, its weighted values in `weighted`.
+void attend_split(const AttentionTile& tile, int query, float* largest, float* sum,
+                  float* weighted) {
+    const int dim = tile.dim, from = tile.seen_from(query), to = tile.seen_to(query);
+    const bool in_keys = tile.values.data == nullptr;
+    const CacheRows& rows = in_keys ? tile.keys : tile.values;
+    const int stride = in_keys ? dim : tile.value_dim;
+    float scores[kSplitPositions], lanes[kSumLanes] = {};
+    *largest = -std::numeric_limits<float>::infinity();
+    for (int j = from; j < to; ++j) {
+        const float* key = block_floats(tile.keys, j, 1, dim, tile.scratch);
+        float score = 0.0f;
+        for (int c = 0; c < dim; ++c) score = std::fma(key[c], tile.q[query][c], score);
+        scores[j] = score * tile.scale;
+        *largest = scores[j] > *largest ? scores[j] : *largest;
+    }
+    *largest += 0.0f;  // of two zeros the positive one
+    for (int j = from; j < to; ++j) {
+        const float weight = exp_lane(scores[j] - *largest);
+        lanes[j % kSumLanes] += weight;
+        const float* value = block_floats(rows, j, 1, stride, tile.scratch);
+        for (int i = 0; i < tile.value_dim; ++i) {
+            weighted[i] = std::fma(weight, value[i], weighted[i]);
         }
     }
-    tile.maximum[query] = maximum;
-    tile.sum[query] = sum_lanes(sum_lane);
+    *sum = sum_of_lanes(lanes);
+}
+
+void attend_query(const AttentionTile& tile, int query) {
+    if (tile.seen_from(query) == tile.seen_to(query)) return;
+    const int dim = tile.value_dim;
+    float* into = tile.weighted + static_cast<size_t>(query) * dim;
+    float largest, sum;
+    if (tile.nothing_yet(query)) {
+        std::fill_n(into, dim, 0.0f);
+        attend_split(tile, query, &tile.maximum[query], &tile.sum[query], into);
+        return;
+    }
+    float* weighted = tile.scratch + std::max(tile.dim, dim);
+    std::fill_n(weighted, dim, 0.0f);
+    attend_split(tile, query, &largest, &sum, weighted);
+    const float most = std::max(tile.maximum[query], largest);
+    const float shrink[2] = {exp_lane(tile.maximum[query] - most), exp_lane(largest - most)};
+    tile.maximum[query] = most;
+    tile.sum[query] = tile.sum[query] * shrink[0] + sum * shrink[1];
+    for (int i = 0; i < dim; ++i) into[i] = into[i] * shrink[0] + weighted[i] * shrink[1];
 }
 
 void attend(const AttentionTile& tile) {
