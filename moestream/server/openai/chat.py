@@ -96,7 +96,8 @@ def _prepare(asked: ChatRequest, model: Model) -> tuple[list[Task], "Speaker"]:
             markers=markers,
             inside=prompt.inside,
             tool_format=model.tool_format,
-            tools=use.tools,
+            # Where a form is asked for, it is what the answer has, as with llama-server.
+            tools=() if form.given and not use.required else use.tools,
             parallel_calls=use.parallel,
             prompt=prompt.text,
         )
@@ -130,7 +131,7 @@ class Speaker:
     def progress(self, index: int, reading: Reading, running: Running) -> Iterable[bytes]:
         """llama-server's progress, if it was asked for."""
         if self._asked.return_progress:
-            more = {"prompt_progress": told.progress(reading, running)}
+            more = told.progress(reading, running, timed=bool(self._asked.timings_per_token))
             yield self._delta(index, {"role": "assistant", "content": None}, more=more)
 
     def more(

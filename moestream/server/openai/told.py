@@ -76,11 +76,18 @@ def usage(answers: Sequence[Answer], running: Sequence[Running]) -> dict[str, An
 
 def timings(answer: Answer, running: Running) -> dict[str, Any]:
     """llama-server's numbers; the first token costs no step, so that speeds are without it."""
-    took, made = running.usage(), len(answer.made)
-    read, steps = took.prompt_tokens - took.cached_tokens, max(made - 1, 0)
-    prompt_ms, made_ms = took.prompt_s * 1e3, took.generation_s * 1e3
+    took = running.usage()
+    read = took.prompt_tokens - took.cached_tokens
+    return _timings(took.cached_tokens, read, took.prompt_s, len(answer.made), took.generation_s)
+
+
+def _timings(
+    cached: int, read: int, prompt_s: float, made: int, generation_s: float
+) -> dict[str, Any]:
+    steps = max(made - 1, 0)
+    prompt_ms, made_ms = prompt_s * 1e3, generation_s * 1e3
     return {
-        "cache_n": took.cached_tokens,
+        "cache_n": cached,
         "prompt_n": read,
         "prompt_ms": prompt_ms,
         "prompt_per_token_ms": prompt_ms / read if read else 0.0,
@@ -99,14 +106,21 @@ def settings(sampling: SamplingParams, max_tokens: int | None) -> dict[str, Any]
     return {**asdict(sampling), "seed": seed, "max_tokens": most, "n_predict": most, **_OFF}
 
 
-def progress(reading: Reading, running: Running) -> dict[str, Any]:
-    """llama-server's ``prompt_progress``."""
-    return {
-        "total": reading.total,
-        "cache": reading.cached,
-        "processed": reading.done,
-        "time_ms": int(1e3 * (time.perf_counter() - (running.started or running.began))),
+def progress(reading: Reading, running: Running, *, timed: bool) -> dict[str, Any]:
+    """llama-server's ``prompt_progress``, and with it what the reading took so far."""
+    read = reading.done - reading.cached
+    took_s = time.perf_counter() - (running.started or running.began)
+    told: dict[str, Any] = {
+        "prompt_progress": {
+            "total": reading.total,
+            "cache": reading.cached,
+            "processed": reading.done,
+            "time_ms": int(1e3 * took_s),
+        }
     }
+    if timed:
+        told["timings"] = _timings(reading.cached, read, took_s if read else 0.0, 0, 0.0)
+    return told
 
 
 def chances(made: Iterable[Made], tokenizer: Tokenizer) -> list[dict[str, Any]]:
