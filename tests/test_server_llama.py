@@ -83,6 +83,29 @@ def test_half_a_character_is_left_out(server: Served) -> None:
     assert "".join(part["choices"][0]["text"] for part in stream) == f"\n{said}"
 
 
+def test_the_token_that_ends_an_answer_counts(alphabet: Path) -> None:
+    with serving(alphabet) as server:
+        told = server.chat()
+        made = len(ALPHABET.encode())
+        assert told["usage"]["completion_tokens"] == made + 1
+        took = told["timings"]
+        assert took["predicted_n"] == made + 1
+        assert took["predicted_per_token_ms"] == pytest.approx(took["predicted_ms"] / made)
+        assert server.chat(max_tokens=made)["usage"]["completion_tokens"] == made
+        told = server.post("/completion", prompt="#", n_predict=100).json()
+        assert (told["tokens_predicted"], told["stop_type"]) == (made + 2, "eos")
+        text = server.get("/metrics").text
+        assert server.chat(stop="c")["usage"]["completion_tokens"] == 3
+    total = made + 1 + made + made + 2
+    assert f"llamacpp:tokens_predicted_total {float(total)}" in text.splitlines()
+
+
+def test_each_choice_of_a_stream_has_its_timings(server: Served) -> None:
+    parts = server.chat_stream(n=2, max_tokens=2)[:-1]
+    ends = [part for part in parts if part["choices"][0]["finish_reason"]]
+    assert [part["timings"]["predicted_n"] for part in ends] == [2, 2]
+
+
 def test_metrics_of_passes_by_llama_servers_names(alphabet: Path) -> None:
     with serving(alphabet) as server:
         server.chat(n=2, max_tokens=20)

@@ -51,7 +51,8 @@ async def input_tokens(request: Request) -> ASGIApp:
     asked = await read(request, Prompt)
     model = state_of(request).model
     text = await asyncio.to_thread(render, model, chat_of(asked))
-    return JSON({"input_tokens": len(model.tokenizer.encode_chat(text))})
+    count = len(model.tokenizer.encode_chat(text))
+    return JSON({"input_tokens": count, "object": "response.input_tokens"})
 
 
 def chat_of(asked: Prompt) -> Chat:
@@ -158,7 +159,7 @@ class Speaker:
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:
         """The last delta of a choice, which says why."""
         more: dict[str, Any] = {}
-        if (self._asked.n or 1) == 1 and not self._usage:
+        if not self._usage:
             more["timings"] = told.timings(answer, running)
         logprobs = self._logprobs(index) if self._untold.get(index) else None
         yield self._delta(index, {}, logprobs, finish=_finish(answer), more=more)

@@ -115,7 +115,7 @@ class Speaker:
             "id_slot": -1,
             "stop": True,
             "model": self._model.name,
-            "tokens_predicted": len(answer.made),
+            "tokens_predicted": told.tokens(answer, running),
             "tokens_evaluated": len(job.prompt),
             "generation_settings": self._settings(answer.task),
             "prompt": answer.task.prompt,

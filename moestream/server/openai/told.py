@@ -65,7 +65,7 @@ def usage(answers: Sequence[Answer], running: Sequence[Running]) -> dict[str, An
     """Tokens of a request: its prompt's count once for all choices of the same prompt."""
     prompts = {id(each.job.prompt): each for each in running}.values()
     prompt = sum(len(each.job.prompt) for each in prompts)
-    made = sum(len(answer.made) for answer in answers)
+    made = sum(map(tokens, answers, running))
     return {
         "completion_tokens": made,
         "prompt_tokens": prompt,
@@ -74,11 +74,17 @@ def usage(answers: Sequence[Answer], running: Sequence[Running]) -> dict[str, An
     }
 
 
+def tokens(answer: Answer, running: Running) -> int:
+    """Tokens of an answer; the one that ends it counts, as it took a step."""
+    return len(answer.made) + (answer.finish == "eos" and running.has_end)
+
+
 def timings(answer: Answer, running: Running) -> dict[str, Any]:
     """llama-server's numbers; the first token costs no step, so that speeds are without it."""
     took = running.usage()
     read = took.prompt_tokens - took.cached_tokens
-    return _timings(took.cached_tokens, read, took.prompt_s, len(answer.made), took.generation_s)
+    made = tokens(answer, running)
+    return _timings(took.cached_tokens, read, took.prompt_s, made, took.generation_s)
 
 
 def _timings(
