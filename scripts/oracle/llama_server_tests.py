@@ -4,6 +4,7 @@ Needs: llama.cpp's source, the demo model, and in this environment pytest, reque
 filelock and wget, which those tests import.
 
     python scripts/oracle/llama_server_tests.py --llama-cpp LLAMA [--llama-server BINARY] [--table]
+        [--files basic stream] [--results FILE]
 
 Nothing is copied or changed: a launcher stands in llama-server's place, and a plugin of pytest
 leaves out what is tinyllama's, which their tests ask for. With ``--llama-server`` that one is asked
@@ -52,21 +53,34 @@ def main() -> None:
     parser.add_argument("--llama-server", type=Path, help="a llama-server to be asked the same")
     parser.add_argument("--files", nargs="*", default=_FILES, help="parts of the tests, as basic")
     parser.add_argument("--table", action="store_true", help=f"write docs/{_PAGE.name}")
+    parser.add_argument("--results", type=Path, help="a file of outcomes, which this run adds to")
     given = parser.parse_args()
     folder = given.llama_cpp.resolve() / "tools" / "server" / "tests"
-    ours = run(folder, [f"unit/test_{part}.py" for part in given.files])
-    failed = [test for test, outcome in ours.items() if outcome == "failed"]
-    theirs = run(folder, failed, given.llama_server) if given.llama_server and failed else {}
+    kept = given.results is not None and given.results.exists()
+    found = json.loads(given.results.read_text()) if kept else {"ours": {}, "theirs": {}}
+    new = run(folder, [f"unit/test_{part}.py" for part in given.files])
+    failed = [test for test, outcome in new.items() if outcome == "failed"]
+    found["ours"] |= new
+    if given.llama_server and failed:
+        found["theirs"] |= run(folder, failed, given.llama_server)
+    if given.results is not None:
+        given.results.write_text(json.dumps(found, indent=1) + "\n")
+    sys.exit(tell(found["ours"], found["theirs"], write=given.table))
+
+
+def tell(ours: dict[str, str], theirs: dict[str, str], *, write: bool) -> int:
+    """Judge, print, and return the status."""
     judged = {test: verdict_of(test, outcome) for test, outcome in ours.items()}
     for test, verdict in judged.items():
         if verdict.kind in ("unexplained", "stale"):
             print(f"{verdict.kind}: {test}: {verdict.why}")
-    if given.table:
+    if write:
         _PAGE.write_text(_HEAD + table(ours, theirs, judged))
     counts = Counter(verdict.kind for verdict in judged.values())
-    counts["failed_there_too"] = list(theirs.values()).count("failed")
+    counts["not_run"] = list(ours.values()).count("deselected")
+    counts["failed_there_too"] = sum(theirs[test] == "failed" for test in theirs if test in ours)
     print(json.dumps(dict(sorted(counts.items()))))
-    sys.exit(1 if counts["unexplained"] else 0)
+    return 1 if counts["unexplained"] else 0
 
 
 def run(folder: Path, tests: list[str], binary: Path | None = None) -> dict[str, str]:
