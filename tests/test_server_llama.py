@@ -208,3 +208,17 @@ def test_a_call_is_enforced_without_a_template_of_tools(server: Served, seed: in
     arguments = "".join(each[0]["function"]["arguments"] for each in deltas if each)
     assert json.loads(arguments)["city"] in ("Rome", "Oslo")
     assert stream[-2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("most", [50_000, None])
+def test_slots_tell_what_is_left(alphabet: Path, most: int | None) -> None:
+    with serving(alphabet, parallel=2, context=1 << 16) as server:
+        body = {"prompt": "0", "stream": True, "n_predict": most}
+        with server.http.stream("POST", "/completion", json=body) as response:
+            assert any(line.startswith("data: ") for line in response.iter_lines())
+            busy, idle = server.get("/slots").json()
+        assert (busy["is_processing"], idle["is_processing"]) == (True, False)
+        (told,) = busy["next_token"]
+        assert told["n_decoded"] > 0
+        left = -1 if most is None else most - told["n_decoded"]
+        assert told["n_remain"] == left
