@@ -167,7 +167,7 @@ def test_a_call_that_is_cut_off_is_an_object(client: anthropic.Anthropic) -> Non
     for stream in (False, True):
         choice = {"type": "any"}
         told = _made(
-            client, stream, messages=SAID, max_tokens=150, tools=[TOOL], tool_choice=choice
+            client, stream, messages=SAID, max_tokens=300, tools=[TOOL], tool_choice=choice
         )
         assert told.stop_reason == "max_tokens"
         assert told.content[0].name == "weather"

@@ -16,7 +16,7 @@ from moestream.server.anthropic import messages
 from moestream.server.body import JSON
 from moestream.server.errors import APIError, api_error
 from moestream.server.metrics import metrics
-from moestream.server.openai import chat, completions, llama
+from moestream.server.openai import chat, completions, llama, responses
 from moestream.server.security import Guard
 from moestream.server.state import State, state_of
 
@@ -38,6 +38,8 @@ _POST = {
     "/v1/chat/completions/input_tokens": chat.input_tokens,
     "/apply-template": chat.apply_template,
     "/v1/completions": completions.completions,
+    "/responses": responses.responses,
+    "/v1/responses": responses.responses,
     "/completion": llama.completion,
     "/completions": llama.completion,
     "/v1/messages": messages.messages,

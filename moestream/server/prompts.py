@@ -158,14 +158,18 @@ def _message(model: Model, index: int, message: Mapping[str, Any]) -> dict[str, 
     made = {key: value for key, value in message.items() if value is not None}
     if role == "developer" and "developer" not in model.template.source:
         made["role"] = "system"
-    made["content"] = _text(content, where)
+    made["content"] = joined_text(content, where)
     if "reasoning" in made and "reasoning_content" not in made:
         made["reasoning_content"] = made["reasoning"]
     return made
 
 
-def _text(content: Any, where: str) -> str:
-    """The text of a content, whose parts stand on lines of their own, as llama-server has it."""
+def joined_text(content: Any, where: str, param: str = "messages") -> str:
+    """The text of a content, whose parts stand on lines of their own, as llama-server has it.
+
+    Raises:
+        APIError: a part that is no text; ``where`` it is, and the field that it is in.
+    """
     if content is None or isinstance(content, str):
         return content or ""
     texts = []
@@ -175,11 +179,11 @@ def _text(content: Any, where: str) -> str:
             raise APIError(
                 400,
                 f"{where}.content.{index}: this model reads text, not {kind!r}",
-                param="messages",
+                param=param,
             )
         text = part.get("refusal" if kind == "refusal" else "text")
         if not isinstance(text, str):
-            raise APIError(400, f"{where}.content.{index}: there is no text", param="messages")
+            raise APIError(400, f"{where}.content.{index}: there is no text", param=param)
         texts.append(text)
     return "\n".join(texts)
 
