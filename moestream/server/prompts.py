@@ -160,7 +160,7 @@ def _continued(chat: Chat, messages: list[dict[str, Any]]) -> dict[str, Any] | N
     if last.get("tool_calls"):
         raise APIError(400, "a message that calls tools cannot be continued", param="messages")
     # Its parts are apart as llama-server has them, which differs from those of other messages.
-    text = _text(chat.messages[-1].get("content"), "the last message", "\n\n")
+    text = joined_text(chat.messages[-1].get("content"), "the last message", between="\n\n")
     return {**last, "content": text}
 
 
@@ -183,14 +183,18 @@ def _message(model: Model, index: int, message: Mapping[str, Any]) -> dict[str, 
     made = {key: value for key, value in message.items() if value is not None}
     if role == "developer" and "developer" not in model.template.source:
         made["role"] = "system"
-    made["content"] = _text(content, where)
+    made["content"] = joined_text(content, where)
     if "reasoning" in made and "reasoning_content" not in made:
         made["reasoning_content"] = made["reasoning"]
     return made
 
 
-def _text(content: Any, where: str, between: str = "\n") -> str:
-    """The text of a content, whose parts stand on lines of their own, as llama-server has it."""
+def joined_text(content: Any, where: str, param: str = "messages", *, between: str = "\n") -> str:
+    """The text of a content, whose parts stand on lines of their own, as llama-server has it.
+
+    Raises:
+        APIError: a part that is no text; ``where`` it is, and the field that it is in.
+    """
     if content is None or isinstance(content, str):
         return content or ""
     texts = []
@@ -200,11 +204,11 @@ def _text(content: Any, where: str, between: str = "\n") -> str:
             raise APIError(
                 400,
                 f"{where}.content.{index}: this model reads text, not {kind!r}",
-                param="messages",
+                param=param,
             )
         text = part.get("refusal" if kind == "refusal" else "text")
         if not isinstance(text, str):
-            raise APIError(400, f"{where}.content.{index}: there is no text", param="messages")
+            raise APIError(400, f"{where}.content.{index}: there is no text", param=param)
         texts.append(text)
     return between.join(texts)
 
