@@ -123,8 +123,8 @@ class OutputStream:
         return self._parser.add(self._text(token))
 
     def finish(self) -> list[Output]:
-        """Return what was held back."""
-        return [*self._parser.add(self._stream.finish()), *self._parser.finish()]
+        """Return what was held back, but for half a character: the limit has cut it off."""
+        return [*self._parser.add(self._stream.finish(cut=True)), *self._parser.finish()]
 
     def _text(self, token: int) -> str:
         name = self._shown.get(token)

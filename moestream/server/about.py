@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 from starlette.requests import Request
 
 from moestream import __version__
+from moestream.server.activity import Sequence
 from moestream.server.body import JSON
 from moestream.server.errors import APIError, busy
 from moestream.server.model import Model
@@ -108,7 +109,9 @@ async def slots(request: Request) -> JSON:
             "n_prompt_tokens": len(each.job.prompt),
             "n_prompt_tokens_processed": each.read,
             "n_prompt_tokens_cache": each.cached,
-            "next_token": [{"has_next_token": True, "n_decoded": each.made}],
+            "next_token": [
+                {"has_next_token": True, "n_remain": _left(each), "n_decoded": each.made}
+            ],
         }
         for place, each in enumerate(running)
     ]
@@ -118,6 +121,12 @@ async def slots(request: Request) -> JSON:
         for place in idle
     ]
     return JSON(found)
+
+
+def _left(sequence: Sequence) -> int:
+    """Tokens that it may still have; -1 where nothing was said of it."""
+    most = sequence.job.max_tokens
+    return -1 if most is None else most - sequence.made
 
 
 async def openapi(request: Request) -> JSON:

@@ -44,6 +44,11 @@ class Sequence:
                 case _:
                     self.ended = event
 
+    @property
+    def has_end(self) -> bool:
+        """Whether it ended with a token for that, which was made and is told to nobody."""
+        return isinstance(self.ended, Ended) and self.ended.reason == "end"
+
     def usage(self) -> Usage:
         """Counts and times: the scheduler's once it has told them, until then as heard here."""
         if isinstance(self.ended, Ended):
@@ -97,7 +102,7 @@ class Activity:
         total = totals.usage
         total.prompt_tokens += usage.prompt_tokens
         total.cached_tokens += usage.cached_tokens
-        total.generated_tokens += sequence.made
+        total.generated_tokens += sequence.made + sequence.has_end
         total.queue_s += usage.queue_s
         total.prompt_s += usage.prompt_s
         total.generation_s += usage.generation_s

@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moestream.errors import MoestreamError
 from moestream.server import about, text
+from moestream.server.anthropic import messages
 from moestream.server.body import JSON
 from moestream.server.errors import APIError, api_error
 from moestream.server.metrics import metrics
-from moestream.server.openai import chat, completions, llama
+from moestream.server.openai import chat, completions, llama, responses
 from moestream.server.security import Guard
 from moestream.server.state import State, state_of
 
@@ -37,8 +38,12 @@ _POST = {
     "/v1/chat/completions/input_tokens": chat.input_tokens,
     "/apply-template": chat.apply_template,
     "/v1/completions": completions.completions,
+    "/responses": responses.responses,
+    "/v1/responses": responses.responses,
     "/completion": llama.completion,
     "/completions": llama.completion,
+    "/v1/messages": messages.messages,
+    "/v1/messages/count_tokens": messages.count_tokens,
     "/tokenize": text.tokenize,
     "/detokenize": text.detokenize,
     **dict.fromkeys(about.EMBEDDINGS, about.no_embeddings),
@@ -89,7 +94,7 @@ class Outermost:
         except Exception as error:
             self._state.warn(f"{asked}: {type(error).__name__}: {error}")
             if not status:
-                await _answer(error)(scope, receive, noted)
+                await _answer(error, scope)(scope, receive, noted)
         took = time.perf_counter() - began
         self._state.log(f"{asked} {status} {took:.3f} s")
 
@@ -98,16 +103,17 @@ async def _on_error(request: Request, error: Exception) -> Response:
     answer = api_error(error)
     if answer.status >= 500 and not isinstance(error, APIError):
         state_of(request).warn(f"{type(error).__name__}: {error}")
-    return _answer(error)
+    return _answer(error, request.scope)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = {404: "there is nothing here", 405: "this path has another method"}
     message = told.get(error.status_code, error.detail)
-    return JSON(APIError(error.status_code, message).body(), error.status_code, error.headers)
+    made = APIError(error.status_code, message, headers=error.headers)
+    return _answer(made, request.scope)
 
 
-def _answer(error: Exception) -> Response:
+def _answer(error: Exception, scope: Scope) -> Response:
     answer = api_error(error)
-    return JSON(answer.body(), answer.status, answer.headers)
+    return JSON(answer.body_at(scope["path"]), answer.status, answer.headers)

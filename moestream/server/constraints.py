@@ -122,7 +122,7 @@ class ToolUse:
         """
         if self.tools and model.tool_format is None:
             raise RequestError(
-                "this model's chat template has no tools, or none whose calls are known here",
+                "this model has no chat template, so it cannot be told of tools",
                 "tools",
             )
 
@@ -158,12 +158,6 @@ def chat_constraint(model: Model, form: Form, use: ToolUse, *, inside: bool) -> 
     Raises:
         RequestError: it cannot be enforced, or contradicts itself.
     """
-    if form.given and use.tools and not use.required:
-        raise RequestError(
-            f"{form.given[0]} does not go with tools that may be called; set tool_choice to none, "
-            "or to required",
-            form.given[0],
-        )
     text = form.constraint(model)
     made = use.constraint(model) or text
     return None if made is None else made.after_reasoning(model.markers, inside=inside)

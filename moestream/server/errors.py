@@ -1,4 +1,4 @@
-"""What a request that fails is answered with: a status, and OpenAI's error object.
+"""What a request that fails is answered with: a status, and an error object.
 
 Owns which error of the library is whose fault. Nothing of this machine, no path and no trace, is
 in an answer: those are for the server's own log.
@@ -26,6 +26,9 @@ _TYPES = {
     501: "not_supported_error",
     503: "unavailable_error",
 }
+_ANTHROPIC_TYPES = {404: "not_found_error", 413: "request_too_large", 503: "overloaded_error"}
+"""Its names, where they are others."""
+_ANTHROPIC_PATH = "/v1/messages"
 _RETRY_S = 1
 
 
@@ -49,6 +52,18 @@ class APIError(Exception):
         self.type = type or _TYPES.get(status) or (_TYPES[400] if status < 500 else "server_error")
         self.headers = dict(headers or {})
         self.extra = extra
+
+    def body_at(self, path: str) -> dict[str, Any]:
+        """The error object of the API that this path is of."""
+        if path == _ANTHROPIC_PATH or path.startswith(f"{_ANTHROPIC_PATH}/"):
+            return self.anthropic()
+        return self.body()
+
+    def anthropic(self) -> dict[str, Any]:
+        """Anthropic's error object."""
+        kind = _ANTHROPIC_TYPES.get(self.status) or _TYPES.get(self.status)
+        kind = kind or (_TYPES[400] if self.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error object, with the status as its code, as llama-server has it."""

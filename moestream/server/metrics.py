@@ -3,6 +3,7 @@
 Names begin with ``moestream_``; those of llama-server stand beside them where they mean the same.
 """
 
+import itertools
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
@@ -22,6 +23,8 @@ _LLAMA = {
     "moestream_generation_seconds": "llamacpp:tokens_predicted_seconds",
     "moestream_requests_running": "llamacpp:requests_processing",
     "moestream_requests_waiting": "llamacpp:requests_deferred",
+    "moestream_passes": "llamacpp:n_decode",
+    "moestream_sequences_per_pass": "llamacpp:n_busy_slots_per_decode",
 }
 
 
@@ -32,7 +35,15 @@ async def metrics(request: Request) -> Response:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Server(state))
     headers = {"process-start-time-unix": started}
-    return Response(generate_latest(registry), 200, headers, CONTENT_TYPE_PLAIN_0_0_4)
+    text = generate_latest(registry) + _longest(state)
+    return Response(text, 200, headers, CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _longest(state: State) -> bytes:
+    """llama-server's counter of the longest sequence, whose name is none for the library."""
+    name, told = "llamacpp:n_tokens_max", "Tokens of the longest sequence so far."
+    value = float(state.activity.totals.longest)
+    return f"# HELP {name} {told}\n# TYPE {name} counter\n{name} {value}\n".encode()
 
 
 class _Server(Collector):
@@ -43,7 +54,8 @@ class _Server(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Tell each, and once more by llama-server's name."""
-        for each in (*self._requests(), *self._tokens(), *self._speeds(), *self._experts()):
+        found = (self._requests(), self._tokens(), self._passes(), self._speeds(), self._experts())
+        for each in itertools.chain(*found):
             yield each
             if (name := _LLAMA.get(each.name)) is not None:
                 again = _gauge_of if each.type == "gauge" else _counter_of
@@ -76,6 +88,15 @@ class _Server(Collector):
         yield _counter("queue_seconds", "Seconds that sequences waited.", usage.queue_s)
         longest = self._state.activity.totals.longest
         yield _gauge("sequence_tokens_max", "Tokens of the longest sequence so far.", longest)
+
+    def _passes(self) -> Iterator[Metric]:
+        totals = self._state.model.scheduler.totals
+        yield _counter("passes", "Passes through the model.", totals.decodes)
+        mean = totals.decoded / totals.decodes if totals.decodes else 0.0
+        yield _gauge("sequences_per_pass", "Sequences in a pass, on the average.", mean)
+        for name in ("num_draft_tokens", "num_accepted_tokens", "num_drafts"):
+            told = "Of tokens that were drafted: nothing is."
+            yield _counter_of(f"llamacpp:spec_decode_{name}", told, 0)
 
     def _speeds(self) -> Iterator[Metric]:
         """llama-server's averages."""

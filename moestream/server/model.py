@@ -8,7 +8,7 @@ from typing import Self
 
 from moestream.chat.reasoning import Markers, find_markers
 from moestream.chat.template import ChatTemplate
-from moestream.chat.tool_calls import ToolFormat, find_tool_format
+from moestream.chat.tool_calls import GENERIC, ToolFormat, find_tool_format
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
@@ -83,7 +83,7 @@ class Model(Closing):
         markers, tool_format = None, None
         if template is not None:
             markers = find_markers(template.source, tokenizer)
-            tool_format = find_tool_format(template.source, tokenizer)
+            tool_format = find_tool_format(template.source, tokenizer) or GENERIC
         return cls(
             tuple(dict.fromkeys(names)),
             engine,

@@ -64,6 +64,11 @@ class ServerOptions:
         many=True,
         metavar="NAME",
     )
+    keep_noise: bool = option(
+        False,
+        "Leave in prompts what clients put before them and change at each request, as Claude "
+        "Code's billing header; then nothing of such a prompt is found again.",
+    )
     insecure: bool = option(False, "Listen beyond this machine without a key.")
     max_body: int = option(
         32 << 20, "Refuse requests larger than N bytes.", least=1024, metavar="N", rare=True

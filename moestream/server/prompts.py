@@ -7,8 +7,11 @@ translated before. Runs beside the event loop, as templates and tokenizers take 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from moestream.chat.template import ChatTemplate
+from moestream.chat.tool_calls import GENERIC, with_tools
 from moestream.errors import TemplateError
 from moestream.server.errors import APIError, too_long
 from moestream.server.model import Model
@@ -98,19 +101,39 @@ def _render(model: Model, messages: list[dict[str, Any]], chat: Chat, opens: boo
         kwargs["reasoning_effort"] = chat.reasoning_effort
     for own in ("messages", "tools", "add_generation_prompt", "special", "now"):
         kwargs.pop(own, None)
+    now = datetime.now()
     options = {
+        # By these names llama.cpp tells what day it is.
+        "date_string": now.strftime("%d %b %Y"),
+        "datetime": now.strftime("%b %d %Y"),
         "add_generation_prompt": opens,
         "tools": list(chat.tools) if chat.tools else None,
         "special": model.defaults.special,
         **kwargs,
     }
+    template = model.template
+    if model.tool_format is GENERIC and (chat.tools or "tool" not in template.source):
+        return _render_generic(template, messages, options)
     try:
-        return model.template.render(_with_objects(messages), **options)
+        return template.render(_with_objects(messages), **options)
     except TemplateError:
         if not any(message.get("tool_calls") for message in messages):
             raise
         # Some templates want the arguments of calls as text, which the API has them in.
-        return model.template.render(messages, **options)
+        return template.render(messages, **options)
+
+
+def _render_generic(
+    template: ChatTemplate, messages: list[dict[str, Any]], options: dict[str, Any]
+) -> str:
+    """The prompt of a template that cannot tell of tools."""
+    tools, options = options["tools"] or [], {**options, "tools": None}
+    try:
+        return template.render(with_tools(messages, tools, system=True), **options)
+    except TemplateError:
+        if not tools:
+            raise
+        return template.render(with_tools(messages, tools, system=False), **options)
 
 
 def _continued(chat: Chat, messages: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -136,7 +159,9 @@ def _continued(chat: Chat, messages: list[dict[str, Any]]) -> dict[str, Any] | N
         )
     if last.get("tool_calls"):
         raise APIError(400, "a message that calls tools cannot be continued", param="messages")
-    return last
+    # Its parts are apart as llama-server has them, which differs from those of other messages.
+    text = joined_text(chat.messages[-1].get("content"), "the last message", between="\n\n")
+    return {**last, "content": text}
 
 
 def _said(continued: Mapping[str, Any] | None) -> str:
@@ -158,14 +183,18 @@ def _message(model: Model, index: int, message: Mapping[str, Any]) -> dict[str, 
     made = {key: value for key, value in message.items() if value is not None}
     if role == "developer" and "developer" not in model.template.source:
         made["role"] = "system"
-    made["content"] = _text(content, where)
+    made["content"] = joined_text(content, where)
     if "reasoning" in made and "reasoning_content" not in made:
         made["reasoning_content"] = made["reasoning"]
     return made
 
 
-def _text(content: Any, where: str) -> str:
-    """The text of a content, whose parts stand on lines of their own, as llama-server has it."""
+def joined_text(content: Any, where: str, param: str = "messages", *, between: str = "\n") -> str:
+    """The text of a content, whose parts stand on lines of their own, as llama-server has it.
+
+    Raises:
+        APIError: a part that is no text; ``where`` it is, and the field that it is in.
+    """
     if content is None or isinstance(content, str):
         return content or ""
     texts = []
@@ -175,13 +204,13 @@ def _text(content: Any, where: str) -> str:
             raise APIError(
                 400,
                 f"{where}.content.{index}: this model reads text, not {kind!r}",
-                param="messages",
+                param=param,
             )
         text = part.get("refusal" if kind == "refusal" else "text")
         if not isinstance(text, str):
-            raise APIError(400, f"{where}.content.{index}: there is no text", param="messages")
+            raise APIError(400, f"{where}.content.{index}: there is no text", param=param)
         texts.append(text)
-    return "\n".join(texts)
+    return between.join(texts)
 
 
 def _with_objects(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -89,10 +89,7 @@ class SamplingFields(BaseModel):
         Raises:
             APIError: something is; it is named.
         """
-        for name, value in (self.model_extra or {}).items():
-            neutral = NEUTRAL.get(name)
-            if neutral is not None and value is not None and value not in neutral:
-                raise APIError(400, f"{name} is not supported here; leave it out", param=name)
+        check_known(self.model_extra, NEUTRAL)
 
     def sampling(self, defaults: SamplingParams) -> SamplingParams:
         """How tokens are drawn.
@@ -158,6 +155,18 @@ class SamplingFields(BaseModel):
         """A field's value, or what stands for None."""
         value = getattr(self, name)
         return default if value is None else value
+
+
+def check_known(given: Mapping[str, Any] | None, known: Mapping[str, tuple[Any, ...]]) -> None:
+    """See that of fields which are not to be had none asks for anything.
+
+    Raises:
+        APIError: one does; it is named.
+    """
+    for name, value in (given or {}).items():
+        neutral = known.get(name)
+        if neutral is not None and value is not None and value not in neutral:
+            raise APIError(400, f"{name} is not supported here; leave it out", param=name)
 
 
 def choice(sampling: SamplingParams, index: int) -> SamplingParams:

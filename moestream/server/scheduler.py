@@ -48,6 +48,16 @@ class Totals:
     prompt_s: float = 0.0
     generation_s: float = 0.0
     passes: int = 0
+    """Of those that write."""
+    decodes: int = 0
+    """All passes, those that read prompts too."""
+    decoded: int = 0
+    """Sequences in all of those."""
+
+    def add_pass(self, sequences: int) -> None:
+        """Note that one has ended."""
+        self.decodes += 1
+        self.decoded += sequences
 
 
 class Scheduler(Closing):
@@ -179,6 +189,7 @@ class Scheduler(Closing):
         started = time.perf_counter()
         while not self._passes.advance(prefill):
             pass
+        self.totals.add_pass(len(writing))  # before its tokens are told: then it has been
         self.totals.generated_tokens += self._passes.finish(prefill)
         self.totals.generation_s += time.perf_counter() - started
         self.totals.passes += 1
@@ -204,6 +215,7 @@ class Scheduler(Closing):
             return False
         self._prefills.remove(prefill)
         self._passes.end(prefill)
+        self.totals.add_pass(len(prefill.members))
         self.totals.prompt_tokens += sum(tokens for _, tokens in prefill.members)
         self.totals.generated_tokens += self._passes.finish(prefill)
         return True

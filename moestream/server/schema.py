@@ -7,13 +7,18 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from moestream import __version__
+from moestream.server.anthropic.schemas import CountRequest, MessagesRequest
 from moestream.server.openai import schemas
+from moestream.server.openai.responses_schema import ResponsesRequest
 from moestream.server.text import DetokenizeRequest, TokenizeRequest
 
 _POST: dict[str, tuple[str, type[BaseModel]]] = {
     "/v1/chat/completions": ("Answer a chat", schemas.ChatRequest),
     "/v1/completions": ("Continue texts", schemas.CompletionRequest),
+    "/v1/responses": ("Answer items", ResponsesRequest),
     "/completion": ("Continue texts, in llama-server's words", schemas.LlamaRequest),
+    "/v1/messages": ("Answer messages, in Anthropic's words", MessagesRequest),
+    "/v1/messages/count_tokens": ("Tell how many tokens messages become", CountRequest),
     "/apply-template": ("Tell the prompt that messages become", schemas.Prompt),
     "/tokenize": ("Text to tokens", TokenizeRequest),
     "/detokenize": ("Tokens to text", DetokenizeRequest),
@@ -26,7 +31,13 @@ _GET = {
     "/metrics": "Numbers for Prometheus",
 }
 _TEXT = {"/metrics": "text/plain"}
-_STREAMED = ("/v1/chat/completions", "/v1/completions", "/completion")
+_STREAMED = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/completion",
+    "/v1/messages",
+    "/v1/responses",
+)
 _ERROR = {
     "type": "object",
     "required": ["error"],

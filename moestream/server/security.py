@@ -44,7 +44,7 @@ class Guard:
             self._check_host(headers)
             origin = self._checked_origin(headers)
         except APIError as error:
-            await JSON(error.body(), error.status)(scope, receive, send)
+            await JSON(error.body_at(scope["path"]), error.status)(scope, receive, send)
             return
         answer = self._answer(scope, headers)
         if origin is not None:
@@ -63,7 +63,7 @@ class Guard:
                 self._check_key(headers)
             self._check_length(headers)
         except APIError as error:
-            return JSON(error.body(), error.status, error.headers)
+            return JSON(error.body_at(scope["path"]), error.status, error.headers)
         return None
 
     def _check_host(self, headers: Headers) -> None:

@@ -28,6 +28,7 @@ class State:
     """Takes a line for each request."""
     warn: Callable[[str], None] = _tell_nobody
     """Takes a line on what went wrong with one."""
+    _told: set[str] = field(default_factory=set)
     _model: Model | None = None
     _admitted: int = 0
 
@@ -43,6 +44,12 @@ class State:
         if self.phase == "closing":
             raise busy("the server is closing")
         return self._model
+
+    def tell_once(self, line: str) -> None:
+        """Tell of something, the first time alone."""
+        if line not in self._told:
+            self._told.add(line)
+            self.warn(line)
 
     def serve(self, model: Model) -> None:
         """From now on this model is asked."""

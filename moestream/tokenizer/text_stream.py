@@ -31,9 +31,12 @@ class TextStream:
         """
         return self._release(self._detokenizer.add(token_id))
 
-    def finish(self) -> str:
-        """Return what was held back: no stop string can come of it any more."""
-        text = self._release(self._detokenizer.finish())
+    def finish(self, *, cut: bool = False) -> str:
+        """Return what was held back: no stop string can come of it any more.
+
+        Of a character that is not whole, U+FFFD; nothing if the text was ``cut`` off there.
+        """
+        text = "" if cut else self._release(self._detokenizer.finish())
         text, self._held = text + self._held, ""
         return text
 

@@ -12,17 +12,20 @@ Knows nothing of HTTP, nor of what a call does. What is decided here:
 
 In reading order: ``events``, ``text`` (the
 coroutines' way of waiting), ``json_text``, ``calls``, a file for each kind of format, ``formats``,
-``finder``.
+``finder``, ``generic``.
 """
 
 from moestream.chat.tool_calls.events import CallArguments, CallBegin, CallEnd, CallEvent
 from moestream.chat.tool_calls.formats import ToolFormat, find_tool_format
+from moestream.chat.tool_calls.generic import GENERIC, with_tools
 
 __all__ = [
+    "GENERIC",
     "CallArguments",
     "CallBegin",
     "CallEnd",
     "CallEvent",
     "ToolFormat",
     "find_tool_format",
+    "with_tools",
 ]

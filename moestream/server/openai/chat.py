@@ -51,7 +51,8 @@ async def input_tokens(request: Request) -> ASGIApp:
     asked = await read(request, Prompt)
     model = state_of(request).model
     text = await asyncio.to_thread(render, model, chat_of(asked))
-    return JSON({"input_tokens": len(model.tokenizer.encode_chat(text))})
+    count = len(model.tokenizer.encode_chat(text))
+    return JSON({"input_tokens": count, "object": "response.input_tokens"})
 
 
 def chat_of(asked: Prompt) -> Chat:
@@ -96,7 +97,8 @@ def _prepare(asked: ChatRequest, model: Model) -> tuple[list[Task], "Speaker"]:
             markers=markers,
             inside=prompt.inside,
             tool_format=model.tool_format,
-            tools=use.tools,
+            # Where a form is asked for, it is what the answer has, as with llama-server.
+            tools=() if form.given and not use.required else use.tools,
             parallel_calls=use.parallel,
             prompt=prompt.text,
         )
@@ -130,7 +132,7 @@ class Speaker:
     def progress(self, index: int, reading: Reading, running: Running) -> Iterable[bytes]:
         """llama-server's progress, if it was asked for."""
         if self._asked.return_progress:
-            more = {"prompt_progress": told.progress(reading, running)}
+            more = told.progress_fields(reading, running, timed=bool(self._asked.timings_per_token))
             yield self._delta(index, {"role": "assistant", "content": None}, more=more)
 
     def more(
@@ -157,7 +159,7 @@ class Speaker:
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:
         """The last delta of a choice, which says why."""
         more: dict[str, Any] = {}
-        if (self._asked.n or 1) == 1 and not self._usage:
+        if not self._usage:
             more["timings"] = told.timings(answer, running)
         logprobs = self._logprobs(index) if self._untold.get(index) else None
         yield self._delta(index, {}, logprobs, finish=_finish(answer), more=more)

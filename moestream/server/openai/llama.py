@@ -46,7 +46,7 @@ class Speaker:
     def progress(self, index: int, reading: Reading, running: Running) -> Iterable[bytes]:
         """How far the prompt is read, if it was asked for."""
         if self._asked.return_progress:
-            more = {"prompt_progress": told.progress(reading, running)}
+            more = told.progress_fields(reading, running, timed=bool(self._asked.timings_per_token))
             yield self._part(index, "", [], running, **more)
 
     def more(
@@ -115,7 +115,7 @@ class Speaker:
             "id_slot": -1,
             "stop": True,
             "model": self._model.name,
-            "tokens_predicted": len(answer.made),
+            "tokens_predicted": told.tokens(answer, running),
             "tokens_evaluated": len(job.prompt),
             "generation_settings": self._settings(answer.task),
             "prompt": answer.task.prompt,

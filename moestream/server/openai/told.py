@@ -65,7 +65,7 @@ def usage(answers: Sequence[Answer], running: Sequence[Running]) -> dict[str, An
     """Tokens of a request: its prompt's count once for all choices of the same prompt."""
     prompts = {id(each.job.prompt): each for each in running}.values()
     prompt = sum(len(each.job.prompt) for each in prompts)
-    made = sum(len(answer.made) for answer in answers)
+    made = sum(map(tokens, answers, running))
     return {
         "completion_tokens": made,
         "prompt_tokens": prompt,
@@ -74,13 +74,26 @@ def usage(answers: Sequence[Answer], running: Sequence[Running]) -> dict[str, An
     }
 
 
+def tokens(answer: Answer, running: Running) -> int:
+    """Tokens of an answer; the one that ends it counts, as it took a step."""
+    return len(answer.made) + (answer.finish == "eos" and running.has_end)
+
+
 def timings(answer: Answer, running: Running) -> dict[str, Any]:
     """llama-server's numbers; the first token costs no step, so that speeds are without it."""
-    took, made = running.usage(), len(answer.made)
-    read, steps = took.prompt_tokens - took.cached_tokens, max(made - 1, 0)
-    prompt_ms, made_ms = took.prompt_s * 1e3, took.generation_s * 1e3
+    took = running.usage()
+    read = took.prompt_tokens - took.cached_tokens
+    made = tokens(answer, running)
+    return _timings(took.cached_tokens, read, took.prompt_s, made, took.generation_s)
+
+
+def _timings(
+    cached: int, read: int, prompt_s: float, made: int, generation_s: float
+) -> dict[str, Any]:
+    steps = max(made - 1, 0)
+    prompt_ms, made_ms = prompt_s * 1e3, generation_s * 1e3
     return {
-        "cache_n": took.cached_tokens,
+        "cache_n": cached,
         "prompt_n": read,
         "prompt_ms": prompt_ms,
         "prompt_per_token_ms": prompt_ms / read if read else 0.0,
@@ -105,8 +118,22 @@ def progress(reading: Reading, running: Running) -> dict[str, Any]:
         "total": reading.total,
         "cache": reading.cached,
         "processed": reading.done,
-        "time_ms": int(1e3 * (time.perf_counter() - (running.started or running.began))),
+        "time_ms": int(1e3 * _since_began(running)),
     }
+
+
+def progress_fields(reading: Reading, running: Running, *, timed: bool) -> dict[str, Any]:
+    """What an event of a prompt's progress has; with what the reading took, if ``timed``."""
+    told: dict[str, Any] = {"prompt_progress": progress(reading, running)}
+    if timed:
+        read = reading.done - reading.cached
+        took_s = _since_began(running) if read else 0.0
+        told["timings"] = _timings(reading.cached, read, took_s, 0, 0.0)
+    return told
+
+
+def _since_began(running: Running) -> float:
+    return time.perf_counter() - (running.started or running.began)
 
 
 def chances(made: Iterable[Made], tokenizer: Tokenizer) -> list[dict[str, Any]]:

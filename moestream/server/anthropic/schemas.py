@@ -1,0 +1,86 @@
+"""What a request to Anthropic's endpoints may hold; /openapi.json is written from it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moestream.engine.options import SamplingParams
+from moestream.server.sampling import SamplingFields, check_known
+
+Blocks = list[dict[str, Any]]
+_NEUTRAL: dict[str, tuple[Any, ...]] = {"mcp_servers": ([],), "container": ()}
+"""Fields that are known and not to be had, with the values that ask for nothing."""
+
+
+class Turn(BaseModel):
+    """One message."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | Blocks
+
+
+class ToolChoice(BaseModel):
+    """Whether tools are to be called, and which."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(BaseModel):
+    """Whether the model is to reason before it answers."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = Field(None, ge=0, description="Not enforced; max_tokens is.")
+
+
+class OutputConfig(BaseModel):
+    """What the answer is to be like."""
+
+    effort: str | None = None
+    format: dict[str, Any] | None = None
+
+
+class CountRequest(BaseModel):
+    """The body of /v1/messages/count_tokens: what makes the prompt."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    model: str | None = None
+    messages: list[Turn]
+    system: str | Blocks | None = None
+    tools: Blocks | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """See that nothing is asked for that is not to be had.
+
+        Raises:
+            APIError: something is; it is named.
+        """
+        check_known(self.model_extra, _NEUTRAL)
+
+
+class MessagesRequest(CountRequest):
+    """The body of /v1/messages."""
+
+    max_tokens: int = Field(ge=0)
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+
+    def sampling(self, defaults: SamplingParams) -> SamplingParams:
+        """How tokens are drawn.
+
+        Raises:
+            APIError: a value is out of range; its field is named.
+        """
+        given = SamplingFields.model_construct(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
+        )
+        return given.sampling(defaults)

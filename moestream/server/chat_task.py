@@ -1,0 +1,48 @@
+"""A chat as a task, for APIs that have one answer a request and say less of sampling."""
+
+from dataclasses import dataclass, field
+
+from moestream.engine.options import SamplingParams
+from moestream.server.completion import Task
+from moestream.server.constraints import Form, ToolUse, chat_constraint
+from moestream.server.jobs import Job
+from moestream.server.model import Model
+from moestream.server.prompts import Chat, prepare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """How a chat is to be answered."""
+
+    sampling: SamplingParams
+    max_tokens: int | None
+    use: ToolUse
+    form: Form = field(default_factory=Form)
+    stop: tuple[str, ...] = ()
+
+
+def chat_task(model: Model, chat: Chat, wanted: Wanted) -> Task:
+    """Make the task.
+
+    Raises:
+        APIError, RequestError, TemplateError: it cannot be answered so.
+    """
+    use = wanted.use
+    use.check(model)
+    prompt = prepare(model, chat)
+    return Task(
+        job=Job(
+            prompt=prompt.tokens,
+            sampling=wanted.sampling,
+            max_tokens=wanted.max_tokens,
+            end_ids=model.tokenizer.end_ids,
+            constraint=chat_constraint(model, wanted.form, use, inside=prompt.inside),
+        ),
+        stop=wanted.stop,
+        markers=model.markers,
+        inside=prompt.inside,
+        tool_format=model.tool_format,
+        tools=use.tools,
+        parallel_calls=use.parallel,
+        prompt=prompt.text,
+    )

@@ -1,0 +1,72 @@
+"""What a request to /v1/responses may hold; /openapi.json is written from it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from moestream.engine.options import SamplingParams
+from moestream.server.sampling import SamplingFields, check_known
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "background": (False,),
+    "previous_response_id": ("",),
+    "conversation": (),
+    "prompt": (),
+    "truncation": ("disabled",),
+    "top_logprobs": (0,),
+    "context_management": ([],),
+}
+"""Fields that are known and not to be had, with the values that ask for nothing."""
+
+
+class Reasoning(BaseModel):
+    """How the model is to reason."""
+
+    effort: str | None = None
+
+
+class Text(BaseModel):
+    """What the text is to be like."""
+
+    format: dict[str, Any] | None = None
+
+
+class ResponsesRequest(BaseModel):
+    """The body of /v1/responses."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    model: str | None = None
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: Text | None = None
+    reasoning: Reasoning | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    timings_per_token: bool | None = None
+    return_progress: bool | None = None
+
+    def check(self) -> None:
+        """See that nothing is asked for that is not to be had.
+
+        Raises:
+            APIError: something is; it is named.
+        """
+        check_known(self.model_extra, _NEUTRAL)
+
+    def sampling(self, defaults: SamplingParams) -> SamplingParams:
+        """How tokens are drawn.
+
+        Raises:
+            APIError: a value is out of range; its field is named.
+        """
+        given = SamplingFields.model_construct(temperature=self.temperature, top_p=self.top_p)
+        return given.sampling(defaults)
