@@ -15,6 +15,7 @@ from moestream.backends.cpu import CpuBackend
 from moestream.cli.reports.plan import _age_told, busy_told, verdict
 from moestream.errors import StorageError
 from moestream.forecast.demand import Demand, read_demand
+from moestream.forecast.first_token import PRODUCTS, first_token
 from moestream.forecast.hits import (
     SHARES,
     HitCurve,
@@ -28,7 +29,7 @@ from moestream.forecast.hits import (
 from moestream.forecast.outlook import Outlook, look_ahead
 from moestream.forecast.speed import OVERLAP, Times, compute_s, forecast, read_s
 from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
-from moestream.machine import calibration, speeds
+from moestream.machine import batches, calibration, speeds
 from moestream.machine.speeds import DiskSpeed, Speeds, load_speeds, save_speeds
 from moestream.streaming.memory import MemoryPlan
 from moestream.traces.format import read_trace
@@ -88,6 +89,58 @@ def test_a_forecast_puts_both_together() -> None:
         assert found.low_tps < found.tps < found.high_tps
 
 
+PROMPT = replace(DEMAND, output_bytes={"F16": 50}, pair_macs=4, hidden_size=16)
+BATCHES = replace(
+    MACHINE, batch_bytes_per_s={"F16": 1000.0, "Q8_0": 400.0}, attention_macs_per_s=1e4
+)
+STREAMED = MemoryPlan(
+    budget_bytes=80_000,
+    dense_bytes=100,
+    kv_bytes=100,
+    process_bytes=100,
+    experts_bytes=65_536,
+    floor_bytes=80,
+    total_expert_bytes=100_000,
+)
+
+
+def test_a_prompts_arithmetic_is_products_attention_and_one_row_of_logits() -> None:
+    found = first_token(PROMPT, BATCHES, DISK, STREAMED, 1000)
+    # 1000 * (50 / 1000 + 40 / 400) of products, 2 chunks * 2 layers * 0.5 of calls, 50 / 50 of
+    # logits, 4 * 1000**2 / 2 / 1e4 of attention.
+    assert found.compute_s == pytest.approx(150 / PRODUCTS + 2 + 1 + 200)
+    assert found.tokens == 1000
+
+
+def test_a_prompt_reads_each_expert_once_a_pass_but_what_was_kept() -> None:
+    # An eighth of 65,536 has room for 128 rows of 16 floats: a pass has one chunk.
+    found = first_token(PROMPT, BATCHES, DISK, STREAMED, 1000)
+    assert found.passes == 2
+    assert found.read_bytes == pytest.approx(100_000 + 34_464)
+    assert found.read_s == pytest.approx(134_464 / 5 + 2 * 2 * 1.0)
+    narrow = replace(PROMPT, hidden_size=1)  # rows for 4 chunks
+    assert first_token(narrow, BATCHES, DISK, STREAMED, 2048).passes == 1
+    assert first_token(narrow, BATCHES, DISK, STREAMED, 2049).passes == 2
+    # One token asks for 2 of 8 experts, two for 2 more of which a quarter were asked for already.
+    assert first_token(narrow, BATCHES, DISK, STREAMED, 2).read_bytes == pytest.approx(43_750)
+
+
+def test_a_prompt_of_many_chunks_reads_a_layer_while_another_computes() -> None:
+    narrow, fast = replace(PROMPT, hidden_size=1), DiskSpeed(0.0, 1000.0)
+    short = first_token(narrow, BATCHES, fast, STREAMED, 512)
+    experts_s = 512 * 40 / 400 / PRODUCTS
+    assert short.read_s == pytest.approx(100)  # longer than experts compute
+    assert short.ttft_s == pytest.approx(short.compute_s - experts_s + 100)
+    long = first_token(narrow, BATCHES, fast, STREAMED, 1000)
+    assert long.ttft_s == pytest.approx(
+        50 + long.compute_s
+    )  # one of two layers is read before all else
+    slow = first_token(narrow, BATCHES, DISK, STREAMED, 1000)
+    assert slow.ttft_s == pytest.approx(slow.read_s)
+    for found in (short, long, slow):
+        assert found.low_s < found.ttft_s < found.high_s
+
+
 def test_hit_rates_lie_on_lines_between_those_measured() -> None:
     curve = HitCurve("a test", 8, tuple(share / 2 for share in SHARES))
     assert [curve.at(share) for share in (0, 0.01, 0.5, 0.55, 1)] == pytest.approx(
@@ -136,6 +189,9 @@ def test_demand_is_read_off_the_header(alphabet: Path) -> None:
     assert demand.expert_bytes == {"F32": 2 * 3 * FFN * EMBEDDING * 4}
     assert demand.one_expert_bytes == 3 * FFN * EMBEDDING * 4
     assert sum(demand.dense_bytes.values()) == dense - embedding
+    assert demand.output_bytes == {"F32": embedding}
+    assert demand.pair_macs == 2 * EMBEDDING
+    assert demand.hidden_size == EMBEDDING
     assert demand.kv_bytes == EMBEDDING // HEADS * (2 + 4)
     assert (demand.num_layers, demand.num_moe_layers, demand.num_experts) == (1, 1, EXPERTS)
 
@@ -164,6 +220,8 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         target = {"kernels": "kernel_speeds", "layer": "layer_costs"}.get(name, name)
         monkeypatch.setattr(calibration, target, measure)
 
+    monkeypatch.setattr(batches, "batch_speeds", lambda _, types: dict.fromkeys(types, 5.0))
+    monkeypatch.setattr(batches, "attention_speed", lambda folder: calls.append("attention") or 2.0)
     stand_in("layer", (0.1, 0.2))
     stand_in("kernels", None)
     stand_in("memory_speed", 9.0)
@@ -176,7 +234,7 @@ def test_a_machine_is_measured_once(counted: list[str], alphabet: Path) -> None:
     with GGUFFile.open(alphabet) as file:
         first, disk = speeds.known_speeds(file, ["F32"])
         twice = ["disk_costs", "disk_costs", "kernels", "layer", "memory_speed", "memory_speed"]
-        assert sorted(counted) == twice
+        assert sorted(counted) == ["attention", *twice]
         assert disk == DiskSpeed(0.3, 4.0)
         assert (first.layer_s, first.streamed_layer_s) == (0.1, 0.2)
         counted.clear()
@@ -188,7 +246,9 @@ def test_a_machine_is_measured_once(counted: list[str], alphabet: Path) -> None:
         assert set(more.kernel_bytes_per_s) == {"F32", "Q8_0"}
         counted.clear()
         speeds.known_speeds(file, ["F32"], anew=True)
-        assert len(counted) == 6
+        assert len(counted) == 7
+        assert first.attention_macs_per_s == 2.0
+        assert more.batch_bytes_per_s == {"F32": 5.0, "Q8_0": 5.0}
 
 
 @pytest.mark.parametrize(("first", "again", "now"), [(9.0, 6.0, 9.0), (6.0, 6.0, 9.0)])
@@ -267,6 +327,11 @@ def test_measurements_measure_something(
     speeds = calibration.kernel_speeds(backend, ["Q4_K", "BF16", "IQ2_XXS"], 1e15)
     assert all(1e5 < speed < 1e15 for speed in speeds.values())
     assert calibration.kernel_speeds(backend, ["Q8_0"], 3.0) == {"Q8_0": 3.0}
+    products = batches.batch_speeds(backend, ["F32", "Q4_K", "IQ2_XXS"])
+    assert all(1e5 < speed < 1e15 for speed in products.values())
+    monkeypatch.setattr(batches, "_CHUNK", 32)
+    monkeypatch.setattr(batches, "_AFTER", 256)
+    assert 1e6 < batches.attention_speed(tmp_path) < 1e16
     layer_s, streamed_s = calibration.layer_costs(tmp_path)
     assert 1e-7 < layer_s < 0.1
     assert 0 <= streamed_s < 0.1

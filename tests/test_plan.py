@@ -76,6 +76,20 @@ def test_budgets_that_are_asked_for_are_told_of(alphabet: Path, cache: dict[str,
     assert small["tps"] < large["tps"]
 
 
+def test_the_time_to_the_first_token_is_told_of_prompts(
+    alphabet: Path, cache: dict[str, str]
+) -> None:
+    value = plan(alphabet, cache, "--budget", "2G")
+    assert [p["tokens"] for p in value["budgets"][0]["prompts"]] == [1000, 10_000]
+    value = plan(alphabet, cache, "--budget", "2G", "--prompt-tokens", "70")
+    (prompt,) = value["budgets"][0]["prompts"]
+    assert prompt["read_bytes"] == pytest.approx(4 * EXPERT_BYTES)
+    assert 0 < prompt["low_s"] < prompt["ttft_s"] < prompt["high_s"]
+    told = run("plan", alphabet, "--prompt-tokens", "70,12000", env=cache)
+    words = " ".join(told.stdout.split())
+    assert "time to the first token budget after 70 tokens after 12,000 tokens" in words
+
+
 def test_too_little_memory_is_the_verdict(alphabet: Path, cache: dict[str, str]) -> None:
     value = plan(alphabet, cache, "--memory", "1M")
     assert value["case"] == "too little"
@@ -222,6 +236,8 @@ def test_hit_rates_are_those_of_a_profile_if_one_is_given(
         ("--memory 50%", "'50%' is no amount of memory"),
         ("--memory 1G,2G", "one amount is expected"),
         ("--budget 1G,,2G", "is no budget"),
+        ("--prompt-tokens 1000,0", "'1000,0' is no number of tokens; expected 1 to 10,000,000"),
+        ("--prompt-tokens many", "'many' is no number of tokens"),
         ("--trace nowhere.csv", "'nowhere.csv' does not exist"),
         ("-c -1", "-1, expected a whole number of 0 or more"),
     ],

@@ -5,13 +5,13 @@ Owns which bytes a token reads. Knows nothing of the machine.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from moestream.backends import whole_blocks
+from moestream.backends import AttentionShape, whole_blocks
 from moestream.choices import KVType
 from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
-from moestream.layers.weights import EMBEDDING, is_tied
+from moestream.layers.weights import EMBEDDING, OUTPUT, is_tied
 from moestream.models import read_config
 from moestream.streaming.store import is_expert_weight, used_tensors
 
@@ -31,6 +31,11 @@ class Demand:
     """That one token adds to the KV cache, and that every later one reads."""
     state_bytes: int = 0
     """Of recurrent states, which every token reads and writes."""
+    output_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Of the dense ones, what makes logits: of a prompt, its last token alone."""
+    pair_macs: int = 0
+    """Multiplications of attention for a token and one that it sees, of all layers."""
+    hidden_size: int = 0
 
     def context_bytes(self, tokens: int) -> int:
         """Memory that a context of so many tokens takes."""
@@ -54,6 +59,7 @@ def read_demand(
     config = read_config(file)
     dense: Counter[str] = Counter()
     experts: Counter[str] = Counter()
+    output: Counter[str] = Counter()
     moe_layers = set()
     for info in used_tensors(file):
         if is_expert_weight(info.name):
@@ -62,6 +68,8 @@ def read_demand(
             experts[info.type.name] += chosen
         elif info.name != EMBEDDING or is_tied(file):
             dense[info.type.name] += info.n_bytes
+            if info.name in (EMBEDDING, OUTPUT):
+                output[info.type.name] += info.n_bytes
     shapes, kv_types = config.state_shapes(), (cache_type_k, cache_type_v)
     fixed = state_bytes(shapes, 0, kv_types)
     return Demand(
@@ -73,4 +81,11 @@ def read_demand(
         num_experts_per_tok=config.num_experts_per_tok,
         kv_bytes=state_bytes(shapes, 1, kv_types) - fixed,
         state_bytes=fixed,
+        output_bytes=dict(output),
+        pair_macs=sum(
+            config.num_heads * (shape.key_dim + (shape.value_dim or shape.key_dim))
+            for shape in shapes
+            if isinstance(shape, AttentionShape) and shape.heads
+        ),
+        hidden_size=config.hidden_size,
     )

@@ -6,6 +6,7 @@ Owns which budgets are looked at, and the suggestion.
 from dataclasses import dataclass, replace
 
 from moestream.forecast.demand import Demand
+from moestream.forecast.first_token import FirstToken, first_token
 from moestream.forecast.hits import Hits
 from moestream.forecast.speed import Forecast, forecast
 from moestream.forecast.verdict import Verdict, verdict_of
@@ -26,6 +27,7 @@ class Point:
     plan: MemoryPlan
     share: float
     forecast: Forecast
+    prompts: tuple[FirstToken, ...] = ()
 
     @property
     def case(self) -> Verdict:
@@ -65,12 +67,14 @@ def look_ahead(
     context: int,
     halved_cache: bool = False,
     budgets: tuple[int, ...] = (),
+    prompts: tuple[int, ...] = (),
 ) -> Outlook:
     """Forecast ``plan`` and, beside it, ``budgets`` or those that hold some shares of all experts.
 
     ``context`` tokens are taken to be in the KV cache; ``halved_cache`` says that it is stored in
-    few bits already.
+    few bits already. Prompts of so many tokens are looked at.
     """
+    disk = disk or DiskSpeed(0.0, float("inf"))
 
     def point(plan: MemoryPlan) -> Point:
         total = plan.total_expert_bytes
@@ -78,11 +82,16 @@ def look_ahead(
         speed = forecast(
             demand,
             machine,
-            disk or DiskSpeed(0.0, float("inf")),
+            disk,
             context,
             None if plan.fits or not total else hits.at(share),
         )
-        return Point(plan, share, speed)
+        return Point(
+            plan,
+            share,
+            speed,
+            tuple(first_token(demand, machine, disk, plan, tokens) for tokens in prompts),
+        )
 
     others = plan.other_bytes
     wanted = budgets or tuple(

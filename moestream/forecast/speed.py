@@ -25,9 +25,9 @@ OVERLAP = 0.15
 ATTENTION = 0.5
 """Of the memory's speed. Measured with the demo model after 4,000 and 8,000 tokens: 0.45 to 0.6."""
 _MOST_OVERLAP = 0.6
-_COMPUTE_VARIES = 0.15
+COMPUTE_VARIES = 0.15
 """Part by which the speed of the same arithmetic differed from run to run."""
-_DISK_VARIES = 0.25
+DISK_VARIES = 0.25
 """The same of the disk."""
 
 
@@ -80,14 +80,14 @@ def forecast(
     arithmetic = compute_s(demand, machine, context, streamed=hits is not None)
     if hits is None:
         tps = 1 / arithmetic
-        varies = _COMPUTE_VARIES
+        varies = COMPUTE_VARIES
         return Forecast(tps, tps * (1 - varies), tps * (1 + varies), arithmetic, 0.0, None, 0.0)
     reading = read_s(demand, disk, hits.expected)
     slow = Times(
-        arithmetic / (1 - _COMPUTE_VARIES), read_s(demand, disk, hits.low) / (1 - _DISK_VARIES)
+        arithmetic / (1 - COMPUTE_VARIES), read_s(demand, disk, hits.low) / (1 - DISK_VARIES)
     )
     fast = Times(
-        arithmetic / (1 + _COMPUTE_VARIES), read_s(demand, disk, hits.high) / (1 + _DISK_VARIES)
+        arithmetic / (1 + COMPUTE_VARIES), read_s(demand, disk, hits.high) / (1 + DISK_VARIES)
     )
     return Forecast(
         tps=1 / Times(arithmetic, reading).token_s(),

@@ -34,7 +34,7 @@ _BLOCK_BYTES = 128 << 20
 _DECODED_BYTES = 4 << 20
 _COLUMNS = 2048
 _REPEATS = 5
-_LAYERS, _HIDDEN, _WIDTH, _EXPERTS = 8, 256, 32, 16
+LAYERS, HIDDEN, _WIDTH, _EXPERTS = 8, 256, 32, 16
 _TOKENS = 48
 _BATCH_BYTES = 32 << 20
 """Read at once at most, to see a disk's speed with many reads under way."""
@@ -62,14 +62,15 @@ def _kernel_speed(backend: CpuBackend, name: str, noise: NDArray[np.uint8]) -> f
     size = row_bytes(type, _COLUMNS)
     if not _native.supports(int(type)):
         data = noise[: min(len(noise), _DECODED_BYTES) // size * size].reshape(-1, size)
-        return data.nbytes / _median_s(lambda: dequantize(data, type))
+        return data.nbytes / median_s(lambda: dequantize(data, type))
     data = noise[: len(noise) // size * size].reshape(-1, size)
     matrix = backend.matrix(Tensor(name, type, (len(data), _COLUMNS), data))
     x = np.ones((1, _COLUMNS), np.float32)
-    return data.nbytes / _median_s(lambda: backend.linear(x, matrix))
+    return data.nbytes / median_s(lambda: backend.linear(x, matrix))
 
 
-def _median_s(run: Callable[[], object]) -> float:
+def median_s(run: Callable[[], object]) -> float:
+    """Seconds that a call takes, the median of some."""
     return statistics.median(_timed_s(run) for _ in range(_REPEATS))
 
 
@@ -85,14 +86,14 @@ def layer_costs(folder: Path) -> tuple[float, float]:
     Of a model so small that calls are all there is to it, written to ``folder`` for the moment.
     """
     with scratch_folder(folder) as scratch:
-        path = _write_tiny(scratch / "tiny.gguf")
+        path = write_tiny(scratch / "tiny.gguf")
         with Engine.open(path, backend="cpu", context_length=_TOKENS) as engine:
             mapped = _token_s(engine)
             plan = engine.plan_memory("auto")
             room = replace(plan, experts_bytes=2 * plan.total_expert_bytes)
             engine.stream(room, StreamingOptions(io="pread"))
             streamed = _token_s(engine)
-    return mapped / _LAYERS, max(streamed - mapped, 0.0) / _LAYERS
+    return mapped / LAYERS, max(streamed - mapped, 0.0) / LAYERS
 
 
 def disk_costs(file: GGUFFile) -> tuple[float, float]:
@@ -144,10 +145,10 @@ def disk_costs_of_folder(folder: Path, expert_bytes: int) -> tuple[float, float]
 
 def _write_experts(path: Path, expert_bytes: int) -> Path:
     """One layer of experts of noise, which a disk that compresses does not find easy."""
-    rows = max(expert_bytes // (3 * 4 * _HIDDEN), 1)
-    experts = max(_SCRATCH_BYTES // (3 * 4 * _HIDDEN * rows), 1)
+    rows = max(expert_bytes // (3 * 4 * HIDDEN), 1)
+    experts = max(_SCRATCH_BYTES // (3 * 4 * HIDDEN * rows), 1)
     writer = GGUFWriter(path, "llama")
-    noise = np.random.default_rng(0).integers(0, 2**32, (experts, rows, _HIDDEN), np.uint32)
+    noise = np.random.default_rng(0).integers(0, 2**32, (experts, rows, HIDDEN), np.uint32)
     for name, change in (("gate", 0), ("up", 1), ("down", 2)):
         values = (noise ^ np.uint32(change)).view(np.float32)
         writer.add_tensor(f"blk.0.ffn_{name}_exps.weight", values)
@@ -191,15 +192,15 @@ def _token_s(engine: Engine) -> float:
     return statistics.median(_timed_s(lambda: session.forward([1])) for _ in range(_TOKENS))
 
 
-def _write_tiny(path: Path) -> Path:
+def write_tiny(path: Path, *, context: int = _TOKENS) -> Path:
     """A mixture of experts of which a token's weights stay in the processor's caches."""
     writer = GGUFWriter(path, "llama")
-    writer.add_block_count(_LAYERS)
-    writer.add_context_length(_TOKENS)
-    writer.add_embedding_length(_HIDDEN)
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(context)
+    writer.add_embedding_length(HIDDEN)
     writer.add_feed_forward_length(_WIDTH)
-    writer.add_head_count(_HIDDEN // 64)
-    writer.add_head_count_kv(_HIDDEN // 64)
+    writer.add_head_count(HIDDEN // 64)
+    writer.add_head_count_kv(HIDDEN // 64)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_expert_count(_EXPERTS)
     writer.add_expert_used_count(4)
@@ -210,18 +211,18 @@ def _write_tiny(path: Path) -> Path:
         values = random.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[-1]))
         writer.add_tensor(f"{name}.weight", values if len(shape) > 1 else np.ones_like(values))
 
-    add("token_embd", 64, _HIDDEN)
-    add("output_norm", _HIDDEN)
-    for layer in range(_LAYERS):
+    add("token_embd", 64, HIDDEN)
+    add("output_norm", HIDDEN)
+    for layer in range(LAYERS):
         prefix = f"blk.{layer}"
         for name in ("attn_norm", "ffn_norm"):
-            add(f"{prefix}.{name}", _HIDDEN)
+            add(f"{prefix}.{name}", HIDDEN)
         for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            add(f"{prefix}.{name}", _HIDDEN, _HIDDEN)
-        add(f"{prefix}.ffn_gate_inp", _EXPERTS, _HIDDEN)
-        add(f"{prefix}.ffn_gate_exps", _EXPERTS, _WIDTH, _HIDDEN)
-        add(f"{prefix}.ffn_up_exps", _EXPERTS, _WIDTH, _HIDDEN)
-        add(f"{prefix}.ffn_down_exps", _EXPERTS, _HIDDEN, _WIDTH)
+            add(f"{prefix}.{name}", HIDDEN, HIDDEN)
+        add(f"{prefix}.ffn_gate_inp", _EXPERTS, HIDDEN)
+        add(f"{prefix}.ffn_gate_exps", _EXPERTS, _WIDTH, HIDDEN)
+        add(f"{prefix}.ffn_up_exps", _EXPERTS, _WIDTH, HIDDEN)
+        add(f"{prefix}.ffn_down_exps", _EXPERTS, HIDDEN, _WIDTH)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -8,7 +8,7 @@ measured is ``calibration``'s.
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
@@ -21,7 +21,7 @@ from moestream import __version__
 from moestream.backends.cpu import CpuBackend
 from moestream.folders import cache_dir, models_dir, replacing, require_writable
 from moestream.gguf import GGUFFile, GGUFHeader
-from moestream.machine import calibration
+from moestream.machine import batches, calibration
 from moestream.machine.processor import processor_name
 from moestream.streaming.store import expert_sizes
 
@@ -57,6 +57,10 @@ class Speeds:
     """What streaming adds to it."""
     kernel_bytes_per_s: dict[str, float] = field(default_factory=dict)
     """By quantisation type."""
+    batch_bytes_per_s: dict[str, float] = field(default_factory=dict)
+    """The same times tokens, where many are multiplied at once."""
+    attention_macs_per_s: float = 0.0
+    """Multiplications of a prompt's queries with keys, and of weights with values."""
     disks: dict[str, DiskSpeed] = field(default_factory=dict)
     """By the device that a file lies on."""
     again_bytes_per_s: float | None = field(default=None, compare=False)
@@ -74,7 +78,7 @@ class Speeds:
 
 def known_speeds(
     file: GGUFHeader,
-    types: Iterable[str],
+    types: Collection[str],
     *,
     anew: bool = False,
     step: Callable[[str], None] = lambda name: None,
@@ -108,6 +112,7 @@ def known_speeds(
         speeds.kernel_bytes_per_s |= calibration.kernel_speeds(
             backend, missing, speeds.memory_bytes_per_s
         )
+    _measure_batches(speeds, backend, types, step)
     disk = _disk(speeds, file, step)
     if asdict(speeds) != before:
         with suppress(OSError):  # then it is measured again the next time
@@ -115,6 +120,19 @@ def known_speeds(
     if before is not None and speeds.is_steady:
         speeds.again_bytes_per_s = calibration.memory_speed(backend)
     return speeds, disk
+
+
+def _measure_batches(
+    speeds: Speeds, backend: CpuBackend, types: Collection[str], step: Callable[[str], None]
+) -> None:
+    """Add what is not known yet of how fast prompts are."""
+    if missing := sorted(set(types) - set(speeds.batch_bytes_per_s)):
+        step("measuring products of many tokens")
+        speeds.batch_bytes_per_s |= batches.batch_speeds(backend, missing)
+    if not speeds.attention_macs_per_s:
+        step("measuring attention")
+        with _writable(cache_dir()) as scratch:
+            speeds.attention_macs_per_s = batches.attention_speed(scratch)
 
 
 @contextmanager

@@ -31,6 +31,8 @@ moestream plan demo --profile italian
 moestream plan model.gguf --budget 6G,8G,12G --trace run.route.csv.gz --json
 """
 _LEAST_BYTES = 1 << 20
+_MOST_TOKENS = 10_000_000
+_PROMPTS = (1000, 10_000)
 
 
 def _amount(text: str) -> int:
@@ -56,6 +58,20 @@ def _memory(ctx: click.Context, param: click.Parameter, text: str | None) -> int
     if len(amounts) > 1:
         raise click.BadParameter("one amount is expected; --budget takes several", ctx, param)
     return amounts[0] if amounts else None
+
+
+def _prompts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return _PROMPTS
+    counts = text.split(",")
+    if not all(count.isdecimal() and 0 < int(count) <= _MOST_TOKENS for count in counts):
+        raise click.BadParameter(
+            f"{text!r} is no number of tokens; expected 1 to {_MOST_TOKENS:,}, such as 8000 or "
+            "1000,8000",
+            ctx,
+            param,
+        )
+    return tuple(map(int, counts))
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -92,6 +108,15 @@ def _memory(ctx: click.Context, param: click.Parameter, text: str | None) -> int
     help="Take them from a saved workload; several are mixed by weight. See moestream profile.",
 )
 @option(
+    "--prompt-tokens",
+    "prompts",
+    section="Speed",
+    callback=_prompts,
+    metavar="N,...",
+    show_default=",".join(map(str, _PROMPTS)),
+    help="Say how long prompts of so many tokens take to the first token of the answer.",
+)
+@option(
     "--measure",
     section="Speed",
     is_flag=True,
@@ -105,6 +130,7 @@ def plan(
     budgets: tuple[int, ...],
     trace: Path | None,
     profile: "tuple[Part, ...] | None",
+    prompts: tuple[int, ...],
     measure: bool,
     as_json: bool,
     context_length: int | None,
@@ -116,7 +142,7 @@ def plan(
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
     default is demo. Only the header is read, from the hub if the model is not here, and experts
     here and there to see how fast the disk is. Speeds are of decoding with the context full and the
-    page cache cold.
+    page cache cold. Times to the first token are of a prompt that comes first, after loading.
     """
     from moestream.engine.engine import context_of
     from moestream.forecast.demand import read_demand
@@ -162,6 +188,7 @@ def plan(
             context=context,
             halved_cache="q8_0" in (cache_type_k, cache_type_v),
             budgets=budgets,
+            prompts=prompts,
         )
     known = Known(model, file, context, outlook, machine, disk, hits)
     if as_json:

@@ -57,6 +57,7 @@ def print_report(known: Known) -> None:
     columns = ("budget", ">experts here", ">hits", ">read a token", ">tok/s", ">sure of", "")
     rows = [_cells(point, outlook) for point in outlook.points]
     ui.print_table("speed", columns, rows)
+    _print_prompts(outlook)
     ui.print_fields(
         "verdict",
         [
@@ -64,6 +65,26 @@ def print_report(known: Known) -> None:
             *_verdicts(outlook),
         ],
     )
+
+
+def _print_prompts(outlook: "Outlook") -> None:
+    """Write the seconds to the first token, a column for each length of a prompt."""
+    points = [point for point in outlook.points if point.case != "too little"]
+    if not points or not points[0].prompts:
+        return
+    columns = ("budget", *(f">after {prompt.tokens:,} tokens" for prompt in points[0].prompts))
+    rows = [
+        (_mebibytes(point), *(_seconds(prompt.low_s, prompt.high_s) for prompt in point.prompts))
+        for point in points
+    ]
+    ui.print_table("time to the first token", columns, rows)
+
+
+def _seconds(low: float, high: float) -> str:
+    """A range of seconds; of minutes where it is many."""
+    if high >= 180:
+        return f"{low / 60:.0f} to {high / 60:.0f} min"
+    return f"{low:.0f} to {high:.0f} s" if high >= 9.5 else f"{low:.1f} to {high:.1f} s"
 
 
 def _file_told(model: str, file: "GGUFHeader") -> str:
@@ -188,4 +209,5 @@ def _point_as_json(point: "Point") -> dict[str, Any]:
         "experts_share": point.share,
         "case": point.case,
         **asdict(point.forecast),
+        "prompts": [asdict(prompt) for prompt in point.prompts],
     }
