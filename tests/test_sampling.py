@@ -204,10 +204,15 @@ def test_a_bias_is_added_and_what_is_not_allowed_has_no_chance() -> None:
     made = [sampler.sample(TENTHS, ()) for _ in range(200)]
     assert set(made) == {0, 1}
     assert only.taken == made
-    biased = Sampler(params, bias={3: -100.0, 99: 5.0})
+    biased = Sampler(params, bias={3: -100.0})
     assert {biased.sample(TENTHS, ()) for _ in range(200)} == {0, 1, 2}
+    banned = Sampler(params, bias=dict.fromkeys(range(4), -math.inf))
+    for temperature, top_k in ((0.0, 0), (1.0, 0), (1.0, 2)):
+        banned.params = SamplingParams(**PLAIN | {"temperature": temperature, "top_k": top_k})
+        with pytest.raises(NumericError, match="no token that is allowed"):
+            banned.sample(TENTHS, ())
     only.allowed = lambda: np.zeros(4, np.bool_)
-    with pytest.raises(NumericError, match="no way on"):
+    with pytest.raises(NumericError, match="no token that is allowed"):
         sampler.sample(TENTHS, ())
 
 

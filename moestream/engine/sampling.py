@@ -41,7 +41,7 @@ class Constraint(Protocol):
 class Sampler:
     """Chooses token after token; the same seed and logits give the same choices.
 
-    ``bias`` is added to the scores of some ids; what ``constraint`` does not allow has no chance.
+    ``bias`` is added to the scores of ids of the vocabulary; what ``constraint`` does not allow has no chance.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class Sampler:
         constraint: Constraint | None = None,
     ) -> None:
         self.params = params
-        self._bias = bias or {}
+        self._biased = np.array(sorted(bias or ()), np.int64)
+        self._bias = np.array([(bias or {})[id] for id in self._biased.tolist()], np.float64)
         self._constraint = constraint
         self._random = np.random.default_rng(params.seed)
 
@@ -75,15 +76,16 @@ class Sampler:
         scores: Scores = logits
         if params.penalises:
             scores = _penalise(logits.astype(np.float64), history, params)
-        if self._bias:
+        if len(self._biased):
             scores = scores.astype(np.float64)
-            ids = [id for id in self._bias if 0 <= id < len(scores)]
-            scores[ids] += [self._bias[id] for id in ids]
+            scores[self._biased] += self._bias
         allowed = None if self._constraint is None else self._constraint.allowed()
         if allowed is not None:
-            if not allowed.any():
-                raise NumericError("nothing may come next: the grammar has no way on from here")
             scores = np.where(allowed, scores, -np.inf)
+        if scores is not logits and not scores.max() > -np.inf:
+            raise NumericError(
+                "nothing may come next: the grammar and the biases leave no token that is allowed"
+            )
         return scores
 
     def _choose(self, scores: Scores) -> int:
@@ -194,7 +196,9 @@ def _draw_of_all(scores: Scores, params: SamplingParams, draw: float) -> int:
 
 def _mass(scores: Scores, largest: float, temperature: float) -> float:
     """The sum of all exponentials, the largest of which is 1."""
-    return float(np.exp((scores - largest) / np.float32(temperature)).sum(dtype=np.float64))
+    with np.errstate(over="ignore", under="ignore"):  # minus infinity is no chance at all
+        shares = np.exp((scores - scores.dtype.type(largest)) / scores.dtype.type(temperature))
+    return float(shares.sum(dtype=np.float64))
 
 
 def _drawn(ids: NDArray[np.intp], weights: Floats, drawn: float) -> int:

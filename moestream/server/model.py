@@ -15,6 +15,7 @@ from moestream.engine.options import SamplingParams
 from moestream.errors import TemplateError
 from moestream.grammars import Grammars
 from moestream.prompt_cache import PromptCache
+from moestream.layers.moe import RouteObserver
 from moestream.server.errors import APIError
 from moestream.server.options import ServerOptions
 from moestream.server.scheduler import Scheduler
@@ -59,8 +60,9 @@ class Model(Closing):
         *,
         chat_template: str | None = None,
         prompt_cache: PromptCache | None = None,
+        on_route: RouteObserver | None = None,
     ) -> Self:
-        """Make ready what the requests need.
+        """Make ready what the requests need; ``on_route`` is called on the scheduler's thread.
 
         Raises:
             TemplateError: ``chat_template`` is none; a model without one of its own is served.
@@ -78,6 +80,7 @@ class Model(Closing):
             engine,
             parallel=options.parallel,
             waiting=options.waiting,
+            on_route=on_route,
             prompt_cache=prompt_cache,
         )
         markers, tool_format = None, None
