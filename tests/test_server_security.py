@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -243,6 +244,39 @@ def test_a_client_that_reads_nothing_holds_nobody_up(alphabet: Path) -> None:
             time.sleep(0.2)
             said = server.chat()["choices"][0]["message"]["content"]
         assert said == ALPHABET
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestream.server.connection.HEAD_S", 0.3)
+    address = ("127.0.0.1", server.listener.port)
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for first in (b"", whole):
+        with socket.create_connection(address, timeout=10) as slow:
+            if first:
+                _asked(slow, first)
+            began, answer = time.monotonic(), b""
+            with suppress(ConnectionError):
+                for byte in whole:
+                    slow.sendall(bytes([byte]))
+                    time.sleep(0.02)
+                answer = slow.recv(4096)
+            assert answer == b""
+            assert time.monotonic() - began < 5
+    with socket.create_connection(address, timeout=10) as patient:
+        _asked(patient, whole)
+        time.sleep(0.5)
+        _asked(patient, whole)
+
+
+def _asked(connection: socket.socket, request: bytes) -> None:
+    connection.sendall(request)
+    answer = b""
+    while not answer.endswith(b'{"status":"ok"}'):
+        more = connection.recv(4096)
+        assert more
+        answer += more
 
 
 @pytest.mark.slow
