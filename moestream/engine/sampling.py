@@ -41,7 +41,8 @@ class Constraint(Protocol):
 class Sampler:
     """Chooses token after token; the same seed and logits give the same choices.
 
-    ``bias`` is added to the scores of ids of the vocabulary; what ``constraint`` does not allow has no chance.
+    ``bias`` is added to the scores of ids of the vocabulary; what ``constraint`` does not allow
+    has no chance.
     """
 
     def __init__(

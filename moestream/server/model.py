@@ -14,8 +14,8 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import TemplateError
 from moestream.grammars import Grammars
-from moestream.prompt_cache import PromptCache
 from moestream.layers.moe import RouteObserver
+from moestream.prompt_cache import PromptCache
 from moestream.server.errors import APIError
 from moestream.server.options import ServerOptions
 from moestream.server.scheduler import Scheduler
