@@ -103,17 +103,18 @@ def test_what_is_computed_or_kept_otherwise_is_another_model(options) -> None:
         assert restored(engine, TOKENS) is None
 
 
-def test_weights_that_differ_are_another_model(tmp_path: Path) -> None:
+def test_weights_that_differ_anywhere_are_another_model(tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
     data = bytearray((GOLDEN / "qwen3moe.gguf").read_bytes())
-    data[-5] ^= 1
-    changed = tmp_path / "changed.gguf"
-    with open_engine() as engine:
+    model.write_bytes(data)
+    with Engine.open(model, backend="cpu", context_length=1200) as engine:
         store(engine, TOKENS)
         last = max(engine.file.tensors.values(), key=lambda info: info.offset)
-        data = bytearray((GOLDEN / "qwen3moe.gguf").read_bytes())
-        data[last.offset + 1] ^= 1
-        changed.write_bytes(data)
-    with Engine.open(changed, backend="cpu", context_length=1200) as engine:
+    with Engine.open(model, backend="cpu", context_length=1200) as engine:
+        assert restored(engine, TOKENS) is not None
+    data[last.offset + last.n_bytes - 1] ^= 1
+    model.write_bytes(data)
+    with Engine.open(model, backend="cpu", context_length=1200) as engine:
         assert restored(engine, TOKENS) is None
 
 
@@ -159,18 +160,31 @@ def test_a_disk_that_is_full_is_told_once_and_nothing_is_left(
     assert [path.name for path in folder.glob("*/*")] == ["model.txt"]
 
 
-def test_a_folder_that_goes_away_is_no_error(folder: Path) -> None:
-    told: list[str] = []
+def test_what_is_removed_beside_a_run_is_written_again(folder: Path) -> None:
     with open_engine() as engine:
+        store(engine, TOKENS[:300])
         session = engine.session()
         session.forward(TOKENS)
-        with PromptCache(engine, 1 << 30, on_trouble=told.append) as stored:
-            for path in folder.glob("*/*"):
-                path.unlink()
-            next(folder.iterdir()).rmdir()
+        with PromptCache(engine, 1 << 30, on_trouble=pytest.fail) as stored:
+            module.remove(next(folder.iterdir()).name)
             assert stored.restore(TOKENS, more_than=0) is None
             stored.save(session.tokens, session.cache)
-    assert len(told) == 1
+        assert restored(engine, TOKENS).length == 768
+
+
+def test_a_limit_holds_for_two_that_write(folder: Path) -> None:
+    with open_engine() as engine:
+        block = engine.caches.stores.block_bytes + 64
+        caches = [PromptCache(engine, 8 * block, on_trouble=pytest.fail) for _ in range(2)]
+        for number in range(10):
+            session = engine.session()
+            session.forward([number + 1, *TOKENS[:600]])
+            caches[number % 2].save(session.tokens, session.cache)
+            while caches[number % 2]._waiting:
+                pass
+        for stored in caches:
+            stored.close()
+        assert sum(path.stat().st_size for path in folder.glob("*/*.kv")) <= 9 * block
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(folder: Path) -> None:

@@ -18,6 +18,7 @@ from moestream.server import passes
 from moestream.server import scheduler as module
 from moestream.server.jobs import Ended, Failed, Job, Made, Reading
 from moestream.server.scheduler import Scheduler
+from moestream.server.sequence import SequenceRun
 from moestream.streaming.options import StreamingOptions
 
 MODELS = ("qwen3moe", "qwen3next", "deepseek2-v2", "gpt-oss-mxfp4", "gemma4", "lfm2moe")
@@ -80,7 +81,6 @@ def small_steps(chunk: int):
     with (
         patch.object(module, "CHUNK_TOKENS", chunk),
         patch.object(passes, "CHUNK_TOKENS", chunk),
-        patch.object(module, "_SHORT_TOKENS", 8),
         patch.object(module, "_ALIKE_TOKENS", 16),
         patch.object(module, "_SLICE_S", 0.0),
     ):
@@ -283,3 +283,84 @@ def test_a_pass_that_fails_fails_its_sequences_alone(monkeypatch: pytest.MonkeyP
         assert writer.events[-1].reason == "length"
         (after,) = served(scheduler, job(3))
         assert after.made == alone("qwen3moe", 3)[1]
+
+
+def test_what_should_not_happen_ends_those_that_run_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, calls = engine_of("qwen3moe"), iter(range(100))
+    choose = SequenceRun.choose
+
+    def fail_once(self, logits):
+        if next(calls) == 1:
+            raise RuntimeError("a bug")
+        return choose(self, logits)
+
+    monkeypatch.setattr(SequenceRun, "choose", fail_once)
+    with Scheduler(engine) as scheduler:
+        for ends in (Failed, Ended):
+            heard = Heard()
+            scheduler.submit(job(1), heard)
+            assert heard.over.wait(30)
+            assert isinstance(heard.events[-1], ends)
+    assert heard.made == alone("qwen3moe", 1)[1]
+
+
+def test_a_ban_on_all_that_a_grammar_allows_fails_its_request_alone() -> None:
+    class OnlyOne:
+        def allowed(self) -> np.ndarray:
+            return np.arange(128) == 5
+
+        def accept(self, token: int) -> None: ...
+
+    with Scheduler(engine_of("qwen3moe")) as scheduler:
+        for temperature, top_k in ((0.0, 40), (1.0, 0), (1.0, 40)):
+            heard = Heard()
+            sampling = SamplingParams(temperature=temperature, top_k=top_k, seed=1)
+            bias = {5: -float("inf")}
+            scheduler.submit(
+                job(1, sampling=sampling, logit_bias=bias, constraint=OnlyOne()), heard
+            )
+            assert heard.over.wait(30)
+            assert "no token that is allowed" in str(heard.events[-1].error)
+
+
+def test_a_prompt_of_any_length_need_not_wait_for_a_longer_one() -> None:
+    with small_steps(16), Scheduler(engine_of("qwen3moe"), threaded=False) as scheduler:
+        heard = [Heard(), Heard()]
+        scheduler.submit(job(3), heard[0])
+        scheduler.step()
+        scheduler.submit(job(2, prompt=PROMPTS[2][::-1], max_tokens=2), heard[1])  # of three passes
+        while not heard[1].over.is_set():
+            scheduler.step()
+        assert not heard[0].made
+
+
+def test_one_that_waits_for_a_place_does_not_hurry_the_others() -> None:
+    def made_meanwhile(waiting: int) -> int:
+        with Scheduler(engine_of("qwen3moe"), parallel=2, threaded=False) as scheduler:
+            writer, reader = Heard(), Heard()
+            scheduler.submit(job(1, max_tokens=300), writer)
+            while not writer.made:
+                scheduler.step()
+            scheduler.submit(job(3), reader)
+            for _ in range(waiting):
+                scheduler.submit(job(0), Heard())
+            before = len(writer.made)
+            while not reader.made:
+                scheduler.step()
+            return len(writer.made) - before
+
+    assert made_meanwhile(1) == made_meanwhile(0)
+
+
+def test_what_a_cancelled_prompt_reserved_is_given_back() -> None:
+    engine = engine_of("qwen3moe")
+    with small_steps(16), Scheduler(engine, threaded=False) as scheduler:
+        before = engine.caches.n_bytes
+        ticket = scheduler.submit(job(3), Heard())
+        for _ in range(2):
+            scheduler.step()
+        ticket.cancel()
+        scheduler.step()
+        assert engine.caches.n_bytes - before <= engine.kv_bytes(1)

@@ -30,6 +30,7 @@ from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensor
 
 _ROWS_SHARE = 8
 """Of the experts' memory, one part in so many is for the rows of a long pass."""
+_FREE_ROWS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,11 @@ def pass_tokens(
         return chunk_tokens
     rows = streaming.plan.experts_bytes // _ROWS_SHARE // (4 * config.hidden_size)
     return max(rows // chunk_tokens, 1) * chunk_tokens
+
+
+def row_bytes(config: ModelConfig, tokens: int) -> int:
+    """What the rows of a pass take beyond those for which the program's own part has room."""
+    return max(4 * config.hidden_size * tokens - _FREE_ROWS_BYTES, 0)
 
 
 ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]

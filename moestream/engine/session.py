@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array
-from moestream.engine.expert_streaming import ExpertStreaming, pass_tokens
+from moestream.engine.expert_streaming import ExpertStreaming, pass_tokens, row_bytes
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
 from moestream.engine.stats import Stats, StopReason
@@ -271,7 +271,8 @@ class Session:
         """Begin a pass on top of what the cache holds."""
         chunks = cut(self._model.backend, [(self._cache, len(ids))], chunk_tokens, on_route)
         if (streaming := self._streaming()) is not None:
-            streaming.before_pass(self._cache.caches.n_bytes)
+            rows = row_bytes(self._model.config, len(ids))
+            streaming.before_pass(self._cache.caches.n_bytes + rows)
         return Pass(self._model, ids, chunks)
 
     def _steps(

@@ -183,6 +183,10 @@ class Cache:
         self.store.truncate(length)
         self.length = length
 
+    def trim(self) -> None:
+        """Let go of room that was reserved and is not used."""
+        self.store.truncate(self.length)
+
     def adopt(self, other: "Cache") -> None:
         """Take over the recurrent states of another, which is of no more use."""
         self._states = other._states

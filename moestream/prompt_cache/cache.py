@@ -4,9 +4,9 @@ Owns the thread that writes, and how a cache is put together from stored blocks.
 and values lie in blocks: not on the backend ``mlx``.
 """
 
-import queue
 import shutil
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,7 +24,7 @@ from moestream.prompt_cache.names import block_names, model_name
 MOST_BYTES = 8 << 30
 """Of all that is stored, where no other limit is given, and a tenth of the free disk is no less."""
 _FREE_SHARE = 10
-_QUEUED = 64
+_QUEUED = 2
 """Sequences that wait to be written: where the disk is slower than answers, some are left out."""
 
 
@@ -68,7 +68,9 @@ class PromptCache(Closing):
                 "--prompt-cache off"
             ) from None
         self._is_writing = True
-        self._waiting: queue.Queue[tuple[list[int], Cache] | None] = queue.Queue(_QUEUED)
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[list[int], Cache]] = deque()
+        self._closing = False
         self._thread = threading.Thread(target=self._write_all, name="prompt cache", daemon=True)
         self._thread.start()
 
@@ -98,18 +100,19 @@ class PromptCache(Closing):
         length = cache.length
         if not self._is_writing or length < BLOCK_POSITIONS:
             return
-        try:
-            # Whole blocks: a sequence that goes on need not copy the one that it writes to.
-            whole = cache.nearest(length // BLOCK_POSITIONS * BLOCK_POSITIONS)
-            self._waiting.put_nowait((list(tokens[:whole]), cache.fork(whole)))
-        except queue.Full:
-            return
+        # Whole blocks: a sequence that goes on need not copy the one that it writes to.
+        whole = cache.nearest(length // BLOCK_POSITIONS * BLOCK_POSITIONS)
+        with self._changed:
+            if len(self._waiting) < _QUEUED and not self._closing:
+                self._waiting.append((list(tokens[:whole]), cache.fork(whole)))
+                self._changed.notify()
 
     def close(self) -> None:
         """Write what waits, and end."""
-        if self._thread.is_alive():
-            self._waiting.put(None)
-            self._thread.join()
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
 
     def _read(self, cache: Cache, names: list[str]) -> int:
         """Fill an empty cache from stored blocks; return how many were good."""
@@ -143,7 +146,12 @@ class PromptCache(Closing):
         return True
 
     def _write_all(self) -> None:
-        while (found := self._waiting.get()) is not None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                found = self._waiting.popleft()
             if not self._is_writing:
                 continue
             try:

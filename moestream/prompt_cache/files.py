@@ -7,7 +7,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ _MAGIC, _VERSION = b"moeKV\r\n\0", 1
 _SUFFIX = ".kv"
 STATE = "-state"
 """After a block's name: what recurrent layers remember at its end."""
+_LOOKS = 32
+"""Looks at all files while as much is written as there may be."""
 _PRUNED = 0.9
 """To this part of the limit, so that not every block that is written looks at all."""
 
@@ -56,15 +58,18 @@ class BlockFiles:
             OSError: the folder cannot be made.
         """
         self.folder = folder_of_all() / model
-        self._limit_bytes = limit_bytes
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (folder_of_all(), self.folder):
-            folder.chmod(0o700)
-        _write(self.folder / "model.txt", [np.frombuffer(title.encode(), np.uint8)])
+        self._title, self._limit_bytes = title, limit_bytes
+        self._make_folder()
         for leftover in self.folder.glob(".*.tmp"):
             if not is_alive(leftover):
                 leftover.unlink(missing_ok=True)
-        self._total_bytes = sum(size for _, size, _ in _all_files())
+        self._total_bytes = self._since_look = 0
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (folder_of_all(), self.folder):
+            folder.chmod(0o700)
+        _write(self.folder / "model.txt", [np.frombuffer(self._title.encode(), np.uint8)])
 
     def has(self, name: str) -> bool:
         """Whether there is a block of this name."""
@@ -79,8 +84,21 @@ class BlockFiles:
         if self.has(name):
             return
         header = _HEADER.pack(_MAGIC, _VERSION, zlib.crc32(data.data), len(data))
-        _write(self.folder / (name + _SUFFIX), [np.frombuffer(header, np.uint8), data])
-        self._total_bytes += len(header) + len(data)
+        parts = [np.frombuffer(header, np.uint8), data]
+        try:
+            _write(self.folder / (name + _SUFFIX), parts)
+        except FileNotFoundError:  # all of it was removed, by a command or another process
+            self._make_folder()
+            _write(self.folder / (name + _SUFFIX), parts)
+        self._limit(len(header) + len(data))
+
+    def _limit(self, written: int) -> None:
+        """Keep all models' files within the limit; others may write too."""
+        self._since_look += written
+        self._total_bytes += written
+        if self._since_look >= self._limit_bytes // _LOOKS or not self._total_bytes - written:
+            self._since_look = 0
+            self._total_bytes = sum(size for _, size, _ in _all_files())
         if self._total_bytes > self._limit_bytes:
             self._total_bytes = prune(int(self._limit_bytes * _PRUNED))
 
@@ -133,10 +151,12 @@ def stored_models() -> list[Stored]:
 def remove(model: str) -> int:
     """Remove all that is stored of a model; return how many bytes that frees."""
     folder, freed = folder_of_all() / model, 0
-    for path in folder.iterdir():
-        freed += path.stat().st_size
-        path.unlink(missing_ok=True)
-    folder.rmdir()
+    for path in _files_of(folder):
+        with suppress(FileNotFoundError):
+            freed += path.stat().st_size
+            path.unlink()
+    with suppress(OSError):  # another process writes into it again
+        folder.rmdir()
     return freed
 
 
@@ -148,7 +168,7 @@ def prune(limit_bytes: int) -> int:
         if left <= limit_bytes:
             break
         with suppress(OSError):
-            path.unlink()
+            path.unlink(missing_ok=True)
             left -= size
     for folder in {path.parent for path, _, _ in files}:
         if not any(folder.glob(f"*{_SUFFIX}")):
@@ -161,7 +181,7 @@ def prune(limit_bytes: int) -> int:
 def _all_files() -> list[tuple[Path, int, float]]:
     """Blocks of all models: path, bytes, and when it was used last."""
     found = []
-    for folder in _subfolders(folder_of_all()):
+    for folder in filter(Path.is_dir, _files_of(folder_of_all())):
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(_SUFFIX):
@@ -171,9 +191,9 @@ def _all_files() -> list[tuple[Path, int, float]]:
     return found
 
 
-def _subfolders(folder: Path) -> Iterable[Path]:
+def _files_of(folder: Path) -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if path.is_dir()]
+        return list(folder.iterdir())
     except OSError:
         return []
 

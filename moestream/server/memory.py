@@ -12,6 +12,8 @@ from moestream.server.prefixes import Prefixes
 from moestream.server.sequence import SequenceRun
 from moestream.streaming.memory import available_memory
 
+_COPIES = 8
+"""Of recurrent states that a sequence comes to have, about."""
 _SHARE = 2
 """Of the memory that is free at the start, one part in so many."""
 
@@ -45,7 +47,8 @@ class KVMemory:
         """Bytes that a sequence may come to."""
         context, job = self._engine.context_length, sequence.job
         most = context if job.max_tokens is None else len(job.prompt) + job.max_tokens
-        return self._engine.kv_bytes(min(context, most))
+        copies = _COPIES * self._engine.caches.recurrent_bytes
+        return self._engine.kv_bytes(min(context, most)) + copies
 
 
 def _most_bytes(engine: Engine) -> int:

@@ -3,6 +3,7 @@
 Owns what becomes of a pass that fails. Which sequences it is of is the scheduler's.
 """
 
+import errno
 import logging
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moestream.engine.engine import Engine
-from moestream.engine.expert_streaming import pass_tokens
+from moestream.engine.expert_streaming import pass_tokens, row_bytes
 from moestream.errors import MoestreamError, ResourceError
 from moestream.layers.batch import cut
 from moestream.layers.moe import RouteObserver
@@ -23,6 +24,7 @@ Members = Sequence[tuple[SequenceRun, int]]
 
 CHUNK_TOKENS = 512
 """Of prompts at once: long enough to use an expert's weights many times."""
+UNFORESEEN = "this should not have happened; the server's log says more"
 _TELL_S = 0.5
 """Between two words on how far a pass is."""
 _log = logging.getLogger(__name__)
@@ -65,7 +67,8 @@ class Passes:
             parts = [(s.cache, tokens) for s, tokens in members]
             chunks = cut(engine.backend, parts, CHUNK_TOKENS, self._on_route)
             if engine.streaming is not None:
-                engine.streaming.before_pass(engine.caches.n_bytes)
+                rows = row_bytes(engine.config, len(ids))
+                engine.streaming.before_pass(engine.caches.n_bytes + rows)
             under_way = Pass(engine.model, np.asarray(ids, np.int32), chunks)
         except Exception as error:
             _fail(members, error)
@@ -118,11 +121,11 @@ class Passes:
 
 def _fail(members: Members, error: Exception) -> None:
     """End sequences whose pass broke: their caches are not sound any more."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         error = ResourceError("there is not enough memory for this request; try again later")
     if not isinstance(error, MoestreamError):
         _log.error("a pass failed", exc_info=error)
-        error = MoestreamError("this should not have happened; the server's log says more")
+        error = MoestreamError(UNFORESEEN)
     for sequence, _ in members:
         sequence.spoil()
         if sequence.state is not State.ENDED:

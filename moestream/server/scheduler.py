@@ -8,6 +8,7 @@ with passes of those that read their prompts: a pass can rest between two layers
 prompt keeps nobody waiting.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,20 +18,19 @@ import numpy as np
 
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
-from moestream.errors import BusyError, ContextLengthError
+from moestream.errors import BusyError, ContextLengthError, MoestreamError
 from moestream.layers.moe import RouteObserver
 from moestream.prompt_cache import PromptCache
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
-from moestream.server.passes import CHUNK_TOKENS, Passes, Prefill
+from moestream.server.passes import CHUNK_TOKENS, UNFORESEEN, Passes, Prefill
 from moestream.server.prefixes import Prefixes, common_length
 from moestream.server.sequence import SequenceRun, State
 
 Ticket = SequenceRun
 """What ``submit`` gives: to be cancelled, and to be looked at."""
 
-_SHORT_TOKENS = 128
-"""A prompt with no more left than this does not wait for a longer one's pass to end."""
+_log = logging.getLogger(__name__)
 _SLICE_S = 0.1
 """For how long prompts are read before those that write get their next token."""
 _ALIKE_TOKENS = 64
@@ -160,7 +160,24 @@ class Scheduler(Closing):
 
     def _work(self) -> None:
         while self._await_work():
-            self.step()
+            try:
+                self.step()
+            except Exception as error:
+                self._begin_anew(error)
+
+    def _begin_anew(self, error: Exception) -> None:
+        """After what should not have happened: end all that run, and go on with the others."""
+        _log.error("a step failed", exc_info=error)
+        for prefill in self._prefills:
+            self._passes.end(prefill)
+        self._prefills.clear()
+        with self._changed:
+            failed, self._running = self._running, []
+        for sequence in failed:
+            sequence.spoil()
+            if sequence.state is not State.ENDED:
+                sequence.fail(MoestreamError(UNFORESEEN))
+        self.prefixes.clear()
 
     def _await_work(self) -> bool:
         """Wait until there is something to do; False once closed."""
@@ -179,6 +196,12 @@ class Scheduler(Closing):
                     return
                 self._running.append(sequence := self._waiting.popleft())
                 sequence.begin(self.engine.caches.new())
+
+    def _has_place(self) -> bool:
+        """Whether one that waits can be given a place."""
+        with self._changed:
+            free = self._waiting and len(self._running) < self.parallel
+            return bool(free) and self._memory.has_room(self._waiting[0], self._running)
 
     def _write(self) -> None:
         """One token of each sequence that writes."""
@@ -206,7 +229,7 @@ class Scheduler(Closing):
                 finished |= self._advance(prefill)
                 self.totals.prompt_s += time.perf_counter() - started
             late = writing and time.perf_counter() > stop_at
-            if finished or late or self._closing or self._waiting or self._any_cancelled():
+            if finished or late or self._closing or self._has_place() or self._any_cancelled():
                 return
 
     def _advance(self, prefill: Prefill) -> bool:
@@ -221,7 +244,10 @@ class Scheduler(Closing):
         return True
 
     def _begin_prefills(self) -> None:
-        """Begin a pass of what is to be read, and beside a long one another of short prompts."""
+        """Begin a pass of what came first, and one of others: nobody waits for a long one.
+
+        Their steps alternate.
+        """
         while len(self._prefills) < 2:
             members = self._choose()
             prefill = self._passes.begin(members) if members else None
@@ -230,20 +256,24 @@ class Scheduler(Closing):
             self._prefills.append(prefill)
 
     def _choose(self) -> list[tuple[SequenceRun, int]]:
-        """Whose tokens a new pass runs, the oldest first, and how many of each."""
+        """Whose tokens a new pass runs, and how many of each.
+
+        The oldest first; beside another pass, the shortest.
+        """
         under_way = [s for prefill in self._prefills for s, _ in prefill.members]
         members: list[tuple[SequenceRun, int]] = []
         left = CHUNK_TOKENS
-        for sequence in self._running:
-            if sequence.state is not State.READING or sequence in under_way or self._cut(sequence):
+        free = [s for s in self._running if s.state is State.READING and s not in under_way]
+        if under_way:
+            free.sort(key=lambda sequence: sequence.pending)
+        for sequence in free:
+            if self._cut(sequence):
                 continue
             if sequence.job.reuse and not sequence.cache.length:
                 if _begins_alike(sequence, [*under_way, *(s for s, _ in members)]):
                     continue
                 self._reuse(sequence, under_way)
-            if under_way and sequence.pending > _SHORT_TOKENS:
-                continue
-            if not members and sequence.pending > CHUNK_TOKENS:
+            if not members and not under_way and sequence.pending > CHUNK_TOKENS:
                 return [(sequence, min(sequence.pending, self._passes.most_tokens))]
             if tokens := min(sequence.pending, left):
                 members.append((sequence, tokens))
@@ -263,7 +293,10 @@ class Scheduler(Closing):
         cache = self.prefixes.take(sequence.tokens, running)
         if self._prompt_cache is not None:
             more_than = 0 if cache is None else cache.length
-            cache = self._prompt_cache.restore(sequence.tokens, more_than=more_than) or cache
+            try:
+                cache = self._prompt_cache.restore(sequence.tokens, more_than=more_than) or cache
+            except (OSError, MemoryError) as error:  # of memory: then it is read again
+                _log.warning("a stored prompt was not restored: %s", error)
         if cache is not None:
             sequence.reuse(cache)
 
@@ -301,6 +334,7 @@ class Scheduler(Closing):
                 sequence.break_off()
 
     def _keep(self, sequence: SequenceRun) -> None:
+        sequence.cache.trim()
         if self._prompt_cache is not None:
             self._prompt_cache.save(sequence.tokens, sequence.cache)
         self.prefixes.keep(sequence.tokens, sequence.cache)

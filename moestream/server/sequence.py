@@ -1,5 +1,6 @@
 """One job as it runs: what of its prompt is read, what was written, and what is heard of it."""
 
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from moestream.engine.stats import StopReason
 from moestream.errors import MoestreamError
 from moestream.layers.cache import Cache
 from moestream.server.jobs import Deliver, Ended, Event, Failed, Job, Made, Reading, Usage
+
+_log = logging.getLogger(__name__)
 
 
 class State(Enum):
@@ -98,6 +101,10 @@ class SequenceRun:
             token = self._sampler.sample(logits, self.tokens)
         except MoestreamError as error:
             self.fail(error)
+            return False
+        except Exception as error:
+            _log.error("a token could not be chosen", exc_info=error)
+            self.fail(MoestreamError("this should not have happened; the server's log says more"))
             return False
         if token in self.job.end_ids:
             self.end("end")
