@@ -216,6 +216,7 @@ def test_what_items_become(server: Served, monkeypatch: pytest.MonkeyPatch) -> N
         ({"truncation": "auto"}, "truncation"),
         ({"text": {"format": {"type": "sound"}}}, "sound"),
         ({"top_p": 7}, "top_p"),
+        ({"max_output_tokens": -1}, "max_output_tokens"),
         ({"model": "other"}, "other"),
         ({"input": "x" * 1200}, "context"),
     ],

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from moestream.engine.options import SamplingParams
 from moestream.server.sampling import SamplingFields, check_known
@@ -44,7 +44,7 @@ class ResponsesRequest(BaseModel):
     parallel_tool_calls: bool | None = None
     text: Text | None = None
     reasoning: Reasoning | None = None
-    max_output_tokens: int | None = None
+    max_output_tokens: int | None = Field(None, ge=0)
     temperature: float | None = None
     top_p: float | None = None
     metadata: dict[str, Any] | None = None
