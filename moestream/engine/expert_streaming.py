@@ -28,7 +28,7 @@ from moestream.streaming.residency import Warmed
 from moestream.streaming.statistics import ResidencyStats, Tally
 from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
 
-_ROWS_SHARE = 8
+ROWS_SHARE = 8
 """Of the experts' memory, one part in so many is for the rows of a long pass."""
 _FREE_ROWS_BYTES = 16 << 20
 
@@ -175,7 +175,7 @@ def pass_tokens(
     """
     if streaming is None or listens:
         return chunk_tokens
-    rows = streaming.plan.experts_bytes // _ROWS_SHARE // (4 * config.hidden_size)
+    rows = streaming.plan.experts_bytes // ROWS_SHARE // (4 * config.hidden_size)
     return max(rows // chunk_tokens, 1) * chunk_tokens
 
 

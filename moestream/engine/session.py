@@ -17,15 +17,12 @@ from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
 from moestream.engine.stats import Stats, StopReason
 from moestream.errors import ContextLengthError
-from moestream.layers.batch import cut
+from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.cache import Cache, Caches
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
 from moestream.models.decoder import Pass
 from moestream.streaming.statistics import ResidencyStats, Tally
-
-_CHUNK_TOKENS = 512
-"""Tokens prefilled at once: long enough to use an expert's weights many times."""
 
 
 class BrokenOff(Exception):  # noqa: N818 - asked for, no error
@@ -66,7 +63,7 @@ class Session:
         self,
         tokens: Sequence[int],
         *,
-        chunk_tokens: int = _CHUNK_TOKENS,
+        chunk_tokens: int = CHUNK_TOKENS,
         on_route: RouteObserver | None = None,
     ) -> NDArray[np.float32]:
         """Append tokens and return the logits at every one of them: (T,) -> (T, V).
@@ -156,14 +153,14 @@ class Session:
         """
         self.decoding = False
         # Where a pass is long, a last chunk by itself would read nearly all experts once more.
-        long = self._most_rows(_CHUNK_TOKENS, on_route) > _CHUNK_TOKENS < len(tokens)
-        last = 1 if long else _CHUNK_TOKENS
+        long = self._most_rows(CHUNK_TOKENS, on_route) > CHUNK_TOKENS < len(tokens)
+        last = 1 if long else CHUNK_TOKENS
         whole = max(len(tokens) - 1, 0) // last * last
         if not whole:
             return
         done, started = 0, time.perf_counter()
         with suppress(BrokenOff):
-            for ids, under_way in self._passes(tokens[:whole], _CHUNK_TOKENS, on_route):
+            for ids, under_way in self._passes(tokens[:whole], CHUNK_TOKENS, on_route):
                 for _ in self._steps(ids, under_way, stop):
                     if under_way.done == 1:
                         now = time.perf_counter()
@@ -223,7 +220,7 @@ class Session:
         stop: Callable[[], bool] | None,
     ) -> NDArray[np.float32]:
         """Append tokens and return the logits of the last alone: (V,)."""
-        *_, hidden = self._hidden(tokens, _CHUNK_TOKENS, on_route, stop)
+        *_, hidden = self._hidden(tokens, CHUNK_TOKENS, on_route, stop)
         if not self.decoding:
             self._cache.keep_state()  # where another answer may begin
         logits: NDArray[np.float32] = self._model.logits(hidden[-1:])[0]
@@ -311,7 +308,7 @@ class Session:
         self._cache.truncate(kept)
         self.tokens, self._torn = tokens[:kept], False
         try:
-            for _ in self._hidden(tokens[kept:], _CHUNK_TOKENS, None) if tokens[kept:] else ():
+            for _ in self._hidden(tokens[kept:], CHUNK_TOKENS, None) if tokens[kept:] else ():
                 pass
         except BaseException:
             self.tokens, self._torn = tokens, True

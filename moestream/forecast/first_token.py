@@ -11,14 +11,13 @@ choose among experts evenly; attention sees all tokens before.
 
 from dataclasses import dataclass
 
+from moestream.engine.expert_streaming import ROWS_SHARE
 from moestream.forecast.demand import Demand
 from moestream.forecast.speed import COMPUTE_VARIES, DISK_VARIES
+from moestream.layers.batch import CHUNK_TOKENS
 from moestream.machine.speeds import DiskSpeed, Speeds
 from moestream.streaming.memory import MemoryPlan
 
-_CHUNK = 512
-_ROWS_SHARE = 8
-"""Of the experts' memory, one part in so many is for the rows of a pass."""
 _FOREVER = 1 << 60
 PRODUCTS = 0.7
 """Of their speed alone, with the small operations between them. Measured with the demo model, by
@@ -74,7 +73,7 @@ def first_token(
         *_compute_s(demand, machine, tokens),
         read_s=waits + n_bytes / disk.bytes_per_s,
         first_read_s=n_bytes / layers / disk.bytes_per_s,
-        long=tokens > _CHUNK and not plan.fits,
+        long=tokens > CHUNK_TOKENS and not plan.fits,
     )
     return FirstToken(
         tokens=tokens,
@@ -92,8 +91,8 @@ def _pass_tokens(demand: Demand, plan: MemoryPlan) -> int:
     """Most tokens of a pass, as ``Session`` has them."""
     if plan.fits or not demand.hidden_size:
         return _FOREVER
-    rows = plan.experts_bytes // _ROWS_SHARE // (4 * demand.hidden_size)
-    return max(rows // _CHUNK, 1) * _CHUNK
+    rows = plan.experts_bytes // ROWS_SHARE // (4 * demand.hidden_size)
+    return max(rows // CHUNK_TOKENS, 1) * CHUNK_TOKENS
 
 
 def _compute_s(demand: Demand, machine: Speeds, tokens: int) -> tuple[float, float]:
@@ -105,7 +104,9 @@ def _compute_s(demand: Demand, machine: Speeds, tokens: int) -> tuple[float, flo
         (n_bytes - output.get(name, 0)) / batch[name]
         for name, n_bytes in demand.dense_bytes.items()
     )
-    rest = tokens * dense / PRODUCTS + -(-tokens // _CHUNK) * demand.num_layers * machine.layer_s
+    rest = (
+        tokens * dense / PRODUCTS + -(-tokens // CHUNK_TOKENS) * demand.num_layers * machine.layer_s
+    )
     rest += sum(n_bytes / machine.kernel_bytes_per_s[name] for name, n_bytes in output.items())
     if demand.pair_macs:
         rest += demand.pair_macs * tokens**2 / 2 / machine.attention_macs_per_s

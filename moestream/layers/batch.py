@@ -14,6 +14,8 @@ from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
 from moestream.layers.rope import Rope
 
+CHUNK_TOKENS = 512
+"""Of a prompt at once: long enough to use an expert's weights many times."""
 _FAR_APART = 8
 """Blocks between two copies of a state in a pass of several chunks, as all lie in memory until it
 ends; in its last chunk, and in other passes, one."""

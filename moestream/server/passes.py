@@ -14,7 +14,7 @@ import numpy as np
 from moestream.engine.engine import Engine
 from moestream.engine.expert_streaming import pass_tokens, row_bytes
 from moestream.errors import MoestreamError, ResourceError
-from moestream.layers.batch import cut
+from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.moe import RouteObserver
 from moestream.models.decoder import Pass
 from moestream.server.sequence import SequenceRun, State
@@ -22,8 +22,6 @@ from moestream.server.sequence import SequenceRun, State
 Members = Sequence[tuple[SequenceRun, int]]
 """Sequences and how many tokens of each are run."""
 
-CHUNK_TOKENS = 512
-"""Of prompts at once: long enough to use an expert's weights many times."""
 UNFORESEEN = "this should not have happened; the server's log says more"
 _TELL_S = 0.5
 """Between two words on how far a pass is."""

@@ -19,11 +19,12 @@ import numpy as np
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.errors import BusyError, ContextLengthError, MoestreamError
+from moestream.layers.batch import CHUNK_TOKENS
 from moestream.layers.moe import RouteObserver
 from moestream.prompt_cache import PromptCache
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
-from moestream.server.passes import CHUNK_TOKENS, UNFORESEEN, Passes, Prefill
+from moestream.server.passes import UNFORESEEN, Passes, Prefill
 from moestream.server.prefixes import Prefixes, common_length
 from moestream.server.sequence import SequenceRun, State
 
