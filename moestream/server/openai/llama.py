@@ -46,7 +46,7 @@ class Speaker:
     def progress(self, index: int, reading: Reading, running: Running) -> Iterable[bytes]:
         """How far the prompt is read, if it was asked for."""
         if self._asked.return_progress:
-            more = told.progress(reading, running, timed=bool(self._asked.timings_per_token))
+            more = told.progress_fields(reading, running, timed=bool(self._asked.timings_per_token))
             yield self._part(index, "", [], running, **more)
 
     def more(

@@ -112,21 +112,28 @@ def settings(sampling: SamplingParams, max_tokens: int | None) -> dict[str, Any]
     return {**asdict(sampling), "seed": seed, "max_tokens": most, "n_predict": most, **_OFF}
 
 
-def progress(reading: Reading, running: Running, *, timed: bool) -> dict[str, Any]:
-    """llama-server's ``prompt_progress``, and with it what the reading took so far."""
-    read = reading.done - reading.cached
-    took_s = time.perf_counter() - (running.started or running.began)
-    told: dict[str, Any] = {
-        "prompt_progress": {
-            "total": reading.total,
-            "cache": reading.cached,
-            "processed": reading.done,
-            "time_ms": int(1e3 * took_s),
-        }
+def progress(reading: Reading, running: Running) -> dict[str, Any]:
+    """llama-server's ``prompt_progress``."""
+    return {
+        "total": reading.total,
+        "cache": reading.cached,
+        "processed": reading.done,
+        "time_ms": int(1e3 * _since_began(running)),
     }
+
+
+def progress_fields(reading: Reading, running: Running, *, timed: bool) -> dict[str, Any]:
+    """What an event of a prompt's progress has; with what the reading took, if ``timed``."""
+    told: dict[str, Any] = {"prompt_progress": progress(reading, running)}
     if timed:
-        told["timings"] = _timings(reading.cached, read, took_s if read else 0.0, 0, 0.0)
+        read = reading.done - reading.cached
+        took_s = _since_began(running) if read else 0.0
+        told["timings"] = _timings(reading.cached, read, took_s, 0, 0.0)
     return told
+
+
+def _since_began(running: Running) -> float:
+    return time.perf_counter() - (running.started or running.began)
 
 
 def chances(made: Iterable[Made], tokenizer: Tokenizer) -> list[dict[str, Any]]:
