@@ -109,7 +109,7 @@ def test_what_llama_server_tells_besides(server: Served) -> None:
     assert how_far[-1]["processed"] == how_far[-1]["total"]
     deltas = [each for each in stream if each["type"].endswith("delta")]
     assert all("predicted_per_second" in each["timings"] for each in deltas)
-    assert stream[-1]["timings"]["predicted_n"] == len(ALPHABET.encode())
+    assert stream[-1]["timings"]["predicted_n"] == len(ALPHABET.encode()) + 1  # with the end
 
 
 @pytest.mark.parametrize("stream", [False, True])
