@@ -12,7 +12,7 @@ class Verdict(NamedTuple):
     why: str = ""
 
 
-_ENDS = "the demo model ends its answer by itself, tinyllama never"
+_ENDS = "the demo model ends this answer by itself, tinyllama never"
 _NO_PROXY = "there is no proxy for others' servers"
 _TEXT = "moestream runs models that write text"
 _BOS = "it shows tinyllama's BOS"
@@ -22,6 +22,7 @@ _REFUSED = "what another origin asks is refused with 403, not answered without a
 _AFTER = "chances after sampling are not to be had: 400, never ignored in silence"
 _ROUTER = "one server has one model, and streams are not kept for others to go on with"
 _PICTURES = "moestream reads text alone"
+_PICTURE_400 = "a picture is refused with 400: the request is wrong, not the server"
 _CACHE = "the batch is the scheduler's to choose"
 
 PURPOSE = {
@@ -46,6 +47,11 @@ PURPOSE = {
     "compat_oai_responses.py::test_responses_stream_with_llama_telemetry": (
         "an answer that the limit cuts off ends with response.incomplete, as OpenAI's does"
     ),
+    "compat_anthropic.py::test_anthropic_tool_result_with_image": _PICTURE_400,
+    "compat_anthropic.py::test_anthropic_vision_format_accepted": _PICTURE_400,
+    "compat_anthropic.py::test_anthropic_empty_messages": (
+        "no messages at all are refused with 400, as Anthropic does"
+    ),
     "ctx_shift.py::test_ctx_shift_enabled": (
         "the context is not shifted: an answer ends where it is full"
     ),
@@ -54,7 +60,9 @@ INAPPLICABLE = {
     "basic.py::test_no_ui": "there is no page yet",
     "security.py::test_access_static_assets_without_api_key": "there is no page yet",
     "security.py::test_cors_proxy_only_forwards_explicit_proxy_headers": _NO_PROXY,
-    "security.py::test_local_media_file[../../../tools-file:*": _PICTURES,
+    "security.py::test_local_media_file[../../../tools-file://mtmd/test-1.jpeg-True]": _PICTURES,
+    "security.py::test_local_media_file[../../../tools-file:////mtmd//test-1.jpeg-True]": _PICTURES,
+    "compat_anthropic.py::test_anthropic_vision_base64_with_multimodal_model": _PICTURES,
     "metrics.py::test_metrics_embedding_prompt_is_counted": _TEXT,
     "stream.py::*": _ROUTER,
     "tokenize.py::test_tokenize_with_bos": "tinyllama's BOS is its token 1",
