@@ -19,6 +19,7 @@ from command_line import run, start
 from serving import user
 
 from moestream.errors import ResourceError
+from moestream.profiles import read_profile
 from moestream.server.listener import Listener
 from moestream.server.options import ServerOptions
 
@@ -101,7 +102,7 @@ def test_keys_from_everywhere(alphabet: Path, tmp_path: Path, monkeypatch) -> No
         (("--api-key-file", os.devnull), "has no key"),
         (("--port", "70000"), "65535"),
         (("--parallel", "0"), "1"),
-        (("--save-profile", "x"), "records nothing"),
+        (("--trace", "trace.gz"), "records no traces"),
         (("-q", "-v"), "exclude"),
     ],
 )
@@ -111,6 +112,23 @@ def test_command_lines_that_make_no_sense(
     done = run("serve", alphabet, *arguments)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+def test_a_profile_of_all_that_was_served(alphabet: Path, tmp_path: Path) -> None:
+    path = tmp_path / "served.json"
+    with started(alphabet, "--save-profile", path) as (process, url, _):
+        used = 0
+        for text in ("hi", "there"):
+            body = {"messages": user(text), "temperature": 0, "cache_prompt": False}
+            told = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
+            # The end token is made, and not told; what is run are all tokens before it.
+            used += told["usage"]["total_tokens"]
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
+    assert f"{used} tokens profiled in {path}" in said.decode()
+    profile = read_profile(path, "served")
+    assert profile.tokens == used
+    assert profile.uses.sum() == 2 * used
 
 
 def test_what_does_not_load_ends_with_a_line(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import TemplateError
 from moestream.grammars import Grammars
+from moestream.layers.moe import RouteObserver
 from moestream.server.errors import APIError
 from moestream.server.options import ServerOptions
 from moestream.server.scheduler import Scheduler
@@ -57,8 +58,9 @@ class Model(Closing):
         defaults: Defaults,
         *,
         chat_template: str | None = None,
+        on_route: RouteObserver | None = None,
     ) -> Self:
-        """Make ready what the requests need.
+        """Make ready what the requests need; ``on_route`` is called on the scheduler's thread.
 
         Raises:
             TemplateError: ``chat_template`` is none; a model without one of its own is served.
@@ -72,7 +74,9 @@ class Model(Closing):
             if chat_template is not None or "tokenizer.chat_template" in engine.file.metadata:
                 raise
             missing = "this model has no chat template; use /v1/completions"
-        scheduler = Scheduler(engine, parallel=options.parallel, waiting=options.waiting)
+        scheduler = Scheduler(
+            engine, parallel=options.parallel, waiting=options.waiting, on_route=on_route
+        )
         markers, tool_format = None, None
         if template is not None:
             markers = find_markers(template.source, tokenizer)

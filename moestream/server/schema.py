@@ -38,6 +38,19 @@ _STREAMED = (
     "/v1/messages",
     "/v1/responses",
 )
+_ANTHROPIC = "/v1/messages"
+_ANTHROPIC_ERROR = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -82,7 +95,7 @@ def description() -> dict[str, Any]:
         "info": {"title": "moestream", "version": __version__},
         "paths": paths,
         "components": {
-            "schemas": {**made["$defs"], "Error": _ERROR},
+            "schemas": {**made["$defs"], "Error": _ERROR, "AnthropicError": _ANTHROPIC_ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -93,8 +106,9 @@ def _responses(path: str) -> dict[str, Any]:
     schema = {"type": "string"} if path in _TEXT else {}
     content: dict[str, Any] = {media: {"schema": schema}}
     if path in _STREAMED:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        content["text/event-stream"] = {}
+    kind = "AnthropicError" if path.startswith(_ANTHROPIC) else "Error"
+    error = {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind}"}}}
     return {
         "200": {"description": "Done", "content": content},
         "4XX": {"description": "The request is wrong", "content": error},

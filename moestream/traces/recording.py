@@ -108,6 +108,10 @@ class ProfileRecorder(PassRecorder):
 
         return record
 
+    def count(self, event: RoutingEvent) -> None:
+        """Count one event, of whichever sequence; a pass that is broken off counts so far."""
+        self._counter.add(event.layer, event.expert_ids)
+
     def save(self, path: Path) -> Profile:
         """Write a profile of what was counted so far, and go on counting.
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from moestream.server.listener import Listener
     from moestream.server.model import Model
     from moestream.server.options import ServerOptions
+    from moestream.traces.recording import ProfileRecorder
 
 _LOOK_S = 1.0
 EXAMPLES = """
@@ -72,26 +73,33 @@ def serve(
     """
     from moestream.server.listener import Listener
     from moestream.server.model import Defaults, Model
+    from moestream.traces.recording import Recording
 
     _refuse_recording(recording)
+    recorder: ProfileRecorder | None = None
     try:
         with Listener(server, keys, log=ui.note if verbose else None, warn=ui.warning) as listener:
             if verbose:
                 ui.note(f"{listener.url}: loading {model}")
             with (
                 open_engine(model, engine_options, quiet=quiet) as engine,
+                Recording(engine, profile=recording["profile"]) as recorded,
                 Model.of(
                     engine,
                     _names(model, engine, server),
                     server,
                     Defaults(sampling, max_tokens, special),
                     chat_template=chat_template,
+                    on_route=recorded.profile.count if recorded.profile else None,
                 ) as served,
             ):
+                recorder = recorded.profile
                 _tell(listener, served, verbose=verbose)
                 listener.serve(served)
                 _serve(listener)
     except KeyboardInterrupt as error:
+        if recorder is not None and recorder.saved is not None:
+            ui.note(f"{recorder.saved.tokens} tokens profiled in {recorder.path}")
         ctx.exit(interrupted_status(error))
 
 
@@ -139,9 +147,9 @@ def _tell(listener: "Listener", served: "Model", *, verbose: bool) -> None:
 
 
 def _refuse_recording(recording: dict[str, Any]) -> None:
-    """What is recorded is of one session, and the scheduler has many at a time."""
-    if any(value is not None for value in recording.values()):
+    """A trace is of one session, and the scheduler has many at a time."""
+    if any(value is not None for name, value in recording.items() if name != "profile"):
         raise click.UsageError(
-            "serve records nothing yet, so --save-profile, --trace and --stream trace-... do "
-            "nothing; use generate or chat"
+            "serve records no traces, so --trace and --stream trace-... do nothing; use generate "
+            "or chat"
         )
