@@ -215,7 +215,8 @@ def test_slots_tell_what_is_left(alphabet: Path, most: int | None) -> None:
     with serving(alphabet, parallel=2, context=1 << 16) as server:
         body = {"prompt": "0", "stream": True, "n_predict": most}
         with server.http.stream("POST", "/completion", json=body) as response:
-            assert any(line.startswith("data: ") for line in response.iter_lines())
+            lines = response.iter_lines()  # kept: it would close the response
+            assert any(line.startswith("data: ") for line in lines)
             busy, idle = server.get("/slots").json()
         assert (busy["is_processing"], idle["is_processing"]) == (True, False)
         (told,) = busy["next_token"]
