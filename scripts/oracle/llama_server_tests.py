@@ -41,7 +41,8 @@ What `scripts/oracle/llama_server_tests.py --table` wrote: the tests of llama-se
 what `moestream serve` has too, against it, with the demo model. What tinyllama says, and how many
 tokens a text is to it, is not compared; what llama-server is told as it starts, and `serve` is told
 in each request, is said there. Under *runs* is with how many parameters a test ran; under
-*llama-server*, where a test fails here, how many of those pass there with the demo model.
+*llama-server*, where a test fails here and it was asked too, how many of those pass there with the
+demo model.
 
 """
 
@@ -75,7 +76,7 @@ def tell(ours: dict[str, str], theirs: dict[str, str], *, write: bool) -> int:
         if verdict.kind in ("unexplained", "stale"):
             print(f"{verdict.kind}: {test}: {verdict.why}")
     if write:
-        _PAGE.write_text(_HEAD + table(ours, theirs, judged))
+        _PAGE.write_text(_HEAD + summary(ours, judged) + table(ours, theirs, judged))
     counts = Counter(verdict.kind for verdict in judged.values())
     counts["not_run"] = list(ours.values()).count("deselected")
     counts["failed_there_too"] = sum(theirs[test] == "failed" for test in theirs if test in ours)
@@ -114,6 +115,17 @@ def run(folder: Path, tests: list[str], binary: Path | None = None) -> dict[str,
         )
         lines = map(json.loads, results.read_text().splitlines())
         return {line["test"]: line["outcome"] for line in lines}
+
+
+def summary(ours: dict[str, str], judged: dict[str, Verdict]) -> str:
+    """The counts, in a sentence."""
+    ran = [judged[test].kind for test, outcome in ours.items() if outcome != "deselected"]
+    same = ran.count("passes") + ran.count("stale")
+    return (
+        f"Of {len(ran)} runs {same} pass, {ran.count('purpose')} differ on purpose and "
+        f"{ran.count('inapplicable')} do not apply; {len(ours) - len(ran)} more were not run, as "
+        "they download models.\n\n"
+    )
 
 
 def table(ours: dict[str, str], theirs: dict[str, str], judged: dict[str, Verdict]) -> str:

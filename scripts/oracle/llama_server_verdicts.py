@@ -76,6 +76,8 @@ INAPPLICABLE = {
     "completion.py::test_completion[Write a joke*": _ENDS,
     "completion.py::test_completion_stream[Write a joke*": _ENDS,
 }
+BY_CHANCE = {"chat_completion.py::test_return_progress[64-4-False]"}
+"""Those that pass at times: a slow machine's batches are smaller."""
 
 
 def verdict_of(test: str, outcome: str) -> Verdict:
@@ -87,6 +89,8 @@ def verdict_of(test: str, outcome: str) -> Verdict:
     for kind, reasons in (("purpose", PURPOSE), ("inapplicable", INAPPLICABLE)):
         for pattern, why in reasons.items():
             if _is(test.removeprefix("unit/test_"), pattern):
+                if outcome == "passed" and pattern in BY_CHANCE:
+                    return Verdict("passes")
                 return Verdict("stale" if outcome == "passed" else kind, why)  # type: ignore[arg-type]
     return Verdict("passes") if outcome == "passed" else Verdict("unexplained", outcome)
 
