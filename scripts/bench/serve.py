@@ -60,7 +60,8 @@ def server(command: list[str], port: int, group: Any = None) -> Iterator[psutil.
 
 def ours(model: Path, port: int, *flags: str) -> list[str]:
     """The command that starts our server."""
-    return [*MOESTREAM, "serve", str(model), "--port", str(port), "-q", *flags]
+    named = ["--alias", "any", "--prompt-cache", "off"]
+    return [*MOESTREAM, "serve", str(model), "--port", str(port), "-q", *named, *flags]
 
 
 def theirs(program: Path, model: Path, port: int, slots: int, *flags: str) -> list[str]:
@@ -229,7 +230,7 @@ async def _soak(port: int, requests: int, connections: int) -> tuple[list[float]
 def soak(args: argparse.Namespace) -> dict[str, Any]:
     """Thousands of requests, one in ten of which goes away midway."""
     port = free_port()
-    with server(ours(args.model, port, "--parallel", "8", "--queue", "128"), port) as process:
+    with server(ours(args.model, port, "--parallel", "8", "--waiting", "128"), port) as process:
         asyncio.run(_soak(port, 200, 64))
         before = process.memory_info().rss, process.num_fds()
         started = time.perf_counter()
