@@ -3,6 +3,7 @@
 set(MOESTREAM_SOURCES
     core/activation.cpp
     core/attention.cpp
+    core/cache_append.cpp
     core/dispatch.cpp
     core/elementwise.cpp
     core/experts.cpp

@@ -1,11 +1,11 @@
-// Attention: writes the new keys and values, shares out tiles, merges splits in order.
+// Attention: has new keys and values written, shares out tiles, merges splits in order.
 #include "core/attention.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <vector>
 
+#include "core/cache_append.h"
 #include "core/context.h"
 
 namespace moestream {
@@ -245,49 +245,13 @@ class Attention {
     int most_queries_ = 1, most_splits_ = 1;  // of a tile
 };
 
-// As in llama.cpp: the codes are rounded with the float32 scale, which is then stored as F16.
-void to_q8_0(const Kernels& kernels, const float* x, int count, uint8_t* out) {
-    for (int i = 0; i < count; i += 32, out += 34) {
-        alignas(32) int8_t q[32];
-        int16_t sums16[2], sums32[1];
-        float d, s;
-        kernels.quantize32(x + i, 32, {q, &d, &s, sums16, sums32});
-        const uint16_t half = float_to_half(d);
-        std::memcpy(out, &half, sizeof half);
-        std::memcpy(out + 2, q, sizeof q);
-    }
-}
-
-// A row's new keys or values (kv_heads, dim) into its sequence's block.
-void append(const Kernels& kernels, const AttentionShape& shape, const KVPass& pass, int row,
-            const float* from, int dim, Type type, size_t offset) {
-    const KVSequence& sequence = pass.sequences[pass.sequence_of[row]];
-    const int position = sequence.start + row - sequence.row;
-    const size_t bytes = cache_row_bytes(type, dim);
-    auto* to = reinterpret_cast<uint8_t*>(sequence.blocks[position / kSplitPositions]) + offset +
-               position % kSplitPositions * bytes;
-    from += static_cast<size_t>(row) * shape.kv_heads * dim;
-    for (int head = 0; head < shape.kv_heads; ++head, from += dim, to += kSplitPositions * bytes) {
-        if (type == Type::F32) {
-            std::memcpy(to, from, bytes);
-        } else if (type == Type::F16) {
-            kernels.to_half(from, dim, reinterpret_cast<uint16_t*>(to));
-        } else {
-            to_q8_0(kernels, from, dim, to);
-        }
-    }
-}
-
 }  // namespace
 
 void attention(Context& context, const AttentionShape& shape, const KVPass& pass, const float* q,
                const float* k, const float* v, float* out) {
     const int rows = static_cast<int>(pass.sequence_of.size());
     context.pool.parallel_for(rows, [&](int row, int) {
-        append(context.kernels, shape, pass, row, k, shape.dim, shape.key_type, shape.key_offset);
-        if (v == nullptr) return;
-        append(context.kernels, shape, pass, row, v, shape.value_dim, shape.value_type,
-               shape.value_offset);
+        append_row(context.kernels, shape, pass, row, k, v);
     });
     Attention(context, shape, pass, q, v != nullptr, out).run();
 }

@@ -43,7 +43,7 @@ struct AttentionTile {
     CacheRows keys;    // read through cache_floats, kRowsRead at a time, also those from `end` on
     CacheRows values;  // the same; their types may differ. No data: the keys' first value_dim
     int end;           // of the split's positions, those that hold something
-    // Results of each query, which this split's are added to as `merged` in attention.cpp does:
+    // Results of each query, which this split is merged into, as by merge() in attention.cpp:
     // maximum, sum of exponentials, weighted values (queries, value_dim).
     float* maximum;  // -infinity, with a sum of 0, before the first split of which it sees some
     float* sum;

@@ -64,22 +64,24 @@ inline const float* block_floats(const CacheRows& rows, int start, int count, in
     return cache_floats(rows, start, count, dim, scratch, half_to_floats<V>, q8_0_to_floats<V>);
 }
 
-// Rows of keys to panels (dim, kPanel) of a coordinate's values side by side, zeros beyond
-// `count`, which is a multiple of sixteen.
+// kRowsRead rows of keys to columns of a panel (dim, kPanel).
 template <class V>
-[[gnu::flatten]] inline void transpose(const float* rows, int count, int dim, float* panels) {
-    for (int j = 0; j < kKeyBlock && j / kPanel<V> * kPanel<V> < count; j += V::kLanes) {
-        float* to = panels + j / kPanel<V> * kPanel<V> * dim + j % kPanel<V>;
-        for (int c = 0; c < dim; c += 4) {
+[[gnu::flatten]] inline void transpose(const float* rows, int dim, float* panel) {
+    for (int c = 0; c < dim; c += 4) {
+        unroll<kRowsRead / V::kLanes>([&](auto part) {
             typename V::Float v[4];
-            if (j < count) {
-                V::transpose4(rows + j * dim + c, dim, v);
-            } else {
-                fill<4>(v, V::zero());
-            }
-            unroll<4>([&](auto r) { V::store(to + (c + r) * kPanel<V>, v[r]); });
-        }
+            V::transpose4(rows + part * V::kLanes * dim + c, dim, v);
+            unroll<4>([&](auto r) {
+                V::store(panel + (c + r) * kPanel<V> + part * V::kLanes, v[r]);
+            });
+        });
     }
+}
+
+// Columns of no key.
+template <class V>
+inline void clear(int dim, float* panel) {
+    for (int c = 0; c < dim; ++c) std::memset(panel + c * kPanel<V>, 0, kRowsRead * sizeof(float));
 }
 
 // acc (Q, N) += a (Q rows, columns `from` to `to`) @ b (rows `stride` apart).

@@ -53,7 +53,7 @@ class TileRun {
 
     void score_block(int start, int rows) {
         const AttentionTile& t = tile_;
-        transpose<V>(block_floats<V>(t.keys, start, rows, t.dim, rows_), rows, t.dim, panels_);
+        unpack_keys(start, rows);
         for (int j = 0; j < rows; j += kPanel<V>) {
             const float* panel = panels_ + j * t.dim;
             const int at = start + j;
@@ -66,6 +66,20 @@ class TileRun {
                 if (from >= at + kPanel<V> || to <= at) return;
                 score<V, n>(t.q + i, panel, t.dim, t.scale, scores_ + i * kSplitPositions + at);
             });
+        }
+    }
+
+    // Few rows at a time: both forms of them fit in the nearest cache.
+    void unpack_keys(int start, int rows) {
+        const int dim = tile_.dim;
+        for (int j = 0; j < kKeyBlock; j += kRowsRead) {
+            float* panel = panels_ + j / kPanel<V> * kPanel<V> * dim;
+            if (j < rows) {
+                const float* keys = block_floats<V>(tile_.keys, start + j, kRowsRead, dim, rows_);
+                transpose<V>(keys, dim, panel + j % kPanel<V>);
+            } else if (j % kPanel<V> != 0) {
+                clear<V>(dim, panel + j % kPanel<V>);
+            }
         }
     }
 
@@ -111,8 +125,8 @@ class TileRun {
         });
     }
 
-    // Q queries' weighted values in N vectors from `column` on, over the block's positions `from`
-    // to `to`.
+    // Q queries' weighted values in N vectors from `column` on, over the block's rows `from` to
+    // `to`.
     template <class W, int Q, int N>
     [[gnu::flatten]] void weigh(int first, int start, int from, int to, const float* values,
                                 int stride, int column) {
@@ -154,7 +168,7 @@ class TileRun {
     const AttentionTile& tile_;
     int from_[kTileQueries], to_[kTileQueries];  // positions that a query sees; none: the same
     int from_all_, to_all_ = 0;                  // that some query sees
-    float* rows_;                                // a block of keys or values as it lies in the cache
+    float* rows_;                                // keys or values as they lie in the cache
     float* panels_;                              // a block of keys, transposed
     float* scores_;                              // (queries, kSplitPositions)
     float* weighted_;                            // (queries, value_dim), of this split
