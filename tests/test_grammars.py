@@ -3,6 +3,8 @@
 import json
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import jsonschema
@@ -458,6 +460,29 @@ def test_each_constraint_is_fresh(grammars: Grammars, tokenizer: Tokenizer) -> N
     assert fits(second, tokenizer, "ab")
     with pytest.raises(RequestError):
         first.accept(tokenizer.encode("x", add_special=False)[0])
+
+
+def test_a_slow_grammar_keeps_no_other_waiting(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grammars, begun, go_on = Grammars(tokenizer, tokenizer.end_ids), Event(), Event()
+    compiled = Grammars._compile
+
+    def slow(self: Grammars, grammar: str, what: str, param: str) -> Any:
+        if "slow" in grammar:
+            begun.set()
+            assert go_on.wait(10)
+        return compiled(self, grammar, what, param)
+
+    monkeypatch.setattr(Grammars, "_compile", slow)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(grammars.regex, "slow")
+        try:
+            assert begun.wait(10)
+            assert threads.submit(grammars.regex, "fast").result(timeout=5)
+        finally:
+            go_on.set()
+        assert fits(waiting.result(), tokenizer, "slow")
 
 
 def test_without_end_tokens_there_are_no_grammars(tokenizer: Tokenizer) -> None:

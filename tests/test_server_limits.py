@@ -1,0 +1,95 @@
+"""What one request may ask for is limited: none ends the process, or makes the others wait."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Served, serving
+
+
+@pytest.fixture(scope="module")
+def server(alphabet: Path) -> Iterator[Served]:
+    with serving(alphabet, context=1 << 20, parallel=2, waiting=6) as served:
+        yield served
+
+
+def _references(count: int) -> dict[str, Any]:
+    """A schema whose references lead to each other, and at last to a number."""
+    links = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(count)}
+    return {"$ref": "#/$defs/a0", "$defs": {**links, f"a{count}": {"type": "integer"}}}
+
+
+def _nested(links: int, levels: int) -> dict[str, Any]:
+    """One whose references are each within lists of lists."""
+    made: dict[str, Any] = {f"a{links}": {"type": "integer"}}
+    for n in range(links):
+        inner: dict[str, Any] = {"$ref": f"#/$defs/a{n + 1}"}
+        for _ in range(levels):
+            inner = {"items": inner}
+        made[f"a{n}"] = inner
+    return {"$ref": "#/$defs/a0", "$defs": made}
+
+
+def _rules(count: int, rule: str = "%s", last: str = '"x"') -> str:
+    chain = [f"a{n} ::= {rule % f'a{n + 1}'}" for n in range(count)]
+    return "\n".join(["root ::= a0", *chain, f"a{count} ::= {last}"])
+
+
+def _wide(count: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"k{n}": {"type": "integer"} for n in range(count)}}
+
+
+def _tool(parameters: Any, name: str = "f") -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [_references(3000), _nested(40, 80), _wide(4000), {"enum": ["x" * 999] * 300}],
+    ids=["references", "nested", "wide", "long"],
+)
+def test_schemas_that_would_end_the_process_are_refused(
+    server: Served, schema: dict[str, Any]
+) -> None:
+    asked = {"json_schema": schema}, {"tools": [_tool(schema)], "tool_choice": "required"}
+    for body in asked:
+        error = server.refused(**body)
+        assert "expected at most" in error["message"]
+        assert error["param"] in ("json_schema", "tools")
+
+
+def test_schemas_of_a_usual_size_are_taken(server: Served) -> None:
+    for schema in (_references(200), _nested(10, 20), _wide(300)):
+        assert server.chat(json_schema=schema, max_tokens=1)
+    tools = [_tool(_wide(9), f"f{n}") for n in range(3)]
+    assert server.chat(tools=tools, tool_choice="required", max_tokens=1)
+    many = [_tool(_wide(200), f"f{n}") for n in range(30)]
+    assert "objects" in server.refused(tools=many, tool_choice="required")["message"]
+
+
+@pytest.mark.parametrize(
+    ("grammar", "why"),
+    [
+        (_rules(4000), "rules"),
+        (_rules(2000, '"y" %s | a0'), "rules"),
+        (_rules(300, "(" * 20 + '"y" %s' + ")?" * 20), "levels"),
+        (_rules(1, "(" * 200 + "%s" + ")" * 200), "brackets"),
+        ('root ::= "' + "x" * 70_000 + '"', "bytes"),
+    ],
+    ids=["chain", "recursive", "levels", "brackets", "long"],
+)
+def test_grammars_that_would_end_the_process_are_refused(
+    server: Served, grammar: str, why: str
+) -> None:
+    error = server.refused("/completion", prompt="a", grammar=grammar)
+    assert why in error["message"]
+    assert error["param"] == "grammar"
+
+
+def test_grammars_of_a_usual_size_are_taken(server: Served) -> None:
+    for grammar in (_rules(490), _rules(99, '"y" %s root | "z"'), _rules(90, '(("y" %s)? "z")*')):
+        answer = server.post("/completion", prompt="a", max_tokens=1, grammar=grammar)
+        assert answer.status_code == 200, answer.text
+    long = {"type": "regex", "pattern": "a" * 70_000}
+    assert "bytes" in server.refused(response_format=long)["message"]
