@@ -1,11 +1,15 @@
 """What one request may ask for is limited: none ends the process, or makes the others wait."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from serving import Served, serving
+
+from moestream.grammars import Grammars
+from moestream.server.sampling import SamplingFields
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +97,39 @@ def test_grammars_of_a_usual_size_are_taken(server: Served) -> None:
         assert answer.status_code == 200, answer.text
     long = {"type": "regex", "pattern": "a" * 70_000}
     assert "bytes" in server.refused(response_format=long)["message"]
+
+
+def test_no_more_sequences_than_there_could_be_places_for(server: Served) -> None:
+    for path, body in (
+        ("/v1/completions", {"prompt": ["a"] * 9}),
+        ("/completion", {"prompt": ["a"] * 20_000, "n": 64}),
+        ("/v1/completions", {"prompt": ["a"] * 3, "n": 3}),
+        ("/v1/chat/completions", {"n": 9}),
+    ):
+        began = time.perf_counter()
+        error = server.refused(path, **body)
+        assert "at most 8 in all" in error["message"]
+        assert error["param"] == ("n" if "chat" in path else "prompt")
+        assert time.perf_counter() - began < 2
+    answer = server.post("/v1/completions", prompt=["a", "b"], n=3, max_tokens=1)
+    assert [each["text"] for each in answer.json()["choices"]] == list("bbbccc")
+
+
+def test_what_choices_have_in_common_is_made_once(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    for name, of in (("biases", SamplingFields), ("json_schema", Grammars)):
+        real = getattr(of, name)
+
+        def counted(*given: Any, real: Any = real, name: str = name, **more: Any) -> Any:
+            made.append(name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(of, name, counted)
+    schema = {"enum": ["xyz"]}
+    texts = server.post("/v1/completions", prompt="a", n=3, json_schema=schema).json()["choices"]
+    assert [each["text"] for each in texts] == ['"xyz"'] * 3
+    chat = server.chat(n=3, json_schema=schema)["choices"]
+    assert [each["message"]["content"] for each in chat] == ['"xyz"'] * 3
+    assert sorted(made) == ["biases"] * 2 + ["json_schema"] * 2

@@ -22,7 +22,7 @@ class Form:
     grammar: str | None = None
 
     def constraint(self, model: Model) -> GrammarConstraint | None:
-        """Make what enforces it, anew for each sequence; None where any text will do.
+        """Make what enforces it for one sequence; None where any text will do.
 
         Raises:
             RequestError: a form that cannot be enforced, or two of them.
@@ -127,7 +127,7 @@ class ToolUse:
             )
 
     def constraint(self, model: Model) -> GrammarConstraint | None:
-        """Make what enforces a call, anew for each sequence; None where none is asked for.
+        """Make what enforces a call for one sequence; None where none is asked for.
 
         Raises:
             RequestError: it cannot be enforced.
@@ -152,12 +152,27 @@ def _named(choice: str | Mapping[str, Any] | None) -> str | None:
     return name
 
 
-def chat_constraint(model: Model, form: Form, use: ToolUse, *, inside: bool) -> Constraint | None:
-    """What an answer of a chat must be, once its reasoning has ended.
+def text_constraints(model: Model, form: Form, count: int) -> list[Constraint | None]:
+    """What each of so many texts must be; each has a place of its own in the same grammar.
+
+    Raises:
+        RequestError: it cannot be enforced, or contradicts itself.
+    """
+    made = form.constraint(model)
+    return [None if made is None else made.another() for _ in range(count)]
+
+
+def chat_constraints(
+    model: Model, form: Form, use: ToolUse, count: int, *, inside: bool
+) -> list[Constraint | None]:
+    """What each of so many answers of a chat must be, once its reasoning has ended.
 
     Raises:
         RequestError: it cannot be enforced, or contradicts itself.
     """
     text = form.constraint(model)
     made = use.constraint(model) or text
-    return None if made is None else made.after_reasoning(model.markers, inside=inside)
+    if made is None:
+        return [None] * count
+    several = (made.another() for _ in range(count))
+    return [each.after_reasoning(model.markers, inside=inside) for each in several]

@@ -79,16 +79,18 @@ def known(tokenizer: Tokenizer, ids: list[int], param: str) -> list[int]:
     return ids
 
 
-def prompts(model: Model, given: Any) -> list[tuple[str, list[int]]]:
+def prompts(model: Model, given: Any, choices: int) -> list[tuple[str, list[int]]]:
     """The prompts of a text completion: one text or list of tokens, or several.
 
     Raises:
-        APIError: they are none of these.
+        APIError: they are none of these, or too many for so many choices of each.
     """
     if isinstance(given, str | dict) or _is_one(given):
+        model.check_sequences(1, choices)
         return [_prompt(model, given)]
     if not isinstance(given, list) or not given:
         raise APIError(400, "expected a text, a list of tokens, or several", param="prompt")
+    model.check_sequences(len(given), choices)
     return [_prompt(model, each) for each in given]
 
 
