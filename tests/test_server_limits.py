@@ -1,14 +1,17 @@
 """What one request may ask for is limited: none ends the process, or makes the others wait."""
 
+import json
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Served, serving
+from serving import Served, serving, user
 
 from moestream.grammars import Grammars
+from moestream.server import connection, running
 from moestream.server.sampling import SamplingFields
 
 
@@ -133,3 +136,70 @@ def test_what_choices_have_in_common_is_made_once(
     chat = server.chat(n=3, json_schema=schema)["choices"]
     assert [each["message"]["content"] for each in chat] == ['"xyz"'] * 3
     assert sorted(made) == ["biases"] * 2 + ["json_schema"] * 2
+
+
+@pytest.mark.parametrize("stop", [["x"] * 65, ["x" * 257], "x" * 257], ids=["many", "long", "one"])
+def test_stop_strings_are_few_and_short(server: Served, stop: object) -> None:
+    for path in ("/v1/chat/completions", "/v1/completions", "/completion"):
+        body = {} if "chat" in path else {"prompt": "a"}
+        error = server.refused(path, stop=stop, **body)
+        assert "at most 64 texts of at most 256 characters" in error["message"]
+        assert error["param"] == "stop"
+    body = {"messages": user("hi"), "max_tokens": 1, "stop_sequences": stop}
+    answer = server.post("/v1/messages", **body)
+    assert answer.status_code == 400
+
+
+def test_as_many_stop_strings_as_clients_send(server: Served) -> None:
+    stop = [*("\n" + "n" * 250 + f"{n}:" for n in range(62)), "", "e"]
+    answer = server.post("/completion", prompt="a", stop=stop, max_tokens=9).json()
+    assert (answer["content"], answer["stopping_word"]) == ("bcd", "e")
+
+
+def test_biases_are_no_more_than_tokens(server: Served) -> None:
+    most = server.model.tokenizer.vocab_size
+    asked = {"prompt": "a", "max_tokens": 1}
+    every = [[token, 0.5] for token in range(most)]
+    assert server.post("/completion", **asked, logit_bias=every).json()["content"] == "b"
+    more = {f"{'0' * (n + 1)}1": 1 for n in range(most + 1)}
+    for bias, why in (
+        ([["x", 1]] * (most + 1), "tokens"),
+        (more, "tokens"),
+        ([[98, 1], [98, 2]], "twice"),
+        ({"98": 1, "098": 2}, "twice"),
+    ):
+        error = server.refused("/completion", **asked, logit_bias=bias)
+        assert why in error["message"]
+        assert error["param"] == "logit_bias"
+
+
+@pytest.mark.parametrize("limit", ["time", "news"])
+def test_a_client_that_reads_nothing_loses_its_place(
+    alphabet: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    if limit == "time":
+        monkeypatch.setattr(connection, "LONGEST_SEND_S", 0.3)
+    else:
+        monkeypatch.setattr(running, "_MOST_UNHEARD", 50)
+    with serving(alphabet, context=1 << 16, parallel=1, waiting=1) as server:
+        with socket.socket() as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            stuck.connect(("127.0.0.1", server.listener.port))
+            data = json.dumps({"prompt": "0", "stream": True, "n_probs": 100}).encode()
+            head = f"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}"
+            stuck.sendall(head.encode() + b"\r\n\r\n" + data)
+            activity = server.listener.state.activity
+            until(lambda: activity.sequences)
+            until(lambda: not activity.sequences)
+            assert activity.totals.usage.generated_tokens < 1 << 15
+            if limit == "time":
+                until(lambda: not server.listener.state._admitted)
+        assert server.post("/completion", prompt="a", max_tokens=1).json()["content"] == "b"
+
+
+def until(holds: Callable[[], object]) -> None:
+    for _ in range(400):
+        if holds():
+            return
+        time.sleep(0.02)
+    raise AssertionError

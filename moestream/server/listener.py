@@ -17,6 +17,7 @@ import uvicorn
 from moestream.closing import Closing
 from moestream.errors import ResourceError
 from moestream.server.app import make_app
+from moestream.server.connection import Connection
 from moestream.server.model import Model
 from moestream.server.options import ServerOptions
 from moestream.server.state import State
@@ -55,7 +56,7 @@ class Listener(Closing):
             make_app(self.state, keys),
             lifespan="off",
             ws="none",
-            http="h11",
+            http=Connection,
             log_config=None,
             log_level="critical",
             access_log=False,

@@ -23,6 +23,7 @@ from moestream.server.identifiers import random_id
 from moestream.server.jobs import Made, Reading
 from moestream.server.model import Model
 from moestream.server.prompts import render
+from moestream.server.sampling import checked_stops
 from moestream.server.sse import Answering, event
 from moestream.server.state import State, state_of
 
@@ -71,7 +72,7 @@ def _prepare(asked: MessagesRequest, model: Model) -> tuple[list[Task], "Speaker
         max_tokens=asked.max_tokens,
         use=tool_use(asked.tools, asked.tool_choice),
         form=Form(response_format=format),
-        stop=tuple(filter(None, asked.stop_sequences or ())),
+        stop=checked_stops(asked.stop_sequences, "stop_sequences"),
     )
     return [chat_task(model, chat_of(asked), wanted)], Speaker(model.name)
 
