@@ -375,6 +375,7 @@ def test_calls_can_be_written_as_models_are_used_to(
         ({"properties": {"a": {"type": "string", "pattern": "x"}}}, "'a'"),
         ({"anyOf": [{"required": ["a"]}]}, "anyOf"),
         ({"properties": {}, "required": ["b"]}, "'b'"),
+        ({"properties": {"a": {"anyOf": [{"type": "string"}, False]}}}, "'a'"),
     ],
 )
 def test_bare_text_is_not_held_to_more_than_can_be(
@@ -384,6 +385,20 @@ def test_bare_text_is_not_held_to_more_than_can_be(
     with pytest.raises(RequestError, match=why) as caught:
         grammars.tool_calls(formats.GLM, tools)
     assert caught.value.param == "tools"
+
+
+def test_gemma_writes_what_a_schema_says_nothing_of(
+    grammars: Grammars, tokenizer: Tokenizer
+) -> None:
+    fields = {"a": True, "b": {"type": "array", "minItems": None, "items": {"type": "integer"}}}
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": fields}}]
+    constraint = grammars.tool_calls(formats.GEMMA_CALLS, tools)
+    for id in tokenizer.encode("<|tool_call>call:f{a:[1],b:[]}<tool_call|>", add_special=False):
+        assert constraint.allowed()[id], tokenizer.token_bytes(id)
+        constraint.accept(id)
+    fields["a"] = False
+    with pytest.raises(RequestError, match="nothing fits"):
+        grammars.tool_calls(formats.GEMMA_CALLS, tools)
 
 
 def test_a_choice_must_be_a_tool(grammars: Grammars) -> None:

@@ -197,6 +197,47 @@ def test_a_client_that_reads_nothing_loses_its_place(
         assert server.post("/completion", prompt="a", max_tokens=1).json()["content"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [
+        (1, "parameters is no object"),
+        ([1], "parameters is no object"),
+        (True, "parameters is no object"),
+        ({"properties": 1}, "properties is no object"),
+        ({"properties": [1]}, "properties is no object"),
+        ({"properties": {"k": None}}, "properties.k is no object"),
+        ({"properties": {"k": {"enum": 1}}}, "properties.k.enum is no list"),
+        ({"properties": {"k": {"items": {"anyOf": {"a": 1}}}}}, "k.items.anyOf is no list"),
+        ({"properties": {"k": {"anyOf": [1]}}}, "k.anyOf.0 is no object"),
+        ({"properties": {"k": {}}, "required": 1}, "required is no list"),
+        ({"properties": {"k": {}}, "required": [["k"]]}, "required is no list"),
+        ({"properties": {"k": {"type": 1}}}, "k.type is no type"),
+        ({"properties": {"k": {"type": "array", "minItems": "x"}}}, "minItems is no count"),
+        ({"$defs": {"k": 1}}, "$defs.k is no object"),
+    ],
+)
+def test_schemas_that_make_no_sense_are_refused(server: Served, parameters: Any, why: str) -> None:
+    for choice in ("auto", "required"):
+        error = server.refused(tools=[_tool(parameters)], tool_choice=choice, stream=True)
+        assert why in error["message"]
+        assert error["param"] == "tools"
+    tool = {"type": "function", "name": "f", "parameters": parameters}
+    assert why in server.refused("/v1/responses", input="a", tools=[tool])["message"]
+    tool = {"name": "f", "input_schema": parameters}
+    body = {"messages": user("hi"), "max_tokens": 1, "tools": [tool]}
+    assert why in server.refused("/v1/messages", **body)["message"]
+
+
+def test_schemas_that_make_sense_are_taken(server: Served) -> None:
+    fields = {
+        "a": True,
+        "b": {"items": [{"type": "null"}]},
+        "enum": {"enum": [1, {}], "type": None},
+    }
+    for parameters in ({"type": "object", "properties": fields, "required": None}, {}, None):
+        assert server.chat(tools=[_tool(parameters)], max_tokens=1)
+
+
 def until(holds: Callable[[], object]) -> None:
     for _ in range(400):
         if holds():

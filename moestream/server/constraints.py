@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moestream.chat.tool_calls.shapes import wrong_shape
 from moestream.engine.sampling import Constraint
 from moestream.errors import RequestError
 from moestream.grammars import GrammarConstraint
@@ -106,6 +107,9 @@ class ToolUse:
                 raise RequestError(f"tools.{index} is no function", "tools")
             if not (isinstance(function.get("name"), str) and function["name"]):
                 raise RequestError(f"tools.{index} has no name", "tools")
+            parameters = function.get("parameters")
+            if parameters is not None and (wrong := wrong_shape(parameters)):
+                raise RequestError(f"tools.{index}: {wrong}, as JSON Schema wants it", "tools")
         name = _named(choice)
         if choice in ("none",):
             return cls()
