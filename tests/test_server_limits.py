@@ -4,14 +4,17 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
 from serving import Served, serving, user
 
 from moestream.grammars import Grammars
-from moestream.server import connection, running
+from moestream.server import connection, listener, running
+from moestream.server.openai import completions
 from moestream.server.sampling import SamplingFields
 
 
@@ -236,6 +239,56 @@ def test_schemas_that_make_sense_are_taken(server: Served) -> None:
     }
     for parameters in ({"type": "object", "properties": fields, "required": None}, {}, None):
         assert server.chat(tools=[_tool(parameters)], max_tokens=1)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["prepared", "never"])
+def test_what_is_being_prepared_when_the_server_ends(
+    alphabet: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    begun, go_on, prepared = Event(), Event(), completions.text_tasks
+
+    def slow(*given: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return prepared(*given)
+
+    monkeypatch.setattr(completions, "text_tasks", slow)
+    monkeypatch.setattr(listener, "_LONGEST_END_S", 4 if ends else 0.2)
+    monkeypatch.setattr(listener, "_LONGEST_WORK_S", 0.2)
+    with serving(alphabet, context=1 << 16) as server, ThreadPoolExecutor() as threads:
+        try:
+            asked = threads.submit(server.post, "/v1/completions", prompt="0")
+            assert begun.wait(5)
+            ending = threads.submit(server.listener.close)
+            until(lambda: server.listener.state.phase == "closing")
+            if ends:
+                go_on.set()
+                assert asked.result(timeout=5).status_code == 503
+            ending.result(timeout=5)
+        finally:
+            go_on.set()
+
+
+def test_tokenizing_keeps_nobody_waiting(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = type(server.model.tokenizer)
+    threads: set[str] = set()
+    for name in ("encode", "encode_chat", "decode"):
+        real = getattr(of, name)
+
+        def noted(*given: Any, real: Any = real, **more: Any) -> Any:
+            threads.add(current_thread().name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(of, name, noted)
+    for path, body in (
+        ("/tokenize", {"content": "a"}),
+        ("/detokenize", {"tokens": [97]}),
+        ("/v1/messages/count_tokens", {"messages": user("hi")}),
+        ("/v1/chat/completions/input_tokens", {"messages": user("hi")}),
+    ):
+        assert server.post(path, **body).status_code == 200
+    assert threads
+    assert "http" not in threads
 
 
 def until(holds: Callable[[], object]) -> None:

@@ -1,5 +1,6 @@
 """/tokenize and /detokenize, as llama-server has them."""
 
+import asyncio
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -31,7 +32,9 @@ async def tokenize(request: Request) -> JSON:
     """Text to tokens; with their pieces, if asked for."""
     asked = await read(request, TokenizeRequest)
     tokenizer = state_of(request).model.tokenizer
-    ids = mixed(tokenizer, asked.content, asked.add_special, asked.parse_special)
+    ids = await asyncio.to_thread(
+        mixed, tokenizer, asked.content, asked.add_special, asked.parse_special
+    )
     if not asked.with_pieces:
         return JSON({"tokens": ids})
     return JSON({"tokens": [{"id": id, "piece": _piece(tokenizer, id)} for id in ids]})
@@ -41,7 +44,8 @@ async def detokenize(request: Request) -> JSON:
     """Tokens to text."""
     asked = await read(request, DetokenizeRequest)
     tokenizer = state_of(request).model.tokenizer
-    return JSON({"content": tokenizer.decode(known(tokenizer, asked.tokens, "tokens"))})
+    ids = known(tokenizer, asked.tokens, "tokens")
+    return JSON({"content": await asyncio.to_thread(tokenizer.decode, ids)})
 
 
 def mixed(

@@ -22,7 +22,7 @@ from moestream.server.jobs import Job, Made, Reading
 from moestream.server.model import Model
 from moestream.server.openai import told
 from moestream.server.openai.schemas import ChatRequest, Prompt
-from moestream.server.prompts import Chat, prepare, render
+from moestream.server.prompts import Chat, count_tokens, prepare, render
 from moestream.server.sampling import checked_logprobs, choice
 from moestream.server.sse import Answering, event
 from moestream.server.state import state_of
@@ -50,9 +50,7 @@ async def apply_template(request: Request) -> ASGIApp:
 async def input_tokens(request: Request) -> ASGIApp:
     """Tell how many tokens messages become."""
     asked = await read(request, Prompt)
-    model = state_of(request).model
-    text = await asyncio.to_thread(render, model, chat_of(asked))
-    count = len(model.tokenizer.encode_chat(text))
+    count = await asyncio.to_thread(count_tokens, state_of(request).model, chat_of(asked))
     return JSON({"input_tokens": count, "object": "response.input_tokens"})
 
 
