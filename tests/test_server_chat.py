@@ -46,7 +46,8 @@ def test_what_was_read_before_is_cached(server: Served) -> None:
 
 
 def test_choices_have_cached_what_the_first_of_them_had(server: Served) -> None:
-    told = server.chat(messages=user("never before was so long a text said"), n=3, max_tokens=1)
+    said = user("never before was so long a text said, " * 9)
+    told = server.chat(messages=said, n=3, max_tokens=1)
     assert told["timings"]["cache_n"] < 20  # what all prompts begin with
     cached = told["usage"]["prompt_tokens_details"]["cached_tokens"]
     assert cached == told["timings"]["cache_n"]
