@@ -3,6 +3,8 @@
 import json
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import jsonschema
@@ -373,6 +375,7 @@ def test_calls_can_be_written_as_models_are_used_to(
         ({"properties": {"a": {"type": "string", "pattern": "x"}}}, "'a'"),
         ({"anyOf": [{"required": ["a"]}]}, "anyOf"),
         ({"properties": {}, "required": ["b"]}, "'b'"),
+        ({"properties": {"a": {"anyOf": [{"type": "string"}, False]}}}, "'a'"),
     ],
 )
 def test_bare_text_is_not_held_to_more_than_can_be(
@@ -382,6 +385,20 @@ def test_bare_text_is_not_held_to_more_than_can_be(
     with pytest.raises(RequestError, match=why) as caught:
         grammars.tool_calls(formats.GLM, tools)
     assert caught.value.param == "tools"
+
+
+def test_gemma_writes_what_a_schema_says_nothing_of(
+    grammars: Grammars, tokenizer: Tokenizer
+) -> None:
+    fields = {"a": True, "b": {"type": "array", "minItems": None, "items": {"type": "integer"}}}
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": fields}}]
+    constraint = grammars.tool_calls(formats.GEMMA_CALLS, tools)
+    for id in tokenizer.encode("<|tool_call>call:f{a:[1],b:[]}<tool_call|>", add_special=False):
+        assert constraint.allowed()[id], tokenizer.token_bytes(id)
+        constraint.accept(id)
+    fields["a"] = False
+    with pytest.raises(RequestError, match="nothing fits"):
+        grammars.tool_calls(formats.GEMMA_CALLS, tools)
 
 
 def test_a_choice_must_be_a_tool(grammars: Grammars) -> None:
@@ -458,6 +475,29 @@ def test_each_constraint_is_fresh(grammars: Grammars, tokenizer: Tokenizer) -> N
     assert fits(second, tokenizer, "ab")
     with pytest.raises(RequestError):
         first.accept(tokenizer.encode("x", add_special=False)[0])
+
+
+def test_a_slow_grammar_keeps_no_other_waiting(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grammars, begun, go_on = Grammars(tokenizer, tokenizer.end_ids), Event(), Event()
+    compiled = Grammars._compile
+
+    def slow(self: Grammars, grammar: str, what: str, param: str) -> Any:
+        if "slow" in grammar:
+            begun.set()
+            assert go_on.wait(10)
+        return compiled(self, grammar, what, param)
+
+    monkeypatch.setattr(Grammars, "_compile", slow)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(grammars.regex, "slow")
+        try:
+            assert begun.wait(10)
+            assert threads.submit(grammars.regex, "fast").result(timeout=5)
+        finally:
+            go_on.set()
+        assert fits(waiting.result(), tokenizer, "slow")
 
 
 def test_without_end_tokens_there_are_no_grammars(tokenizer: Tokenizer) -> None:

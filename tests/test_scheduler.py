@@ -249,6 +249,7 @@ def test_what_cannot_be_taken_in_is_said() -> None:
             scheduler.submit(job(0, prompt=[128]), Heard())
         waiting = Heard()
         scheduler.submit(job(0), waiting)
+        scheduler.submit(job(0), Heard())  # one for the place that is free, and one that waits
         with pytest.raises(BusyError):
             scheduler.submit(job(0), Heard())
     assert waiting.events[-1].reason == "interrupted"

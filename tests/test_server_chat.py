@@ -45,6 +45,14 @@ def test_what_was_read_before_is_cached(server: Served) -> None:
     assert server.chat(messages=said, cache_prompt=False)["timings"]["cache_n"] == 0
 
 
+def test_choices_have_cached_what_the_first_of_them_had(server: Served) -> None:
+    said = user("never before was so long a text said, " * 9)
+    told = server.chat(messages=said, n=3, max_tokens=1)
+    assert told["timings"]["cache_n"] < 20  # what all prompts begin with
+    cached = told["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert cached == told["timings"]["cache_n"]
+
+
 def test_a_stream_says_the_same_in_parts(server: Served) -> None:
     stream = server.chat_stream()
     assert stream[-1] == "[DONE]"
@@ -361,6 +369,8 @@ def test_templates_get_what_a_request_gives_them(alphabet: Path) -> None:
         assert prompt(reasoning_effort="high") == "hi|high||"
         assert prompt(reasoning_effort="none") == "hi||False|"
         assert prompt(chat_template_kwargs={"extra": 1, "messages": []}) == "hi|||1"
+        for name in ("self", "messages", "special", "now", "names", "not a name"):
+            assert prompt(chat_template_kwargs={name: 1}).startswith("hi|")
         error = server.refused("/v1/chat/completions", chat_template_kwargs={"extra": "fail"})
         assert "no hi" in error["message"]
         assert json.dumps(template)[1:20] not in error["message"]

@@ -201,7 +201,17 @@ def test_metrics_count_what_was_done(server: Served) -> None:
     assert after[ended] - before[ended] == 1
 
 
-def test_metrics_of_streamed_experts(alphabet: Path) -> None:
+def test_metrics_count_prompts_that_begin_as_others(server: Served) -> None:
+    server.post("/completion", prompt="begins as no other", n_predict=1)
+    before = metrics(server)
+    server.post("/completion", prompt="begins as no other did", n_predict=1)
+    after = metrics(server)
+    for name, more in (("hits", 1), ("hit_tokens", len("begins as no other"))):
+        name = f"moestream_prefix_{name}_total"
+        assert after[name] - before[name] == more
+
+
+def test_metrics_of_streamed_experts(alphabet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from moestream.streaming.options import StreamingOptions
 
     with serving(alphabet) as server:
@@ -209,7 +219,10 @@ def test_metrics_of_streamed_experts(alphabet: Path) -> None:
         engine = server.model.engine
         engine.stream(engine.plan_memory("300M"), StreamingOptions())
         server.post("/completion", prompt="a", n_predict=5)
+        # It goes through what the scheduler changes meanwhile.
+        monkeypatch.delattr(type(engine.streaming), "stats")
         told = metrics(server)
+        assert "moestream_pinned_bytes" in told
         asked = told["moestream_decode_hits_total"] + told["moestream_decode_misses_total"]
         assert asked > 0
         assert told["moestream_hit_rate"] == told["moestream_decode_hits_total"] / asked

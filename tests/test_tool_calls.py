@@ -281,6 +281,10 @@ def test_what_is_cut_off_before_it_was_a_call_is_text() -> None:
         ({"anyOf": [{"type": "string"}, {"type": "object"}]}, "[1]", "[1]"),
         ({"$ref": "#/$defs/t"}, "5", "5"),
         ({"$ref": "#/$defs/loop"}, "5", 5),
+        ({"$ref": "#/$defs/many"}, "5", 5),  # at once, though it leads to itself in many ways
+        ({"enum": 1}, "5", 5),
+        ({"enum": {"a": 1}, "anyOf": 1, "type": 1}, "5", 5),
+        ({"anyOf": [1, None]}, "5", 5),
         ({"type": "object"}, "{broken", "{broken"),
         ({}, '"quoted"', "quoted"),
         ({}, "NaN", "NaN"),
@@ -290,7 +294,8 @@ def test_what_is_cut_off_before_it_was_a_call_is_text() -> None:
 )
 def test_bare_values_are_of_the_schemas_types(schema: Any, text: str, value: Any) -> None:
     tools = tools_of("f", x=schema)
-    defs = {"t": {"type": "string"}, "loop": {"$ref": "#/$defs/loop"}}
+    defs: dict[str, Any] = {"t": {"type": "string"}, "loop": {"$ref": "#/$defs/loop"}}
+    defs["many"] = {"anyOf": [{"$ref": "#/$defs/many"}] * 40}
     tools[0]["function"]["parameters"]["$defs"] = defs
     body = f"<parameter=x>\n{text}\n</parameter>\n</function>\n</tool_call>"
     said = read(BY_NAME["qwen-coder"], f"<tool_call>\n<function=f>\n{body}", tools=tools)

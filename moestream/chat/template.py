@@ -88,6 +88,7 @@ class ChatTemplate:
 
     def render(
         self,
+        /,
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,

@@ -16,7 +16,7 @@ from moestream.chat.tool_calls import ToolFormat
 from moestream.chat.tool_calls.formats import HarmonyFormat
 from moestream.chat.tool_calls.schemas import Tools
 from moestream.errors import RequestError
-from moestream.grammars import lark, tool_calls
+from moestream.grammars import lark, limits, tool_calls
 from moestream.grammars.constraint import GrammarConstraint
 from moestream.grammars.gbnf import GbnfError
 from moestream.grammars.gbnf_to_lark import to_lark
@@ -53,18 +53,21 @@ class Grammars:
         """JSON that a schema allows; ``param``: the request's field that it stands in.
 
         Raises:
-            RequestError: it is none, or asks for what cannot be enforced.
+            RequestError: it is none, is too large, or asks for what cannot be enforced.
         """
         if isinstance(schema, bool):
             schema = {} if schema else {"not": {}}
+        limits.check_schema(schema, "the JSON schema", param)
         return self._make(_from_lark(f"start: {lark.of_schema(schema)}"), "the JSON schema", param)
 
     def regex(self, pattern: str, *, param: str = "grammar") -> GrammarConstraint:
         """What a regular expression matches as a whole.
 
         Raises:
-            RequestError: it is none, or has what cannot be enforced, such as look-arounds.
+            RequestError: it is none, is too long, or has what cannot be enforced, such as
+                look-arounds.
         """
+        limits.check_text(pattern, "the regular expression", param)
         pattern = re.sub(r"\A\^|(?<!\\)\$\Z", "", pattern)  # as a whole it is matched anyway
         grammar = LLMatcher.grammar_from_regex(pattern)
         return self._make(grammar, "the regular expression", param, is_json=False)
@@ -73,8 +76,9 @@ class Grammars:
         """What a grammar in llama.cpp's notation derives.
 
         Raises:
-            RequestError: it is none.
+            RequestError: it is none, or too large.
         """
+        limits.check_text(text, "the grammar", param)
         try:
             grammar = to_lark(text)
         except (GbnfError, RecursionError) as error:
@@ -92,12 +96,16 @@ class Grammars:
         """Calls of tools: of the one named ``choice``, or of any; several with ``parallel``.
 
         Raises:
-            RequestError: no such tool, a schema that cannot be enforced, or a format.
+            RequestError: no such tool, or a schema that is too large or cannot be enforced.
         """
         known = Tools(tools)
         if choice is not None and choice not in known.names:
             raise RequestError(f"tool_choice names {choice!r}, which is no tool", "tool_choice")
         names = known.names if choice is None else (choice,)
+        schemas = [known.parameters(name) for name in names]
+        for name, schema in zip(names, schemas, strict=True):
+            limits.check_schema(schema, f"the schema of the tool {name!r}", "tools")
+        limits.check_together(schemas, "what the tools take", "tools")
         spell = self._speller(format.specials)
         grammar = tool_calls.of_calls(format, known, names, spell, parallel=parallel)
         ends = (
@@ -129,9 +137,11 @@ class Grammars:
 
     def _matcher(self, grammar: str, what: str, param: str) -> LLMatcher:
         with self._lock:
-            matcher = self._compiled.pop(grammar, None)
-            if matcher is None:
-                matcher = self._compile(grammar, what, param)
+            matcher = self._compiled.get(grammar)
+        if matcher is None:  # compiled outside the lock: others need not wait for a slow one
+            matcher = self._compile(grammar, what, param)
+        with self._lock:
+            self._compiled.pop(grammar, None)
             self._compiled[grammar] = matcher  # the last that was used is last
             if len(self._compiled) > _MOST_KEPT:
                 del self._compiled[next(iter(self._compiled))]

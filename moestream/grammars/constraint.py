@@ -44,6 +44,18 @@ class GrammarConstraint:
         self._mask: Mask | None = None
         self._ended = False
 
+    def another(self) -> "GrammarConstraint":
+        """One of the same grammar, at its beginning."""
+        matcher = self._matcher.deep_copy()
+        matcher.reset()
+        return GrammarConstraint(
+            self._vocabulary,
+            matcher,
+            is_json=self._is_json,
+            is_answer=self._is_answer,
+            ends_reasoning=self._ends_reasoning,
+        )
+
     def after_reasoning(
         self, markers: Markers | None, *, inside: bool
     ) -> "GrammarConstraint | AfterReasoning":

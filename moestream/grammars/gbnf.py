@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moestream.grammars.lark import literal
+from moestream.grammars.limits import MOST_NESTED, MOST_RULE_LEVELS, MOST_RULES
 
 _SPACE = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
 _LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
@@ -70,13 +71,15 @@ def read_rules(text: str) -> dict[str, Node]:
     """Return a grammar's rules by their names; ``root`` is among them.
 
     Raises:
-        GbnfError: it is no grammar.
+        GbnfError: it is no grammar, or too large.
     """
     rules = _Parser(text).rules()
     if "root" not in rules:
         raise GbnfError("there is no rule root")
     for name in {name for node in rules.values() for name in names(node)} - rules.keys():
         raise GbnfError(f"the rule {name} is used, but there is none of this name")
+    if sum(map(_levels, rules.values())) > MOST_RULE_LEVELS:
+        raise GbnfError(f"its rules together are nested deeper than {MOST_RULE_LEVELS} levels")
     return rules
 
 
@@ -92,10 +95,20 @@ def names(node: Node) -> Iterator[str]:
                 yield from names(part)
 
 
+def _levels(node: Node) -> int:
+    match node:
+        case Repeat(part, _):
+            return 1 + _levels(part)
+        case Choice(nodes) | Sequence(nodes):
+            return 1 + max(map(_levels, nodes), default=0)
+    return 1
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._nested = 0
 
     def rules(self) -> dict[str, Node]:
         rules: dict[str, Node] = {}
@@ -107,6 +120,8 @@ class _Parser:
             self._skip(_LINES)
             if name in rules:
                 raise GbnfError(f"the rule {name} is there twice")
+            if len(rules) == MOST_RULES:
+                raise GbnfError(f"there are more than {MOST_RULES} rules")
             rules[name] = self._choice(nested=False)
             if self._at < len(self._text) and self._text[self._at] not in "\r\n":
                 self._fail("a line's end")
@@ -141,8 +156,12 @@ class _Parser:
             return Word("/(?s:.)/")
         if self._take("("):
             self._skip(_LINES)
+            self._nested += 1
+            if self._nested > MOST_NESTED:
+                raise GbnfError(f"more than {MOST_NESTED} brackets are within each other")
             node = self._choice(nested=True)
             self._expect(")")
+            self._nested -= 1
             return node
         if found := _NAME.match(self._text, self._at):
             self._at = found.end()

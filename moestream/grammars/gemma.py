@@ -27,12 +27,16 @@ class GemmaGrammar:
         self._prefix = prefix
         self._quote = spell('<|"|>')
 
-    def value(self, schema: Mapping[str, Any]) -> str:
+    def value(self, schema: Mapping[str, Any] | bool) -> str:
         """What stands for a value that the schema allows.
 
         Raises:
             RequestError: the schema says what cannot be enforced.
         """
+        if isinstance(schema, bool):
+            if schema:
+                return self._anything("anything")
+            raise refusal(self._tool, "has a value that nothing fits")
         if beyond := schema.keys() - _KNOWN - definitions(schema).keys():
             raise refusal(self._tool, f"uses {min(beyond)}")
         values = (
@@ -75,7 +79,7 @@ class GemmaGrammar:
         items = schema.get("items")
         if not isinstance(items, Mapping):
             items = {}
-        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        least, most = schema.get("minItems") or 0, schema.get("maxItems")
         if most == 0:
             return '"[]"'
         value, item = self.value(items), f"{self._prefix}i{len(self.rules)}"

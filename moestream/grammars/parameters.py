@@ -65,9 +65,11 @@ def texts(tool: str, parameter: Parameter, types: frozenset[str]) -> list[str] |
     return []
 
 
-def _is_plain(schema: Mapping[str, Any]) -> bool:
+def _is_plain(schema: Any) -> bool:
     """Whether it says of what types a value may be, and nothing else of it."""
-    ways = schema.get("anyOf", ())
+    if not isinstance(schema, Mapping):
+        return schema is True
+    ways = schema.get("anyOf") or ()
     return not schema.keys() - _PLAIN and all(_is_plain(way) for way in ways)
 
 

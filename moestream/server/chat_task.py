@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from moestream.engine.options import SamplingParams
 from moestream.server.completion import Task
-from moestream.server.constraints import Form, ToolUse, chat_constraint
+from moestream.server.constraints import Form, ToolUse, chat_constraints
 from moestream.server.jobs import Job
 from moestream.server.model import Model
 from moestream.server.prompts import Chat, prepare
@@ -30,13 +30,14 @@ def chat_task(model: Model, chat: Chat, wanted: Wanted) -> Task:
     use = wanted.use
     use.check(model)
     prompt = prepare(model, chat)
+    (constraint,) = chat_constraints(model, wanted.form, use, 1, inside=prompt.inside)
     return Task(
         job=Job(
             prompt=prompt.tokens,
             sampling=wanted.sampling,
             max_tokens=wanted.max_tokens,
             end_ids=model.tokenizer.end_ids,
-            constraint=chat_constraint(model, wanted.form, use, inside=prompt.inside),
+            constraint=constraint,
         ),
         stop=wanted.stop,
         markers=model.markers,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moestream.chat.tool_calls.shapes import wrong_shape
 from moestream.engine.sampling import Constraint
 from moestream.errors import RequestError
 from moestream.grammars import GrammarConstraint
@@ -22,7 +23,7 @@ class Form:
     grammar: str | None = None
 
     def constraint(self, model: Model) -> GrammarConstraint | None:
-        """Make what enforces it, anew for each sequence; None where any text will do.
+        """Make what enforces it for one sequence; None where any text will do.
 
         Raises:
             RequestError: a form that cannot be enforced, or two of them.
@@ -106,6 +107,9 @@ class ToolUse:
                 raise RequestError(f"tools.{index} is no function", "tools")
             if not (isinstance(function.get("name"), str) and function["name"]):
                 raise RequestError(f"tools.{index} has no name", "tools")
+            parameters = function.get("parameters")
+            if parameters is not None and (wrong := wrong_shape(parameters)):
+                raise RequestError(f"tools.{index}: {wrong}, as JSON Schema wants it", "tools")
         name = _named(choice)
         if choice in ("none",):
             return cls()
@@ -127,7 +131,7 @@ class ToolUse:
             )
 
     def constraint(self, model: Model) -> GrammarConstraint | None:
-        """Make what enforces a call, anew for each sequence; None where none is asked for.
+        """Make what enforces a call for one sequence; None where none is asked for.
 
         Raises:
             RequestError: it cannot be enforced.
@@ -152,12 +156,27 @@ def _named(choice: str | Mapping[str, Any] | None) -> str | None:
     return name
 
 
-def chat_constraint(model: Model, form: Form, use: ToolUse, *, inside: bool) -> Constraint | None:
-    """What an answer of a chat must be, once its reasoning has ended.
+def text_constraints(model: Model, form: Form, count: int) -> list[Constraint | None]:
+    """What each of so many texts must be; each has a place of its own in the same grammar.
+
+    Raises:
+        RequestError: it cannot be enforced, or contradicts itself.
+    """
+    made = form.constraint(model)
+    return [None if made is None else made.another() for _ in range(count)]
+
+
+def chat_constraints(
+    model: Model, form: Form, use: ToolUse, count: int, *, inside: bool
+) -> list[Constraint | None]:
+    """What each of so many answers of a chat must be, once its reasoning has ended.
 
     Raises:
         RequestError: it cannot be enforced, or contradicts itself.
     """
     text = form.constraint(model)
     made = use.constraint(model) or text
-    return None if made is None else made.after_reasoning(model.markers, inside=inside)
+    if made is None:
+        return [None] * count
+    several = (made.another() for _ in range(count))
+    return [each.after_reasoning(model.markers, inside=inside) for each in several]

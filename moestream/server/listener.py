@@ -10,19 +10,24 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import uvicorn
 
 from moestream.closing import Closing
 from moestream.errors import ResourceError
 from moestream.server.app import make_app
-from moestream.server.connection import PatientConnection
+from moestream.server.connection import Connection
 from moestream.server.model import Model
 from moestream.server.options import ServerOptions
 from moestream.server.state import State
 
 _LONGEST_END_S = 4
+_LONGEST_WORK_S = 2
+"""For what is worked on beside the loop, once all connections have ended."""
+_LOOK_S = 0.01
 _LONGEST_HEADERS = 64 << 10
 _KEEP_ALIVE_S = 30
 _BACKLOG = 256
@@ -56,7 +61,7 @@ class Listener(Closing):
             make_app(self.state, keys),
             lifespan="off",
             ws="none",
-            http=PatientConnection,
+            http=Connection,
             log_config=None,
             log_level="critical",
             access_log=False,
@@ -68,6 +73,8 @@ class Listener(Closing):
         )
         self._server = uvicorn.Server(config)
         self._loop = asyncio.new_event_loop()
+        self._beside = ThreadPoolExecutor()
+        self._loop.set_default_executor(self._beside)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
 
@@ -103,9 +110,18 @@ class Listener(Closing):
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._server.serve([self._socket]))
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.run_until_complete(self._end_work())
         finally:
             self._loop.close()
+
+    async def _end_work(self) -> None:
+        """Wait for what is worked on beside the loop, while that lets go of its connections."""
+        end = partial(self._beside.shutdown, cancel_futures=True)
+        ending = threading.Thread(target=end, daemon=True)
+        ending.start()
+        last = self._loop.time() + _LONGEST_WORK_S
+        while ending.is_alive() and self._loop.time() < last:
+            await asyncio.sleep(_LOOK_S)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -54,8 +54,8 @@ class _Server(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Tell each, and once more by llama-server's name."""
-        found = (self._requests(), self._tokens(), self._passes(), self._speeds(), self._experts())
-        for each in itertools.chain(*found):
+        counted = (self._requests(), self._tokens(), self._passes(), self._speeds())
+        for each in itertools.chain(*counted, self._prefixes(), self._experts()):
             yield each
             if (name := _LLAMA.get(each.name)) is not None:
                 again = _gauge_of if each.type == "gauge" else _counter_of
@@ -109,24 +109,33 @@ class _Server(Collector):
             speed = tokens / seconds if seconds else 0.0
             yield GaugeMetricFamily(f"llamacpp:{name}", "Tokens a second, so far.", value=speed)
 
+    def _prefixes(self) -> Iterator[Metric]:
+        prefixes = self._state.model.scheduler.prefixes
+        yield _counter("prefix_hits", "Prompts whose beginning was kept.", prefixes.hits)
+        told = "Tokens of prompts that were found kept in memory."
+        yield _counter("prefix_hit_tokens", told, prefixes.hit_tokens)
+
     def _experts(self) -> Iterator[Metric]:
-        """Of a model whose experts are streamed."""
+        """Of a model whose experts are streamed: no more than numbers that only need be read.
+
+        The scheduler goes on meanwhile, and a look at every expert would keep all others waiting.
+        """
         streaming = self._state.model.engine.streaming
         if streaming is None:
             return
-        stats = streaming.stats()
-        for phase, counts in (("decode", stats.decode), ("prefill", stats.prefill)):
+        tally, seen = streaming.tally(), streaming.residency.counts
+        for phase, counts in (("decode", seen.decode), ("prefill", seen.prefill)):
             for name, told, value in (
                 ("hits", "Experts that were in memory when a layer asked", counts.hits),
                 ("misses", "Experts that were not", counts.misses),
                 ("stall_seconds", "Seconds that layers waited for experts", counts.stall_s),
             ):
                 yield _counter(f"{phase}_{name}", f"{told}, in {phase}.", value)
-        hit_rate = stats.decode.hit_rate
-        yield _gauge("hit_rate", "Share of experts in memory when asked for, in decode.", hit_rate)
-        yield _counter("read_bytes", "Bytes of experts that were read.", stats.read_bytes)
-        yield _gauge("pinned_bytes", "Bytes of experts that are pinned.", stats.pinned_bytes)
-        yield _gauge("resident_bytes", "Bytes of experts in memory.", stats.resident_bytes)
+        asked = tally.hits + tally.misses
+        rate = tally.hits / asked if asked else 0.0
+        yield _gauge("hit_rate", "Share of experts in memory when asked for, in decode.", rate)
+        yield _counter("read_bytes", "Bytes of experts that were read.", tally.read_bytes)
+        yield _gauge("pinned_bytes", "Bytes of experts that are pinned.", tally.pinned_bytes)
 
 
 def _counter(name: str, told: str, value: float) -> Metric:

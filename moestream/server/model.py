@@ -46,6 +46,8 @@ class Model(Closing):
     _no_template: str = ""
     markers: Markers | None = None
     tool_format: ToolFormat | None = None
+    most_sequences: int = 1
+    """Of one request; more would find no place even if there were no other."""
     created: int = field(default_factory=lambda: int(time.time()))
     _grammars: Grammars | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -97,6 +99,7 @@ class Model(Closing):
             missing,
             markers,
             tool_format,
+            options.parallel + options.waiting,
         )
 
     @property
@@ -150,6 +153,21 @@ class Model(Closing):
                 f"there is no model {name!r} here, but {known}; --alias gives it more names",
                 param="model",
                 type="model_not_found_error",
+            )
+
+    def check_sequences(self, prompts: int, choices: int) -> None:
+        """See that there could be places for all choices of all prompts of a request.
+
+        Raises:
+            APIError: there could not.
+        """
+        if prompts * choices > self.most_sequences:
+            raise APIError(
+                400,
+                f"the request asks for {prompts} times {choices} answers, expected at most "
+                f"{self.most_sequences} in all: send several requests, or start the server with "
+                "a larger --waiting",
+                param="n" if prompts == 1 else "prompt",
             )
 
     def close(self) -> None:

@@ -82,6 +82,15 @@ def prepare(model: Model, chat: Chat) -> Prompt:
     return Prompt(text, tokens, markers is not None and text.rstrip().endswith(markers.open))
 
 
+def count_tokens(model: Model, chat: Chat) -> int:
+    """Of how many tokens a chat's prompt is.
+
+    Raises:
+        APIError, TemplateError: as ``render``.
+    """
+    return len(model.tokenizer.encode_chat(render(model, chat)))
+
+
 def check_length(model: Model, tokens: Sequence[int]) -> None:
     """See that a prompt leaves room for a token.
 

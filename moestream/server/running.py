@@ -16,6 +16,8 @@ from moestream.server.scheduler import Scheduler
 
 Call = Literal["ping", "gone"]
 News = tuple[int, SequenceOf[Event]]
+_MOST_UNHEARD = 10_000
+"""Whoever takes so little that more news wait is given up: they would be kept till the end."""
 
 
 class Run:
@@ -75,5 +77,8 @@ class Run:
         sequence.hear(events)
         if sequence.ended is not None:
             self._activity.end(sequence)
+        if self._queue.qsize() >= _MOST_UNHEARD and not self._left:
+            self.leave()
+            self.call("gone")
         if not self._left:
             self._queue.put_nowait((index, events))

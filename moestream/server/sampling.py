@@ -4,7 +4,7 @@ Owns OpenAI's and llama-server's names for them, and which of the known ones can
 The ranges of numbers are ``SamplingParams``'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,6 +17,10 @@ from moestream.tokenizer import Tokenizer
 
 _MOST_CHOICES = 64
 _MOST_LOGPROBS = 100
+_MOST_STOPS = 64
+"""Programs for playing roles send some dozens: the names of all who take part."""
+_LONGEST_STOP = 256
+"""In characters; all are looked for in each token's text, between all others' tokens."""
 _CHANCE = (-1, 2**32 - 1)
 """Seeds that ask for one by chance; the second is llama.cpp's."""
 _BANNED = float("-inf")
@@ -121,9 +125,12 @@ class SamplingFields(BaseModel):
         return None if given < 0 else given
 
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end the answer."""
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(filter(None, stop))
+        """Texts that end the answer.
+
+        Raises:
+            APIError: too many, or one that is too long.
+        """
+        return checked_stops([self.stop] if isinstance(self.stop, str) else self.stop, "stop")
 
     def end_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
         """Tokens that end the answer."""
@@ -142,13 +149,22 @@ class SamplingFields(BaseModel):
         """What is added to the scores of which tokens; text stands for each of its tokens.
 
         Raises:
-            APIError: an id outside the vocabulary, or a bias that is none.
+            APIError: an id outside the vocabulary or given twice, or a bias that is none.
         """
         given: Any = self.logit_bias or {}
+        if len(given) > tokenizer.vocab_size:
+            raise _no_bias(f"there are {len(given)}, and {tokenizer.vocab_size} tokens")
         found = dict.fromkeys(tokenizer.end_ids, _BANNED) if self.ignore_eos else {}
+        numbers: set[int] = set()
         for token, bias in given.items() if isinstance(given, Mapping) else given:
-            for id in _ids(token, tokenizer):
-                found[id] = _bias(bias)
+            if (number := _number(token)) is None:
+                ids = tokenizer.encode(str(token), add_special=False)
+            elif number in numbers:
+                raise _no_bias(f"token {number} is there twice")
+            else:
+                ids = [_known(number, tokenizer)]
+                numbers.add(number)
+            found |= dict.fromkeys(ids, _bias(bias))
         return found
 
     def chosen(self, name: str, default: Any) -> Any:
@@ -169,6 +185,25 @@ def check_known(given: Mapping[str, Any] | None, known: Mapping[str, tuple[Any, 
             raise APIError(400, f"{name} is not supported here; leave it out", param=name)
 
 
+def checked_stops(given: Sequence[str] | None, name: str) -> tuple[str, ...]:
+    """Texts that end an answer; empty ones are none.
+
+    Raises:
+        APIError: too many, or one that is too long.
+    """
+    stops = tuple(filter(None, given or ()))
+    longest = max(map(len, stops), default=0)
+    if len(stops) > _MOST_STOPS or longest > _LONGEST_STOP:
+        found = f"{len(stops)} texts" if len(stops) > _MOST_STOPS else f"a text of {longest}"
+        raise APIError(
+            400,
+            f"{name} has {found}, expected at most {_MOST_STOPS} texts of at most {_LONGEST_STOP} "
+            "characters",
+            param=name,
+        )
+    return stops
+
+
 def choice(sampling: SamplingParams, index: int) -> SamplingParams:
     """How one of several choices is drawn: each has a seed of its own, which reruns repeat."""
     return replace(sampling, seed=((sampling.seed or 0) + index) % 2**32)
@@ -185,21 +220,26 @@ def checked_logprobs(count: int | None, name: str) -> int | None:
     return count
 
 
-def _ids(token: int | str, tokenizer: Tokenizer) -> list[int]:
-    if isinstance(token, str):
-        if not (token.isascii() and token.isdigit()):
-            return tokenizer.encode(token, add_special=False)
-        token = int(token) if len(token) < 20 else -1
-    if not 0 <= token < tokenizer.vocab_size:
-        raise APIError(
-            400,
-            f"logit_bias: there is no token {token}, but 0 to {tokenizer.vocab_size - 1}",
-            param="logit_bias",
-        )
-    return [token]
+def _number(token: int | str) -> int | None:
+    """The number of a token; None of a text."""
+    if isinstance(token, int):
+        return token
+    if not (token.isascii() and token.isdigit()):
+        return None
+    return int(token) if len(token) < 20 else -1
+
+
+def _known(number: int, tokenizer: Tokenizer) -> int:
+    if not 0 <= number < tokenizer.vocab_size:
+        raise _no_bias(f"there is no token {number}, but 0 to {tokenizer.vocab_size - 1}")
+    return number
 
 
 def _bias(bias: float | bool) -> float:
     if bias is True:
-        raise APIError(400, "logit_bias: true is no bias; false bans", param="logit_bias")
+        raise _no_bias("true is no bias; false bans")
     return _BANNED if bias is False else float(bias)
+
+
+def _no_bias(why: str) -> APIError:
+    return APIError(400, f"logit_bias: {why}", param="logit_bias")

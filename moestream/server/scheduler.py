@@ -107,7 +107,8 @@ class Scheduler(Closing):
         self._check(job)
         sequence = SequenceRun(job, deliver)
         with self._changed:
-            if self._closing or len(self._waiting) >= self._most_waiting:
+            free = max(self.parallel - len(self._running), 0)
+            if self._closing or len(self._waiting) >= self._most_waiting + free:
                 raise BusyError("all places are taken and the queue is full; try again soon")
             self._waiting.append(sequence)
             self.totals.requests += 1

@@ -18,7 +18,7 @@ from moestream.server.errors import APIError
 from moestream.server.options import LOOPBACK, ServerOptions
 
 _PUBLIC = ("/health", "/v1/health")
-_METHODS = "GET, POST, DELETE, OPTIONS"
+_METHODS = "GET, POST, OPTIONS"
 
 
 class Guard:

@@ -86,6 +86,7 @@ class Answering:
         """
         with self._state.admitted() as model:
             tasks, speaker = await asyncio.to_thread(self._prepare, model)
+            self._state.check()
             answers = [Answer(task, model.tokenizer) for task in tasks]
             jobs = [task.job for task in tasks]
             with Run(model.scheduler, self._state.activity, jobs) as run:

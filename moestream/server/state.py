@@ -45,6 +45,14 @@ class State:
             raise busy("the server is closing")
         return self._model
 
+    def check(self) -> None:
+        """See that the model can still be asked: ``close`` ends only what was handed in by then.
+
+        Raises:
+            APIError: it cannot.
+        """
+        _ = self.model
+
     def tell_once(self, line: str) -> None:
         """Tell of something, the first time alone."""
         if line not in self._told:

@@ -1,5 +1,6 @@
 """/tokenize and /detokenize, as llama-server has them."""
 
+import asyncio
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -31,7 +32,9 @@ async def tokenize(request: Request) -> JSON:
     """Text to tokens; with their pieces, if asked for."""
     asked = await read(request, TokenizeRequest)
     tokenizer = state_of(request).model.tokenizer
-    ids = mixed(tokenizer, asked.content, asked.add_special, asked.parse_special)
+    ids = await asyncio.to_thread(
+        mixed, tokenizer, asked.content, asked.add_special, asked.parse_special
+    )
     if not asked.with_pieces:
         return JSON({"tokens": ids})
     return JSON({"tokens": [{"id": id, "piece": _piece(tokenizer, id)} for id in ids]})
@@ -41,7 +44,8 @@ async def detokenize(request: Request) -> JSON:
     """Tokens to text."""
     asked = await read(request, DetokenizeRequest)
     tokenizer = state_of(request).model.tokenizer
-    return JSON({"content": tokenizer.decode(known(tokenizer, asked.tokens, "tokens"))})
+    ids = known(tokenizer, asked.tokens, "tokens")
+    return JSON({"content": await asyncio.to_thread(tokenizer.decode, ids)})
 
 
 def mixed(
@@ -79,16 +83,18 @@ def known(tokenizer: Tokenizer, ids: list[int], param: str) -> list[int]:
     return ids
 
 
-def prompts(model: Model, given: Any) -> list[tuple[str, list[int]]]:
+def prompts(model: Model, given: Any, choices: int) -> list[tuple[str, list[int]]]:
     """The prompts of a text completion: one text or list of tokens, or several.
 
     Raises:
-        APIError: they are none of these.
+        APIError: they are none of these, or too many for so many choices of each.
     """
     if isinstance(given, str | dict) or _is_one(given):
+        model.check_sequences(1, choices)
         return [_prompt(model, given)]
     if not isinstance(given, list) or not given:
         raise APIError(400, "expected a text, a list of tokens, or several", param="prompt")
+    model.check_sequences(len(given), choices)
     return [_prompt(model, each) for each in given]
 
 

@@ -43,7 +43,7 @@ class Tools:
         properties = schema.get("properties")
         known = isinstance(properties, Mapping) and key in properties
         found = properties[key] if known else schema.get("additionalProperties")  # type: ignore[index]
-        return _types(found, schema, _MOST_REFERENCES)
+        return _types(found, schema, _MOST_REFERENCES, {})
 
 
 def value_text(text: str, types: frozenset[str]) -> str:
@@ -70,22 +70,28 @@ def _type_names(value: Any) -> frozenset[str]:
     return frozenset({names.get(type(value), "null")})
 
 
-def _types(schema: Any, root: Mapping[str, Any], left: int) -> frozenset[str]:
+def _types(
+    schema: Any, root: Mapping[str, Any], left: int, known: dict[str, frozenset[str]]
+) -> frozenset[str]:
+    """``known``: by references, each of which is followed once, as they may lead to each other."""
     if not isinstance(schema, Mapping) or not left:
         return _ANY
     if isinstance(reference := schema.get("$ref"), str):
-        return _types(_resolve(reference, root), root, left - 1)
+        if reference not in known:
+            known[reference] = _ANY
+            known[reference] = _types(_resolve(reference, root), root, left - 1, known)
+        return known[reference]
     said = schema.get("type")
     if isinstance(said, str):
         return frozenset({said})
     if isinstance(said, list):
         return frozenset(map(str, said))
     values = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
-    if values:
+    if isinstance(values, list) and values:
         return frozenset().union(*map(_type_names, values))
     for word in ("anyOf", "oneOf", "allOf"):
         if isinstance(ways := schema.get(word), list) and ways:
-            found = [_types(way, root, left - 1) for way in ways]
+            found = [_types(way, root, left - 1, known) for way in ways]
             return frozenset.intersection(*found) if word == "allOf" else frozenset().union(*found)
     return _ANY
 

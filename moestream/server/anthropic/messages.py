@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from moestream.chat.output import Output
+from moestream.server import prompts
 from moestream.server.activity import Sequence as Running
 from moestream.server.anthropic.prompts import chat_of, tool_use, without_noise
 from moestream.server.anthropic.schemas import CountRequest, MessagesRequest
@@ -22,7 +23,7 @@ from moestream.server.errors import APIError
 from moestream.server.identifiers import random_id
 from moestream.server.jobs import Made, Reading
 from moestream.server.model import Model
-from moestream.server.prompts import render
+from moestream.server.sampling import checked_stops
 from moestream.server.sse import Answering, event
 from moestream.server.state import State, state_of
 
@@ -46,8 +47,8 @@ async def count_tokens(request: Request) -> ASGIApp:
     model = state.model
     model.check_name(asked.model)
     _cut_noise(state, asked)
-    text = await asyncio.to_thread(lambda: render(model, chat_of(asked)))
-    return JSON({"input_tokens": len(model.tokenizer.encode_chat(text))})
+    count = await asyncio.to_thread(lambda: prompts.count_tokens(model, chat_of(asked)))
+    return JSON({"input_tokens": count})
 
 
 def _cut_noise(state: State, asked: CountRequest) -> None:
@@ -71,7 +72,7 @@ def _prepare(asked: MessagesRequest, model: Model) -> tuple[list[Task], "Speaker
         max_tokens=asked.max_tokens,
         use=tool_use(asked.tools, asked.tool_choice),
         form=Form(response_format=format),
-        stop=tuple(filter(None, asked.stop_sequences or ())),
+        stop=checked_stops(asked.stop_sequences, "stop_sequences"),
     )
     return [chat_task(model, chat_of(asked), wanted)], Speaker(model.name)
 

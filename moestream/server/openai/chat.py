@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -15,13 +16,13 @@ from moestream.chat.tool_calls import CallArguments, CallBegin
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import JSON, read
 from moestream.server.completion import Answer, Call, Task
-from moestream.server.constraints import Form, ToolUse, chat_constraint
+from moestream.server.constraints import Form, ToolUse, chat_constraints
 from moestream.server.errors import APIError
 from moestream.server.jobs import Job, Made, Reading
 from moestream.server.model import Model
 from moestream.server.openai import told
 from moestream.server.openai.schemas import ChatRequest, Prompt
-from moestream.server.prompts import Chat, prepare, render
+from moestream.server.prompts import Chat, count_tokens, prepare, render
 from moestream.server.sampling import checked_logprobs, choice
 from moestream.server.sse import Answering, event
 from moestream.server.state import state_of
@@ -49,9 +50,7 @@ async def apply_template(request: Request) -> ASGIApp:
 async def input_tokens(request: Request) -> ASGIApp:
     """Tell how many tokens messages become."""
     asked = await read(request, Prompt)
-    model = state_of(request).model
-    text = await asyncio.to_thread(render, model, chat_of(asked))
-    count = len(model.tokenizer.encode_chat(text))
+    count = await asyncio.to_thread(count_tokens, state_of(request).model, chat_of(asked))
     return JSON({"input_tokens": count, "object": "response.input_tokens"})
 
 
@@ -69,42 +68,46 @@ def chat_of(asked: Prompt) -> Chat:
 
 def _prepare(asked: ChatRequest, model: Model) -> tuple[list[Task], "Speaker"]:
     model.check_name(asked.model)
+    model.check_sequences(1, asked.n or 1)
     use = ToolUse.of(asked.tools, asked.tool_choice, asked.parallel_tool_calls)
     use.check(model)
     form = Form(
-        response_format=asked.response_format,
-        json_schema=asked.json_schema,
-        grammar=asked.grammar,
+        response_format=asked.response_format, json_schema=asked.json_schema, grammar=asked.grammar
     )
-    prompt = prepare(model, chat_of(asked))
-    markers = None if asked.reasoning_format == "none" else model.markers
-    sampling = asked.sampling(model.defaults.sampling)
-    limit = asked.max_completion_tokens
-    asked.check_ends(chat_constraint(model, form, use, inside=prompt.inside))
-    tasks = [
-        Task(
-            job=Job(
-                prompt=prompt.tokens,
-                sampling=choice(sampling, index),
-                max_tokens=asked.limit(model.defaults) if limit is None else limit,
-                end_ids=asked.end_ids(model.tokenizer),
-                logit_bias=asked.biases(model.tokenizer),
-                top_logprobs=_logprobs(asked),
-                constraint=chat_constraint(model, form, use, inside=prompt.inside),
-                reuse=asked.cache_prompt is not False,
-            ),
-            stop=asked.stop_strings(),
-            markers=markers,
-            inside=prompt.inside,
-            tool_format=model.tool_format,
-            # Where a form is asked for, it is what the answer has, as with llama-server.
-            tools=() if form.given and not use.required else use.tools,
-            parallel_calls=use.parallel,
-            prompt=prompt.text,
-        )
-        for index in range(asked.n or 1)
-    ]
+    tasks = _tasks(asked, model, form, use)
     return tasks, Speaker(asked, told.Envelope("chat.completion", model.name), model.tokenizer)
+
+
+def _tasks(asked: ChatRequest, model: Model, form: Form, use: ToolUse) -> list[Task]:
+    """A task for each choice; what can be is shared by all."""
+    prompt = prepare(model, chat_of(asked))
+    constraints = chat_constraints(model, form, use, asked.n or 1, inside=prompt.inside)
+    asked.check_ends(constraints[0])
+    sampling, limit = asked.sampling(model.defaults.sampling), asked.max_completion_tokens
+    job = Job(
+        prompt=prompt.tokens,
+        sampling=sampling,
+        max_tokens=asked.limit(model.defaults) if limit is None else limit,
+        end_ids=asked.end_ids(model.tokenizer),
+        logit_bias=asked.biases(model.tokenizer),
+        top_logprobs=_logprobs(asked),
+        reuse=asked.cache_prompt is not False,
+    )
+    task = Task(
+        job=job,
+        stop=asked.stop_strings(),
+        markers=None if asked.reasoning_format == "none" else model.markers,
+        inside=prompt.inside,
+        tool_format=model.tool_format,
+        # Where a form is asked for, it is what the answer has, as with llama-server.
+        tools=() if form.given and not use.required else use.tools,
+        parallel_calls=use.parallel,
+        prompt=prompt.text,
+    )
+    return [
+        replace(task, job=replace(job, sampling=choice(sampling, index), constraint=constraint))
+        for index, constraint in enumerate(constraints)
+    ]
 
 
 def _logprobs(asked: ChatRequest) -> int | None:
@@ -158,9 +161,7 @@ class Speaker:
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:
         """The last delta of a choice, which says why."""
-        more: dict[str, Any] = {}
-        if not self._usage:
-            more["timings"] = told.timings(answer, running)
+        more: dict[str, Any] = {} if self._usage else {"timings": told.timings(answer, running)}
         logprobs = self._logprobs(index) if self._untold.get(index) else None
         yield self._delta(index, {}, logprobs, finish=_finish(answer), more=more)
 

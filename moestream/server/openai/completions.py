@@ -13,7 +13,7 @@ from moestream.chat.reasoning import Piece
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import read
 from moestream.server.completion import Answer, Task
-from moestream.server.constraints import Form
+from moestream.server.constraints import Form, text_constraints
 from moestream.server.errors import APIError
 from moestream.server.jobs import Job, Made, Reading
 from moestream.server.model import Model
@@ -45,29 +45,33 @@ def text_tasks(
         APIError: something that makes no sense, or is too long.
     """
     model.check_name(asked.model)
-    tokenizer, sampling = model.tokenizer, asked.sampling(model.defaults.sampling)
-    form = Form(json_schema=asked.json_schema, grammar=asked.grammar)
-    given = prompts(model, asked.prompt)
+    choices = asked.n or 1
+    given = prompts(model, asked.prompt, choices)
     for _, tokens in given:
         check_length(model, tokens)
-    asked.check_ends(form.constraint(model))
+    form = Form(json_schema=asked.json_schema, grammar=asked.grammar)
+    constraints = text_constraints(model, form, len(given) * choices)
+    asked.check_ends(constraints[0])
+    sampling, end_ids = asked.sampling(model.defaults.sampling), asked.end_ids(model.tokenizer)
+    biases, limit = asked.biases(model.tokenizer), asked.limit(model.defaults)
+    stop, places = asked.stop_strings(), iter(constraints)
     return [
         Task(
             job=Job(
                 prompt=tokens,
                 sampling=choice(sampling, index),
-                max_tokens=asked.limit(model.defaults),
-                end_ids=asked.end_ids(tokenizer),
-                logit_bias=asked.biases(tokenizer),
+                max_tokens=limit,
+                end_ids=end_ids,
+                logit_bias=biases,
                 top_logprobs=top_logprobs,
-                constraint=form.constraint(model),
+                constraint=next(places),
                 reuse=asked.cache_prompt is not False,
             ),
-            stop=asked.stop_strings(),
+            stop=stop,
             prompt=text,
         )
         for text, tokens in given
-        for index in range(asked.n or 1)
+        for index in range(choices)
     ]
 
 

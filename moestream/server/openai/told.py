@@ -62,8 +62,11 @@ class Envelope:
 
 
 def usage(answers: Sequence[Answer], running: Sequence[Running]) -> dict[str, Any]:
-    """Tokens of a request: its prompt's count once for all choices of the same prompt."""
-    prompts = {id(each.job.prompt): each for each in running}.values()
+    """Tokens of a request: its prompt's count once for all choices of the same prompt.
+
+    The first of them tells what was cached: the others find what it has read.
+    """
+    prompts = {id(each.job.prompt): each for each in reversed(running)}.values()
     prompt = sum(len(each.job.prompt) for each in prompts)
     made = sum(map(tokens, answers, running))
     return {
@@ -145,11 +148,6 @@ def chances(made: Iterable[Made], tokenizer: Tokenizer) -> list[dict[str, Any]]:
         }
         for each in made
     ]
-
-
-def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """A token's text; what is no character of its own shows as U+FFFD."""
-    return tokenizer.token_bytes(token).decode(errors="replace")
 
 
 def _chance(tokenizer: Tokenizer, token: int, value: float) -> dict[str, Any]:
