@@ -32,7 +32,7 @@ def test_a_small_model_keeps_a_budget(io: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not demo_path().exists(), reason=f"no demo model at {demo_path()}")
 @pytest.mark.parametrize("prompt", [16, 2000, 8000])
-@pytest.mark.parametrize("budget", ["least", "500M", "1000M", "1500M"])
+@pytest.mark.parametrize("budget", ["least", "500M", "1000M"])
 @pytest.mark.parametrize("io", ["auto", "direct", "pread", "madvise"])
 def test_the_demo_keeps_its_budget(io: str, budget: str, prompt: int) -> None:
     spec = {"model": str(demo_path()), "context": 8192, "io": io, "prompt": prompt}
