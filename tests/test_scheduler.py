@@ -14,7 +14,7 @@ from streamed import GOLDEN, plan
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import BusyError, ContextLengthError, StorageError
-from moestream.server import passes
+from moestream.server import passes, reading
 from moestream.server import scheduler as module
 from moestream.server.jobs import Ended, Failed, Job, Made, Reading
 from moestream.server.scheduler import Scheduler
@@ -79,9 +79,9 @@ def by_itself(engine: Engine, number: int):
 def small_steps(chunk: int):
     """Passes of a few tokens that rest after each layer."""
     with (
-        patch.object(module, "CHUNK_TOKENS", chunk),
+        patch.object(reading, "CHUNK_TOKENS", chunk),
         patch.object(passes, "CHUNK_TOKENS", chunk),
-        patch.object(module, "_ALIKE_TOKENS", 16),
+        patch.object(reading, "_ALIKE_TOKENS", 16),
         patch.object(module, "_SLICE_S", 0.0),
     ):
         yield
@@ -270,8 +270,8 @@ def test_a_pass_that_fails_fails_its_sequences_alone(monkeypatch: pytest.MonkeyP
             scheduler.step()
         scheduler.submit(job(3), reader)
         scheduler._admit()
-        scheduler._begin_prefills()
-        broken = scheduler._prefills[0].under_way
+        scheduler._prompts.begin(scheduler._running)
+        broken = scheduler._prompts.under_way[0].under_way
 
         def fail() -> bool:
             raise StorageError("the disk has gone")

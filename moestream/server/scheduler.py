@@ -1,7 +1,8 @@
 """Runs many sequences on one engine, in a thread of its own.
 
-Owns who gets a place, and whose tokens are run when. A sequence's tokens are the same to the bit
-whoever else is served, so nothing here can change an answer.
+Owns who gets a place, and when tokens are written and read; which prompts are is ``reading``'s. A
+sequence's tokens are the same to the bit whoever else is served, so nothing here can change an
+answer.
 
 A step gives each sequence that writes one token, in one pass for all, and then goes on for a while
 with passes of those that read their prompts: a pass can rest between two layers, so that a long
@@ -14,18 +15,16 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.errors import BusyError, ContextLengthError, MoestreamError
-from moestream.layers.batch import CHUNK_TOKENS
 from moestream.layers.moe import RouteObserver
 from moestream.prompt_cache import PromptCache
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
 from moestream.server.passes import UNFORESEEN, Passes, Prefill
-from moestream.server.prefixes import Prefixes, common_length
+from moestream.server.prefixes import Prefixes
+from moestream.server.reading import PromptReader
 from moestream.server.sequence import SequenceRun, State
 
 Ticket = SequenceRun
@@ -34,8 +33,6 @@ Ticket = SequenceRun
 _log = logging.getLogger(__name__)
 _SLICE_S = 0.1
 """For how long prompts are read before those that write get their next token."""
-_ALIKE_TOKENS = 64
-"""Prompts that begin alike for so long are read one after the other: the second finds it kept."""
 
 
 @dataclass(slots=True)
@@ -90,7 +87,7 @@ class Scheduler(Closing):
         self._changed = threading.Condition()
         self._waiting: deque[SequenceRun] = deque()
         self._running: list[SequenceRun] = []
-        self._prefills: list[Prefill] = []
+        self._prompts = PromptReader(self._passes, self.prefixes, prompt_cache)
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         if threaded:
@@ -130,14 +127,12 @@ class Scheduler(Closing):
         for sequence in (*self._running, *self._waiting):
             if sequence.state is not State.ENDED:
                 sequence.end("interrupted")
-        for prefill in self._prefills:
-            self._leave(prefill)
+        self._prompts.leave_all()
         for sequence in self._running:
             if sequence.is_sound and sequence.job.reuse:
                 self._keep(sequence)
         self._waiting.clear()
         self._running.clear()
-        self._prefills.clear()
         self.prefixes.clear()
 
     def step(self) -> None:
@@ -170,9 +165,7 @@ class Scheduler(Closing):
     def _begin_anew(self, error: Exception) -> None:
         """After what should not have happened: end all that run, and go on with the others."""
         _log.error("a step failed", exc_info=error)
-        for prefill in self._prefills:
-            self._passes.end(prefill)
-        self._prefills.clear()
+        self._prompts.leave_all()
         with self._changed:
             failed, self._running = self._running, []
         for sequence in failed:
@@ -207,7 +200,7 @@ class Scheduler(Closing):
 
     def _write(self) -> None:
         """One token of each sequence that writes."""
-        writing = [s for s in self._running if s.state is State.WRITING and not self._cut(s)]
+        writing = [s for s in self._running if s.state is State.WRITING and not s.cut()]
         prefill = self._passes.begin([(s, 1) for s in writing]) if writing else None
         if prefill is None:
             return
@@ -223,10 +216,10 @@ class Scheduler(Closing):
         """Go on with prompts, each pass in its turn, until a token can be written or time is up."""
         stop_at = time.perf_counter() + _SLICE_S
         writing = any(s.state is State.WRITING for s in self._running)
-        self._begin_prefills()
-        while self._prefills:
+        self._prompts.begin(self._running)
+        while self._prompts.under_way:
             finished = False
-            for prefill in list(self._prefills):
+            for prefill in list(self._prompts.under_way):
                 started = time.perf_counter()
                 finished |= self._advance(prefill)
                 self.totals.prompt_s += time.perf_counter() - started
@@ -238,88 +231,23 @@ class Scheduler(Closing):
         """Do a step; return whether it was the last."""
         if not self._passes.advance(prefill):
             return False
-        self._prefills.remove(prefill)
-        self._passes.end(prefill)
+        self._prompts.end(prefill)
         self.totals.add_pass(len(prefill.members))
         self.totals.prompt_tokens += sum(tokens for _, tokens in prefill.members)
         self.totals.generated_tokens += self._passes.finish(prefill)
         return True
 
-    def _begin_prefills(self) -> None:
-        """Begin a pass of what came first, and one of others: nobody waits for a long one.
-
-        Their steps alternate.
-        """
-        while len(self._prefills) < 2:
-            members = self._choose()
-            prefill = self._passes.begin(members) if members else None
-            if prefill is None:
-                return
-            self._prefills.append(prefill)
-
-    def _choose(self) -> list[tuple[SequenceRun, int]]:
-        """Whose tokens a new pass runs, and how many of each.
-
-        The oldest first; beside another pass, the shortest.
-        """
-        under_way = [s for prefill in self._prefills for s, _ in prefill.members]
-        members: list[tuple[SequenceRun, int]] = []
-        left = CHUNK_TOKENS
-        free = [s for s in self._running if s.state is State.READING and s not in under_way]
-        if under_way:
-            free.sort(key=lambda sequence: sequence.pending)
-        for sequence in free:
-            if self._cut(sequence):
-                continue
-            if sequence.job.reuse and not sequence.cache.length:
-                if _begins_alike(sequence, [*under_way, *(s for s, _ in members)]):
-                    continue
-                self._reuse(sequence, under_way)
-            if not members and not under_way and sequence.pending > CHUNK_TOKENS:
-                return [(sequence, min(sequence.pending, self._passes.most_tokens))]
-            if tokens := min(sequence.pending, left):
-                members.append((sequence, tokens))
-                left -= tokens
-        return members
-
-    def _reuse(self, sequence: SequenceRun, under_way: list[SequenceRun]) -> None:
-        """Before any of a prompt is run, take what is there of its beginning."""
-        running = [
-            (other.tokens, other.cache)
-            for other in self._running
-            if other is not sequence
-            and other.is_sound
-            # Of a pass under way a recurrent state is neither old nor new.
-            and (other.cache.can_rewind or other not in under_way)
-        ]
-        cache = self.prefixes.take(sequence.tokens, running)
-        if self._prompt_cache is not None:
-            more_than = 0 if cache is None else cache.length
-            try:
-                cache = self._prompt_cache.restore(sequence.tokens, more_than=more_than) or cache
-            except (OSError, MemoryError) as error:  # of memory: then it is read again
-                _log.warning("a stored prompt was not restored: %s", error)
-        if cache is not None:
-            sequence.reuse(cache)
-
     def _any_cancelled(self) -> bool:
         return any(s.cancelled.is_set() for s in self._running)
 
-    def _cut(self, sequence: SequenceRun) -> bool:
-        """End a sequence that was cancelled; return whether it has ended."""
-        if sequence.cancelled.is_set() and sequence.state is not State.ENDED:
-            sequence.end("interrupted")
-        return sequence.state is State.ENDED
-
     def _release(self) -> None:
         """Take places back, and keep what their sequences have read."""
-        for prefill in list(self._prefills):
-            if all(self._cut(sequence) for sequence, _ in prefill.members):
-                self._prefills.remove(prefill)  # nobody waits for it
-                self._leave(prefill)
-        busy = [s for prefill in self._prefills for s, _ in prefill.members]
+        for prefill in list(self._prompts.under_way):
+            if all(sequence.cut() for sequence, _ in prefill.members):
+                self._prompts.leave(prefill)  # nobody waits for it
+        busy = self._prompts.members
         for sequence in list(self._running):
-            if not self._cut(sequence) or sequence in busy:
+            if not sequence.cut() or sequence in busy:
                 continue
             with self._changed:
                 self._running.remove(sequence)
@@ -328,21 +256,8 @@ class Scheduler(Closing):
                 self._keep(sequence)
             sequence.spoil()
 
-    def _leave(self, prefill: Prefill) -> None:
-        """Leave a pass where it is."""
-        self._passes.end(prefill)
-        for sequence, _ in prefill.members:
-            if sequence.is_sound:
-                sequence.break_off()
-
     def _keep(self, sequence: SequenceRun) -> None:
         sequence.cache.trim()
         if self._prompt_cache is not None:
             self._prompt_cache.save(sequence.tokens, sequence.cache)
         self.prefixes.keep(sequence.tokens, sequence.cache)
-
-
-def _begins_alike(sequence: SequenceRun, others: list[SequenceRun]) -> bool:
-    """Whether what it begins with is being read for another just now."""
-    own = np.asarray(sequence.tokens, np.int32)
-    return any(common_length(own, np.asarray(o.tokens, np.int32)) >= _ALIKE_TOKENS for o in others)

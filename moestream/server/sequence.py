@@ -48,6 +48,12 @@ class SequenceRun:
         """End it within a step, with ``Ended("interrupted")`` as its last event."""
         self.cancelled.set()
 
+    def cut(self) -> bool:
+        """End it where it was cancelled; return whether it has ended."""
+        if self.cancelled.is_set() and self.state is not State.ENDED:
+            self.end("interrupted")
+        return self.state is State.ENDED
+
     @property
     def cache(self) -> Cache:
         """Holds all of ``tokens`` but those that are still to be run; a sequence's with a place."""

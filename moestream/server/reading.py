@@ -1,0 +1,118 @@
+"""Whose prompts are read next, in passes that can rest: what is kept of them is not read again.
+
+Owns the passes under way, two at most, so that nobody waits for a long prompt. When their steps are
+done is the scheduler's.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from moestream.layers.batch import CHUNK_TOKENS
+from moestream.prompt_cache import PromptCache
+from moestream.server.passes import Passes, Prefill
+from moestream.server.prefixes import Prefixes, common_length
+from moestream.server.sequence import SequenceRun, State
+
+_ALIKE_TOKENS = 64
+"""Prompts that begin alike for so long are read one after the other: the second finds it kept."""
+_log = logging.getLogger(__name__)
+
+
+class PromptReader:
+    """Begins and ends passes of prompts."""
+
+    def __init__(
+        self, passes: Passes, prefixes: Prefixes, prompt_cache: PromptCache | None
+    ) -> None:
+        self._passes = passes
+        self._prefixes = prefixes
+        self._prompt_cache = prompt_cache
+        self.under_way: list[Prefill] = []
+
+    @property
+    def members(self) -> list[SequenceRun]:
+        """The sequences of all passes under way."""
+        return [sequence for prefill in self.under_way for sequence, _ in prefill.members]
+
+    def begin(self, running: Sequence[SequenceRun]) -> None:
+        """Begin a pass of what came first, and one of others: nobody waits for a long one.
+
+        Their steps alternate.
+        """
+        while len(self.under_way) < 2:
+            members = self._choose(running)
+            prefill = self._passes.begin(members) if members else None
+            if prefill is None:
+                return
+            self.under_way.append(prefill)
+
+    def _choose(self, running: Sequence[SequenceRun]) -> list[tuple[SequenceRun, int]]:
+        """Whose tokens a new pass runs, and how many of each.
+
+        The oldest first; beside another pass, the shortest.
+        """
+        under_way = self.members
+        members: list[tuple[SequenceRun, int]] = []
+        left = CHUNK_TOKENS
+        free = [s for s in running if s.state is State.READING and s not in under_way]
+        if under_way:
+            free.sort(key=lambda sequence: sequence.pending)
+        for sequence in free:
+            if sequence.cut():
+                continue
+            if sequence.job.reuse and not sequence.cache.length:
+                if _begins_alike(sequence, [*under_way, *(s for s, _ in members)]):
+                    continue
+                self._reuse(sequence, running)
+            if not members and not under_way and sequence.pending > CHUNK_TOKENS:
+                return [(sequence, min(sequence.pending, self._passes.most_tokens))]
+            if tokens := min(sequence.pending, left):
+                members.append((sequence, tokens))
+                left -= tokens
+        return members
+
+    def _reuse(self, sequence: SequenceRun, running: Sequence[SequenceRun]) -> None:
+        """Before any of a prompt is run, take what is there of its beginning."""
+        under_way = self.members
+        others = [
+            (other.tokens, other.cache)
+            for other in running
+            if other is not sequence
+            and other.is_sound
+            # Of a pass under way a recurrent state is neither old nor new.
+            and (other.cache.can_rewind or other not in under_way)
+        ]
+        cache = self._prefixes.take(sequence.tokens, others)
+        if self._prompt_cache is not None:
+            more_than = 0 if cache is None else cache.length
+            try:
+                cache = self._prompt_cache.restore(sequence.tokens, more_than=more_than) or cache
+            except (OSError, MemoryError) as error:  # of memory: then it is read again
+                _log.warning("a stored prompt was not restored: %s", error)
+        if cache is not None:
+            sequence.reuse(cache)
+
+    def end(self, prefill: Prefill) -> None:
+        """It has come to its end."""
+        self.under_way.remove(prefill)
+        self._passes.end(prefill)
+
+    def leave(self, prefill: Prefill) -> None:
+        """Leave a pass where it is."""
+        self.end(prefill)
+        for sequence, _ in prefill.members:
+            if sequence.is_sound:
+                sequence.break_off()
+
+    def leave_all(self) -> None:
+        """Leave all of them."""
+        for prefill in list(self.under_way):
+            self.leave(prefill)
+
+
+def _begins_alike(sequence: SequenceRun, others: Sequence[SequenceRun]) -> bool:
+    """Whether what it begins with is being read for another just now."""
+    own = np.asarray(sequence.tokens, np.int32)
+    return any(common_length(own, np.asarray(o.tokens, np.int32)) >= _ALIKE_TOKENS for o in others)
