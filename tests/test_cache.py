@@ -134,4 +134,4 @@ def test_copies_of_states_become_rarer_the_older_they_are() -> None:
     kept = [(cache.length - n) // 256 for n in cache.snapshots]
     assert kept[-4:] == [3, 2, 1, 0]
     assert 8 <= len(kept) <= 20
-    assert all(older <= 2 * newer + 2 for newer, older in zip(kept[1:], kept, strict=False))
+    assert all(older <= 3 * newer + 1 for newer, older in zip(kept[1:], kept, strict=False))

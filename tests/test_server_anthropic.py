@@ -128,7 +128,7 @@ def test_the_events_of_a_stream(server: Served) -> None:
 def test_a_long_prompt_is_heard_of(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moestream.server.passes.CHUNK_TOKENS", 32)
     monkeypatch.setattr("moestream.server.passes._TELL_S", 0)
-    monkeypatch.setattr("moestream.server.scheduler.CHUNK_TOKENS", 32)
+    monkeypatch.setattr("moestream.server.reading.CHUNK_TOKENS", 32)
     stream = _stream(server, messages=user("far" * 100), max_tokens=1)
     assert [each["type"] for each in stream[:2]] == ["message_start", "ping"]
 
