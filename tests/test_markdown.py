@@ -103,6 +103,7 @@ WORDS = st.lists(
 @example("|a|b|\n|-|-|\n|word|word", 8)
 @example("- " * 30 + "deep", 8)
 @example("> " * 30 + "deep", 20)
+@example("~~~000000000", 8)
 def test_every_visible_character_is_on_the_screen(text: str, width: int) -> None:
     said = visible("".join(blocks_of(text)))
     for fold in (False, True):

@@ -48,9 +48,15 @@ def test_what_is_not_known_is_not_guessed() -> None:
     assert fit_of_sizes(memory(16 * GB), 20 * GB, None, None) == Fit("unknown")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all plans: to measure the machine takes seconds."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("mebibytes", [100, 200, 300, 500, 1900])
-def test_a_list_and_a_plan_agree(mebibytes: int, alphabet: Path, tmp_path: Path) -> None:
-    env = {"MOESTREAM_CACHE": str(tmp_path)}
+def test_a_list_and_a_plan_agree(mebibytes: int, alphabet: Path, cache: Path) -> None:
+    env = {"MOESTREAM_CACHE": str(cache)}
     arguments = ("--memory", f"{mebibytes}M", "--json")
     value = json.loads(run("plan", alphabet, *arguments, env=env).stdout)
     assert file_figures("mine", alphabet).fit(memory(mebibytes << 20)).verdict == value["case"]

@@ -98,13 +98,16 @@ class _Page:
         code = Syntax("", info.partition(" ")[0] or "text", theme=_THEME)
         text = code.highlight(node.content.expandtabs(_TAB).removesuffix("\n"))
         text.rstrip()
-        label = [Row([Segment(info, Style(dim=True))], is_code=True)] if info else []
+        label = self._code_lines(Text(info, "dim")) if info else []
+        return [*label, *self._code_lines(text)]
+
+    def _code_lines(self, text: Text) -> list[Row]:
         if self._fold_code:
             text.overflow, text.no_wrap = "fold", False
             rows = [row.segments for row in self._lines(text, self._width)]
         else:
             rows = [[*line.render(self._console)] for line in text.split("\n", allow_blank=True)]
-        return [*label, *(Row(row, is_code=True) for row in rows)]
+        return [Row(row, is_code=True) for row in rows]
 
     def _list(self, node: SyntaxTreeNode, width: int) -> list[Row]:
         tight = any(child.hidden for item in node.children for child in item.children)
