@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
-from rich.text import Text
+from rich.text import Span, Text
 
 from moestream.terminal.dialect import parser
 
@@ -98,7 +98,7 @@ class _Page:
         code = Syntax("", info.partition(" ")[0] or "text", theme=_THEME)
         text = code.highlight(node.content.expandtabs(_TAB).removesuffix("\n"))
         text.rstrip()
-        label = self._code_lines(Text(info, "dim")) if info else []
+        label = self._code_lines(Text(info, spans=[Span(0, len(info), "dim")])) if info else []
         return [*label, *self._code_lines(text)]
 
     def _code_lines(self, text: Text) -> list[Row]:
