@@ -36,6 +36,8 @@ class Prefill:
     under_way: Pass
     told_at: float = field(default_factory=time.perf_counter)
     """When its sequences heard last how far it is."""
+    spent_s: float = 0.0
+    """What it has taken, counted from what those beside it had when it began."""
 
 
 class Passes:

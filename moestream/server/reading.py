@@ -39,13 +39,14 @@ class PromptReader:
     def begin(self, running: Sequence[SequenceRun]) -> None:
         """Begin a pass of what came first, and one of others: nobody waits for a long one.
 
-        Their steps alternate.
+        They get the same time, so that a short one is through in a few steps of a long one.
         """
         while len(self.under_way) < 2:
             members = self._choose(running)
             prefill = self._passes.begin(members) if members else None
             if prefill is None:
                 return
+            prefill.spent_s = min((other.spent_s for other in self.under_way), default=0.0)
             self.under_way.append(prefill)
 
     def _choose(self, running: Sequence[SequenceRun]) -> list[tuple[SequenceRun, int]]:
@@ -93,6 +94,10 @@ class PromptReader:
                 _log.warning("a stored prompt was not restored: %s", error)
         if cache is not None:
             sequence.reuse(cache)
+
+    def next(self) -> Prefill:
+        """The pass whose turn it is: which had the least time."""
+        return min(self.under_way, key=lambda prefill: prefill.spent_s)
 
     def end(self, prefill: Prefill) -> None:
         """It has come to its end."""

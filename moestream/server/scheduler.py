@@ -218,11 +218,11 @@ class Scheduler(Closing):
         writing = any(s.state is State.WRITING for s in self._running)
         self._prompts.begin(self._running)
         while self._prompts.under_way:
-            finished = False
-            for prefill in list(self._prompts.under_way):
-                started = time.perf_counter()
-                finished |= self._advance(prefill)
-                self.totals.prompt_s += time.perf_counter() - started
+            prefill, started = self._prompts.next(), time.perf_counter()
+            finished = self._advance(prefill)
+            took = time.perf_counter() - started
+            prefill.spent_s += took
+            self.totals.prompt_s += took
             late = writing and time.perf_counter() > stop_at
             if finished or late or self._closing or self._has_place() or self._any_cancelled():
                 return
