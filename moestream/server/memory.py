@@ -38,6 +38,8 @@ class KVMemory:
     def keep_within(self, running: Iterable[SequenceRun]) -> None:
         """Let go of kept sequences that there is no room for."""
         caches = self._engine.caches
+        if caches.n_bytes <= self.kept_bytes:  # asked after each token, and nearly always so
+            return
         needed = sum(self._engine.kv_bytes(len(s.tokens) + 1) for s in running)
         most = min(self.most_bytes, needed + self.kept_bytes)
         while caches.n_bytes > most and self._prefixes.drop_oldest():

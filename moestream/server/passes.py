@@ -3,8 +3,6 @@
 Owns what becomes of a pass that fails. Which sequences it is of is the scheduler's.
 """
 
-import errno
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,19 +11,16 @@ import numpy as np
 
 from moestream.engine.engine import Engine
 from moestream.engine.expert_streaming import pass_tokens, row_bytes
-from moestream.errors import MoestreamError, ResourceError
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.moe import RouteObserver
 from moestream.models.decoder import Pass
-from moestream.server.sequence import SequenceRun, State
+from moestream.server.sequence import SequenceRun, State, fail_all
 
 Members = Sequence[tuple[SequenceRun, int]]
 """Sequences and how many tokens of each are run."""
 
-UNFORESEEN = "this should not have happened; the server's log says more"
 _TELL_S = 0.5
 """Between two words on how far a pass is."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
@@ -71,7 +66,7 @@ class Passes:
                 engine.streaming.before_pass(engine.caches.n_bytes + rows)
             under_way = Pass(engine.model, np.asarray(ids, np.int32), chunks)
         except Exception as error:
-            _fail(members, error)
+            fail_all([s for s, _ in members], error)
             return None
         return Prefill(members, under_way)
 
@@ -85,7 +80,7 @@ class Passes:
         try:
             ended = prefill.under_way.advance()
         except Exception as error:
-            _fail(prefill.members, error)
+            fail_all([s for s, _ in prefill.members], error)
             return True
         if not ended and time.perf_counter() > prefill.told_at + _TELL_S:
             prefill.told_at = time.perf_counter()
@@ -114,19 +109,6 @@ class Passes:
             last = self._engine.backend.stack_rows([prefill.under_way.row(row) for row in rows])
             logits = self._engine.model.logits(last)
         except Exception as error:
-            _fail(prefill.members, error)
+            fail_all([s for s, _ in prefill.members], error)
             return 0
         return sum(s.choose(own) for s, own in zip(ready, logits, strict=True))
-
-
-def _fail(members: Members, error: Exception) -> None:
-    """End sequences whose pass broke: their caches are not sound any more."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        error = ResourceError("there is not enough memory for this request; try again later")
-    if not isinstance(error, MoestreamError):
-        _log.error("a pass failed", exc_info=error)
-        error = MoestreamError(UNFORESEEN)
-    for sequence, _ in members:
-        sequence.spoil()
-        if sequence.state is not State.ENDED:
-            sequence.fail(error)

@@ -61,6 +61,8 @@ class PromptReader:
         if under_way:
             free.sort(key=lambda sequence: sequence.pending)
         for sequence in free:
+            if not left:
+                break
             if sequence.cut():
                 continue
             if sequence.job.reuse and not sequence.cache.length:
@@ -69,9 +71,9 @@ class PromptReader:
                 self._reuse(sequence, running)
             if not members and not under_way and sequence.pending > CHUNK_TOKENS:
                 return [(sequence, min(sequence.pending, self._passes.most_tokens))]
-            if tokens := min(sequence.pending, left):
-                members.append((sequence, tokens))
-                left -= tokens
+            tokens = min(sequence.pending, left)
+            members.append((sequence, tokens))
+            left -= tokens
         return members
 
     def _reuse(self, sequence: SequenceRun, running: Sequence[SequenceRun]) -> None:

@@ -9,7 +9,6 @@ with passes of those that read their prompts: a pass can rest between two layers
 prompt keeps nobody waiting.
 """
 
-import logging
 import threading
 import time
 from collections import deque
@@ -17,20 +16,19 @@ from dataclasses import dataclass
 
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
-from moestream.errors import BusyError, ContextLengthError, MoestreamError
+from moestream.errors import BusyError, ContextLengthError
 from moestream.layers.moe import RouteObserver
 from moestream.prompt_cache import PromptCache
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
-from moestream.server.passes import UNFORESEEN, Passes, Prefill
+from moestream.server.passes import Passes, Prefill
 from moestream.server.prefixes import Prefixes
 from moestream.server.reading import PromptReader
-from moestream.server.sequence import SequenceRun, State
+from moestream.server.sequence import SequenceRun, State, fail_all
 
 Ticket = SequenceRun
 """What ``submit`` gives: to be cancelled, and to be looked at."""
 
-_log = logging.getLogger(__name__)
 _SLICE_S = 0.1
 """For how long prompts are read before those that write get their next token."""
 
@@ -164,14 +162,10 @@ class Scheduler(Closing):
 
     def _begin_anew(self, error: Exception) -> None:
         """After what should not have happened: end all that run, and go on with the others."""
-        _log.error("a step failed", exc_info=error)
         self._prompts.leave_all()
         with self._changed:
             failed, self._running = self._running, []
-        for sequence in failed:
-            sequence.spoil()
-            if sequence.state is not State.ENDED:
-                sequence.fail(MoestreamError(UNFORESEEN))
+        fail_all(failed, error)
         self.prefixes.clear()
 
     def _await_work(self) -> bool:

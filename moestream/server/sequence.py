@@ -1,8 +1,10 @@
 """One job as it runs: what of its prompt is read, what was written, and what is heard of it."""
 
+import errno
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from moestream.engine.sampling import Sampler, log_probabilities
 from moestream.engine.stats import StopReason
-from moestream.errors import MoestreamError
+from moestream.errors import MoestreamError, ResourceError
 from moestream.layers.cache import Cache
 from moestream.server.jobs import Deliver, Ended, Event, Failed, Job, Made, Reading, Usage
 
@@ -105,12 +107,8 @@ class SequenceRun:
             return False
         try:
             token = self._sampler.sample(logits, self.tokens)
-        except MoestreamError as error:
-            self.fail(error)
-            return False
         except Exception as error:
-            _log.error("a token could not be chosen", exc_info=error)
-            self.fail(MoestreamError("this should not have happened; the server's log says more"))
+            self.fail(foreseen(error))
             return False
         if token in self.job.end_ids:
             self.end("end")
@@ -163,3 +161,22 @@ class SequenceRun:
         now = time.perf_counter()
         lap, self._since = now - self._since, now
         return lap
+
+
+def fail_all(sequences: Iterable[SequenceRun], error: Exception) -> None:
+    """End sequences whose pass, or step, broke: their caches are not sound any more."""
+    told = foreseen(error)
+    for sequence in sequences:
+        sequence.spoil()
+        if sequence.state is not State.ENDED:
+            sequence.fail(told)
+
+
+def foreseen(error: Exception) -> MoestreamError:
+    """What a client is told of an error; the log has what nobody foresaw."""
+    if isinstance(error, MoestreamError):
+        return error
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return ResourceError("there is not enough memory for this request; try again later")
+    _log.error("this should not have happened", exc_info=error)
+    return MoestreamError("this should not have happened; the server's log says more")
