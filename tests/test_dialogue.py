@@ -8,11 +8,12 @@ import pytest
 from alphabet_model import ALPHABET, END
 
 from moestream.chat.conversation import Conversation, Turn
-from moestream.chat.dialogue import Dialogue, common_prefix
+from moestream.chat.dialogue import Dialogue
 from moestream.chat.settings import Settings
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.session import Session
+from moestream.engine.tokens import common_length
 from moestream.errors import ContextLengthError, StorageError, TemplateError
 from moestream.models.decoder import Pass
 from moestream.streaming.options import StreamingOptions
@@ -371,10 +372,10 @@ def test_a_read_that_fails_keeps_what_was_answered_and_starts_the_cache_anew(
     assert dialogue.session.tokens == rendered(dialogue)[: len(dialogue.session.tokens)]
 
 
-def test_common_prefix() -> None:
-    assert common_prefix([1, 2, 3], [1, 2, 4]) == 2
-    assert common_prefix([1], [1, 2]) == 1
-    assert common_prefix([], [1]) == 0
+def test_common_length() -> None:
+    assert common_length([1, 2, 3], [1, 2, 4]) == 2
+    assert common_length([1], [1, 2]) == 1
+    assert common_length([], [1]) == 0
 
 
 def test_prefill_leaves_the_last_chunk(dialogue: Dialogue) -> None:

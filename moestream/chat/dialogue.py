@@ -6,9 +6,8 @@ Knows nothing of how anything is shown.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.reasoning import Piece, ReasoningSplitter, find_markers
@@ -17,6 +16,7 @@ from moestream.chat.template import ChatTemplate
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.stats import Stats
+from moestream.engine.tokens import common_length
 from moestream.errors import ContextLengthError, MessageLengthError, TemplateError
 from moestream.prompt_cache import PromptCache
 from moestream.streaming.statistics import Tally
@@ -103,7 +103,7 @@ class Dialogue:
             turns.append(turn)
             tokens, inside, dropped = self._fit()
             # At least one token is run: the logits after it are not in the cache.
-            common = min(common_prefix(tokens, self.session.tokens), len(tokens) - 1)
+            common = min(common_length(tokens, self.session.tokens), len(tokens) - 1)
             cached = self._restored(tokens, self.session.reusable(common))
             answer = self.answer = Answer(Stats(), len(tokens), cached, dropped)
             yield from self._answer(answer, turn, tokens, inside, stop)
@@ -299,12 +299,6 @@ class Dialogue:
             if name in (self.markers.open, self.markers.close):
                 return stream.finish() + name
         return stream.add(token)
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences begin with in common."""
-    pairs = zip(first, second, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _keep(turn: Turn, pieces: list[Piece]) -> list[Piece]:

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moestream.engine.tokens import Tokens, common_length
 from moestream.layers.cache import Cache
-
-Tokens = NDArray[np.int32]
 
 
 @dataclass(eq=False, slots=True)
@@ -76,13 +74,6 @@ class Prefixes:
             del self._kept[0]
             return True
         return False
-
-
-def common_length(a: Tokens, b: Tokens) -> int:
-    """How many tokens both begin with."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n
 
 
 def _begins(tokens: Tokens, old: Kept) -> bool:

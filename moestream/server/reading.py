@@ -7,12 +7,11 @@ done is the scheduler's.
 import logging
 from collections.abc import Sequence
 
-import numpy as np
-
+from moestream.engine.tokens import common_length
 from moestream.layers.batch import CHUNK_TOKENS
 from moestream.prompt_cache import PromptCache
 from moestream.server.passes import Passes, Prefill
-from moestream.server.prefixes import Prefixes, common_length
+from moestream.server.prefixes import Prefixes
 from moestream.server.sequence import SequenceRun, State
 
 _ALIKE_TOKENS = 64
@@ -121,5 +120,4 @@ class PromptReader:
 
 def _begins_alike(sequence: SequenceRun, others: Sequence[SequenceRun]) -> bool:
     """Whether what it begins with is being read for another just now."""
-    own = np.asarray(sequence.tokens, np.int32)
-    return any(common_length(own, np.asarray(o.tokens, np.int32)) >= _ALIKE_TOKENS for o in others)
+    return any(common_length(sequence.tokens, o.tokens) >= _ALIKE_TOKENS for o in others)
