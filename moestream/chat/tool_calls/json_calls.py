@@ -5,6 +5,7 @@ Hermes, Qwen, Granite, ERNIE, Hunyuan, Ling, and Mistral's first models.
 
 from dataclasses import dataclass
 
+from moestream.chat.tool_calls.between import Between
 from moestream.chat.tool_calls.calls import Calls
 from moestream.chat.tool_calls.json_text import JsonCopy, read_string
 from moestream.chat.tool_calls.schemas import Tools
@@ -14,25 +15,11 @@ _ARGUMENTS = ("arguments", "parameters")
 
 
 @dataclass(frozen=True, slots=True)
-class JsonFormat:
+class JsonFormat(Between):
     """``open``, then one call or a list of them, then ``close`` if there is such a marker."""
 
-    name: str
-    open: str
-    close: str = ""
     is_list: bool = False
     """Whether the model is used to write a list."""
-    ends_reasoning: bool = False
-
-    @property
-    def openers(self) -> tuple[str, ...]:
-        """What a call may begin with."""
-        return (self.open,)
-
-    @property
-    def specials(self) -> tuple[str, ...]:
-        """Which special tokens are part of the text."""
-        return tuple(filter(None, (self.open, self.close)))
 
     def read(self, text: Text, opener: str, calls: Calls, tools: Tools) -> Reading[None]:
         """Read what follows the opener.

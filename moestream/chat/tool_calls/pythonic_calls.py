@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from moestream.chat.tool_calls.between import Between
 from moestream.chat.tool_calls.calls import Calls
 from moestream.chat.tool_calls.json_text import GEMMA, PYTHON
 from moestream.chat.tool_calls.schemas import Tools
@@ -11,23 +12,8 @@ _LONGEST_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
-class PythonFormat:
+class PythonFormat(Between):
     """``open``, a list of calls with arguments by name, ``close``."""
-
-    name: str
-    open: str
-    close: str
-    ends_reasoning: bool = False
-
-    @property
-    def openers(self) -> tuple[str, ...]:
-        """What a list may begin with."""
-        return (self.open,)
-
-    @property
-    def specials(self) -> tuple[str, ...]:
-        """Which special tokens are part of the text."""
-        return self.open, self.close
 
     def read(self, text: Text, opener: str, calls: Calls, tools: Tools) -> Reading[None]:
         """Read what follows the opener.
@@ -66,18 +52,8 @@ def _read_call(text: Text, calls: Calls) -> Reading[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class GemmaFormat:
+class GemmaFormat(Between):
     """``open``, a name, an object whose keys have no quotes and whose texts have a token's."""
-
-    name: str
-    open: str
-    close: str
-    ends_reasoning: bool = False
-
-    @property
-    def openers(self) -> tuple[str, ...]:
-        """What a call may begin with."""
-        return (self.open,)
 
     @property
     def specials(self) -> tuple[str, ...]:
