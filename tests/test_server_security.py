@@ -1,5 +1,6 @@
 """The threat model of docs/server.md, a test for each of its lines."""
 
+import gzip
 import json
 import socket
 import threading
@@ -315,3 +316,11 @@ def _raw(server: Served, request: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", server.listener.port), timeout=5) as connection:
         connection.sendall(request)
         return connection.recv(4096)
+
+
+def test_a_body_that_is_packed_is_refused_as_such(server: Served) -> None:
+    packed = gzip.compress(json.dumps({"messages": user("hi")}).encode())
+    headers = {"content-encoding": "gzip"}
+    answer = server.http.post("/v1/chat/completions", content=packed, headers=headers)
+    assert answer.status_code == 415
+    assert "content-encoding" in answer.json()["error"]["message"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moestream.engine.sampling import Sampler, log_probabilities
 from moestream.engine.stats import StopReason
-from moestream.errors import MoestreamError, ResourceError
+from moestream.errors import MoestreamError, NumericError, RequestError, ResourceError
 from moestream.layers.cache import Cache
 from moestream.server.jobs import Deliver, Ended, Event, Failed, Job, Made, Reading, Usage
 
@@ -107,6 +107,10 @@ class SequenceRun:
             return False
         try:
             token = self._sampler.sample(logits, self.tokens)
+        except NumericError as error:
+            sound = bool(np.isfinite(logits).all())  # then it is the request that allows nothing
+            self.fail(RequestError(str(error)) if sound else error)
+            return False
         except Exception as error:
             self.fail(foreseen(error))
             return False
