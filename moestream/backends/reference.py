@@ -39,6 +39,7 @@ class ReferenceBackend(NumpyArrays):
     """Every operation as its formula, in float32. See ``Backend`` for shapes and meaning."""
 
     name = "reference"
+    scratch_bytes = 0
 
     def matrix(self, tensor: Tensor) -> Tensor:
         """Keep the mapped tensor; its rows are dequantised when they are used."""

@@ -126,7 +126,13 @@ class Answering:
                 await _write(send, _ping(run))
                 continue
             assert not isinstance(news, str)
-            data, last = self._told(run, answers, speaker, *news)
+            index, events = news
+            data = b""
+            for each in events:  # tokens that were told together are still an event each
+                new, last = self._told(run, answers, speaker, index, each)
+                data += new
+                if last is not None:
+                    break
             if data:
                 await _write(send, data)
         await send({"type": "http.response.body", "body": last, "more_body": False})
@@ -137,16 +143,16 @@ class Answering:
         answers: Sequence[Answer],
         speaker: Speaker,
         index: int,
-        events: Sequence[Event],
+        event: Event,
     ) -> tuple[bytes, bytes | None]:
         """What is to be sent now; and, at the end, what is sent last."""
         answer, running = answers[index], run.sequences[index]
         if answer.finish is not None:
             return b"", None
         data, had = b"", len(answer.made)
-        for reading in answer.progress.hear(events):
+        for reading in answer.progress.hear((event,)):
             data += b"".join(speaker.progress(index, reading, running))
-        new = answer.hear(events)
+        new = answer.hear((event,))
         if answer.error is not None:
             self._state.warn(str(answer.error))
             return data, speaker.failed(api_error(answer.error))
