@@ -200,7 +200,8 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
         assert read[-1] < len(PROMPTS[3])
 
 
-def test_those_that_write_go_on_while_a_prompt_is_read() -> None:
+def test_those_that_write_go_on_while_a_prompt_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequence, "_TELL_S", 0.0)  # tokens are heard one by one
     with small_steps(16), Scheduler(engine_of("qwen3moe"), threaded=False) as scheduler:
         writer, reader = Heard(), Heard()
         scheduler.submit(job(1, max_tokens=200), writer)
