@@ -19,7 +19,7 @@ from moestream.server.jobs import Deliver, Ended, Event, Failed, Job, Made, Read
 
 _log = logging.getLogger(__name__)
 
-_TELL_S = 0.03
+_TELL_S = 0.05
 """Tokens that come sooner after others than that are told together with the next. To wake whoever
 hears of them takes the cores that compute: by each token it was 11 % of the demo's speed."""
 
