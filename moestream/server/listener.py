@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 
 import uvicorn
+import uvloop
 
 from moestream.closing import Closing
 from moestream.errors import ResourceError
@@ -72,7 +73,7 @@ class Listener(Closing):
             timeout_graceful_shutdown=_LONGEST_END_S,
         )
         self._server = uvicorn.Server(config)
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._beside = ThreadPoolExecutor()
         self._loop.set_default_executor(self._beside)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)

@@ -19,6 +19,10 @@ from moestream.server.jobs import Deliver, Ended, Event, Failed, Job, Made, Read
 
 _log = logging.getLogger(__name__)
 
+_TELL_S = 0.05
+"""Tokens that come sooner after others than that are told together with the next. To wake whoever
+hears of them takes the cores that compute: by each token it was 11 % of the demo's speed."""
+
 
 class State(Enum):
     """Where a sequence stands."""
@@ -45,6 +49,9 @@ class SequenceRun:
     _cache: Cache | None = None
     _sampler: Sampler | None = None
     _since: float = field(default_factory=time.perf_counter)
+    _untold: list[Event] = field(default_factory=list)
+    _told_at: float = 0.0
+    """When tokens were told last."""
 
     def cancel(self) -> None:
         """End it within a step, with ``Ended("interrupted")`` as its last event."""
@@ -122,7 +129,7 @@ class SequenceRun:
         made = self._made(token, logits)
         reason = self._limit()
         if reason is None:
-            self._tell(made)
+            self._tell_soon(made)
         else:
             self.end(reason, made)
         return True
@@ -159,7 +166,17 @@ class SequenceRun:
         return Made(token, own, tuple(likeliest))
 
     def _tell(self, *events: Event) -> None:
-        self.deliver(events)
+        told, self._untold = (*self._untold, *events), []
+        self.deliver(told)
+
+    def _tell_soon(self, made: Made) -> None:
+        """Tell now, or together with what comes next."""
+        now = time.perf_counter()
+        if now - self._told_at < _TELL_S:
+            self._untold.append(made)
+        else:
+            self._told_at = now
+            self._tell(made)
 
     def _lap(self) -> float:
         now = time.perf_counter()
