@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from starlette.types import Receive, Scope, Send
 
 from moestream.chat.output import Output
-from moestream.chat.reuse import reuse_told
+from moestream.chat.reuse import kept_told
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import JSON, to_json
 from moestream.server.completion import Answer, Task
@@ -98,7 +98,7 @@ class Answering:
                         whole = speaker.whole(answers, run.sequences)
                         await JSON(whole)(scope, receive, send)
                 first = run.sequences[0]
-                self._state.log(reuse_told(model.tokenizer, first.job.prompt, first.cached))
+                self._state.log(kept_told(len(first.job.prompt), first.cached))
 
     async def _collect(self, run: Run, answers: Sequence[Answer]) -> bool:
         """Wait for all answers; False if nobody does any more."""
