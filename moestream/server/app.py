@@ -17,6 +17,7 @@ from moestream.server.body import JSON
 from moestream.server.errors import APIError, api_error
 from moestream.server.metrics import metrics
 from moestream.server.openai import chat, completions, llama, responses
+from moestream.server.page import page_routes
 from moestream.server.security import Guard
 from moestream.server.state import State, state_of
 
@@ -60,6 +61,7 @@ def make_app(state: State, keys: Sequence[str] = ()) -> ASGIApp:
         routes=[
             *(Route(path, endpoint, methods=["GET"]) for path, endpoint in _GET.items()),
             *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _POST.items()),
+            *(page_routes() if not state.options.no_page else ()),
         ],
         exception_handlers={
             APIError: _on_error,

@@ -69,6 +69,9 @@ class ServerOptions:
         "Leave in prompts what clients put before them and change at each request, as Claude "
         "Code's billing header; then nothing of such a prompt is found again.",
     )
+    no_page: bool = option(
+        False, "Show no page at /, where one talks to the model and sees its experts at work."
+    )
     insecure: bool = option(False, "Listen beyond this machine without a key.")
     max_body: int = option(
         32 << 20, "Refuse requests larger than N bytes.", least=1024, metavar="N", rare=True

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moestream.server.body import JSON
 from moestream.server.errors import APIError
 from moestream.server.options import LOOPBACK, ServerOptions
+from moestream.server.page import is_page
 
 _PUBLIC = ("/health", "/v1/health")
 _METHODS = "GET, POST, OPTIONS"
@@ -30,6 +31,7 @@ class Guard:
         self._app = app
         self._keys = [_digest(key.encode()) for key in keys]
         self._most = options.max_body
+        self._page = not options.no_page
         self._origins = options.cors
         self._hosts: frozenset[str] | None = None
         if options.is_local or options.allowed_host:
@@ -62,7 +64,7 @@ class Guard:
         if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             return _preflight(headers)
         try:
-            if scope["path"] not in _PUBLIC:
+            if scope["path"] not in _PUBLIC and not (self._page and is_page(scope["path"])):
                 self._check_key(headers)
             self._check_length(headers)
         except APIError as error:

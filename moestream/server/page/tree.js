@@ -1,0 +1,94 @@
+// A conversation: a tree of messages, of which one path is shown. Knows no server and no screen.
+
+const id = () => crypto.randomUUID?.() ?? `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+
+/** A new one, empty. `system` is its own system prompt. */
+export function conversation() {
+  return { id: id(), title: "", system: null, changed: Date.now(), roots: [], shown: null, messages: {} };
+}
+
+/** Add a message under `parent` (null: at the top) and show it. */
+export function add(chat, parent, message) {
+  const made = { id: id(), parent, children: [], shown: null, ...message };
+  chat.messages[made.id] = made;
+  (parent === null ? chat.roots : chat.messages[parent].children).push(made.id);
+  show(chat, made.id);
+  chat.changed = Date.now();
+  return made;
+}
+
+/** Lead the shown path through this message. */
+export function show(chat, message) {
+  for (let at = chat.messages[message]; at; at = chat.messages[at.parent]) {
+    if (at.parent === null) chat.shown = at.id;
+    else chat.messages[at.parent].shown = at.id;
+  }
+}
+
+/** The messages that are shown, the first one first. */
+export function path(chat) {
+  const found = [];
+  for (let at = chat.messages[chat.shown]; at; at = chat.messages[at.shown]) found.push(at);
+  return found;
+}
+
+/** Those beside a message, itself among them: other answers, other wordings. */
+export function siblings(chat, message) {
+  return message.parent === null ? chat.roots : chat.messages[message.parent].children;
+}
+
+/** Show the message beside this one, `step` further. */
+export function turn(chat, message, step) {
+  const all = siblings(chat, message);
+  const next = all[all.indexOf(message.id) + step];
+  if (next !== undefined) show(chat, next);
+}
+
+/** Read what was exported; returns the conversations that are sound. */
+export function imported(text) {
+  const told = JSON.parse(text);
+  const list = told?.format === "moestream conversations" ? told.conversations : null;
+  if (!Array.isArray(list)) throw new Error("This is no file of conversations of moestream.");
+  return list.map(sound);
+}
+
+export function exported(chats) {
+  return JSON.stringify({ format: "moestream conversations", version: 1, conversations: chats }, null, 1);
+}
+
+const text = (value) => (typeof value === "string" ? value : "");
+
+/** The same conversation with new ids, whatever the file says: no link leads nowhere or in a ring. */
+function sound(told) {
+  const made = { ...conversation(), title: text(told.title), changed: Number(told.changed) || Date.now() };
+  made.system = typeof told.system === "string" ? told.system : null;
+  const ids = new Map();
+  const copy = (old, parent) => {
+    const from = Object.hasOwn(told.messages ?? {}, old) ? told.messages[old] : null;
+    if (!from || ids.has(old) || !["user", "assistant"].includes(from.role)) return;
+    const files = (Array.isArray(from.files) ? from.files : []).map((f) => ({ name: text(f?.name), text: text(f?.text) }));
+    const kept = { role: from.role, content: text(from.content), reasoning: text(from.reasoning), files };
+    const fresh = add(made, parent, { ...kept, told: plain(from.told), picture: picture(from.picture) });
+    ids.set(old, fresh.id);
+    for (const child of Array.isArray(from.children) ? from.children : []) waiting.push([child, fresh.id]);
+  };
+  const waiting = (Array.isArray(told.roots) ? told.roots : []).map((root) => [root, null]);
+  while (waiting.length) copy(...waiting.shift());
+  for (const [old, fresh] of ids) {
+    const next = ids.get(told.messages[old].shown);
+    if (made.messages[fresh].children.includes(next)) made.messages[fresh].shown = next;
+  }
+  if (made.roots.includes(ids.get(told.shown))) made.shown = ids.get(told.shown);
+  made.changed = Number(told.changed) || Date.now();
+  return made;
+}
+
+function plain(told) {
+  if (!told || typeof told !== "object") return null;
+  return Object.fromEntries(Object.entries(told).filter(([, v]) => typeof v === "number" || typeof v === "string"));
+}
+
+function picture(told) {
+  if (!told || !Array.isArray(told.uses) || typeof told.model !== "string") return null;
+  return { model: told.model, tokens: Number(told.tokens) || 0, uses: told.uses.map((n) => Math.max(0, Number(n) || 0)) };
+}
