@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moestream.errors import MoestreamError
-from moestream.server import about, text
+from moestream.server import about, experts, text
 from moestream.server.anthropic import messages
 from moestream.server.body import JSON
 from moestream.server.errors import APIError, api_error
@@ -53,6 +53,14 @@ _POST = {
     **dict.fromkeys(about.EMBEDDINGS, about.no_embeddings),
     **dict.fromkeys(about.RERANKING, about.no_reranking),
 }
+_PAGE = (
+    Route("/v1/moestream/residency", experts.residency, methods=["GET"]),
+    Route("/v1/moestream/profiles", experts.profiles, methods=["GET"]),
+    Route("/v1/moestream/profiles", experts.save_profile, methods=["POST"]),
+    Route("/v1/moestream/profiles/{name}", experts.profile, methods=["GET"]),
+    Route("/v1/moestream/forecast", experts.forecast, methods=["GET"]),
+)
+"""What only the page asks, and goes with it."""
 
 
 def make_app(state: State, keys: Sequence[str] = ()) -> ASGIApp:
@@ -61,7 +69,7 @@ def make_app(state: State, keys: Sequence[str] = ()) -> ASGIApp:
         routes=[
             *(Route(path, endpoint, methods=["GET"]) for path, endpoint in _GET.items()),
             *(Route(path, endpoint, methods=["POST"]) for path, endpoint in _POST.items()),
-            *(page_routes() if not state.options.no_page else ()),
+            *(() if state.options.no_page else (*page_routes(), *_PAGE)),
         ],
         exception_handlers={
             APIError: _on_error,

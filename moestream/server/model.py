@@ -17,7 +17,9 @@ from moestream.grammars import Grammars
 from moestream.layers.moe import RouteObserver
 from moestream.prompt_cache import PromptCache
 from moestream.server.errors import APIError
+from moestream.server.onlookers import Onlookers
 from moestream.server.options import ServerOptions
+from moestream.server.residency import Collector
 from moestream.server.scheduler import Scheduler
 from moestream.tokenizer import Tokenizer
 
@@ -41,6 +43,7 @@ class Model(Closing):
     engine: Engine
     tokenizer: Tokenizer
     scheduler: Scheduler
+    onlookers: Onlookers
     defaults: Defaults
     _template: ChatTemplate | None
     _no_template: str = ""
@@ -94,6 +97,7 @@ class Model(Closing):
             engine,
             tokenizer,
             scheduler,
+            Onlookers(Collector(engine), scheduler),
             defaults,
             template,
             missing,

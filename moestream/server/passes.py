@@ -12,7 +12,7 @@ import numpy as np
 from moestream.engine.engine import Engine
 from moestream.engine.expert_streaming import pass_tokens, row_bytes
 from moestream.layers.batch import CHUNK_TOKENS, cut
-from moestream.layers.moe import RouteObserver
+from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.models.decoder import Pass
 from moestream.server.sequence import SequenceRun, State, fail_all
 
@@ -41,6 +41,8 @@ class Passes:
     def __init__(self, engine: Engine, on_route: RouteObserver | None) -> None:
         self._engine = engine
         self._on_route = on_route
+        self.onlooker: RouteObserver | None = None
+        """Is told of routing as well, in whatever order a pass comes to it."""
 
     @property
     def most_tokens(self) -> int:
@@ -60,7 +62,7 @@ class Passes:
             ids += sequence.tokens[at : at + tokens]
         try:
             parts = [(s.cache, tokens) for s, tokens in members]
-            chunks = cut(engine.backend, parts, CHUNK_TOKENS, self._on_route)
+            chunks = cut(engine.backend, parts, CHUNK_TOKENS, self._observer())
             if engine.streaming is not None:
                 rows = row_bytes(engine.config, len(ids))
                 engine.streaming.before_pass(engine.caches.n_bytes + rows)
@@ -69,6 +71,17 @@ class Passes:
             fail_all([s for s, _ in members], error)
             return None
         return Prefill(members, under_way)
+
+    def _observer(self) -> RouteObserver | None:
+        first, second = self._on_route, self.onlooker
+        if first is None or second is None:
+            return first or second
+
+        def both(event: RoutingEvent) -> None:
+            first(event)
+            second(event)
+
+        return both
 
     def end(self, prefill: Prefill) -> None:
         """A pass has come to its end, or is left where it is."""

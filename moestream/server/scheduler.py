@@ -12,7 +12,10 @@ prompt keeps nobody waiting.
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
@@ -86,6 +89,7 @@ class Scheduler(Closing):
         self._waiting: deque[SequenceRun] = deque()
         self._running: list[SequenceRun] = []
         self._prompts = PromptReader(self._passes, self.prefixes, prompt_cache)
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         if threaded:
@@ -115,6 +119,21 @@ class Scheduler(Closing):
         with self._changed:
             return list(self._running), len(self._waiting)
 
+    def call(self, work: Callable[[], Any]) -> "Future[Any]":
+        """Have something done on the scheduler's thread, between two steps; soon, if at all."""
+        told: Future[Any] = Future()
+        with self._changed:
+            if self._closing:
+                told.cancel()
+            else:
+                self._calls.append((work, told))
+                self._changed.notify()
+        return told
+
+    def look_on(self, onlooker: RouteObserver | None) -> None:
+        """Tell this one of routing too, from the next pass on; to be called on its thread."""
+        self._passes.onlooker = onlooker
+
     def close(self) -> None:
         """End all jobs and the thread."""
         with self._changed:
@@ -122,6 +141,8 @@ class Scheduler(Closing):
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join()
+        for _, told in self._calls:
+            told.cancel()
         for sequence in (*self._running, *self._waiting):
             if sequence.state is not State.ENDED:
                 sequence.end("interrupted")
@@ -156,6 +177,7 @@ class Scheduler(Closing):
     def _work(self) -> None:
         while self._await_work():
             try:
+                self._answer_calls()
                 self.step()
             except Exception as error:
                 self._begin_anew(error)
@@ -171,8 +193,20 @@ class Scheduler(Closing):
     def _await_work(self) -> bool:
         """Wait until there is something to do; False once closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._waiting or self._running)
+            self._changed.wait_for(
+                lambda: self._closing or self._waiting or self._running or self._calls
+            )
             return not self._closing
+
+    def _answer_calls(self) -> None:
+        while self._calls:
+            work, told = self._calls.popleft()
+            if not told.set_running_or_notify_cancel():
+                continue
+            try:
+                told.set_result(work())
+            except Exception as error:
+                told.set_exception(error)
 
     def _admit(self) -> None:
         """Give places to those that wait, in the order in which they came."""

@@ -7,6 +7,7 @@ says something every ten seconds. What is said is the API's own: see ``Speaker``
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
@@ -23,7 +24,7 @@ from moestream.server.running import Run
 from moestream.server.state import State
 
 PING_S = 10.0
-_HEADERS = [
+HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
@@ -91,7 +92,8 @@ class Answering:
             answers = [Answer(task, model.tokenizer) for task in tasks]
             jobs = [task.job for task in tasks]
             with Run(model.scheduler, self._state.activity, jobs) as run:
-                async with _listening(run, receive, pings=self._stream):
+                gone, ping = partial(run.call, "gone"), partial(run.call, "ping")
+                async with listening(gone, receive, ping=ping if self._stream else None):
                     if self._stream:
                         await self._tell(run, answers, speaker, send)
                     elif await self._collect(run, answers):
@@ -118,7 +120,7 @@ class Answering:
     async def _tell(
         self, run: Run, answers: Sequence[Answer], speaker: Speaker, send: Send
     ) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await _write(send, b": ok\n\n")
         last: bytes | None = None
         while last is None:
@@ -185,22 +187,24 @@ async def _write(send: Send, data: bytes) -> None:
 
 
 @asynccontextmanager
-async def _listening(run: Run, receive: Receive, *, pings: bool) -> AsyncIterator[None]:
-    """Call when the client goes away; and, with ``pings``, from time to time."""
+async def listening(
+    gone: Callable[[], Any], receive: Receive, *, ping: Callable[[], Any] | None = None
+) -> AsyncIterator[None]:
+    """Call ``gone`` when the client goes away, and ``ping`` from time to time."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        run.call("gone")
+        gone()
 
-    async def ping() -> None:
+    async def call(ping: Callable[[], Any]) -> None:
         while True:
             await asyncio.sleep(PING_S)
-            run.call("ping")
+            ping()
 
     tasks = [asyncio.create_task(watch())]
-    if pings:
-        tasks.append(asyncio.create_task(ping()))
+    if ping is not None:
+        tasks.append(asyncio.create_task(call(ping)))
     try:
         yield
     finally:

@@ -67,6 +67,8 @@ class State:
         """Let nobody in any more, and end the answers that are being written."""
         self.phase = "closing"
         self.activity.cancel()
+        if self._model is not None:
+            self._model.onlookers.close()
 
     @contextmanager
     def admitted(self) -> Iterator[Model]:

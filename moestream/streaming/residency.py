@@ -23,6 +23,9 @@ Arrivals = Iterator[Sequence[int]]
 Warmed = Callable[[int, int], None]
 """Called with how many experts have been brought in from a profile, and how many there are."""
 
+IN_MEMORY, KEPT = 1, 2
+"""Bits of ``Residency.marks``."""
+
 _PROMPT_TAIL = 24
 """Tokens at the end of a prefill chunk whose routing counts: what comes next resembles them."""
 
@@ -60,6 +63,8 @@ class Residency(ABC):
         self.turn = 0
         """Counts calls of ``fetch``: what guesses and their cancellation are numbered by."""
         self.counts = ResidencyStats()
+        self.guessed: list[int] | None = None
+        """Takes the keys that are read on a guess, if somebody wants to know them."""
         self._last_layer = -1
         self._held_layer = -1
         self._missing: Sequence[int] = ()  # keys, of the last turn
@@ -105,6 +110,8 @@ class Residency(ABC):
 
         To be asked before its iterator is used.
         """
+        if not self._missing:
+            return np.ones(expert_ids.shape, np.bool_)
         found: NDArray[np.bool_] = ~np.isin(expert_ids + layer * self.num_experts, self._missing)
         return found
 
@@ -113,6 +120,13 @@ class Residency(ABC):
         """Which experts of a layer were in memory at the last ``fetch``, which was for this layer.
 
         To be asked before its iterator is used.
+        """
+
+    @abstractmethod
+    def marks(self) -> NDArray[np.uint8]:
+        """Of every expert, by key: whether it is ``IN_MEMORY``, and whether it is to be ``KEPT``.
+
+        For who looks on; to be asked between two passes.
         """
 
     @abstractmethod

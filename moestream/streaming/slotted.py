@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.streaming.reader import READY, ExpertReader
-from moestream.streaming.residency import Arrivals, Residency, Warmed
+from moestream.streaming.residency import IN_MEMORY, KEPT, Arrivals, Residency, Warmed
 from moestream.streaming.slot_table import NONE, SlotTable
 from moestream.streaming.statistics import Counts, ResidencyStats
 
@@ -94,6 +94,14 @@ class SlotResidency(Residency):
         base, states, missing = layer * self.num_experts, self.reader.states, set(self._missing)
         keys = range(base, base + self.num_experts)
         return [key - base for key in keys if states[key] == READY and key not in missing]
+
+    def marks(self) -> NDArray[np.uint8]:
+        """See ``Residency.marks``."""
+        marks = np.zeros(len(self.addresses), np.uint8)
+        marks[np.frombuffer(self.reader.states, np.uint8) == READY] = IN_MEMORY
+        for table in self._all_tables:
+            marks |= np.frombuffer(table.kept, np.uint8) * np.uint8(KEPT)
+        return marks
 
     def _demand(self, table: SlotTable, missing: list[int]) -> list[int]:
         """Start reading as many as there are slots for; return the others."""
@@ -234,6 +242,8 @@ class SlotResidency(Residency):
                 break
             self.reader.submit(key, address, True, turn)
             begun += 1
+            if self.guessed is not None:
+                self.guessed.append(key)
         self.counts.speculative_bytes += begun * self._bytes[layer]
         return begun
 

@@ -68,7 +68,7 @@ async function keep(which) {
 async function answer(which, message, goesOn = false) {
   const stop = new AbortController();
   running.set(which.id, { message, stop });
-  experts.begin();
+  const seen = experts.begin();
   let due = 0;
   let kept = performance.now();
   const show = () => {
@@ -91,7 +91,12 @@ async function answer(which, message, goesOn = false) {
   const told = await write(which, message, { signal: stop.signal, goesOn, show });
   clearTimeout(due);
   running.delete(which.id);
-  message.picture = experts.end() ?? message.picture ?? null;
+  experts.end(seen).then((picture) => {
+    if (picture === null) return;
+    message.picture = picture;
+    keep(which);
+    views.get(message.id)?.refresh();
+  });
   which.changed = Date.now();
   if (which === chat) {
     const near = isNear();

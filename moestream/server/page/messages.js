@@ -57,8 +57,13 @@ export class View {
       this.trouble.textContent = trouble;
     }
     if (this.running !== running) this.#foot(running);
-    if (running && this.speed && message.told?.tps) this.speed.textContent = `${message.told.tps.toFixed(1)} tok/s`;
+    if (running && this.speed && message.told?.tps) this.speed.textContent = speed(message.told.tps);
     this.running = running;
+  }
+
+  /** Something else can be done with it now. */
+  refresh() {
+    if (!this.running) this.#foot(false);
   }
 
   #foot(running) {
@@ -117,10 +122,12 @@ function troubleOf(told) {
   return told.finish === "stopped" ? "Stopped." : "";
 }
 
+const speed = (tps) => `${tps.toFixed(tps < 100 ? 1 : 0)} tok/s`;
+
 function figures({ told, role }) {
-  if (role === "user" || !told?.made) return told?.tps && role !== "user" ? `${told.tps.toFixed(1)} tok/s` : "";
+  if (role === "user" || !told?.made) return told?.tps && role !== "user" ? speed(told.tps) : "";
   const read = told.prompt - told.cached;
   const kept = told.cached ? ` · ${percent(told.cached / told.prompt)} of the prompt was there` : "";
   const prompt = told.prompt_s > 0.05 ? ` · ${number(read)} read in ${told.prompt_s.toFixed(1)} s` : "";
-  return `${number(told.made)} tokens${told.tps ? ` · ${told.tps.toFixed(1)} tok/s` : ""}${prompt}${kept}`;
+  return `${number(told.made)} tokens${told.tps ? ` · ${speed(told.tps)}` : ""}${prompt}${kept}`;
 }

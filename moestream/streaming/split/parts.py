@@ -148,6 +148,10 @@ class SplitResidency(SlotResidency):
         if tails is not None:
             tails.release(key + self._shift for key in held)
 
+    def marks(self) -> NDArray[np.uint8]:
+        """See ``Residency.marks``: an expert's are those of its head."""
+        return super().marks()[: self._shift]
+
     def _tails(self, key: int) -> SlotTable | None:
         return self._tables.get(key // self.num_experts + self._num_layers)
 
