@@ -146,9 +146,7 @@ def _save(asked: ProfileRequest, model: Model) -> Profile:
     name, fingerprint = _checked_name(asked.name), Fingerprint.of(model.engine.file)
     shape = (len(fingerprint.expert_bytes), fingerprint.num_experts)
     if [len(row) for row in asked.uses] != [shape[1]] * shape[0]:
-        raise APIError(
-            400, f"uses must have {shape[0]} layers of {shape[1]} experts", param="uses"
-        )
+        raise APIError(400, f"uses must have {shape[0]} layers of {shape[1]} experts", param="uses")
     if any(not 0 <= count < _MOST_COUNT for row in asked.uses for count in row):
         raise APIError(400, "uses must be whole numbers of 0 and more", param="uses")
     if not asked.replace and name in profile_names():

@@ -84,12 +84,15 @@ function takeFence(lines, at, fence, found) {
 }
 
 function takeList(lines, at, found) {
+  const first = ITEM.exec(lines[at]);
   let end = at + 1;
   while (end < lines.length) {
     const line = lines[end];
     const goesOn = line.trim() ? ITEM.test(line) || /^ {2,}/.test(line) || (lines[end - 1].trim() && !begins(lines, end))
       : /^ {2,}\S/.test(lines[end + 1] ?? "") || ITEM.test(lines[end + 1] ?? "");
-    if (!goesOn || RULE.test(line)) break;
+    const item = ITEM.exec(line);
+    const isOther = item && item[1].length <= first[1].length + 1 && /\d/.test(item[2]) !== /\d/.test(first[2]);
+    if (!goesOn || isOther || RULE.test(line)) break;
     end += 1;
   }
   found.push({ kind: "list", lines: lines.slice(at, end) });
