@@ -5,6 +5,7 @@ Owns these endpoints and their words. What is counted is ``residency``'s, profil
 """
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import numpy as np
@@ -52,15 +53,20 @@ class Watching:
         """Tell what happens."""
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         telling = asyncio.create_task(self._tell(send))
-        async with listening(telling.cancel, receive):
-            await asyncio.wait((telling,))
+        try:
+            async with listening(telling.cancel, receive):
+                await asyncio.wait((telling,))
+        finally:
+            telling.cancel()
         if not telling.cancelled():
             telling.result()
             await send({"type": "http.response.body", "body": b""})
 
     async def _tell(self, send: Send) -> None:
-        async for news in self._onlookers.listen():
-            await send({"type": "http.response.body", "body": _told(news), "more_body": True})
+        async with aclosing(self._onlookers.listen()) as heard:
+            async for news in heard:
+                part = {"type": "http.response.body", "body": _told(news), "more_body": True}
+                await send(part)
 
 
 def _told(news: News | None) -> bytes:

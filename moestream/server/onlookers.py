@@ -5,7 +5,7 @@ thread; what is collected is asked of the scheduler's.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from moestream.server.residency import Collector
@@ -30,7 +30,7 @@ class Onlookers:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def listen(self) -> AsyncIterator[News | None]:
+    async def listen(self) -> AsyncGenerator[News | None, None]:
         """What there is to tell: the model first, then frames; None while there is nothing."""
         queue: asyncio.Queue[News | None] = asyncio.Queue(_MOST_UNHEARD)
         self._queues.add(queue)

@@ -1,12 +1,13 @@
 // The panel of experts: what is in memory and at work, answers and profiles as pictures of use.
 
-import { el, byId, sign, bytes, percent, number } from "./dom.js";
+import { announce, el, byId, sign, bytes, percent, number } from "./dom.js";
 import * as api from "./api.js";
 import * as watch from "./watch.js";
 import { ExpertMap, mixed, palette, ramp } from "./map.js";
 import { forecastPart } from "./forecast.js";
 
 const TEXT_MS = 500;
+const FRAME_MS = 40;
 const FIXED = { now: "Now", answer: "The last answer", opened: "All since this page was opened" };
 
 let parts = {};
@@ -27,7 +28,7 @@ export function start(root, chip, given) {
   parts = { root, chip, gist: el("p", { class: "gist" }), figures: el("dl", { class: "figures-row" }) };
   parts.canvas = el("canvas", { class: "map", tabindex: "0", role: "application", "aria-label": "Map of the experts: layers down, experts across. Arrow keys choose one.", "aria-describedby": "map-told" });
   parts.told = el("p", { id: "map-told", class: "told" });
-  parts.detail = el("p", { class: "detail", role: "status" });
+  parts.detail = el("p", { class: "detail" });
   parts.legend = el("ul", { class: "legend", "aria-label": "Colours" });
   parts.a = el("select", { id: "show-a", onchange: () => pick("a") });
   parts.b = el("select", { id: "show-b", onchange: () => pick("b") });
@@ -35,6 +36,7 @@ export function start(root, chip, given) {
   parts.fold = el("details", { ontoggle: table }, el("summary", {}, "As a table"), parts.table);
   map = new ExpertMap(parts.canvas, (place) => {
     detail(place);
+    announce(parts.detail.textContent);
     redraw();
   });
   root.append(
@@ -117,13 +119,13 @@ function pictureOf(key) {
 
 const fits = (picture) => picture?.uses.length === watch.model?.places;
 
-/** Draw soon; and again while something fades. */
+/** Draw soon; and again while something fades, but leave the processor to the model. */
 function redraw() {
   if (due || !watch.model || parts.root.hidden) return;
-  due = requestAnimationFrame(() => {
+  due = setTimeout(() => requestAnimationFrame(() => {
     due = 0;
     if (paint()) redraw();
-  });
+  }), FRAME_MS);
 }
 
 function paint() {
