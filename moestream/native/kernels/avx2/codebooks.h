@@ -1,4 +1,5 @@
-// How AVX2 takes the codebook types apart (IQ1, IQ2, IQ3), and the ternary ones (TQ).
+// How AVX2 takes the codebook types apart (IQ1, IQ2, IQ3), the ternary ones (TQ), and those whose
+// blocks are several of 32 (NVFP4, Q1_0, Q2_0).
 //
 // Rows of a grid are looked up by their numbers, 32 codes at a time. What can be made ready for a
 // whole super-block is: open() unpacks numbers and signs to memory that lookups read.
@@ -315,6 +316,45 @@ struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
     static __m256i codes(const RowsAndSigns& block) {
         return _mm256_add_epi8(rows_of_eight(kIq1Grid.data(), block.rows + J * 4),
                                spread_bytes(block.signs + J));
+    }
+};
+
+template <>
+struct Blocks<Type::NVFP4> : Avx2Format<Type::NVFP4> {
+    template <int J>
+    static __m256i codes(const uint8_t* p) {
+        const __m256i bytes = _mm256_castsi128_si256(load128(p + 4 + J * 16));
+        const __m256i twice = _mm256_permute4x64_epi64(bytes, 0x50);
+        const __m256i moved = _mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 4, 0, 4));
+        return look_up(kMxfp4Values, _mm256_and_si256(moved, _mm256_set1_epi8(15)));
+    }
+};
+
+template <>
+struct Blocks<Type::Q1_0> : Avx2Format<Type::Q1_0> {
+    template <int J>
+    static __m256i codes(const uint8_t* p) {
+        const __m256i set = fifth_bits(p + 2 + J * 4);  // 16 where a bit is set
+        return _mm256_srli_epi16(set, 3);
+    }
+};
+
+template <>
+struct Blocks<Type::Q2_0> : Avx2Format<Type::Q2_0> {
+    template <int J>
+    static __m256i codes(const uint8_t* p) {
+        uint64_t bytes;
+        std::memcpy(&bytes, p + 2 + J * 8, 8);
+        const __m256i order = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,  //
+                                               4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
+        const __m256i v =
+            _mm256_shuffle_epi8(_mm256_set1_epi64x(static_cast<long long>(bytes)), order);
+        // The upper two of four codes down to a nibble, where a table moves the odd ones down.
+        const __m256i nibbles = _mm256_blend_epi16(v, _mm256_srli_epi16(v, 4), 0xaa);
+        const __m256i own = _mm256_and_si256(nibbles, _mm256_set1_epi16(0x0c03));
+        const __m256i table = _mm256_broadcastsi128_si256(
+            _mm_setr_epi8(0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0));
+        return _mm256_shuffle_epi8(table, own);
     }
 };
 

@@ -81,16 +81,36 @@ struct Avx2Gemv : Avx2Floats {
                             const TokenRows<T, NT>& x, Float* acc) {
         size_t at = 0;
         for (int b = 0; b < blocks; ++b, at += T::kBytes) {
-            const __m256i input = load256(x.q[0] + b * 32);
-            __m256i v[8];
-            for (int r = 0; r < 8; ++r) {
-                if (r % 2 == 0) prefetch<2 * T::kBytes>(ahead + 8 * at + r * T::kBytes);
-                v[r] = quad_sums<T>(zero_int(), T::codes(rows[r] + at), input);
+            for (int r = 0; r < 8; r += 2) {
+                prefetch<2 * T::kBytes>(ahead + 8 * at + r * T::kBytes);
             }
+            unroll<T::kParts>([&](auto part) {
+                dot_part<T, part>(rows, at, b * T::kParts + part, x, acc);
+            });
+        }
+    }
+
+    // The 32 columns number `unit`, which are part J of the blocks at `at`.
+    template <class T, int J, int NT>
+    static void dot_part(const uint8_t* const* rows, size_t at, int unit,
+                         const TokenRows<T, NT>& x, Float* acc) {
+        const __m256i input = load256(x.q[0] + unit * 32);
+        __m256i v[8];
+        for (int r = 0; r < 8; ++r) {
+            v[r] = quad_sums<T>(zero_int(), codes_of_part<T, J>(rows[r] + at), input);
+        }
+        __m256 d, m = zero();
+        if constexpr (T::kBlock == 16) {
+            __m256i sums[2];
+            fold8_halves(v, sums);
+            for (int i = 0; i < 2; ++i) {
+                load_floats8<T>(rows, at, J * 2 + i, &d, &m);
+                *acc = add_block32<Avx2Gemv, T>(*acc, sums[i], d, m, x, 0, unit * 2 + i);
+            }
+        } else {
             const __m256i sum = T::kSmall ? fold8_small(v, 1) : fold8(v, 1);
-            __m256 d, m = zero();
-            load_floats8<T>(rows, at, &d, &m);
-            *acc = add_block32<Avx2Gemv, T>(*acc, sum, d, m, x, 0, b);
+            load_floats8<T>(rows, at, 0, &d, &m);
+            *acc = add_block32<Avx2Gemv, T>(*acc, sum, d, m, x, 0, unit);
         }
     }
 
@@ -109,7 +129,7 @@ struct Avx2Gemv : Avx2Floats {
                 v[r] = super_block_lanes<T>(rows[r] + at, x.q[0] + b * 256, sums, &weighed[r]);
             }
             __m256 d, m = zero();
-            load_floats8<T>(rows, at, &d, &m);
+            load_floats8<T>(rows, at, 0, &d, &m);
             const __m256i mins = T::kHasMin ? fold8(weighed, 1) : zero_int();
             *acc = add_block256<Avx2Gemv, T>(*acc, fold8(v, 1), mins, d, m, x.d(0, b));
         }

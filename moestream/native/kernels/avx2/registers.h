@@ -51,7 +51,16 @@ inline __m256i fold8(const __m256i* v, int stride) {
                             _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-// The same for lanes of at most 8191 in magnitude, sums of four products with 4-bit codes: these
+// The same of the low halves and of the high halves.
+inline void fold8_halves(const __m256i* v, __m256i* sums) {
+    const auto fold = [&](int r) { return _mm256_hadd_epi32(v[r], v[r + 1]); };
+    const __m256i low = _mm256_hadd_epi32(fold(0), fold(2));
+    const __m256i high = _mm256_hadd_epi32(fold(4), fold(6));
+    sums[0] = _mm256_permute2x128_si256(low, high, 0x20);
+    sums[1] = _mm256_permute2x128_si256(low, high, 0x31);
+}
+
+// The same as fold8 for lanes of at most 8191 in magnitude, sums of four products with 4-bit codes: these
 // pack into int16, and one multiply adds neighbours.
 inline __m256i fold8_small(const __m256i* v, int stride) {
     const __m256i ones = _mm256_set1_epi16(1);
