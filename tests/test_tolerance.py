@@ -107,7 +107,7 @@ def cast(name: str, dtype: Any) -> Change:
         (put("llama.attention.key_length", 2**30), "no dimension of a tensor is larger"),
         (
             cast("blk.0.attn_q.weight", np.float64),
-            "m.gguf: tensor 'blk.0.attn_q.weight' is a matrix of F64",
+            "tensor 'blk.0.attn_q.weight' is a matrix of F64",
         ),
     ],
 )
