@@ -22,6 +22,7 @@ struct Format {
     static constexpr int kGroup = kLayout.group, kGroups = kUnit / kGroup;
     static constexpr int kDAt = kLayout.d_at, kOffset = kLayout.offset;
     static constexpr float kDTimes = kLayout.d_times;
+    static constexpr bool kPlain = false;  // a super-block without scales: all are 1
 
     // A super-block made ready to be taken apart: what codes<J>() and scales() are given.
     static const uint8_t* open(const uint8_t* p) { return p; }

@@ -49,13 +49,39 @@ inline __m256i pair_sums_of(const auto& block, __m256i input) {
 template <class T, int J>
 inline __m256i add_scaled(__m256i acc, const auto& block, const int8_t* q, __m256i scales) {
     const __m256i pairs = pair_sums_of<T, J>(block, load256(q + J * 32));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, spread_scale<J>(scales)));
+    return add_pairs(acc, pairs, spread_scale<J>(scales));
+}
+
+// The lanes of the sum of a super-block whose groups have no scales.
+template <class T>
+inline __m256i plain_lanes(const auto& block, const int8_t* q) {
+    if constexpr (kVnni) {
+        __m256i lanes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        unroll<8>([&](auto j) {
+            const __m256i codes = T::template codes<j>(block);
+            lanes[j % 2] = add_quads(lanes[j % 2], codes, load256(q + j * 32));
+        });
+        return _mm256_add_epi32(lanes[0], lanes[1]);
+    } else {
+        static_assert(T::kSteps == 8);
+        __m256i pairs = _mm256_setzero_si256();
+        unroll<8>([&](auto j) {
+            const __m256i codes = T::template codes<j>(block);
+            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, load256(q + j * 32)));
+        });
+        return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
 }
 
 // The lanes of a super-block's integer sum; its minimums' (or offset's) sum in `mins`.
 template <class T>
 inline __m256i super_block_lanes(const uint8_t* p, const int8_t* q, __m256i sums, __m256i* mins) {
     const auto block = T::open(p);
+    if constexpr (T::kPlain) {
+        *mins = _mm256_madd_epi16(T::scales(block), sums);
+        return _mm256_sub_epi32(plain_lanes<T>(block, q),
+                                _mm256_slli_epi32(*mins, shift_of(T::kOffset)));
+    }
     const __m256i natural = T::scales(block);
     if constexpr (T::kOffset != 0) *mins = _mm256_madd_epi16(natural, sums);
     if constexpr (T::kHasMin) *mins = _mm256_madd_epi16(T::mins(block), sums);

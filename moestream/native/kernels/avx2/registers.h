@@ -17,22 +17,32 @@ inline __m256i load256(const void* p) {
 
 inline __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 
-// Whether this unit may multiply bytes in fours (VNNI, as AVX-512's or as AVX's own).
+// Whether this unit may multiply bytes in fours, and words in pairs, and add them to a sum (VNNI,
+// as AVX-512's or as AVX's own).
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
 inline constexpr bool kVnni = true;
 inline __m256i add_quads(__m256i sum, __m256i codes, __m256i input) {
     return _mm256_dpbusd_epi32(sum, codes, input);
+}
+inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_dpwssd_epi32(sum, a, b);
 }
 #elif defined(__AVXVNNI__)
 inline constexpr bool kVnni = true;
 inline __m256i add_quads(__m256i sum, __m256i codes, __m256i input) {
     return _mm256_dpbusd_avx_epi32(sum, codes, input);
 }
+inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_dpwssd_avx_epi32(sum, a, b);
+}
 #else
 inline constexpr bool kVnni = false;
 inline __m256i add_quads(__m256i sum, __m256i codes, __m256i input) {
     const __m256i pairs = _mm256_maddubs_epi16(codes, input);
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
 }
 #endif
 
