@@ -73,7 +73,7 @@ inline void run_tokens(const Panel& panel, int first, int token, const Body& bod
 
 template <class V, class T>
 inline void gemv(const Panel& panel) {
-    const int blocks = panel.input->columns / T::kBlock;
+    const int blocks = panel.input->columns / (T::kUnit * T::kParts);
     for (int first = 0; first < panel.rows; first += V::kLanes) {
         const uint8_t* rows[V::kLanes];
         row_pointers<V::kLanes>(panel, first, rows);

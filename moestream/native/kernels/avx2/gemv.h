@@ -4,8 +4,8 @@
 // a float, which is what makes every instruction set's result the same.
 #pragma once
 
+#include "kernels/avx2/codebooks.h"
 #include "kernels/avx2/floats.h"
-#include "kernels/avx2/types.h"
 #include "kernels/products.h"
 
 namespace moestream {
@@ -35,24 +35,62 @@ inline __m256i split_even_odd(__m256i v) {
     return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, order), 0xd8);
 }
 
+// Pair sums of the J-th 32 codes of an opened super-block.
 template <class T, int J>
-inline __m256i add_scaled(__m256i acc, const uint8_t* p, const int8_t* q, __m256i scales) {
-    const __m256i pairs = pair_sums<T>(T::template codes<J>(p), load256(q + J * 32));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, spread_scale<J>(scales)));
+inline __m256i pair_sums_of(const auto& block, __m256i input) {
+    if constexpr (requires { T::template magnitudes<J>(block); }) {
+        return _mm256_maddubs_epi16(T::template magnitudes<J>(block),
+                                    with_signs(T::template signs<J>(block), input));
+    } else {
+        return pair_sums<T>(T::template codes<J>(block), input);
+    }
+}
+
+template <class T, int J>
+inline __m256i add_scaled(__m256i acc, const auto& block, const int8_t* q, __m256i scales) {
+    const __m256i pairs = pair_sums_of<T, J>(block, load256(q + J * 32));
+    return add_pairs(acc, pairs, spread_scale<J>(scales));
+}
+
+// The lanes of the sum of a super-block whose groups have no scales.
+template <class T>
+inline __m256i plain_lanes(const auto& block, const int8_t* q) {
+    if constexpr (kVnni) {
+        __m256i lanes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        unroll<8>([&](auto j) {
+            const __m256i codes = T::template codes<j>(block);
+            lanes[j % 2] = add_quads(lanes[j % 2], codes, load256(q + j * 32));
+        });
+        return _mm256_add_epi32(lanes[0], lanes[1]);
+    } else {
+        static_assert(T::kSteps == 8);
+        __m256i pairs = _mm256_setzero_si256();
+        unroll<8>([&](auto j) {
+            const __m256i codes = T::template codes<j>(block);
+            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, load256(q + j * 32)));
+        });
+        return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
 }
 
 // The lanes of a super-block's integer sum; its minimums' (or offset's) sum in `mins`.
 template <class T>
 inline __m256i super_block_lanes(const uint8_t* p, const int8_t* q, __m256i sums, __m256i* mins) {
-    const __m256i natural = T::scales(p);
+    const auto block = T::open(p);
+    if constexpr (T::kPlain) {
+        *mins = _mm256_madd_epi16(T::scales(block), sums);
+        return _mm256_sub_epi32(plain_lanes<T>(block, q),
+                                _mm256_slli_epi32(*mins, shift_of(T::kOffset)));
+    }
+    const __m256i natural = T::scales(block);
     if constexpr (T::kOffset != 0) *mins = _mm256_madd_epi16(natural, sums);
-    if constexpr (T::kHasMin) *mins = _mm256_madd_epi16(T::mins(p), sums);
+    if constexpr (T::kHasMin) *mins = _mm256_madd_epi16(T::mins(block), sums);
     const __m256i scales = T::kGroup == 16 ? split_even_odd(natural) : natural;
     __m256i a = _mm256_setzero_si256(), b = a;
-    a = add_scaled<T, 0>(a, p, q, scales), b = add_scaled<T, 1>(b, p, q, scales);
-    a = add_scaled<T, 2>(a, p, q, scales), b = add_scaled<T, 3>(b, p, q, scales);
-    a = add_scaled<T, 4>(a, p, q, scales), b = add_scaled<T, 5>(b, p, q, scales);
-    a = add_scaled<T, 6>(a, p, q, scales), b = add_scaled<T, 7>(b, p, q, scales);
+    a = add_scaled<T, 0>(a, block, q, scales), b = add_scaled<T, 1>(b, block, q, scales);
+    a = add_scaled<T, 2>(a, block, q, scales), b = add_scaled<T, 3>(b, block, q, scales);
+    a = add_scaled<T, 4>(a, block, q, scales), b = add_scaled<T, 5>(b, block, q, scales);
+    a = add_scaled<T, 6>(a, block, q, scales), b = add_scaled<T, 7>(b, block, q, scales);
     if constexpr (T::kOffset != 0) {
         a = _mm256_sub_epi32(a, _mm256_slli_epi32(*mins, shift_of(T::kOffset)));
     }
@@ -69,16 +107,36 @@ struct Avx2Gemv : Avx2Floats {
                             const TokenRows<T, NT>& x, Float* acc) {
         size_t at = 0;
         for (int b = 0; b < blocks; ++b, at += T::kBytes) {
-            const __m256i input = load256(x.q[0] + b * 32);
-            __m256i v[8];
-            for (int r = 0; r < 8; ++r) {
-                if (r % 2 == 0) prefetch<2 * T::kBytes>(ahead + 8 * at + r * T::kBytes);
-                v[r] = quad_sums<T>(zero_int(), T::codes(rows[r] + at), input);
+            for (int r = 0; r < 8; r += 2) {
+                prefetch<2 * T::kBytes>(ahead + 8 * at + r * T::kBytes);
             }
+            unroll<T::kParts>([&](auto part) {
+                dot_part<T, part>(rows, at, b * T::kParts + part, x, acc);
+            });
+        }
+    }
+
+    // The 32 columns number `unit`, which are part J of the blocks at `at`.
+    template <class T, int J, int NT>
+    static void dot_part(const uint8_t* const* rows, size_t at, int unit,
+                         const TokenRows<T, NT>& x, Float* acc) {
+        const __m256i input = load256(x.q[0] + unit * 32);
+        __m256i v[8];
+        for (int r = 0; r < 8; ++r) {
+            v[r] = quad_sums<T>(zero_int(), codes_of_part<T, J>(rows[r] + at), input);
+        }
+        __m256 d, m = zero();
+        if constexpr (T::kBlock == 16) {
+            __m256i sums[2];
+            fold8_halves(v, sums);
+            for (int i = 0; i < 2; ++i) {
+                load_floats8<T>(rows, at, J * 2 + i, &d, &m);
+                *acc = add_block32<Avx2Gemv, T>(*acc, sums[i], d, m, x, 0, unit * 2 + i);
+            }
+        } else {
             const __m256i sum = T::kSmall ? fold8_small(v, 1) : fold8(v, 1);
-            __m256 d, m = zero();
-            load_floats8<T>(rows, at, &d, &m);
-            *acc = add_block32<Avx2Gemv, T>(*acc, sum, d, m, x, 0, b);
+            load_floats8<T>(rows, at, 0, &d, &m);
+            *acc = add_block32<Avx2Gemv, T>(*acc, sum, d, m, x, 0, unit);
         }
     }
 
@@ -97,7 +155,7 @@ struct Avx2Gemv : Avx2Floats {
                 v[r] = super_block_lanes<T>(rows[r] + at, x.q[0] + b * 256, sums, &weighed[r]);
             }
             __m256 d, m = zero();
-            load_floats8<T>(rows, at, &d, &m);
+            load_floats8<T>(rows, at, 0, &d, &m);
             const __m256i mins = T::kHasMin ? fold8(weighed, 1) : zero_int();
             *acc = add_block256<Avx2Gemv, T>(*acc, fold8(v, 1), mins, d, m, x.d(0, b));
         }
