@@ -23,7 +23,7 @@ from moestream.server import experts as endpoints
 from moestream.server.jobs import Ended, Failed, Job
 from moestream.server.residency import Collector
 from moestream.server.scheduler import Scheduler
-from moestream.streaming.residency import IN_MEMORY, KEPT
+from moestream.streaming.view import IN_MEMORY, KEPT
 
 METHODS = ("pread", "madvise")
 

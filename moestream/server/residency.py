@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from moestream.engine.engine import Engine
 from moestream.layers.moe import RoutingEvent
-from moestream.streaming.residency import IN_MEMORY, KEPT, Residency
+from moestream.streaming.residency import Residency
 from moestream.streaming.store import expert_sizes
+from moestream.streaming.view import IN_MEMORY, KEPT
 
 _MOST_NOTED = 1 << 14
 """Routings that are kept before they are added up, whether or not anybody asks."""

@@ -22,6 +22,7 @@ from moestream.engine.engine import Engine
 from moestream.errors import BusyError, ContextLengthError
 from moestream.layers.moe import RouteObserver
 from moestream.prompt_cache import PromptCache
+from moestream.server.calls import Calls
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
 from moestream.server.passes import Passes, Prefill
@@ -89,7 +90,7 @@ class Scheduler(Closing):
         self._waiting: deque[SequenceRun] = deque()
         self._running: list[SequenceRun] = []
         self._prompts = PromptReader(self._passes, self.prefixes, prompt_cache)
-        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._calls = Calls()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         if threaded:
@@ -121,13 +122,11 @@ class Scheduler(Closing):
 
     def call(self, work: Callable[[], Any]) -> "Future[Any]":
         """Have something done on the scheduler's thread, between two steps; soon, if at all."""
-        told: Future[Any] = Future()
         with self._changed:
+            told = self._calls.add(work)
             if self._closing:
-                told.cancel()
-            else:
-                self._calls.append((work, told))
-                self._changed.notify()
+                self._calls.cancel()
+            self._changed.notify()
         return told
 
     def look_on(self, onlooker: RouteObserver | None) -> None:
@@ -141,8 +140,7 @@ class Scheduler(Closing):
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join()
-        for _, told in self._calls:
-            told.cancel()
+        self._calls.cancel()
         for sequence in (*self._running, *self._waiting):
             if sequence.state is not State.ENDED:
                 sequence.end("interrupted")
@@ -177,7 +175,7 @@ class Scheduler(Closing):
     def _work(self) -> None:
         while self._await_work():
             try:
-                self._answer_calls()
+                self._calls.run()
                 self.step()
             except Exception as error:
                 self._begin_anew(error)
@@ -197,16 +195,6 @@ class Scheduler(Closing):
                 lambda: self._closing or self._waiting or self._running or self._calls
             )
             return not self._closing
-
-    def _answer_calls(self) -> None:
-        while self._calls:
-            work, told = self._calls.popleft()
-            if not told.set_running_or_notify_cancel():
-                continue
-            try:
-                told.set_result(work())
-            except Exception as error:
-                told.set_exception(error)
 
     def _admit(self) -> None:
         """Give places to those that wait, in the order in which they came."""

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from moestream.policies import Policy, hottest
 from moestream.streaming.footprint import Footprint
 from moestream.streaming.reader import ExpertReader
-from moestream.streaming.residency import IN_MEMORY, KEPT, Arrivals, Residency, Warmed
+from moestream.streaming.residency import Arrivals, Residency, Warmed
 from moestream.streaming.statistics import Counts, ResidencyStats
+from moestream.streaming.view import IN_MEMORY, KEPT, Marks, PageLooks
 
 _SHARES = 8
 """A batch of a layer's experts is one in so many parts of the room, at most."""
 _SHARES_AHEAD = 4
 """The same of those that are being paged in, which is room already."""
-_LOOKED_AT = 64
-"""Experts of which ``marks`` asks the system anew each time: about a third of a millisecond."""
 
 
 class MappedResidency(Residency):
@@ -52,8 +51,7 @@ class MappedResidency(Residency):
         self._wanted = bytearray(len(addresses))  # by the policy
         self._guesses: dict[int, int] = {}  # and the turn that each is for
         self._footprint = Footprint(reader, room_bytes, fenced=not fits)
-        self._seen = np.zeros(len(addresses), np.uint8)  # in memory, when last looked at
-        self._look_next = 0
+        self._looks = PageLooks(reader, expert_bytes, num_experts)
         self.counts.budget_bytes = policy.budget_bytes if policy else 0
 
     def _fetch(
@@ -106,17 +104,11 @@ class MappedResidency(Residency):
         resident = self.reader.is_resident
         return [key - base for key in self._keys(layer) if key not in missing and resident(key)]
 
-    def marks(self) -> NDArray[np.uint8]:
-        """See ``Residency.marks``: of what is not locked, some are looked up each time, in turn."""
-        first, seen = self._look_next, self._seen
-        keys = range(first, min(first + _LOOKED_AT, len(seen)))
-        self._look_next = keys.stop % len(seen)
-        for key in keys:
-            in_a_layer = key // self.num_experts in self._bytes
-            seen[key] = IN_MEMORY if in_a_layer and self.reader.is_resident(key) else 0
+    def marks(self) -> Marks:
+        """See ``Residency.marks``."""
         locked = np.frombuffer(self._footprint.locked, np.uint8)
         stays = np.frombuffer(self._stays, np.uint8)
-        marks: NDArray[np.uint8] = seen | stays * np.uint8(IN_MEMORY) | locked * np.uint8(KEPT)
+        marks: Marks = self._looks.marks() | stays * np.uint8(IN_MEMORY) | locked * np.uint8(KEPT)
         return marks
 
     def _admit(self, keys: list[int]) -> None:

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from moestream.streaming.reader import ExpertReader
 from moestream.streaming.statistics import Counts, ResidencyStats, Tally
+from moestream.streaming.view import Marks
 
 Arrivals = Iterator[Sequence[int]]
 """Expert ids in batches, each in memory from when it is yielded until the next is asked for."""
 
 Warmed = Callable[[int, int], None]
 """Called with how many experts have been brought in from a profile, and how many there are."""
-
-IN_MEMORY, KEPT = 1, 2
-"""Bits of ``Residency.marks``."""
 
 _PROMPT_TAIL = 24
 """Tokens at the end of a prefill chunk whose routing counts: what comes next resembles them."""
@@ -123,8 +121,8 @@ class Residency(ABC):
         """
 
     @abstractmethod
-    def marks(self) -> NDArray[np.uint8]:
-        """Of every expert, by key: whether it is ``IN_MEMORY``, and whether it is to be ``KEPT``.
+    def marks(self) -> Marks:
+        """Of every key: whether it is ``IN_MEMORY``, and whether it is to be ``KEPT``.
 
         For who looks on; to be asked between two passes.
         """

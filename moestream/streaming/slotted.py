@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.streaming.reader import READY, ExpertReader
-from moestream.streaming.residency import IN_MEMORY, KEPT, Arrivals, Residency, Warmed
+from moestream.streaming.residency import Arrivals, Residency, Warmed
 from moestream.streaming.slot_table import NONE, SlotTable
 from moestream.streaming.statistics import Counts, ResidencyStats
+from moestream.streaming.view import IN_MEMORY, KEPT, Marks
 
 FOREVER = 2**63
 _ANY_TIME = 2**40
@@ -95,7 +96,7 @@ class SlotResidency(Residency):
         keys = range(base, base + self.num_experts)
         return [key - base for key in keys if states[key] == READY and key not in missing]
 
-    def marks(self) -> NDArray[np.uint8]:
+    def marks(self) -> Marks:
         """See ``Residency.marks``."""
         marks = np.zeros(len(self.addresses), np.uint8)
         marks[np.frombuffer(self.reader.states, np.uint8) == READY] = IN_MEMORY

@@ -24,6 +24,7 @@ from moestream.streaming.slot_table import NONE, SlotTable
 from moestream.streaming.slotted import SlotResidency
 from moestream.streaming.split.cut import SplitLayout
 from moestream.streaming.statistics import Counts
+from moestream.streaming.view import Marks
 
 
 class SplitResidency(SlotResidency):
@@ -148,7 +149,7 @@ class SplitResidency(SlotResidency):
         if tails is not None:
             tails.release(key + self._shift for key in held)
 
-    def marks(self) -> NDArray[np.uint8]:
+    def marks(self) -> Marks:
         """See ``Residency.marks``: an expert's are those of its head."""
         return super().marks()[: self._shift]
 
