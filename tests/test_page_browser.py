@@ -169,12 +169,12 @@ new MutationObserver(look).observe(document.body, all);
 
 def test_a_long_prompt_tells_how_far_it_is(tab: Page) -> None:
     tab.page.evaluate(f"() => {{ {LISTEN} }}")
-    tab.give("#files", "long.txt", "words and words " * 1200)
+    tab.give("#files", "long.txt", "words and words " * 500)
     assert tab.page.locator("#attached").inner_text() == "long.txt"
     tab.ask("and now?")
     assert tab.answers() == [TOLD]
     seen = tab.page.evaluate("window.seen ?? []")
-    assert any(re.match(r"Reading the prompt: [\d,]+ of 19,\d\d\d tokens", told) for told in seen)
+    assert any(re.match(r"Reading the prompt: [\d,]+ of 8,\d\d\d tokens", told) for told in seen)
 
 
 def test_the_map_changes_while_an_answer_is_written(tab: Page) -> None:
@@ -230,7 +230,7 @@ ROW = "| <img src=x onerror='window.hacked = 1'> | <b>b</b> |\n"
 def test_hostile_answers_are_text(tab: Page) -> None:
     """The model is made to say it by a grammar; all else is as ever."""
     said = json.dumps(HOSTILE + "| a | b |\n|---|---|\n")
-    grammar = f"root ::= {said} ({json.dumps(ROW)}){{300}} "
+    grammar = f"root ::= {said} ({json.dumps(ROW)}){{60}}"
 
     def force(route: Any) -> None:
         body = {**route.request.post_data_json, "grammar": grammar, "max_tokens": 20_000}
@@ -240,7 +240,7 @@ def test_hostile_answers_are_text(tab: Page) -> None:
     tab.ask("go")
     text = tab.answers()[0]
     assert "<script>window.hacked = 1</script>" in text
-    assert text.count("<b>b</b>") == 300
+    assert text.count("<b>b</b>") == 60
     found = "[...document.querySelectorAll('.words *')].map((each) => each.localName)"
     kinds = set(tab.page.evaluate(found))
     assert kinds <= {"p", "a", "span", "div", "table", "thead", "tbody", "tr", "th", "td"}
