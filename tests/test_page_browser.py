@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,14 @@ class Page:
 
     def has_written(self, letters: int) -> None:
         """Wait until there are more."""
-        there = "document.querySelector('.words')?.textContent.length"
-        self.page.wait_for_function(f"{there} > {letters}")
+        self.until(f"document.querySelector('.words')?.textContent.length > {letters}")
+
+    def until(self, what: str) -> None:
+        """Wait for it, asking from here: the page's policy lets no text be run within it."""
+        ends = time.monotonic() + WAIT_MS / 1000
+        while not self.page.evaluate(what):
+            assert time.monotonic() < ends, what
+            self.page.wait_for_timeout(30)
 
     def ask(self, text: str, *, wait: bool = True) -> None:
         self.page.fill("#text", text)
@@ -169,12 +176,12 @@ new MutationObserver(look).observe(document.body, all);
 
 def test_a_long_prompt_tells_how_far_it_is(tab: Page) -> None:
     tab.page.evaluate(f"() => {{ {LISTEN} }}")
-    tab.give("#files", "long.txt", "words and words " * 500)
+    tab.give("#files", "long.txt", "words and words " * 150)
     assert tab.page.locator("#attached").inner_text() == "long.txt"
     tab.ask("and now?")
     assert tab.answers() == [TOLD]
     seen = tab.page.evaluate("window.seen ?? []")
-    assert any(re.match(r"Reading the prompt: [\d,]+ of 8,\d\d\d tokens", told) for told in seen)
+    assert any(re.match(r"Reading the prompt: [\d,]+ of 2,4\d\d tokens", told) for told in seen)
 
 
 def test_the_map_changes_while_an_answer_is_written(tab: Page) -> None:
@@ -186,12 +193,12 @@ def test_the_map_changes_while_an_answer_is_written(tab: Page) -> None:
     picture = "document.querySelector('canvas').toDataURL()"
     before = page.evaluate(picture)
     tab.ask("go", wait=False)
-    page.wait_for_function(f"{picture} !== {json.dumps(before)}")
+    tab.until(f"{picture} !== {json.dumps(before)}")
     page.click("#stop")
     tab.done()
     page.focus("canvas")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('.detail').textContent.includes('Used')")
+    tab.until("document.querySelector('.detail').textContent.includes('Used')")
     told = r"Layer 0, expert 0: .*memory, 99 KiB\. Used [\d,]+ times"
     assert re.match(told, page.inner_text(".detail"))
     page.click("text=Its experts")
@@ -214,7 +221,7 @@ def test_a_profile_is_saved_and_compared(
     page.wait_for_selector("text=Saved.")
     assert (tmp_path / "profiles" / "letters.json").exists()
     page.select_option("#show-b", "profile letters")
-    page.wait_for_function("document.querySelector('.told').textContent.includes('are the same')")
+    tab.until("document.querySelector('.told').textContent.includes('are the same')")
     assert page.inner_text(".told").startswith("100 %")
 
 
@@ -230,7 +237,7 @@ ROW = "| <img src=x onerror='window.hacked = 1'> | <b>b</b> |\n"
 def test_hostile_answers_are_text(tab: Page) -> None:
     """The model is made to say it by a grammar; all else is as ever."""
     said = json.dumps(HOSTILE + "| a | b |\n|---|---|\n")
-    grammar = f"root ::= {said} ({json.dumps(ROW)}){{60}}"
+    grammar = f"root ::= {said} ({json.dumps(ROW)}){{20}}"
 
     def force(route: Any) -> None:
         body = {**route.request.post_data_json, "grammar": grammar, "max_tokens": 20_000}
@@ -240,7 +247,7 @@ def test_hostile_answers_are_text(tab: Page) -> None:
     tab.ask("go")
     text = tab.answers()[0]
     assert "<script>window.hacked = 1</script>" in text
-    assert text.count("<b>b</b>") == 60
+    assert text.count("<b>b</b>") == 20
     found = "[...document.querySelectorAll('.words *')].map((each) => each.localName)"
     kinds = set(tab.page.evaluate(found))
     assert kinds <= {"p", "a", "span", "div", "table", "thead", "tbody", "tr", "th", "td"}
@@ -298,6 +305,19 @@ def test_markdown_becomes_what_it_means(tab: Page) -> None:
         tab.page.click("#export")
     again = json.loads(Path(download.value.path()).read_text())["conversations"][0]
     assert [each["content"] for each in again["messages"].values()] == ["?", MARKDOWN]
+
+
+def test_a_huge_table_is_shown_as_it_was_written(tab: Page) -> None:
+    rows = "|a|b|\n|-|-|\n" + ROW * 5000
+    asked = {"parent": None, "children": ["1"], "shown": "1", "role": "user", "content": rows}
+    messages = {"0": asked, "1": {"parent": "0", "role": "assistant", "content": rows}}
+    chat = {"title": "huge", "roots": ["0"], "shown": "0", "messages": messages}
+    told = {"format": "moestream conversations", "version": 1, "conversations": [chat]}
+    tab.give("#import-file", "x.json", json.dumps(told))
+    tab.page.click(".title:has-text('huge')")
+    assert tab.page.locator(".words pre").text_content() == rows.strip()
+    assert tab.page.evaluate("document.querySelectorAll('*').length") < 500
+    assert tab.page.evaluate("window.hacked") is None
 
 
 def test_what_breaks_is_said_and_nothing_is_lost(browser: Any, tmp_path: Path) -> None:

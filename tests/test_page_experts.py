@@ -98,7 +98,7 @@ def test_the_state_is_what_the_slots_hold() -> None:
     with Engine.open(GOLDEN / "qwen3moe.gguf", context_length=128, threads=1) as engine:
         collector = Collector(engine)
         total = sum(collector.sizes.values()) * collector.num_experts
-        engine.stream(plan(total // 2), options_of(io="pread"))
+        engine.stream(plan(total * 15 // 16), options_of(io="pread"))
         frame, _ = answered(engine, collector)
         state = np.frombuffer(b64decode(frame["state"]), np.uint8)
         assert len(state) == len(collector.sizes) * collector.num_experts
