@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are 
 from bench.capped import MOESTREAM
 from bench.serve import free_port, server
 
-FLAGS = ["--budget", "600M", "--temp", "0", "-q", "--prompt-cache", "off", "-c", "4096"]
+FLAGS = ["--budget", "600M", "--temp", "0", "-q", "--prompt-cache", "off", "-c", "4096", "-n", "300"]
 QUESTIONS = (
     "What is the capital of Italy?",
     "Write a Python function that reverses a string, and say how it works.",

@@ -1,6 +1,7 @@
 // Draws the map: layers down, experts across; and lets one be chosen. Knows colours and places.
 
-const FADE_MS = 1100;
+const FADE_MS = 800;
+const INSET = 0.22;
 const LEFT = 26;
 const LIGHT = {
   ground: "#ffffff", ink: "#55606e", absent: "#e6eaf0", here: "#9fc3e6", kept: "#3c78b4", mark: "#17202b",
@@ -13,7 +14,7 @@ const DARK = {
   heat: ["#202832", "#1f4468", "#2f78b8", "#74b9f5", "#e3f2ff"], a: "#ff9357", b: "#5fb0ff", same: "#2a333d",
 };
 
-export const FLASHES = ["used", "vain", "guessed", "read"];
+export const FLASHES = ["vain", "guessed", "read", "used"];
 
 export function palette() {
   const chosen = document.documentElement.dataset.theme;
@@ -95,7 +96,10 @@ export class ExpertMap {
         if (!(left > 0)) continue;
         fading = true;
         pen.globalAlpha = this.still.matches ? 1 : Math.min(1, left * 1.4);
-        pen.fillRect(...box(place));
+        const [x, y, w, h] = box(place);
+        // Where there is room, use is a mark within the cell: what is in memory stays to be seen.
+        const [side, top] = name === "used" && Math.min(w, h) >= 7 ? [w * INSET, h * INSET] : [0, 0];
+        pen.fillRect(x + side, y + top, w - 2 * side, h - 2 * top);
       }
     }
     pen.globalAlpha = 1;
