@@ -19,13 +19,27 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are 
 from bench.capped import MOESTREAM
 from bench.serve import free_port, server
 
-FLAGS = ["--budget", "600M", "--temp", "0", "-q", "--prompt-cache", "off", "-c", "4096", "-n", "300"]
+FLAGS = [
+    "--budget",
+    "600M",
+    "--temp",
+    "0",
+    "-q",
+    "--prompt-cache",
+    "off",
+    "-c",
+    "4096",
+    "-n",
+    "300",
+]
 QUESTIONS = (
     "What is the capital of Italy?",
     "Write a Python function that reverses a string, and say how it works.",
 )
 ITALIAN = "Racconta una breve storia di un pescatore."
 LONG_MS = 120_000
+SHOWN = 260
+"""Letters of the answer when the picture is taken."""
 
 
 def ask(page: Page, text: str, *, wait: bool = True) -> None:
@@ -43,7 +57,10 @@ def live(page: Page, folder: Path) -> None:
     for question in QUESTIONS[:1]:
         ask(page, question)
     ask(page, QUESTIONS[1], wait=False)
-    page.wait_for_function("document.querySelectorAll('.words')[1]?.textContent.length > 260")
+    while not page.evaluate(
+        f"document.querySelectorAll('.words')[1]?.textContent.length > {SHOWN}"
+    ):
+        page.wait_for_timeout(50)  # asked from here: the page's policy lets no text be run in it
     page.screenshot(path=folder / "page.png")
     page.wait_for_selector("#stop", state="hidden", timeout=LONG_MS)
     page.wait_for_timeout(600)
