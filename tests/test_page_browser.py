@@ -207,7 +207,7 @@ def test_the_map_changes_while_an_answer_is_written(tab: Page) -> None:
     page.click("text=Its experts")
     tab.until("document.querySelector('.told').textContent.includes('tokens used')")
     page.click("summary:has-text('As a table')")
-    assert "50 %" in page.locator(".experts .table").inner_text()
+    tab.until("document.querySelector('.experts .table').innerText.includes('50 %')")
 
 
 def test_a_profile_is_saved_and_compared(
@@ -373,6 +373,10 @@ def test_a_narrow_screen_scrolls_down_alone(browser: Any, server: Served) -> Non
     tab.ask("word" * 100)
     wide = "document.documentElement.scrollWidth"
     assert tab.page.evaluate(wide) == 390
+    ends = tab.page.evaluate("document.querySelector('.brand').getBoundingClientRect().right")
+    brand = tab.page.locator(".brand").evaluate("(each) => each.scrollWidth <= each.clientWidth")
+    assert brand
+    assert ends <= tab.page.locator("#show-experts").bounding_box()["x"]
     for button in ("#show-experts", "#show-chats", "#show-settings"):
         tab.page.click(button)
         tab.page.wait_for_timeout(100)

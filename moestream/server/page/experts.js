@@ -168,6 +168,8 @@ function legend() {
   }));
 }
 
+const times = (n) => (n === 1 ? "once" : `${number(n)} times`);
+
 /** All that is known of one expert. */
 function detail(place) {
   const { model, state } = watch;
@@ -183,9 +185,9 @@ function detail(place) {
   const where = state[place] & watch.IN_MEMORY ? (model.streamed && state[place] & watch.KEPT ? "kept in memory" : "in memory") : "on disk";
   const said = [
     `Layer ${model.layers[row]}, expert ${place % model.n}: ${where}, ${bytes(model.bytes[row])}.`,
-    uses ? `Used ${number(uses)} times, ${(100 * share).toFixed(1)} % of its layer's uses` : "Not used",
+    uses ? `Used ${times(uses)}, ${(100 * share).toFixed(1)} % of its layer's uses` : "Not used in what is shown",
     ago === null ? "" : `, last ${ago < 1 ? "just now" : `${ago.toFixed(0)} s ago`}`,
-    model.streamed ? `. Read from disk ${number(watch.reads[place])} times.` : ".",
+    model.streamed ? `. Read from disk ${times(watch.reads[place])}.` : ".",
   ];
   parts.detail.textContent = said[0] + " " + said.slice(1).join("");
 }
