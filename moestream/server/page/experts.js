@@ -84,7 +84,8 @@ function news() {
   }
   const { here, all, count } = watch.memory();
   const share = count / model.places;
-  parts.chip.textContent = model.streamed ? `${percent(share)} of experts in memory` : "All experts in memory";
+  const [much, what] = model.streamed ? [percent(share), "of experts "] : ["All", "experts "];
+  parts.chip.replaceChildren(`${much} `, el("span", { class: "wide" }, what), "in memory");
   if (parts.root.hidden) return;
   if (performance.now() - textAt > TEXT_MS) {
     textAt = performance.now();
