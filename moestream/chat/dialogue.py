@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from moestream.chat.breakers import breakers_of
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.reasoning import Piece, ReasoningSplitter, find_markers
 from moestream.chat.settings import Settings
@@ -269,6 +270,7 @@ class Dialogue:
             self._sampling(),
             max_tokens=self.settings.max_tokens,
             end_ids=self.tokenizer.end_ids,
+            breakers=breakers_of(self.settings.sampling, self.tokenizer),
             on_route=observe,
             stop=stop,
         ):

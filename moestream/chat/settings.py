@@ -63,6 +63,8 @@ class Settings:
         value = getattr(self.sampling if each.name in _SAMPLING else self, each.name)
         if isinstance(value, bool):
             return "on" if value else "off"
+        if isinstance(value, tuple):
+            return ";".join(value)
         return "-1" if value is None else f"{value}"
 
 

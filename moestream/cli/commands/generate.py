@@ -100,6 +100,7 @@ def _generate(
     stop: tuple[str, ...],
     recorded: dict[str, Any],
 ) -> None:
+    from moestream.chat.breakers import breakers_of
     from moestream.tokenizer import Tokenizer
     from moestream.tokenizer.text_stream import TextStream
     from moestream.traces.recording import Recording
@@ -127,6 +128,7 @@ def _generate(
             sampling,
             max_tokens=max_tokens,
             end_ids=tokenizer.end_ids,
+            breakers=breakers_of(sampling, tokenizer),
             on_route=observer,
             stop=interrupt.is_wanted,
         )

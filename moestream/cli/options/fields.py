@@ -23,6 +23,8 @@ class Value(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read a value; from config.toml it may be a number already."""
+        if isinstance(value, tuple):  # a default that is more than one value
+            return value
         if isinstance(value, bool):
             value = "on" if value else "off"
         try:
@@ -64,7 +66,7 @@ def _option(each: Declared, section: str, unset: bool) -> Callable[[Body], Body]
         *each.flags,
         each.name,
         section=section,
-        type=str if takes.many else Value(takes),
+        type=str if takes.many and takes.parse_text is None else Value(takes),
         multiple=takes.many,
         default=None if unset else each.default,
         metavar=takes.metavar,

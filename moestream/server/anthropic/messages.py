@@ -68,7 +68,7 @@ def _prepare(asked: MessagesRequest, model: Model) -> tuple[list[Task], "Speaker
     model.check_name(asked.model)
     format = asked.output_config.format if asked.output_config else None
     wanted = Wanted(
-        sampling=asked.sampling(model.defaults.sampling),
+        sampling=asked.sampling(model.defaults.sampling, model.tokenizer),
         max_tokens=asked.max_tokens,
         use=tool_use(asked.tools, asked.tool_choice),
         form=Form(response_format=format),

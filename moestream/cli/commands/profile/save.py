@@ -243,6 +243,8 @@ def _run(
     tokens: list[int],
     work: Workload,
 ) -> None:
+    from moestream.chat.breakers import breakers_of
+
     session = engine.session()
     observe = recorder.observer(session)
     if not work.predict:
@@ -254,6 +256,7 @@ def _run(
         work.sampling,
         max_tokens=work.predict,
         end_ids=tokenizer.end_ids,
+        breakers=breakers_of(work.sampling, tokenizer),
         on_route=observe,
     )
     for _ in made:
