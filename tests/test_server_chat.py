@@ -367,7 +367,7 @@ def test_templates_get_what_a_request_gives_them(alphabet: Path) -> None:
             return text
 
         assert prompt() == "hi|||"
-        assert prompt(reasoning_effort="high") == "hi|high||"
+        assert prompt(reasoning_effort="high") == "hi|high|True|"
         assert prompt(reasoning_effort="none") == "hi||False|"
         assert prompt(chat_template_kwargs={"extra": 1, "messages": []}) == "hi|||1"
         for name in ("self", "messages", "special", "now", "names", "not a name"):

@@ -26,6 +26,9 @@ from moestream.engine.options import EngineOptions, SamplingParams
         ("predict", "-1", "-1"),
         ("reasoning", "hide", "hide"),
         ("context-shift", "on", "on"),
+        ("reasoning-effort", "low", "low"),
+        ("reasoning-effort", "auto", "auto"),
+        ("chat-template-kwargs", '{"a": [1]}', '{"a": [1]}'),
     ],
 )
 def test_what_is_set_is_shown(name: str, value: str, shown: str) -> None:
@@ -41,7 +44,7 @@ def test_what_is_set_is_shown(name: str, value: str, shown: str) -> None:
 def test_every_sampling_parameter_can_be_set_to_what_is_shown() -> None:
     settings = Settings(SamplingParams(seed=5))
     many = ("dry_sequence_breakers", "logit_bias")
-    assert len(settings.shown()) == len(fields(SamplingParams)) - len(many) + 3
+    assert len(settings.shown()) == len(fields(SamplingParams)) - len(many) + 5
     for name, value in settings.shown():
         settings.set(name, value)
     assert settings == Settings(SamplingParams(seed=5))

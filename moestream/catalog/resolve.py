@@ -128,9 +128,9 @@ def _is_nothing(model: str, path: Path) -> str:
         siblings = []
     names = {name.lower(): name for name in [*catalog(), *siblings]}
     close = [names[name] for name in difflib.get_close_matches(model.lower(), names, n=3)]
-    hint = (
-        f"did you mean {' or '.join(close)}?"
-        if close
-        else "moestream models list shows those that have names"
-    )
+    hint = "moestream models list shows those that have names"
+    if close:
+        hint = f"did you mean {' or '.join(close)}?"
+    elif any(map(str.isspace, model)):
+        hint = "a prompt goes after the model, or after -p"
     return f"no model is called {model!r}, and no such file exists; {hint}"

@@ -2,9 +2,11 @@
 
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from moestream.engine.advice import read_sampling
 from moestream.errors import CatalogError
 from moestream.reasons import reason_of
 
@@ -35,6 +37,9 @@ class ModelSpec:
     num_experts_per_tok: int | None = None
     hidden_size: int | None = None
     moe_intermediate_size: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """By the names of options, without dashes."""
+    sampling_source: str | None = None
 
     @property
     def kind(self) -> str:
@@ -69,11 +74,12 @@ class ModelSpec:
         return total * self.num_experts_per_tok // self.num_experts
 
 
-_TYPES: dict[str, type] = {
-    field.name: int if "int" in str(field.type) else str
-    for field in fields(ModelSpec)
-    if field.name != "name"
-}
+def _type_of(field: Field[Any]) -> type:
+    told = str(field.type)
+    return dict if "Mapping" in told else int if "int" in told else str
+
+
+_TYPES = {field.name: _type_of(field) for field in fields(ModelSpec) if field.name != "name"}
 
 
 def parse_catalog(text: str, origin: str) -> dict[str, ModelSpec]:
@@ -117,5 +123,9 @@ def _check_values(spec: ModelSpec, where: str) -> None:
         value = getattr(spec, key)
         if kind is int and value is not None and value <= 0:
             raise CatalogError(f"{where}: {key} = {value} is not positive")
+    try:
+        read_sampling(spec.sampling)
+    except ValueError as error:
+        raise CatalogError(f"{where}: sampling: {error}") from None
     if spec.sha256 is not None and not _SHA256.fullmatch(spec.sha256):
         raise CatalogError(f"{where}: sha256 = {spec.sha256!r} is not 64 lower-case hex digits")

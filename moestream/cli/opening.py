@@ -3,6 +3,7 @@
 Owns what the user is told on the way. Every command that runs a model, or looks at one, begins so.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from moestream.errors import ModelNotFoundError
 if TYPE_CHECKING:
     from moestream.catalog import ModelSpec
     from moestream.engine.engine import Engine
+    from moestream.engine.options import SamplingChoice, SamplingParams
     from moestream.gguf import GGUFHeader
 
 
@@ -53,6 +55,23 @@ def context_warning(engine: "Engine") -> str | None:
     if engine.context_length <= trained:
         return None
     return f"a context of {engine.context_length} is more than the model's own {trained}"
+
+
+def advised(
+    model: str, engine: "Engine", choice: "SamplingChoice", *, quiet: bool
+) -> "tuple[SamplingParams, Mapping[str, Any]]":
+    """How a model is sampled, and what of that was its maker's advice, which is told.
+
+    Raises:
+        CatalogError: a ``models.toml`` is wrong.
+    """
+    from moestream.catalog import advice
+
+    found = advice(model, engine.file)
+    if not quiet and (told := found.told(choice.said)) is not None:
+        ui.note(told)
+    counting = {name: each for name, each in found.values.items() if name not in choice.said}
+    return choice.over(found.values), counting
 
 
 def tell_choices(engine: "Engine", seed: int | None, *, verbose: bool) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -296,3 +296,14 @@ class SamplingParams:
     def penalises(self) -> bool:
         """Whether tokens of the past change a score."""
         return self.repeat_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingChoice:
+    """What a user said of sampling, by field; what they did not is advice, or the default."""
+
+    said: Mapping[str, Any]
+
+    def over(self, advice: Mapping[str, Any]) -> SamplingParams:
+        """What comes of it."""
+        return SamplingParams(**{**advice, **self.said})
