@@ -14,7 +14,7 @@ from vocabulary_files import unpack
 
 from moestream.chat.breakers import breakers_of
 from moestream.engine.options import SAMPLERS, SamplingParams, read_samplers
-from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler
+from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler, cuts
 from moestream.engine.sampling.candidates import Candidates
 from moestream.engine.sampling.chain import plain_params, steps
 from moestream.engine.sampling.mirostat import Mirostat
@@ -123,6 +123,12 @@ def test_what_is_not_in_the_order_is_off() -> None:
         params = SamplingParams(**OFF | {"top_k": 1, "temperature": 0}, samplers=order, seed=2)
         sampler = Sampler(params)
         assert {sampler.sample(logits, ()) for _ in range(300)} == chosen
+
+
+def test_typical_goes_above_its_share_and_top_p_reaches_it() -> None:
+    two = Candidates.of(np.zeros(2, np.float32))
+    assert len(cuts.typical(two, 0.5)) == 2
+    assert len(cuts.top_p(two, 0.5)) == 1
 
 
 def test_xtc_leaves_out_as_often_as_was_asked_for() -> None:

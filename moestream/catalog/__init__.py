@@ -7,7 +7,7 @@ inside a model file, nor how one is built or fetched: that is ``demo`` and ``hub
 
 from moestream.catalog.advice import Advice, advice
 from moestream.catalog.entries import add_entry, catalog, remove_entry, user_catalog
-from moestream.catalog.resolve import fetched_without_name, find_spec, locate, resolve
+from moestream.catalog.resolve import fetched_without_name, find_spec, in_stores, locate, resolve
 from moestream.catalog.spec import ModelSpec, parse_catalog
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "catalog",
     "fetched_without_name",
     "find_spec",
+    "in_stores",
     "locate",
     "parse_catalog",
     "remove_entry",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moestream.catalog.entries import user_catalog
+from moestream.catalog.entries import catalog, layers
 from moestream.catalog.resolve import find_spec
 from moestream.engine.advice import file_advice, read_sampling, sampling_told
 
@@ -38,16 +38,18 @@ def advice(model: str, file: "GGUFHeader") -> Advice:
     Raises:
         CatalogError: a ``models.toml`` is wrong.
     """
-    spec, own = find_spec(model), user_catalog()
-    entry = {} if spec is None else read_sampling(spec.sampling)
-    mine = spec is not None and spec.name in own
-    parts = [
-        (entry, "your models.toml" if mine else "models.toml"),
-        (file_advice(file), "its file"),
-    ]
+    spec = find_spec(model)
+    parts = layers(spec.name) if spec is not None and spec.name in catalog() else []
+    shipped = [read_sampling(each.sampling) for each, own in parts if not own]
+    mine = [read_sampling(each.sampling) for each, own in parts if own]
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for found, origin in reversed(parts) if mine else parts:
-        values |= found
-        origins |= dict.fromkeys(found, f"as {origin} advises")
+    for origin, found in (
+        ("models.toml", shipped),
+        ("its file", [file_advice(file)]),
+        ("your models.toml", mine),
+    ):
+        for each in found:
+            values |= each
+            origins |= dict.fromkeys(each, f"as {origin} advises")
     return Advice(values, origins)

@@ -37,7 +37,7 @@ class Prompt:
 
         template = ChatTemplate.from_gguf(file, tokenizer, override=self.chat_template)
         messages = [{"role": "user", "content": self.text}]
-        if self.system is not None:
+        if self.system:
             messages.insert(0, {"role": "system", "content": self.system})
         values = self.thinking.template_values()
         text = template.render(messages, special=self.special, **values)

@@ -41,7 +41,7 @@ class Settings:
     )
     context_shift: bool = option(False, "Forget the oldest turns if the context is full.")
     thinking: Thinking = field(default_factory=Thinking)
-    said: dict[str, Any] = field(default_factory=dict)
+    said: dict[str, Any] = field(default_factory=dict, compare=False)
     """What of sampling the user chose, by field: advice counts for the rest alone."""
 
     def set(self, name: str, value: str) -> None:

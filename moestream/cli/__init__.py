@@ -64,10 +64,12 @@ def _meant(ctx: click.Context, args: list[str]) -> list[str]:
     def is_prompt(rest: Sequence[str]) -> bool:
         command = cli.commands["generate"]
         try:
-            values, _, _ = command.make_parser(ctx).parse_args(list(rest))
+            parser = command.make_parser(click.Context(command, parent=ctx))
+            values, _, _ = parser.parse_args(list(rest))
         except click.UsageError:  # an option of chat's
             return False
-        return any(values.get(name) for name in ("words", "prompt", "file"))
+        given = (values.get(name) for name in ("words", "prompt", "file"))
+        return any(isinstance(value, str | tuple) and value for value in given)
 
     return meant(args, is_prompt)
 

@@ -32,6 +32,8 @@ class Defaults:
     special: bool = False
     """As in ``ChatTemplate.render``."""
     thinking: Thinking = field(default_factory=Thinking)
+    system: str | None = None
+    """The system prompt of a chat that has none."""
 
 
 @dataclass(slots=True)

@@ -52,6 +52,8 @@ def render(model: Model, chat: Chat) -> str:
     messages = [_message(model, index, each) for index, each in enumerate(chat.messages)]
     if not messages:
         raise APIError(400, "messages: at least one is needed", param="messages")
+    if model.defaults.system and messages[0].get("role") not in ("system", "developer"):
+        messages.insert(0, {"role": "system", "content": model.defaults.system})
     continued = _continued(chat, messages)
     if continued is not None:
         messages = messages[:-1]

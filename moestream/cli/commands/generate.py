@@ -6,6 +6,7 @@ how tokens follow tokens (``engine``), or what is told of a run (``reports``).
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ import click
 from moestream import ui
 from moestream.chat.prompt import Prompt
 from moestream.cli.command import Command, interrupted_status
-from moestream.cli.opening import advised, open_engine, tell_choices
+from moestream.cli.opening import advised, open_engine, preset_system, tell_choices
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option, output_options, reasoning_option
@@ -23,7 +24,6 @@ from moestream.cli.reports.generate import Run, report
 from moestream.cli.reports.streaming import StreamingReport
 from moestream.errors import MoestreamError
 from moestream.terminal.interrupt import Interrupt, interruptible
-from moestream.terminal.plain import PlainView
 
 if TYPE_CHECKING:
     from moestream.choices import ReasoningStyle
@@ -71,6 +71,10 @@ def generate(
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
     default is demo. Only the generated text goes to standard output.
     """
+    from moestream.terminal.plain import PlainView
+
+    if not prompt.raw:
+        prompt = replace(prompt, system=preset_system(model, prompt.system))
     run, status = Run(model, sampling.said["seed"], as_json, quiet, verbose), 0
     run.view = None if as_json else PlainView("hide" if quiet and reasoning == "dim" else reasoning)
     try:

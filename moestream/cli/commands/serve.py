@@ -14,7 +14,7 @@ import click
 from moestream import ui
 from moestream.chat.thinking import Thinking
 from moestream.cli.command import Command, interrupted_status
-from moestream.cli.opening import advised, open_engine
+from moestream.cli.opening import advised, open_engine, preset_system
 from moestream.cli.options.engine import engine_options, sampling_defaults
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.prompt_cache import open_prompt_cache, prompt_cache_option
@@ -100,6 +100,7 @@ def serve(
                         max_tokens,
                         special,
                         Thinking(reasoning_effort, chat_template_kwargs),
+                        preset_system(model, None),
                     ),
                     chat_template=chat_template,
                     prompt_cache=stored,

@@ -58,7 +58,7 @@ def prompt_options(body: Body) -> Body:
         if chat_template is not None:
             require_text(chat_template, "--chat-template")
         thinking = Thinking(reasoning_effort, chat_template_kwargs)
-        asked = Prompt(text, system_prompt or None, raw, chat_template, special, thinking)
+        asked = Prompt(text, system_prompt, raw, chat_template, special, thinking)
         body(*args, prompt=asked, **kwargs)
 
     return click.argument("words", nargs=-1, metavar="[PROMPT]")(

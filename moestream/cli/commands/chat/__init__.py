@@ -109,7 +109,7 @@ def chat(
     from moestream.cli.commands.chat.kept import Keeper, model_of, newest
     from moestream.cli.commands.chat.program import Program
     from moestream.cli.commands.chat.slash import run_command
-    from moestream.cli.opening import advised, open_engine, tell_choices
+    from moestream.cli.opening import advised, open_engine, preset_system, tell_choices
     from moestream.engine.options import SamplingChoice
 
     thinking = Thinking(reasoning_effort, chat_template_kwargs)
@@ -130,7 +130,7 @@ def chat(
     with Program(
         open_and_tell,
         model,
-        _conversation(saved, system_prompt),
+        _conversation(saved, system_prompt, preset_system(model, None)),
         settings,
         run_command,
         chat_template=chat_template,
@@ -149,11 +149,13 @@ def chat(
         ctx.exit(EXIT_ERROR)
 
 
-def _conversation(saved: Path | None, system_prompt: str | None) -> "Conversation":
+def _conversation(
+    saved: Path | None, system_prompt: str | None, preset: str | None
+) -> "Conversation":
     from moestream.chat.conversation import Conversation
 
     if saved is None:
-        return Conversation(system_prompt or None)
+        return Conversation(preset if system_prompt is None else system_prompt or None)
     conversation: Conversation = Conversation.load(saved)
     if system_prompt is not None:
         conversation.system = system_prompt or None
