@@ -9,7 +9,7 @@ from typing import Literal, get_args
 Backend = Literal["auto", "cpu", "mlx", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
-KVType = Literal["f16", "f32", "q8_0"]
+KVType = Literal["f16", "f32", "q8_0", "q4_0"]
 """How keys and values are stored: as they are multiplied, or in blocks of 32 in half the memory."""
 KV_TYPES: tuple[KVType, ...] = get_args(KVType)
 

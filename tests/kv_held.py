@@ -23,7 +23,7 @@ class Held:
     def _write(self, part, rows):
         for number, block in enumerate(self.store.blocks):
             here = rows[:, number * BLOCK_POSITIONS :][:, :BLOCK_POSITIONS]
-            write_rows(part.of(block)[:, : here.shape[1]], here)
+            write_rows(part.of(block)[:, : here.shape[1]], here, part.kv_type)
 
     def set(self, which, positions, value):
         """Put a value into some positions of keys (0) or values (1)."""

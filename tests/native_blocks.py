@@ -18,6 +18,8 @@ SCALES = {
     QType.Q5_1: (0, 2),
     QType.Q4_K: (0, 2),
     QType.Q5_K: (0, 2),
+    QType.TQ1_0: (52,),
+    QType.TQ2_0: (64,),
 }
 """Where the float16 of a block lie; at 0 if not given here."""
 
@@ -46,6 +48,11 @@ def random_blocks(
         return raw
     for at in SCALES.get(type, (0,)):
         halves = rng.uniform(-scale, scale, blocks.shape[:2]).astype(np.float16)
+        if type == QType.IQ1_M:  # four bits at the top of each of four words
+            for i in range(4):
+                nibbles = (halves.view(np.uint16) >> (4 * i) & 15).astype(np.uint8)
+                blocks[..., 49 + 2 * i] = blocks[..., 49 + 2 * i] & 15 | nibbles << 4
+            continue
         blocks[..., at : at + 2] = halves[..., None].view(np.uint8)
     return raw
 

@@ -43,6 +43,18 @@ def test_the_demo_keeps_its_budget(io: str, budget: str, prompt: int) -> None:
     assert found["peak_bytes"] <= 1.02 * found["budget_bytes"], found
 
 
+@LINUX
+@pytest.mark.slow
+@pytest.mark.skipif(not demo_path().exists(), reason=f"no demo model at {demo_path()}")
+@pytest.mark.parametrize("prompt", [16, 600])
+@pytest.mark.parametrize("budget", ["500M", "1000M"])
+def test_the_demo_keeps_its_budget_on_mlx(budget: str, prompt: int) -> None:
+    pytest.importorskip("mlx.core", reason="MLX is not installed (the extra mlx)")
+    spec = {"model": str(demo_path()), "backend": "mlx", "context": 8192, "io": "auto"}
+    found = peak(**spec, budget=budget, prompt=prompt)
+    assert found["peak_bytes"] <= 1.02 * found["budget_bytes"], found
+
+
 def write_in_folios(path: Path, *, large: bool) -> None:
     """A copy of the demo that the page cache holds in as large or as small folios as it has."""
     with open(demo_path(), "rb") as source, open(path, "wb", buffering=0) as copy:  # noqa: PTH123

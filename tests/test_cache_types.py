@@ -12,6 +12,7 @@ from moestream.errors import UnsupportedModelError
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 BLOCKS: dict[str, Any] = {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}
+SMALL: dict[str, Any] = {"cache_type_k": "q4_0", "cache_type_v": "q4_0"}
 
 
 def open_engine(**options: Any) -> Engine:
@@ -41,15 +42,24 @@ def test_blocks_move_the_distribution_little(
 ) -> None:
     # A dense model: a random mixture's router turns the least change into other experts. The cpu
     # backend rounds its inputs to int8, where small changes grow as well.
+    assert 0 < moved(types, backend) < limit
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_four_bits_are_sixteen_times_as_coarse(backend: str) -> None:
+    assert moved(BLOCKS, backend) < moved(SMALL, backend) < 2 * 16**2 * moved(BLOCKS, "reference")
+
+
+def moved(types: dict[str, Any], backend: str) -> float:
+    """The mean divergence from float16's distribution."""
     logits = []
     for options in ({}, types):
         with Engine.open(GOLDEN / "llama-k.gguf", backend=backend, **options) as engine:
             logits.append(engine.session().forward(tokens_of(0, 100)))
-    exact, rounded = logits
-    assert 0 < divergence(exact, rounded).mean() < limit
+    return float(divergence(*logits).mean())
 
 
-@pytest.mark.parametrize("types", [BLOCKS, {"cache_type_v": "q8_0"}])
+@pytest.mark.parametrize("types", [BLOCKS, SMALL, {"cache_type_v": "q8_0"}])
 def test_any_chunks_threads_and_truncation_give_the_same_bits(types: dict[str, Any]) -> None:
     tokens = tokens_of(1, 300)
     with open_engine(**types, threads=1) as one, open_engine(**types, threads=2) as two:
@@ -60,13 +70,16 @@ def test_any_chunks_threads_and_truncation_give_the_same_bits(types: dict[str, A
         np.testing.assert_array_equal(session.forward(tokens[100:110]), whole[100:110])
 
 
-def test_every_instruction_set_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("types", [BLOCKS, SMALL])
+def test_every_instruction_set_gives_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, types: dict[str, Any]
+) -> None:
     from moestream import _native
 
     results = []
     for isa in _native.available_isas():
         monkeypatch.setenv("MOESTREAM_ISA", isa)
-        with open_engine(**BLOCKS) as engine:
+        with open_engine(**types) as engine:
             results.append(engine.session().forward(tokens_of(2, 70)))
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
@@ -74,7 +87,7 @@ def test_every_instruction_set_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("types", "n_bytes"),
-    [({}, 512), (BLOCKS, 272), ({"cache_type_k": "f32"}, 768), ({"cache_type_v": "q8_0"}, 392)],
+    [({}, 512), (BLOCKS, 272), (SMALL, 144), ({"cache_type_k": "f32"}, 768)],
 )
 def test_the_budget_counts_the_bytes_that_there_are(types: dict[str, Any], n_bytes: int) -> None:
     with open_engine(**types, budget="500M") as engine:  # 2 layers of 2 heads of 32 values

@@ -86,6 +86,16 @@ def test_the_system_prompt_can_be_seen_and_changed(alphabet: Path) -> None:
     ]
 
 
+def test_how_much_of_a_prompt_was_kept_is_told(alphabet: Path) -> None:
+    code, _, err = chat(alphabet, "one\n/undo\nonly\n", "-v")
+    assert code == 0
+    first, second = (line for line in err.splitlines() if "tokens were kept" in line)
+    assert re.fullmatch(
+        r"0 of the prompt's \d+ tokens were kept, reading began at '.*one.*'", first
+    )
+    assert re.fullmatch(r"[1-9]\d* of the prompt's .* reading began at 'ly<.*'", second)
+
+
 WRONG = (
     ("/hlep", "no command is called /hlep; did you mean /help?"),
     ("/xyzzy", "no command is called /xyzzy; /help lists them"),

@@ -10,6 +10,7 @@ from native_blocks import ISAS
 from moestream.backends.kv_rows import (
     BLOCK_POSITIONS,
     kv_row_bytes,
+    quantize_q4_0,
     quantize_q8_0,
     read_rows,
     write_rows,
@@ -18,13 +19,15 @@ from moestream.backends.types import AttentionRule
 from moestream.errors import UnsupportedModelError
 
 
-@pytest.mark.parametrize(("kv_type", "n_bytes"), [("f16", 256), ("f32", 512), ("q8_0", 136)])
+@pytest.mark.parametrize(
+    ("kv_type", "n_bytes"), [("f16", 256), ("f32", 512), ("q8_0", 136), ("q4_0", 72)]
+)
 def test_sizes_of_rows_and_buffers(kv_type, n_bytes: int) -> None:
     assert kv_row_bytes(128, kv_type) == n_bytes
     held = Held(2, 3, (128, 128), (kv_type, kv_type))
     assert held.store.stores.n_bytes == 2 * 2 * BLOCK_POSITIONS * n_bytes
-    assert not read_rows(held.rows(0)).any()
-    assert read_rows(held.rows(0)).shape == (2, 3, 128)
+    assert not read_rows(held.rows(0), kv_type).any()
+    assert read_rows(held.rows(0), kv_type).shape == (2, 3, 128)
 
 
 def test_heads_that_are_no_whole_blocks() -> None:
@@ -44,12 +47,20 @@ def test_blocks_are_those_of_ggufs_quantiser() -> None:
     assert np.mean(apart != 0) < 1e-3
 
 
-def test_what_is_read_is_close_to_what_was_written() -> None:
+def test_blocks_of_four_bits_are_those_of_ggufs_quantiser() -> None:
+    x = np.random.default_rng(0).standard_normal((3, 50, 64), np.float32) * 3
+    np.testing.assert_array_equal(quantize_q4_0(x), gguf_quantize(x, GGMLQuantizationType.Q4_0))
+
+
+# The largest code is 15: a value opposite the farthest one is up to a whole step away.
+@pytest.mark.parametrize(("kv_type", "steps", "most"), [("q8_0", 127, 0.56), ("q4_0", 8, 1.01)])
+def test_what_is_read_is_close_to_what_was_written(kv_type, steps: int, most: float) -> None:
     x = np.random.default_rng(1).standard_normal((5, 96), np.float32)
-    buffer = np.zeros((1, 5, kv_row_bytes(96, "q8_0")), np.uint8)
-    write_rows(buffer[:, 1:4], x[None, 1:4])
-    step = np.abs(x[1:4].reshape(3, 3, 32)).max(-1).repeat(32, axis=1) / 127
-    assert np.all(np.abs(read_rows(buffer)[0, 1:4] - x[1:4]) <= 0.56 * step)  # f16 scale included
+    buffer = np.zeros((1, 5, kv_row_bytes(96, kv_type)), np.uint8)
+    write_rows(buffer[:, 1:4], x[None, 1:4], kv_type)
+    step = np.abs(x[1:4].reshape(3, 3, 32)).max(-1).repeat(32, axis=1) / steps
+    read = read_rows(buffer, kv_type)[0, 1:4]
+    assert np.all(np.abs(read - x[1:4]) <= most * step)  # f16 scale included
     assert not buffer[:, [0, 4]].any()
 
 
@@ -71,24 +82,31 @@ def hard_rows() -> np.ndarray:
     return rows
 
 
+QUANTIZE = [("q8_0", quantize_q8_0), ("q4_0", quantize_q4_0)]
+
+
 @pytest.mark.parametrize("isa", ISAS)
-def test_native_rows_have_the_same_bytes(monkeypatch: pytest.MonkeyPatch, isa: str) -> None:
+@pytest.mark.parametrize(("kv_type", "quantize"), QUANTIZE)
+def test_native_rows_have_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch, isa: str, kv_type, quantize
+) -> None:
     from moestream.backends.cpu import CpuBackend
 
     monkeypatch.setenv("MOESTREAM_ISA", isa)
     ops, rows = CpuBackend(2), hard_rows()[:, None]
-    held = Held(1, 20, (64, 64), ("q8_0", "q8_0"))
+    held = Held(1, 20, (64, 64), (kv_type, kv_type))
     held.attend(ops, np.ones_like(rows), rows, rows[::-1].copy(), 3, AttentionRule(1.0))
     keys, values = held.rows(0), held.rows(1)
-    np.testing.assert_array_equal(keys[0, 3:15], quantize_q8_0(rows[:, 0]))
-    np.testing.assert_array_equal(values[0, 3:15], quantize_q8_0(rows[::-1, 0]))
+    np.testing.assert_array_equal(keys[0, 3:15], quantize(rows[:, 0]))
+    np.testing.assert_array_equal(values[0, 3:15], quantize(rows[::-1, 0]))
     assert not keys[:, :3].any()
     assert not keys[:, 15:].any()
 
 
-def test_a_block_that_is_not_finite_is_nan_alone() -> None:
-    with np.errstate(over="ignore"):
-        read = read_rows(quantize_q8_0(hard_rows()))
+@pytest.mark.parametrize(("kv_type", "quantize"), QUANTIZE)
+def test_a_block_that_is_not_finite_is_nan_alone(kv_type, quantize) -> None:
+    with np.errstate(all="ignore"):
+        read = read_rows(quantize(hard_rows()), kv_type)
     for row, block in ((5, 0), (6, 1), (7, 1)):
         found = np.isnan(read[row].reshape(2, 32)).all(axis=1).tolist()
         assert found == [block == 0, block == 1]

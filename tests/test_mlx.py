@@ -17,7 +17,7 @@ from native_blocks import random_blocks
 from golden.files import CONTEXT, Model, is_f32
 from golden.models import MODELS
 from moestream import backends
-from moestream.backends import ExpertTensors, StreamedExperts
+from moestream.backends import ExpertTensors, StreamedExperts, mlx_attention
 from moestream.backends.mlx import MlxBackend
 from moestream.backends.mlx_core import allocate, options
 from moestream.backends.mlx_weights import LAYOUTS, laid_out_bytes
@@ -157,6 +157,15 @@ OPTIONS = (
     StreamingOptions(io="pread", prefetch=False, policy="lru"),
     StreamingOptions(io="direct", prefetch_layers=2, prefetch_mass=0.9, layer_budget="uniform"),
 )
+
+
+@pytest.mark.parametrize("name", ["qwen3moe", "gpt-oss-mxfp4"])
+def test_few_queries_at_a_time_see_what_they_see_together(name, tokens, monkeypatch):
+    with open_engine(name) as engine:
+        together = engine.session().forward(tokens)
+        monkeypatch.setattr(mlx_attention, "_SCORES_BYTES", 1)
+        one_by_one = engine.session().forward(tokens)
+    np.testing.assert_allclose(one_by_one, together, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", MIXTURES)

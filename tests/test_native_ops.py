@@ -34,16 +34,20 @@ def backend(monkeypatch: pytest.MonkeyPatch, isa: str, threads: int = 2) -> CpuB
     ("kv_types", "dim"),
     [
         *product([("f16", "f16"), ("f32", "f32")], [64, 128, 20, 8]),
-        *product([("q8_0", "q8_0"), ("q8_0", "f16"), ("f32", "q8_0")], [64, 96]),
+        *product([("q8_0", "q8_0"), ("q8_0", "q4_0"), ("f32", "q8_0")], [64, 96]),
+        (("q4_0", "f16"), 64),
     ],
 )
 @pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (8, 1), (4, 4), (40, 1)])
-@pytest.mark.parametrize(("start", "tokens"), [(0, 1), (0, 37), (300, 1), (255, 2), (700, 5)])
-def test_attention_is_the_references(
-    monkeypatch, isa, kv_types, dim, heads, kv_heads, start, tokens
-):
-    rng = np.random.default_rng(start + tokens)
+def test_attention_is_the_references(monkeypatch, isa, kv_types, dim, heads, kv_heads):
     ops = backend(monkeypatch, isa)
+    for start, tokens in ((0, 1), (0, 37), (300, 1), (255, 2), (700, 5)):
+        check_attention(ops, kv_types, dim, (heads, kv_heads), start, tokens)
+
+
+def check_attention(ops, kv_types, dim, all_heads, start, tokens):
+    rng = np.random.default_rng(start + tokens)
+    heads, kv_heads = all_heads
     held = Held(kv_heads, start + tokens + 3, (dim, dim), kv_types, rng=rng)
     theirs = held.twin()
     q = rng.standard_normal((tokens, heads, dim), np.float32) * 2
@@ -110,7 +114,7 @@ def test_attention_reads_nothing_that_has_left_the_window(monkeypatch, isa):
 
 @pytest.mark.parametrize(
     ("kv_types", "dim"),
-    [*product([("f16", "f16")], [64, 24, 20]), (("q8_0", "q8_0"), 64), (("f16", "q8_0"), 32)],
+    [*product([("f16", "f16")], [64, 24, 20]), (("q8_0", "q8_0"), 64), (("f16", "q4_0"), 32)],
 )
 @pytest.mark.parametrize("window", [0, 70, 400])
 def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim, window):

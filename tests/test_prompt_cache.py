@@ -17,6 +17,7 @@ from moestream.engine.options import SamplingParams
 from moestream.errors import StorageError, UnsupportedModelError
 from moestream.prompt_cache import PromptCache, folder_of_all, stored_models
 from moestream.prompt_cache import files as module
+from moestream.server import reading
 from moestream.server.jobs import Ended, Job, Made
 from moestream.server.scheduler import Scheduler
 
@@ -314,3 +315,27 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert not list(folder_of_all().iterdir())
     for size in ("3", "none", "x"):
         assert run("cache", "prune", size, env=environment).returncode != 0, size
+
+
+def test_others_write_while_a_prompt_comes_from_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_RESTORE_S", 0.0)
+    heard: dict[int, list] = {0: [], 1: [], 2: []}
+    with open_engine() as engine:
+        store(engine, TOKENS)
+        with (
+            PromptCache(engine, 1 << 30, on_trouble=pytest.fail) as stored,
+            Scheduler(engine, prompt_cache=stored, threaded=False) as scheduler,
+        ):
+            submit = scheduler.submit
+            submit(Job(prompt=[1, 2], sampling=GREEDY, max_tokens=99), heard[0].extend)
+            scheduler.step()
+            submit(Job(prompt=TOKENS, sampling=GREEDY, max_tokens=1), heard[1].extend)
+            leaving = submit(Job(prompt=TOKENS[:600], sampling=GREEDY), heard[2].extend)
+            before = scheduler.totals.passes
+            scheduler.step()
+            leaving.cancel()
+            while not isinstance(heard[1][-1], Ended):
+                scheduler.step()
+            assert scheduler.totals.passes - before >= 3  # a block a step
+            assert heard[1][-1].usage.cached_tokens == 768
+            assert heard[2][-1].reason == "interrupted"

@@ -14,7 +14,7 @@ from streamed import GOLDEN, plan
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import BusyError, ContextLengthError, StorageError
-from moestream.server import passes, reading
+from moestream.server import passes, reading, sequence
 from moestream.server import scheduler as module
 from moestream.server.jobs import Ended, Failed, Job, Made, Reading
 from moestream.server.scheduler import Scheduler
@@ -200,7 +200,8 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
         assert read[-1] < len(PROMPTS[3])
 
 
-def test_those_that_write_go_on_while_a_prompt_is_read() -> None:
+def test_those_that_write_go_on_while_a_prompt_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequence, "_TELL_S", 1e-9)  # tokens are heard one by one
     with small_steps(16), Scheduler(engine_of("qwen3moe"), threaded=False) as scheduler:
         writer, reader = Heard(), Heard()
         scheduler.submit(job(1, max_tokens=200), writer)
@@ -237,6 +238,21 @@ def test_one_that_would_not_fit_waits_for_its_place() -> None:
         assert [len(part) for part in (scheduler.status()[0],)] == [1]
         while not all(each.over.is_set() for each in heard):
             scheduler.step()
+
+
+@pytest.mark.parametrize(("tell_s", "calls"), [(1e-9, [1] * 8 + [2]), (1e9, [1, 9])])
+def test_tokens_that_come_fast_are_told_together(
+    monkeypatch: pytest.MonkeyPatch, tell_s: float, calls: list[int]
+) -> None:
+    monkeypatch.setattr(sequence, "_TELL_S", tell_s)
+    told: list[list[object]] = []
+    with Scheduler(engine_of("qwen3moe"), threaded=False) as scheduler:
+        scheduler.submit(job(6, max_tokens=9), lambda events: told.append(list(events)))
+        while not told or not isinstance(told[-1][-1], Ended):
+            scheduler.step()
+    told = [events for events in told if not isinstance(events[0], Reading)]
+    assert [len(events) for events in told] == calls
+    assert [event for events in told for event in events][:-1] == alone("qwen3moe", 6)[1][:9]
 
 
 def test_what_cannot_be_taken_in_is_said() -> None:

@@ -72,7 +72,7 @@ def test_an_answer(client: anthropic.Anthropic) -> None:
     assert (told.role, told.type, told.model) == ("assistant", "message", "alphabet")
     assert (told.stop_reason, told.stop_sequence) == ("end_turn", None)
     assert told.id.startswith("msg_")
-    assert told.usage.output_tokens == len(ALPHABET.encode())
+    assert told.usage.output_tokens == len(ALPHABET.encode()) + 1  # with the end
 
 
 def test_usage_tells_what_was_read_before(client: anthropic.Anthropic) -> None:
@@ -368,3 +368,14 @@ def _count(server: Served, **body: Any) -> int:
     told = json.loads(answer.text)
     assert list(told) == ["input_tokens"]
     return int(told["input_tokens"])
+
+
+def test_a_form_by_its_former_name_holds(server: Served) -> None:
+    schema = {"type": "integer", "minimum": 7, "maximum": 7}
+    asked = {"max_tokens": 9, "messages": user("hi")}
+    told = server.post(
+        "/messages", **asked, output_format={"type": "json_schema", "schema": schema}
+    )
+    assert told.json()["content"] == [{"type": "text", "text": "7"}]
+    refused = server.post("/messages", **asked, output_format={"type": "json_schema"})
+    assert refused.json()["error"]["message"] == "output_config.format: there is no schema"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alphabet_model import ALPHABET
@@ -217,9 +218,79 @@ def test_logprobs_of_a_stream_are_of_its_text(server: Served) -> None:
         for part in stream[1:-1]
         for each in (part["choices"][0].get("logprobs") or {}).get("content", [])
     ]
-    assert [each["token"] for each in told] == list("abcdef")
+    assert content(stream) == "abcd"
+    assert [each["token"] for each in told] == list("abcd")
     for part in stream[1:-2]:
         assert part["choices"][0]["logprobs"]["content"]
+    whole = server.chat(logprobs=True, top_logprobs=1, stop="ef")
+    assert whole["choices"][0]["logprobs"]["content"] == told
+    assert whole["usage"]["completion_tokens"] == 6
+
+
+def test_a_stream_of_nothing_has_a_role(server: Served) -> None:
+    first, last, _ = server.chat_stream(max_tokens=0)
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": None}
+    assert last["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"stop": 5}, "stop: Input should be a valid string or a valid list"),
+        ({"stop": [5]}, "stop.0: Input should be a valid string"),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, "messages.0.content.0: "),
+        ({"messages": [{"role": "user", "content": {}}]}, "content: Input should be a valid st"),
+        ({"messages": [{"content": "a"}]}, "messages.0.role: Field required"),
+        ({"logit_bias": {"5": None}}, "logit_bias.5: Input should be a valid number or a valid b"),
+        ({"logit_bias": [[5]]}, "logit_bias.0.1: "),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}, *user("a")]},
+            "messages.0.tool_calls: a call has no function with a name",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "", "function_call": {"name": "f"}}]},
+            "messages.0.function_call: ",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_told_in_its_own_words(
+    server: Served, wrong: dict[str, Any], told: str
+) -> None:
+    error = server.refused(**wrong)
+    assert told in error["message"]
+    assert "str:" not in error["message"]
+    assert error["param"] == next(iter(wrong))
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"response_format": {"type": "json_schema", "schema": {"$ref": "#"}}}, "response_format"),
+        ({"json_schema": {"$ref": "#"}}, "json_schema"),
+    ],
+)
+def test_a_form_that_cannot_begin_is_refused_before_a_stream_does(
+    server: Served, form: dict[str, Any], param: str
+) -> None:
+    for stream in (False, True):
+        error = server.refused(**form, stream=stream)
+        assert error["param"] == param
+        assert "leads to itself" in error["message"]
+
+
+def test_a_form_and_biases_that_leave_nothing_are_the_request_s_fault(server: Served) -> None:
+    asked = {"grammar": 'root ::= "a"', "logit_bias": [["a", False]]}
+    assert "nothing may come next" in server.refused(**asked)["message"]
+    last = server.chat_stream(**asked)[-1]
+    assert last["error"]["code"] == 400
+
+
+def test_a_tool_s_name_must_be_one_that_calls_can_be_read_by(server: Served) -> None:
+    for name in ('a"b', "a b", "a" * 257, " f", "<f>"):
+        tool = {"type": "function", "function": {"name": name, "parameters": {}}}
+        error = server.refused(tools=[tool], tool_choice="required")
+        assert "tools.0: its name" in error["message"]
+        assert error["param"] == "tools"
 
 
 def test_logprobs_that_cannot_be(server: Served) -> None:
@@ -375,3 +446,10 @@ def test_templates_get_what_a_request_gives_them(alphabet: Path) -> None:
         error = server.refused("/v1/chat/completions", chat_template_kwargs={"extra": "fail"})
         assert "no hi" in error["message"]
         assert json.dumps(template)[1:20] not in error["message"]
+
+
+def test_a_number_of_too_many_digits_is_told_without_words_of_python(server: Served) -> None:
+    data = b'{"messages": [], "seed": ' + b"9" * 5000 + b"}"
+    answer = server.http.post("/v1/chat/completions", content=data)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "the body is not JSON: a number has too many digits"

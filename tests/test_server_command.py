@@ -76,6 +76,7 @@ def test_options_are_the_defaults_of_requests(alphabet: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
         assert b"POST /v1/completions 200 " in errors
+        assert b"0 of the prompt's 1 tokens were kept" in errors
 
 
 def test_keys_from_everywhere(alphabet: Path, tmp_path: Path, monkeypatch) -> None:

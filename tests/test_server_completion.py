@@ -147,3 +147,15 @@ def test_nonsense_is_text_and_never_lost(tokenizer: Tokenizer) -> None:
 def test_a_stop_string_ends_what_is_told(tokenizer: Tokenizer) -> None:
     answer, stream, whole = told_of(tokenizer, "one two three", stop=("two",))
     assert (content(stream), whole["finish_reason"], answer.stop_word) == ("one ", "stop", "two")
+
+
+@pytest.mark.parametrize(("stop", "reason"), [(("Rome",), "length"), ((), "end")])
+def test_a_call_that_the_end_cuts_is_told_whole_as_in_a_stream(
+    tokenizer: Tokenizer, stop: tuple[str, ...], reason: StopReason
+) -> None:
+    text = CALL[: CALL.index('"}}') - (0 if stop else 4)]
+    answer, stream, whole = told_of(tokenizer, text, reason=reason, tools=TOOLS, stop=stop)
+    (call,) = whole["message"]["tool_calls"]
+    assert calls(stream)[0]["arguments"] == call["function"]["arguments"] == '{"city": ""}'
+    assert stream[-1]["choices"][0]["finish_reason"] == whole["finish_reason"] == "stop"
+    assert answer.finish == ("word" if stop else "eos")

@@ -56,7 +56,7 @@ def test_an_answer(client: openai.OpenAI) -> None:
     assert item.id.startswith("msg_")
     assert (item.type, item.status) == ("message", "completed")
     assert told.usage is not None
-    assert told.usage.output_tokens == len(ALPHABET.encode())
+    assert told.usage.output_tokens == len(ALPHABET.encode()) + 1  # with the end
     assert told.usage.total_tokens == told.usage.input_tokens + told.usage.output_tokens
     again = client.responses.create(model="alphabet", input="hi", instructions="be kind")
     assert again.usage is not None
@@ -199,7 +199,9 @@ def test_what_items_become(server: Served, monkeypatch: pytest.MonkeyPatch) -> N
     ("wrong", "told"),
     [
         ({"input": None}, "input"),
-        ({"input": []}, "messages"),
+        ({"input": []}, "input"),
+        ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format: there is no schema"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input.0: role is 'robot'"),
         ({"input": [{"role": "user"}]}, "input.0: there is no content"),
         ({"input": [{"role": "user", "content": [5]}]}, "list of objects"),

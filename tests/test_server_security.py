@@ -1,5 +1,6 @@
 """The threat model of docs/server.md, a test for each of its lines."""
 
+import gzip
 import json
 import socket
 import threading
@@ -135,8 +136,9 @@ def test_large_bodies_are_refused_before_they_are_read(server: Served) -> None:
 
 
 def test_large_headers_are_refused(server: Served) -> None:
-    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
-    assert b" 200 " not in _raw(server, head)[:20]
+    for size, wanted in ((60_000, b"200"), (66_000, b"431"), (200_000, b"4")):
+        head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: " + b"x" * size
+        assert _raw(server, head + b"\r\n\r\n").startswith(b"HTTP/1.1 " + wanted), size
     assert status(server) == 200
 
 
@@ -315,3 +317,11 @@ def _raw(server: Served, request: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", server.listener.port), timeout=5) as connection:
         connection.sendall(request)
         return connection.recv(4096)
+
+
+def test_a_body_that_is_packed_is_refused_as_such(server: Served) -> None:
+    packed = gzip.compress(json.dumps({"messages": user("hi")}).encode())
+    headers = {"content-encoding": "gzip"}
+    answer = server.http.post("/v1/chat/completions", content=packed, headers=headers)
+    assert answer.status_code == 415
+    assert "content-encoding" in answer.json()["error"]["message"]

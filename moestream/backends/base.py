@@ -42,6 +42,8 @@ class Backend(Protocol):
     """The operations over float32 activations and GGUF weights."""
 
     name: str
+    scratch_bytes: int
+    """What a chunk's activations take beside what any run has room for: see ``plan_memory``."""
 
     @property
     def work(self) -> Work | None:

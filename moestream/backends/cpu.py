@@ -75,6 +75,7 @@ class CpuBackend(NumpyArrays):
     """
 
     name = "cpu"
+    scratch_bytes = 0
 
     def __init__(self, threads: int | None = None) -> None:
         isa = os.environ.get("MOESTREAM_ISA") or None

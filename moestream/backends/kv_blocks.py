@@ -39,7 +39,7 @@ class Rows:
         return self.heads * BLOCK_POSITIONS * kv_row_bytes(self.dim, self.kv_type)
 
     def of(self, block: "Block") -> NDArray[np.generic]:
-        """A view of a block: (K, positions, D), or bytes (K, positions, row_bytes) of ``q8_0``."""
+        """A view of a block: (K, positions, D), or bytes (K, positions, row_bytes) of blocks."""
         data = block.memory[self.offset : self.offset + self.n_bytes]
         return data.view(KV_DTYPES[self.kv_type]).reshape(self.heads, BLOCK_POSITIONS, -1)
 

@@ -1,7 +1,7 @@
 """How keys and values are rounded, in the backends that keep them in NumPy arrays.
 
-Owns the types, their sizes, and the Q8_0 blocks that rows are rounded to. The native backend writes
-and reads the same bytes. Where rows lie is ``kv_blocks``'s.
+Owns the types, their sizes, and the blocks of 32 that rows are rounded to. The native backend
+writes and reads the same bytes. Where rows lie is ``kv_blocks``'s.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ GGML_TYPES = {
     "f16": GGMLQuantizationType.F16,
     "f32": GGMLQuantizationType.F32,
     "q8_0": GGMLQuantizationType.Q8_0,
+    "q4_0": GGMLQuantizationType.Q4_0,
 }
-KV_DTYPES = {"f16": np.float16, "f32": np.float32, "q8_0": np.uint8}
+KV_DTYPES = {"f16": np.float16, "f32": np.float32, "q8_0": np.uint8, "q4_0": np.uint8}
 _TINY = np.float32(1e-30)
 """A block with no value as large as this is taken for zeros: its scale has no reciprocal."""
 
@@ -66,15 +67,16 @@ def whole_blocks(tokens: int) -> int:
     return -(-tokens // BLOCK_POSITIONS) * BLOCK_POSITIONS
 
 
-def write_rows(into: NDArray[np.generic], rows: NDArray[np.float32]) -> None:
+def write_rows(into: NDArray[np.generic], rows: NDArray[np.float32], kv_type: KVType) -> None:
     """Round rows (..., D) to the type of a part of a buffer, and put them there."""
-    into[:] = quantize_q8_0(rows) if into.dtype == np.uint8 else rows
+    quantize = _QUANTIZE.get(kv_type)
+    into[:] = rows if quantize is None else quantize(rows)
 
 
-def read_rows(rows: NDArray[np.generic]) -> NDArray[np.float32]:
+def read_rows(rows: NDArray[np.generic], kv_type: KVType) -> NDArray[np.float32]:
     """Rows of a buffer as float32: (..., D)."""
-    if rows.dtype == np.uint8:
-        return dequantize(rows.view(np.uint8), GGMLQuantizationType.Q8_0)
+    if kv_type in _QUANTIZE:
+        return dequantize(rows.view(np.uint8), GGML_TYPES[kv_type])
     return rows.astype(np.float32)
 
 
@@ -95,3 +97,28 @@ def quantize_q8_0(x: NDArray[np.float32]) -> NDArray[np.uint8]:
         parts = scale.astype(np.float16), np.rint(scaled).astype(np.int8)
     rows = np.concatenate([part.view(np.uint8) for part in parts], axis=-1)
     return rows.reshape(*x.shape[:-1], -1)
+
+
+def quantize_q4_0(x: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Rows (..., D) as Q4_0 blocks of 32: scale as float16, then two codes a byte.
+
+    The value farthest from zero, the first of such, gets the code for -8; halves are rounded
+    upwards. A block with a value that is not finite gets the scale NaN.
+
+    Source: ggml/src/ggml-quants.c of llama.cpp (``quantize_row_q4_0_ref``).
+    """
+    blocks = x.reshape(*x.shape[:-1], -1, 32)
+    at = np.argmax(np.abs(blocks), axis=-1, keepdims=True)
+    farthest = np.take_along_axis(blocks, at, axis=-1)
+    finite = np.isfinite(blocks).all(axis=-1, keepdims=True)
+    usable = finite & (np.abs(farthest) >= _TINY)
+    with np.errstate(all="ignore"):
+        scale = np.where(usable, farthest / np.float32(-8), np.float32(0))
+        scaled = np.where(usable, blocks * (np.float32(1) / scale) + np.float32(8.5), 8)
+        half = np.where(finite, scale, np.nan).astype(np.float16)
+    codes = np.minimum(scaled.astype(np.uint8), 15)
+    pairs = codes[..., :16] | codes[..., 16:] << 4
+    return np.concatenate([half.view(np.uint8), pairs], axis=-1).reshape(*x.shape[:-1], -1)
+
+
+_QUANTIZE = {"q8_0": quantize_q8_0, "q4_0": quantize_q4_0}

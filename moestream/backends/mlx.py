@@ -49,6 +49,7 @@ class MlxBackend:
     """Every operation on MLX's default device. See ``Backend`` for shapes and meaning."""
 
     name = "mlx"
+    scratch_bytes = _CACHE_BYTES
 
     def __init__(self) -> None:
         self.work = Work()
@@ -219,8 +220,16 @@ class MlxBackend:
             values = keys[..., : rule.value_dim]
         else:
             write_rows(ops, values, new[1], span)
-        mask = self._masks.of(span)
-        return attend(ops, self._fast, q, keys, values, span, mask, rule.scale, rule.sinks)
+        outs: list[Array] = []
+        for part in span.parts(q.shape[1]):
+            if outs:  # or the scores of all parts would be in memory at once
+                self._evaluate(outs[-1])
+            rows = slice(part.start - span.start, part.stop - span.start)
+            mask = self._masks.of(part)
+            outs.append(
+                attend(ops, self._fast, q[rows], keys, values, part, mask, rule.scale, rule.sinks)
+            )
+        return self.stack_rows(outs)
 
     def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
         """See ``mlx_recurrent``."""

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from moestream.backends.mlx_core import as_type, mx
 from moestream.backends.types import Array
 
+_SCORES_BYTES = 16 << 20
+"""Of the scores of a call, where MLX has no kernel that does without them: a few queries at a time
+over a long context, so that their memory does not grow with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -31,6 +35,12 @@ class Span:
     def first(self) -> int:
         """The first position that any of the tokens sees."""
         return max(0, self.start - self.window + 1) if self.window else 0
+
+    def parts(self, heads: int) -> "list[Span]":
+        """Chunks whose scores, all heads' in 32 bits, are few enough for one call."""
+        tokens = max(_SCORES_BYTES // (4 * heads * (self.stop - self.first)), 1)
+        starts = range(self.start, self.stop, tokens)
+        return [Span(s, min(tokens, self.stop - s), self.window) for s in starts]
 
     @property
     def is_plain(self) -> bool:

@@ -39,6 +39,7 @@ class ReferenceBackend(NumpyArrays):
     """Every operation as its formula, in float32. See ``Backend`` for shapes and meaning."""
 
     name = "reference"
+    scratch_bytes = 0
 
     def matrix(self, tensor: Tensor) -> Tensor:
         """Keep the mapped tensor; its rows are dequantised when they are used."""
@@ -229,8 +230,9 @@ def _append(store: BlockStore, rows: Rows, new: Floats, start: int) -> Floats:
     stop = start + len(new)
     for position in range(start, stop):
         block, place = divmod(position, BLOCK_POSITIONS)
-        write_rows(rows.of(store.blocks[block])[:, place], new[position - start])
-    return np.concatenate([read_rows(rows.of(b)) for b in store.blocks], axis=1)[:, :stop]
+        write_rows(rows.of(store.blocks[block])[:, place], new[position - start], rows.kv_type)
+    parts = [read_rows(rows.of(block), rows.kv_type) for block in store.blocks]
+    return np.concatenate(parts, axis=1)[:, :stop]
 
 
 def _attend(q: Floats, keys: Floats, values: Floats, start: int, rule: AttentionRule) -> Floats:

@@ -183,7 +183,7 @@ class Engine(Closing):
             resident_bytes=self.backend.resident_bytes,
             num_experts_per_tok=self.config.num_experts_per_tok,
             kv_bytes=self.kv_bytes(self._planned_tokens()),
-            process_bytes=self._process_bytes,
+            process_bytes=self._process_bytes + self.backend.scratch_bytes,
             context_bytes=self.kv_bytes(self.context_length),
         )
 

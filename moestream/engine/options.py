@@ -16,7 +16,7 @@ DEFAULT_CONTEXT = 8192
 
 
 def _cache_type(short: str, flag: str, what: str) -> Any:
-    told = f"How {what} are stored; q8_0 takes half the memory."
+    told = f"How {what} are stored; q8_0 takes half the memory, q4_0 a quarter."
     return option("f16", told, flags=(short, flag), choices=KV_TYPES, rare=True)
 
 

@@ -7,5 +7,6 @@ that is not right is as if it were not there.
 
 from moestream.prompt_cache.cache import PromptCache
 from moestream.prompt_cache.files import BlockFiles, Stored, folder_of_all, stored_models
+from moestream.prompt_cache.restoring import Restoring
 
-__all__ = ["BlockFiles", "PromptCache", "Stored", "folder_of_all", "stored_models"]
+__all__ = ["BlockFiles", "PromptCache", "Restoring", "Stored", "folder_of_all", "stored_models"]

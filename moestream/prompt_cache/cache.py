@@ -1,7 +1,7 @@
 """Stores what sequences have read, and gives back the beginning of one that comes again.
 
-Owns the thread that writes, and how a cache is put together from stored blocks. Works where keys
-and values lie in blocks: not on the backend ``mlx``.
+Owns the thread that writes, and what is stored of a sequence. Works where keys and values lie in
+blocks: not on the backend ``mlx``.
 """
 
 import shutil
@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moestream.backends import BLOCK_POSITIONS
 from moestream.backends.kv_blocks import BlockStore, BlockStores
@@ -20,6 +19,7 @@ from moestream.errors import StorageError, UnsupportedModelError
 from moestream.layers.cache import Cache
 from moestream.prompt_cache.files import STATE, BlockFiles, folder_of_all
 from moestream.prompt_cache.names import block_names, model_name
+from moestream.prompt_cache.restoring import Restoring
 
 MOST_BYTES = 8 << 30
 """Of all that is stored, where no other limit is given, and a tenth of the free disk is no less."""
@@ -79,6 +79,15 @@ class PromptCache(Closing):
 
         At least one token is left to be run. None where no more than ``more_than`` are stored.
         """
+        restoring = self.find(tokens, more_than=more_than)
+        if restoring is None:
+            return None
+        while restoring.step():
+            pass
+        return restoring.finish()
+
+    def find(self, tokens: Sequence[int], *, more_than: int) -> Restoring | None:
+        """As ``restore``, for whoever has other things to do meanwhile."""
         names = []
         for name in block_names(self._model, tokens[:-1]):
             if not self._files.has(name):
@@ -89,11 +98,7 @@ class PromptCache(Closing):
                 names.pop()
         if len(names) * BLOCK_POSITIONS <= more_than:
             return None
-        cache = self._engine.caches.new()
-        read = self._read(cache, names)
-        if read * BLOCK_POSITIONS <= more_than:
-            return None
-        return cache
+        return Restoring(self._files, self._engine.caches.new(), names, more_than)
 
     def save(self, tokens: Sequence[int], cache: Cache) -> None:
         """Have the whole blocks of a sequence written that are not stored yet; returns at once."""
@@ -113,37 +118,6 @@ class PromptCache(Closing):
             self._closing = True
             self._changed.notify()
         self._thread.join()
-
-    def _read(self, cache: Cache, names: list[str]) -> int:
-        """Fill an empty cache from stored blocks; return how many were good."""
-        store = cache.store
-        assert isinstance(store, BlockStore)
-        cache.reserve(len(names) * BLOCK_POSITIONS)
-        read = 0
-        for name, block in zip(names, store.blocks, strict=True):
-            if not self._files.read_into(name, block.memory):
-                break
-            read += 1
-        if self._engine.caches.recurrent:
-            while read and not self._read_state(cache, names[read - 1], read):
-                read -= 1
-        self._files.touch(names[:read])
-        cache.length = read * BLOCK_POSITIONS
-        store.truncate(cache.length)
-        return read
-
-    def _read_state(self, cache: Cache, name: str, blocks: int) -> bool:
-        states = self._engine.caches.new()
-        arrays = _arrays(states)
-        data = np.empty(sum(array.nbytes for array in arrays), np.uint8)
-        if not self._files.read_into(name + STATE, data):
-            return False
-        for array, part in zip(arrays, np.split(data, _ends(arrays)), strict=True):
-            array[...] = part.view(np.float32).reshape(array.shape)
-        cache.adopt(states)
-        cache.length = blocks * BLOCK_POSITIONS
-        cache.keep_state()
-        return True
 
     def _write_all(self) -> None:
         while True:
@@ -172,12 +146,3 @@ class PromptCache(Closing):
                 data = np.concatenate([array.reshape(-1) for array in arrays])
                 self._files.put(names[blocks - 1] + STATE, data.view(np.uint8))
         self._files.touch(names)
-
-
-def _arrays(cache: Cache) -> list[NDArray[np.float32]]:
-    """The arrays of a cache's recurrent layers, in order."""
-    return [array for layer in cache.caches.recurrent for array in cache.state(layer)]
-
-
-def _ends(arrays: list[NDArray[np.float32]]) -> NDArray[np.int64]:
-    return np.cumsum([array.nbytes for array in arrays], dtype=np.int64)[:-1]

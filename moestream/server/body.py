@@ -41,13 +41,16 @@ async def read(request: Request, as_a: type[Model]) -> Model:
     Raises:
         APIError: it is not; or it does not come.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().casefold() not in ("", "identity"):
+        raise APIError(415, "content-encoding is not supported here: send the body as it is")
     value = parse(await _bytes(request))
     if not isinstance(value, dict):
         raise APIError(400, "the body must be a JSON object")
     try:
         return as_a.model_validate(value)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, value) from None
 
 
 async def _bytes(request: Request) -> bytes:
@@ -73,9 +76,7 @@ def parse(data: bytes) -> Any:
     try:
         value = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        why = "it is nested too deep" if deep else str(error)
-        raise APIError(400, f"the body is not JSON: {why}") from None
+        raise APIError(400, f"the body is not JSON: {_why(error)}") from None
     level = _containers([value])
     for _ in range(_DEEPEST):
         if not level:
@@ -85,9 +86,22 @@ def parse(data: bytes) -> Any:
     raise APIError(400, f"the body is nested deeper than {_DEEPEST} levels")
 
 
+def _why(error: Exception) -> str:
+    match error:
+        case RecursionError():
+            return "it is nested too deep"
+        case json.JSONDecodeError() | UnicodeDecodeError() | _NoNumberError():
+            return str(error)
+    return "a number has too many digits"  # Python's own words lead into Python
+
+
 def _containers(values: Iterable[Any]) -> list[Any]:
     return [value for value in values if isinstance(value, dict | list)]
 
 
+class _NoNumberError(ValueError):
+    """A name of what is no number."""
+
+
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise _NoNumberError(f"{name} is no number of JSON")

@@ -45,7 +45,8 @@ def chat_task(model: Model, chat: Chat, wanted: Wanted) -> Task:
         markers=model.markers,
         inside=prompt.inside,
         tool_format=model.tool_format,
-        tools=use.tools,
+        # Where a form is asked for, it is what the answer has, as with llama-server.
+        tools=() if wanted.form.given and not use.required else use.tools,
         parallel_calls=use.parallel,
         prompt=prompt.text,
     )

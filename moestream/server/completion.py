@@ -40,12 +40,13 @@ class Task:
 
 @dataclass(slots=True)
 class Call:
-    """A tool call; ``whole`` once it has ended and is one."""
+    """A tool call; ``whole`` once it has ended and is one, ``cut`` if the answer ended in it."""
 
     id: str
     name: str
     arguments: str = ""
     whole: bool = False
+    cut: bool = False
 
 
 @dataclass(slots=True)
@@ -79,8 +80,29 @@ class Answer:
 
     @property
     def told_calls(self) -> list[Call]:
-        """Calls that are to be told: those that are whole, and one that the limit has cut."""
-        return [call for call in self.calls if call.whole or self.finish == "limit"]
+        """Calls that are to be told: those that are whole, and one that the end has cut."""
+        return [call for call in self.calls if call.whole or call.cut]
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether it ended to have tools called."""
+        told = self.told_calls
+        return self.finish != "limit" and bool(told) and not told[-1].cut
+
+    @property
+    def unsaid(self) -> int:
+        """How many of the last tokens are nothing but part of the stop string."""
+        stop, tail = self.stop_word.encode(), b""
+        for count, each in enumerate(reversed(self.made) if stop else (), 1):
+            tail = self.tokenizer.token_bytes(each.token) + tail
+            if stop in tail:
+                return count - (not tail.startswith(stop))
+        return 0
+
+    @property
+    def said(self) -> list[Made]:
+        """The tokens that its text is made of, without those of the stop string."""
+        return self.made[: len(self.made) - self.unsaid]
 
     def hear(self, events: Sequence[Event]) -> list[Output]:
         """Return what is new of the output; nothing once it has ended."""
@@ -97,15 +119,15 @@ class Answer:
                 yield from self._kept(self._stream.add(token))
                 if self._stream.stopped is not None and self.finish is None:
                     self.finish = "word"
-                    yield from self._kept(self._stream.finish())
+                    yield from self._kept(self._stream.finish(), last=True)
             case Ended(reason=reason):
                 self.finish = "eos" if reason == "end" else "limit"
                 self.context_full = reason == "context"
-                yield from self._kept(self._stream.finish())
+                yield from self._kept(self._stream.finish(), last=True)
             case Failed(error=error):
                 self.error = error
 
-    def _kept(self, outputs: Sequence[Output]) -> Iterator[Output]:
+    def _kept(self, outputs: Sequence[Output], *, last: bool = False) -> Iterator[Output]:
         """Keep what comes, and pass it on; no more than one call where there may be one."""
         for output in outputs:
             match output:
@@ -118,7 +140,7 @@ class Answer:
                 case CallArguments(index, text):
                     self.calls[index].arguments += text
                 case CallEnd(index, whole):
-                    self.calls[index].whole = whole
+                    self.calls[index].whole, self.calls[index].cut = whole, last and not whole
             yield output
             if isinstance(output, CallEnd) and output.whole and not self.task.parallel_calls:
                 self.finish = self.finish or "eos"

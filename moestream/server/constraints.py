@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moestream.chat.tool_calls.calls import Calls
 from moestream.chat.tool_calls.shapes import wrong_shape
+from moestream.chat.tool_calls.text import Malformed
 from moestream.engine.sampling import Constraint
 from moestream.errors import RequestError
 from moestream.grammars import GrammarConstraint
@@ -21,6 +23,8 @@ class Form:
     response_format: Mapping[str, Any] | None = None
     json_schema: Any = None
     grammar: str | None = None
+    name: str = "response_format"
+    """What the API calls that field."""
 
     def constraint(self, model: Model) -> GrammarConstraint | None:
         """Make what enforces it for one sequence; None where any text will do.
@@ -31,6 +35,13 @@ class Form:
         given = self.given
         if len(given) > 1:
             raise RequestError(f"{' and '.join(given)} exclude each other", given[1])
+        try:
+            return _sound(self._made(model))
+        except RequestError as error:
+            param = error.param or (given[0] if given else self.name)
+            raise RequestError(str(error), param.partition(".")[0]) from None
+
+    def _made(self, model: Model) -> GrammarConstraint | None:
         if self.json_schema is not None:
             return _by_schema(model, self.json_schema, "json_schema")
         if self.grammar:
@@ -42,7 +53,7 @@ class Form:
         """The fields that ask for a form."""
         format = self.response_format
         asked = {
-            "response_format": format is not None and format.get("type", "text") != "text",
+            self.name: format is not None and format.get("type", "text") != "text",
             "json_schema": self.json_schema is not None,
             "grammar": bool(self.grammar),
         }
@@ -55,20 +66,36 @@ class Form:
         if kind == "regex":
             pattern = given.get("pattern")
             if not isinstance(pattern, str):
-                raise RequestError("response_format: there is no pattern", "response_format")
-            return model.grammars.regex(pattern, param="response_format")
+                raise RequestError(f"{self.name}: there is no pattern", self.name)
+            return model.grammars.regex(pattern, param=self.name)
         if kind == "json_object":
-            return _by_schema(model, given.get("schema", {}), "response_format")
+            return _by_schema(model, given.get("schema", {}), self.name)
         if kind == "json_schema":
             inner = given.get("json_schema", given)
             schema = inner.get("schema") if isinstance(inner, Mapping) else None
             if schema is None:
-                raise RequestError("response_format: there is no schema", "response_format")
-            return _by_schema(model, schema, "response_format")
+                raise RequestError(f"{self.name}: there is no schema", self.name)
+            return _by_schema(model, schema, self.name)
         raise RequestError(
-            f"response_format: type is {kind!r}, expected text, json_object, json_schema or regex",
-            "response_format",
+            f"{self.name}: type is {kind!r}, expected text, json_object, json_schema or regex",
+            self.name,
         )
+
+
+def _sound(made: GrammarConstraint | None) -> GrammarConstraint | None:
+    """See that an answer can begin, before a stream of it has.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    if made is not None:
+        try:
+            made.allowed()
+        except RequestError as error:
+            raise RequestError(
+                f"nothing can be written so: it is too large, or leads to itself ({error})"
+            ) from None
+    return made
 
 
 def _by_schema(model: Model, schema: Any, param: str) -> GrammarConstraint:
@@ -107,6 +134,12 @@ class ToolUse:
                 raise RequestError(f"tools.{index} is no function", "tools")
             if not (isinstance(function.get("name"), str) and function["name"]):
                 raise RequestError(f"tools.{index} has no name", "tools")
+            if not _can_be_called(function["name"]):
+                raise RequestError(
+                    f"tools.{index}: its name is not one that calls can be read by: expected at "
+                    "most 256 letters, digits and _ . : / $ -",
+                    "tools",
+                )
             parameters = function.get("parameters")
             if parameters is not None and (wrong := wrong_shape(parameters)):
                 raise RequestError(f"tools.{index}: {wrong}, as JSON Schema wants it", "tools")
@@ -138,9 +171,22 @@ class ToolUse:
         """
         if not self.required or model.tool_format is None:
             return None
-        return model.grammars.tool_calls(
+        made = model.grammars.tool_calls(
             model.tool_format, self.tools, self.name, parallel=self.parallel
         )
+        try:
+            return _sound(made)
+        except RequestError as error:
+            raise RequestError(str(error), "tools") from None
+
+
+def _can_be_called(name: str) -> bool:
+    """Whether those who read calls take it for a tool's name."""
+    try:
+        Calls(lambda event: None).begin(name)
+    except Malformed:
+        return False
+    return name == name.strip()
 
 
 def _named(choice: str | Mapping[str, Any] | None) -> str | None:

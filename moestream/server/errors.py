@@ -28,7 +28,7 @@ _TYPES = {
 }
 _ANTHROPIC_TYPES = {404: "not_found_error", 413: "request_too_large", 503: "overloaded_error"}
 """Its names, where they are others."""
-_ANTHROPIC_PATH = "/v1/messages"
+_ANTHROPIC_PATH = "/messages"
 _RETRY_S = 1
 
 
@@ -55,6 +55,7 @@ class APIError(Exception):
 
     def body_at(self, path: str) -> dict[str, Any]:
         """The error object of the API that this path is of."""
+        path = path.removeprefix("/v1")
         if path == _ANTHROPIC_PATH or path.startswith(f"{_ANTHROPIC_PATH}/"):
             return self.anthropic()
         return self.body()
@@ -114,10 +115,30 @@ def _template_told(error: TemplateError) -> str:
     return f"the chat template cannot render these messages{said}"
 
 
-def invalid(error: ValidationError) -> APIError:
+def invalid(error: ValidationError, body: Mapping[str, Any]) -> APIError:
     """What is wrong with a body, by its first field that is."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    told = f"{where}: {message}" if where else message
-    return APIError(400, told, param=str(first["loc"][0]) if where else None)
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [(_path(each, body), each["msg"].removeprefix("Value error, ")) for each in found]
+    first = found[0]["loc"]
+    # A field that may be of several kinds has an error of each: the one that fits best counts.
+    shared = next((i for i, part in enumerate(first) if part not in told[0][0]), len(first))
+    told = [each for each in told if each[0][:shared] == first[:shared]]
+    path = max((each[0] for each in told), key=len)
+    messages = dict.fromkeys(message for each, message in told if each == path)
+    what = " or ".join(messages).replace(" or Input should be", " or")
+    if not path:
+        return APIError(400, what)
+    return APIError(400, f"{'.'.join(map(str, path))}: {what}", param=str(path[0]))
+
+
+def _path(error: Any, body: Any) -> tuple[int | str, ...]:
+    """Where in the body an error is, without the names of the kinds that were tried."""
+    path: list[int | str] = []
+    for part in error["loc"]:
+        inside = isinstance(body, Mapping) and part in body
+        inside |= isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if inside:
+            body = body[part]
+        if inside or (error["type"] == "missing" and part == error["loc"][-1]):
+            path.append(part)
+    return tuple(path)

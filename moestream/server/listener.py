@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 
 import uvicorn
+import uvloop
 
 from moestream.closing import Closing
 from moestream.errors import ResourceError
@@ -22,13 +23,13 @@ from moestream.server.app import make_app
 from moestream.server.connection import Connection
 from moestream.server.model import Model
 from moestream.server.options import ServerOptions
+from moestream.server.security import LONGEST_HEAD
 from moestream.server.state import State
 
 _LONGEST_END_S = 4
 _LONGEST_WORK_S = 2
 """For what is worked on beside the loop, once all connections have ended."""
 _LOOK_S = 0.01
-_LONGEST_HEADERS = 64 << 10
 _KEEP_ALIVE_S = 30
 _BACKLOG = 256
 
@@ -67,12 +68,12 @@ class Listener(Closing):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=_LONGEST_HEADERS,
+            h11_max_incomplete_event_size=LONGEST_HEAD,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_LONGEST_END_S,
         )
         self._server = uvicorn.Server(config)
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._beside = ThreadPoolExecutor()
         self._loop.set_default_executor(self._beside)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)

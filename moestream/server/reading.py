@@ -1,21 +1,26 @@
 """Whose prompts are read next, in passes that can rest: what is kept of them is not read again.
 
-Owns the passes under way, two at most, so that nobody waits for a long prompt. When their steps are
-done is the scheduler's.
+Owns the passes under way, two at most, so that nobody waits for a long prompt, and what comes from
+the disk. When steps are done is the scheduler's.
 """
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from moestream.engine.tokens import common_length
 from moestream.layers.batch import CHUNK_TOKENS
-from moestream.prompt_cache import PromptCache
+from moestream.layers.cache import Cache
+from moestream.prompt_cache import PromptCache, Restoring
 from moestream.server.passes import Passes, Prefill
 from moestream.server.prefixes import Prefixes
 from moestream.server.sequence import SequenceRun, State
 
 _ALIKE_TOKENS = 64
 """Prompts that begin alike for so long are read one after the other: the second finds it kept."""
+_RESTORE_S = 0.05
+"""For how long stored prompts are read before others go on."""
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +34,7 @@ class PromptReader:
         self._prefixes = prefixes
         self._prompt_cache = prompt_cache
         self.under_way: list[Prefill] = []
+        self._restoring: dict[SequenceRun, Restoring] = {}
 
     @property
     def members(self) -> list[SequenceRun]:
@@ -40,6 +46,7 @@ class PromptReader:
 
         They get the same time, so that a short one is through in a few steps of a long one.
         """
+        self._restore()
         while len(self.under_way) < 2:
             members = self._choose(running)
             prefill = self._passes.begin(members) if members else None
@@ -64,10 +71,15 @@ class PromptReader:
                 break
             if sequence.cut():
                 continue
+            if sequence in self._restoring:
+                continue
             if sequence.job.reuse and not sequence.cache.length:
-                if _begins_alike(sequence, [*under_way, *(s for s, _ in members)]):
+                others = [*under_way, *self._restoring, *(s for s, _ in members)]
+                if _begins_alike(sequence, others):
                     continue
                 self._reuse(sequence, running)
+                if sequence in self._restoring:
+                    continue
             if not members and not under_way and sequence.pending > CHUNK_TOKENS:
                 return [(sequence, min(sequence.pending, self._passes.most_tokens))]
             tokens = min(sequence.pending, left)
@@ -87,14 +99,29 @@ class PromptReader:
             and (other.cache.can_rewind or other not in under_way)
         ]
         cache = self._prefixes.take(sequence.tokens, others)
-        if self._prompt_cache is not None:
-            more_than = 0 if cache is None else cache.length
-            try:
-                cache = self._prompt_cache.restore(sequence.tokens, more_than=more_than) or cache
-            except (OSError, MemoryError) as error:  # of memory: then it is read again
-                _log.warning("a stored prompt was not restored: %s", error)
         if cache is not None:
             sequence.reuse(cache)
+        if self._prompt_cache is not None:
+            with _told_if_not_restored():
+                tokens, more_than = sequence.tokens, sequence.cache.length
+                found = self._prompt_cache.find(tokens, more_than=more_than)
+                if found is not None:
+                    self._restoring[sequence] = found
+
+    def _restore(self) -> None:
+        """Go on with what comes from the disk, for a while."""
+        stop_at = time.perf_counter() + _RESTORE_S
+        for sequence, restoring in list(self._restoring.items()):
+            cache: Cache | None = None
+            with _told_if_not_restored():
+                while not sequence.cut() and restoring.step():
+                    if time.perf_counter() > stop_at:
+                        return
+                if not sequence.cut():
+                    cache = restoring.finish()
+            del self._restoring[sequence]
+            if cache is not None:
+                sequence.reuse(cache)
 
     def next(self) -> Prefill:
         """The pass whose turn it is: which had the least time."""
@@ -114,8 +141,18 @@ class PromptReader:
 
     def leave_all(self) -> None:
         """Leave all of them."""
+        self._restoring.clear()
         for prefill in list(self.under_way):
             self.leave(prefill)
+
+
+@contextmanager
+def _told_if_not_restored() -> Iterator[None]:
+    """Of the disk or of memory: then the prompt is read again."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        _log.warning("a stored prompt was not restored: %s", error)
 
 
 def _begins_alike(sequence: SequenceRun, others: Sequence[SequenceRun]) -> bool:

@@ -19,6 +19,8 @@ from moestream.server.options import LOOPBACK, ServerOptions
 
 _PUBLIC = ("/health", "/v1/health")
 _METHODS = "GET, POST, OPTIONS"
+LONGEST_HEAD = 64 << 10
+"""Of a request's path and headers together, in bytes."""
 
 
 class Guard:
@@ -41,6 +43,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         try:
+            _check_head(scope)
             self._check_host(headers)
             origin = self._checked_origin(headers)
         except APIError as error:
@@ -123,6 +126,13 @@ class Guard:
 
     def _too_large(self) -> APIError:
         return APIError(413, f"the body is larger than {self._most} bytes")
+
+
+def _check_head(scope: Scope) -> None:
+    """A head that comes in one piece passes the protocol's own limit."""
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    if size + sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEAD:
+        raise APIError(431, f"path and headers are larger than {LONGEST_HEAD} bytes")
 
 
 def is_allowed(origin: str, allowed: Iterable[str]) -> bool:

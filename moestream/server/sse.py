@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from starlette.types import Receive, Scope, Send
 
 from moestream.chat.output import Output
+from moestream.chat.reuse import kept_told
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import JSON, to_json
 from moestream.server.completion import Answer, Task
@@ -96,6 +97,8 @@ class Answering:
                     elif await self._collect(run, answers):
                         whole = speaker.whole(answers, run.sequences)
                         await JSON(whole)(scope, receive, send)
+                first = run.sequences[0]
+                self._state.log(kept_told(len(first.job.prompt), first.cached))
 
     async def _collect(self, run: Run, answers: Sequence[Answer]) -> bool:
         """Wait for all answers; False if nobody does any more."""
@@ -126,7 +129,13 @@ class Answering:
                 await _write(send, _ping(run))
                 continue
             assert not isinstance(news, str)
-            data, last = self._told(run, answers, speaker, *news)
+            index, events = news
+            data = b""
+            for each in events:  # tokens that were told together are still an event each
+                new, last = self._told(run, answers, speaker, index, each)
+                data += new
+                if last is not None:
+                    break
             if data:
                 await _write(send, data)
         await send({"type": "http.response.body", "body": last, "more_body": False})
@@ -137,16 +146,16 @@ class Answering:
         answers: Sequence[Answer],
         speaker: Speaker,
         index: int,
-        events: Sequence[Event],
+        event: Event,
     ) -> tuple[bytes, bytes | None]:
         """What is to be sent now; and, at the end, what is sent last."""
         answer, running = answers[index], run.sequences[index]
         if answer.finish is not None:
             return b"", None
         data, had = b"", len(answer.made)
-        for reading in answer.progress.hear(events):
+        for reading in answer.progress.hear((event,)):
             data += b"".join(speaker.progress(index, reading, running))
-        new = answer.hear(events)
+        new = answer.hear((event,))
         if answer.error is not None:
             self._state.warn(str(answer.error))
             return data, speaker.failed(api_error(answer.error))

@@ -1,7 +1,7 @@
-"""Speed beside llama.cpp's, on the same file in the same run.
+"""Speed beside llama.cpp's, and ik_llama.cpp's, on the same file in the same run.
 
-Prefill and decode are measured in turn, moestream then llama.cpp, over and over, so that what
-else the machine does falls on both; figures are medians. llama.cpp runs with its repacking on and
+Prefill and decode are measured in turn, moestream then the peers, over and over, so that what
+else the machine does falls on all; figures are medians. Peers run with their repacking on and
 off, and the better median counts. The memory's read bandwidth is measured by the extension in the
 same run. The last line is JSON.
 
@@ -12,6 +12,9 @@ llama-bench and llama-completion come with llama.cpp: build them with
     cmake --build build -t llama-bench llama-completion
 and run
     python scripts/bench/peer.py model.gguf --llama-bench build/bin/llama-bench
+ik_llama.cpp is built by the same commands; --ik takes its llama-bench.
+For machines with AVX2 alone, build both with GGML_NATIVE=OFF, GGML_AVX2, GGML_FMA and GGML_F16C ON,
+and set MOESTREAM_ISA=avx2.
 """
 
 from __future__ import annotations
@@ -39,7 +42,6 @@ from moestream.engine.session import Session
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench.capped import MOESTREAM
 
-FLAGS = {"repack": ["--repack", "1"], "no repack": ["--repack", "0"]}
 COMPLETION_FLAGS = {"repack": ["--repack"], "no repack": ["--no-repack"]}
 PROMPT = "The capital of Italy is"
 
@@ -56,6 +58,45 @@ class Work:
     def is_prefill(self) -> bool:
         """Whether the tokens are given all at once."""
         return self.name.startswith("pp")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another program's llama-bench, and the flags that matter to it: the fastest count."""
+
+    name: str
+    program: Path
+    flags: dict[str, list[str]]
+    has_depth: bool
+    """Whether ``-d`` says after how many tokens is measured; else decoding has ``-gp``."""
+
+    def tps(self, flags: str, model: Path, work: Work, threads: int) -> float:
+        """Tokens a second of one repetition (it warms up by itself)."""
+        command = [str(self.program), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
+        command += [*self._asked(work), *self.flags[flags]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+        return float(json.loads(done.stdout)[0]["avg_ts"])
+
+    def _asked(self, work: Work) -> list[str]:
+        if not self.has_depth and work.depth:
+            return ["-p", "0", "-n", "0", "-gp", f"{work.depth},{work.tokens}"]
+        prompt, generate = (work.tokens, 0) if work.is_prefill else (0, work.tokens)
+        depth = ["-d", str(work.depth)] if self.has_depth else []
+        return ["-p", str(prompt), "-n", str(generate), *depth]
+
+
+def peers(args: argparse.Namespace) -> list[Peer]:
+    """Those that the options name."""
+    found = []
+    if args.llama_bench:
+        flags = {"repack": ["--repack", "1"], "no repack": ["--repack", "0"]}
+        found.append(Peer("llama_cpp", args.llama_bench, flags, has_depth=True))
+    if args.ik:
+        flags = {"repack": ["-rtr", "1"], "no repack": ["-rtr", "0"]}
+        found.append(Peer("ik_llama_cpp", args.ik, flags, has_depth=False))
+    return found
 
 
 def works(args: argparse.Namespace) -> list[Work]:
@@ -87,29 +128,23 @@ def prefill(session: Session, tokens: list[int]) -> None:
     next(session.generate(tokens, SamplingParams(temperature=0.0)))
 
 
-def measure_theirs(
-    llama_bench: Path, model: Path, work: Work, threads: int, flags: list[str]
-) -> float:
-    """Tokens a second of one repetition of llama-bench (which warms up by itself)."""
-    prompt, generate = (work.tokens, 0) if work.is_prefill else (0, work.tokens)
-    command = [str(llama_bench), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
-    command += ["-p", str(prompt), "-n", str(generate), "-d", str(work.depth), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return float(json.loads(done.stdout)[0]["avg_ts"])
+Runs = dict[str, Callable[[], float]]
+"""A peer's measurements, by its flags."""
 
 
 def alternate(
-    repeats: int, ours: Callable[[], float], peers: dict[str, Callable[[], float]]
-) -> tuple[list[float], dict[str, list[float]]]:
-    """Measure us, then every peer, over and over."""
+    repeats: int, ours: Callable[[], float], peers: dict[str, Runs]
+) -> tuple[list[float], dict[str, dict[str, list[float]]]]:
+    """Measure us, then every peer with each of its flags, over and over."""
     mine: list[float] = []
-    theirs: dict[str, list[float]] = {name: [] for name in peers}
+    theirs: dict[str, dict[str, list[float]]] = {
+        name: {flags: [] for flags in runs} for name, runs in peers.items()
+    }
     for _ in range(repeats):
         mine.append(ours())
-        for name, peer in peers.items():
-            theirs[name].append(peer())
+        for name, runs in peers.items():
+            for flags, run in runs.items():
+                theirs[name][flags].append(run())
     return mine, theirs
 
 
@@ -138,8 +173,10 @@ def compare_first_token(args: argparse.Namespace) -> dict[str, object]:
         args.repeats,
         lambda: seconds_to_first_byte(ours),
         {
-            name: partial(seconds_to_first_byte, [*peer, *flags])
-            for name, flags in COMPLETION_FLAGS.items()
+            "llama_cpp": {
+                name: partial(seconds_to_first_byte, [*peer, *flags])
+                for name, flags in COMPLETION_FLAGS.items()
+            }
         },
     )
     return summary(mine, theirs, "s", min)
@@ -174,15 +211,16 @@ def compare(args: argparse.Namespace) -> dict[str, object]:
         for work in works(args):
             session = engine.session()
             prefill(session, tokens[:8])
-            peers = {
-                name: partial(
-                    measure_theirs, args.llama_bench, args.model, work, args.threads, flags
-                )
-                for name, flags in FLAGS.items()
+            runs = {
+                peer.name: {
+                    flags: partial(peer.tps, flags, args.model, work, args.threads)
+                    for flags in peer.flags
+                }
+                for peer in peers(args)
             }
             with real_time(args.real_time):
                 ours, theirs = alternate(
-                    args.repeats, partial(measure_ours, session, work, tokens), peers
+                    args.repeats, partial(measure_ours, session, work, tokens), runs
                 )
             results[work.name] = summary(ours, theirs, "tps", max)
             print(f"{work.name:14s} {json.dumps(results[work.name])}", flush=True)
@@ -190,26 +228,35 @@ def compare(args: argparse.Namespace) -> dict[str, object]:
 
 
 def summary(
-    ours: list[float], theirs: dict[str, list[float]], unit: str, best_of: Callable[..., str]
+    ours: list[float],
+    theirs: dict[str, dict[str, list[float]]],
+    unit: str,
+    best_of: Callable[..., str],
 ) -> dict[str, object]:
-    """Medians, spreads (largest over smallest) and the ratio to llama.cpp's best flags."""
-    best = best_of(theirs, key=lambda name: statistics.median(theirs[name]))
-    mine, peer = statistics.median(ours), statistics.median(theirs[best])
-    return {
+    """Medians, spreads (largest over smallest) and the ratios to each peer's best flags."""
+    mine = statistics.median(ours)
+    found: dict[str, object] = {
         f"moestream_{unit}": round(mine, 3),
-        f"llama_cpp_{unit}": round(peer, 3),
-        "llama_cpp_flags": best,
-        "ratio": round(mine / peer, 3),
         "moestream_spread": round(max(ours) / min(ours), 3),
-        "llama_cpp_spread": round(max(theirs[best]) / min(theirs[best]), 3),
     }
+    for name, runs in theirs.items():
+        medians = {flags: statistics.median(times) for flags, times in runs.items()}
+        best = best_of(medians, key=lambda flags: medians[flags])
+        found |= {
+            f"{name}_{unit}": round(medians[best], 3),
+            f"{name}_flags": best,
+            f"{name}_spread": round(max(runs[best]) / min(runs[best]), 3),
+            f"{name}_ratio": round(mine / medians[best], 3),
+        }
+    return found
 
 
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--llama-bench", type=Path, required=True)
+    parser.add_argument("--llama-bench", type=Path)
+    parser.add_argument("--ik", type=Path, help="ik_llama.cpp's llama-bench")
     parser.add_argument("--llama-completion", type=Path, help="measure the first token's time too")
     parser.add_argument("--threads", type=int, default=_native.physical_cores())
     parser.add_argument("--repeats", type=int, default=5)

@@ -47,11 +47,14 @@ void add_sequence(Sequences& to, const Addresses& blocks, int64_t start, int64_t
 Type checked_cache(int number, int64_t offset, int64_t kv_heads, int64_t dim,
                    const Sequences& in) {
     const auto type = static_cast<Type>(number);
-    if (type != Type::F32 && type != Type::F16 && type != Type::Q8_0) {
-        fail("keys and values must be F32, F16 or Q8_0, not type " + std::to_string(number));
+    const bool in_blocks = type == Type::Q8_0 || type == Type::Q4_0;
+    if (type != Type::F32 && type != Type::F16 && !in_blocks) {
+        fail("keys and values must be F32, F16, Q8_0 or Q4_0, not type " +
+             std::to_string(number));
     }
-    if (type == Type::Q8_0 && dim % 32 != 0) {
-        fail("heads of " + std::to_string(dim) + " are not whole Q8_0 blocks of 32");
+    if (in_blocks && dim % kCacheBlock != 0) {
+        fail("heads of " + std::to_string(dim) + " are not whole blocks of " +
+             std::to_string(kCacheBlock));
     }
     const auto row = static_cast<int64_t>(cache_row_bytes(type, checked_int("head size", dim)));
     if (offset < 0 || offset > in.block_bytes - row * kv_heads * kSplitPositions) {

@@ -24,9 +24,18 @@ enum class Type : int {
     Q4_K = 12,
     Q5_K = 13,
     Q6_K = 14,
+    IQ2_XXS = 16,
+    IQ2_XS = 17,
+    IQ3_XXS = 18,
+    IQ1_S = 19,
     IQ4_NL = 20,
+    IQ3_S = 21,
+    IQ2_S = 22,
     IQ4_XS = 23,
+    IQ1_M = 29,
     BF16 = 30,
+    TQ1_0 = 34,
+    TQ2_0 = 35,
     MXFP4 = 39,
 };
 
@@ -50,6 +59,7 @@ struct TypeLayout {
     int largest;       // greatest magnitude of a code
     bool signed_codes;
     int packed_bits;   // of a code in the order of packing.h; 0: not kept in it
+    float d_times = 1.0f;  // a power of two that codes are larger by, so that they are integers
 
     constexpr Input input() const {
         return block_values == 1 ? Input::Float : block_values == 32 ? Input::Block32
@@ -61,7 +71,8 @@ struct TypeLayout {
 };
 
 inline constexpr TypeLayout kTypeLayouts[] = {
-    // type, name, block values and bytes, d_at, has_min, group, offset, largest, signed, packed
+    // type, name, block values and bytes, d_at, has_min, group, offset, largest, signed, packed,
+    // d_times where it is not 1
     {Type::F32, "F32", 1, 4, 0, false, 0, 0, 0, false, 0},
     {Type::F16, "F16", 1, 2, 0, false, 0, 0, 0, false, 0},
     {Type::BF16, "BF16", 1, 2, 0, false, 0, 0, 0, false, 0},
@@ -78,6 +89,15 @@ inline constexpr TypeLayout kTypeLayouts[] = {
     {Type::Q5_K, "Q5_K", 256, 176, 0, true, 32, 0, 31, false, 0},
     {Type::Q6_K, "Q6_K", 256, 210, 208, false, 16, 32, 63, false, 6},
     {Type::IQ4_XS, "IQ4_XS", 256, 136, 0, false, 32, 0, 127, true, 0},
+    {Type::IQ2_XXS, "IQ2_XXS", 256, 66, 0, false, 32, 0, 43, true, 0, 0.125f},
+    {Type::IQ2_XS, "IQ2_XS", 256, 74, 0, false, 16, 0, 43, true, 0, 0.125f},
+    {Type::IQ2_S, "IQ2_S", 256, 82, 0, false, 16, 0, 43, true, 0, 0.125f},
+    {Type::IQ3_XXS, "IQ3_XXS", 256, 98, 0, false, 32, 0, 62, true, 0, 0.25f},
+    {Type::IQ3_S, "IQ3_S", 256, 110, 0, false, 32, 0, 15, true, 0},
+    {Type::IQ1_S, "IQ1_S", 256, 50, 0, false, 32, 16, 25, false, 0, 0.125f},
+    {Type::IQ1_M, "IQ1_M", 256, 56, 48, false, 16, 16, 25, false, 0, 0.125f},  // d in pieces
+    {Type::TQ1_0, "TQ1_0", 256, 54, 52, false, 32, 1, 2, false, 0},
+    {Type::TQ2_0, "TQ2_0", 256, 66, 64, false, 32, 1, 3, false, 0},
 };
 inline constexpr int kNumTypes = sizeof(kTypeLayouts) / sizeof(kTypeLayouts[0]);
 

@@ -43,17 +43,31 @@ inline void half_to_floats(const uint16_t* from, int values, float* out) {
     }
 }
 
+// A block's codes times its scale.
+template <class V>
+inline void scale_codes(const int8_t* codes, typename V::Float d, float* out) {
+    for (int i = 0; i < kCacheBlock; i += kStep<V>) {
+        typename V::Float v[kStep<V> / V::kLanes];
+        V::load_codes(reinterpret_cast<const uint8_t*>(codes + i), v);
+        unroll<kStep<V> / V::kLanes>([&](auto r) {
+            V::store(out + i + r * V::kLanes, V::mul(v[r], d));
+        });
+    }
+}
+
 template <class V>
 inline void q8_0_to_floats(const uint8_t* from, int blocks, float* out) {
-    for (int b = 0; b < blocks; ++b, from += 34, out += 32) {
-        const auto d = V::set(V::half(from));
-        for (int i = 0; i < 32; i += kStep<V>) {
-            typename V::Float v[kStep<V> / V::kLanes];
-            V::load_codes(from + 2 + i, v);
-            unroll<kStep<V> / V::kLanes>([&](auto r) {
-                V::store(out + i + r * V::kLanes, V::mul(v[r], d));
-            });
-        }
+    for (int b = 0; b < blocks; ++b, from += kQ8_0Bytes, out += kCacheBlock) {
+        scale_codes<V>(reinterpret_cast<const int8_t*>(from + 2), V::set(V::half(from)), out);
+    }
+}
+
+template <class V>
+inline void q4_0_to_floats(const uint8_t* from, int blocks, float* out) {
+    for (int b = 0; b < blocks; ++b, from += kQ4_0Bytes, out += kCacheBlock) {
+        alignas(kCacheBlock) int8_t codes[kCacheBlock];
+        q4_0_codes(from, codes);
+        scale_codes<V>(codes, V::set(V::half(from)), out);
     }
 }
 
@@ -61,7 +75,8 @@ inline void q8_0_to_floats(const uint8_t* from, int blocks, float* out) {
 template <class V>
 inline const float* block_floats(const CacheRows& rows, int start, int count, int dim,
                                  float* scratch) {
-    return cache_floats(rows, start, count, dim, scratch, half_to_floats<V>, q8_0_to_floats<V>);
+    return cache_floats(rows, start, count, dim, scratch, half_to_floats<V>, q8_0_to_floats<V>,
+                        q4_0_to_floats<V>);
 }
 
 // kRowsRead rows of keys to columns of a panel (dim, kPanel).

@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "core/half.h"
 #include "core/types.h"
 
 namespace moestream {
@@ -16,6 +17,12 @@ struct Format {
     static constexpr int kBlock = kLayout.block_values, kBytes = kLayout.block_bytes;
     static constexpr int kGroup = kLayout.group, kGroups = kBlock / kGroup;
     static constexpr int kDAt = kLayout.d_at, kOffset = kLayout.offset;
+    static constexpr float kDTimes = kLayout.d_times;
+
+    // A super-block made ready to be taken apart: what codes<J>() and scales() are given.
+    static const uint8_t* open(const uint8_t* p) { return p; }
+    // d of a block, as float16, before it is multiplied by kDTimes.
+    static uint16_t half_bits(const uint8_t* p) { return load_u16(p + kDAt); }
 };
 
 // By how much to shift for a product with a power of two.

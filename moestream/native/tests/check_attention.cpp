@@ -86,7 +86,7 @@ class Tile {
         return rows(case_.end) * cache_row_bytes(case_.cache, dim);
     }
 
-    // Values as the cache's type holds them, NaN from `end` on; of Q8_0, every 32nd as a scale of
+    // Values as the cache's type holds them, NaN from `end` on; of blocks, every 32nd as a scale of
     // random codes.
     void fill(uint8_t* cache, const Guarded<float>& values, Random& random) const {
         const size_t known = values.size() / rows(case_.end) * case_.end;
@@ -94,12 +94,17 @@ class Tile {
             const float value = i < known ? values[i] : std::numeric_limits<float>::quiet_NaN();
             if (case_.cache == Type::F32) {
                 std::memcpy(cache + 4 * i, &value, 4);
-            } else if (case_.cache == Type::F16 || i % 32 == 0) {
+            } else if (case_.cache == Type::F16) {
                 const uint16_t half = float_to_half(value);
-                std::memcpy(cache + (case_.cache == Type::F16 ? 2 * i : i / 32 * 34), &half, 2);
-            }
-            if (case_.cache == Type::Q8_0) {
-                cache[i / 32 * 34 + 2 + i % 32] = static_cast<uint8_t>(random.below(256));
+                std::memcpy(cache + 2 * i, &half, 2);
+            } else if (i % kCacheBlock == 0) {
+                const size_t bytes = cache_row_bytes(case_.cache, kCacheBlock);
+                uint8_t* block = cache + i / kCacheBlock * bytes;
+                const uint16_t half = float_to_half(value);
+                std::memcpy(block, &half, 2);
+                for (size_t k = 2; k < bytes; ++k) {
+                    block[k] = static_cast<uint8_t>(random.below(256));
+                }
             }
         }
     }
@@ -129,7 +134,7 @@ void check_case(const Kernels& kernels, const Case& c, Random& random) {
 
 void check_cache(const Kernels& kernels, Type cache, Random& random) {
     constexpr Style kNormal = Style::Normal;
-    const int step = cache == Type::Q8_0 ? 32 : 1;
+    const int step = cache == Type::Q8_0 || cache == Type::Q4_0 ? kCacheBlock : 1;
     for (const int dim : {1, 7, 8, 16, 20, 24, 32, 33, 40, 64, 72, 96, 128, 256}) {
         if (dim % step != 0) continue;
         for (const int queries : {1, 2, 5, 9, 32}) {
@@ -158,7 +163,9 @@ void check_cache(const Kernels& kernels, Type cache, Random& random) {
 
 void check_attention(const Kernels& kernels) {
     Random random(3);
-    for (const Type cache : {Type::F32, Type::F16, Type::Q8_0}) check_cache(kernels, cache, random);
+    for (const Type cache : {Type::F32, Type::F16, Type::Q8_0, Type::Q4_0}) {
+        check_cache(kernels, cache, random);
+    }
 }
 
 }  // namespace moestream::check

@@ -43,6 +43,18 @@ uint8_t styled_exponent(Random& random, Style style) {
     }
 }
 
+// A block's d, or what stands after it; d of IQ1_M is spread over the tops of four words.
+void put_half(const TypeLayout& layout, uint16_t half, int which, uint8_t* block) {
+    if (layout.type != Type::IQ1_M) {
+        std::memcpy(block + layout.d_at + 2 * which, &half, 2);
+        return;
+    }
+    for (int i = 0; i < 4; ++i) {
+        uint8_t& top = block[layout.d_at + 2 * i + 1];
+        top = static_cast<uint8_t>((top & 15) | (half >> (4 * i) & 15) << 4);
+    }
+}
+
 // Rows of blocks, each of random codes, or all ones or zeros, with scales of the style.
 void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t* p,
                   size_t bytes) {
@@ -62,8 +74,7 @@ void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t
             continue;
         }
         for (int i = 0; i < (layout.has_min ? 2 : 1); ++i) {
-            const uint16_t half = float_to_half(styled_weight(random, style));
-            std::memcpy(p + at + layout.d_at + 2 * i, &half, 2);
+            put_half(layout, float_to_half(styled_weight(random, style)), i, p + at);
         }
     }
 }

@@ -23,6 +23,7 @@ from moestream.server.errors import APIError
 from moestream.server.identifiers import random_id
 from moestream.server.jobs import Made, Reading
 from moestream.server.model import Model
+from moestream.server.openai import told
 from moestream.server.sampling import checked_stops
 from moestream.server.sse import Answering, event
 from moestream.server.state import State, state_of
@@ -67,11 +68,12 @@ def _cut_noise(state: State, asked: CountRequest) -> None:
 def _prepare(asked: MessagesRequest, model: Model) -> tuple[list[Task], "Speaker"]:
     model.check_name(asked.model)
     format = asked.output_config.format if asked.output_config else None
+    format = format or asked.output_format
     wanted = Wanted(
         sampling=asked.sampling(model.defaults.sampling, model.tokenizer),
         max_tokens=asked.max_tokens,
         use=tool_use(asked.tools, asked.tool_choice),
-        form=Form(response_format=format),
+        form=Form(response_format=format, name="output_config.format"),
         stop=checked_stops(asked.stop_sequences, "stop_sequences"),
     )
     return [chat_task(model, chat_of(asked), wanted)], Speaker(model.name)
@@ -109,7 +111,7 @@ class Speaker:
         yield from self._begin(running)
         for each in self._blocks.end():
             yield from _told(each)
-        usage = _usage(running, len(answer.made))
+        usage = _usage(running, told.tokens(answer, running))
         yield _event({"type": "message_delta", "delta": _stopped(answer), "usage": usage})
 
     def close(self, answers: Sequence[Answer], running: Sequence[Running]) -> Iterable[bytes]:
@@ -124,7 +126,7 @@ class Speaker:
         """All of it at once."""
         (answer,), (own,) = answers, running
         content = [_whole(block) for block in blocks_of(answer)]
-        return {**self._message(content, own, len(answer.made)), **_stopped(answer)}
+        return {**self._message(content, own, told.tokens(answer, own)), **_stopped(answer)}
 
     def _begin(self, running: Running) -> Iterable[bytes]:
         if not self._begun:
@@ -148,9 +150,9 @@ def _event(value: dict[str, Any]) -> bytes:
     return event(value, value["type"])
 
 
-def _told(told: Event) -> Iterable[bytes]:
-    index = told.block.index
-    match told:
+def _told(what: Event) -> Iterable[bytes]:
+    index = what.block.index
+    match what:
         case Begun(block):
             begun = _block(block.kind, "", block)
             yield _event({"type": "content_block_start", "index": index, "content_block": begun})
@@ -188,7 +190,7 @@ def _stopped(answer: Answer) -> dict[str, Any]:
     reason = _STOP[answer.finish or "limit"]
     if answer.context_full:
         reason = "model_context_window_exceeded"
-    elif answer.finish != "limit" and answer.told_calls:
+    elif answer.calls_tools:
         reason = "tool_use"
     return {"stop_reason": reason, "stop_sequence": answer.stop_word or None}
 

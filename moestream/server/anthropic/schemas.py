@@ -54,6 +54,9 @@ class CountRequest(BaseModel):
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    output_format: dict[str, Any] | None = Field(
+        None, description="The name that output_config.format had before."
+    )
     chat_template_kwargs: dict[str, Any] | None = None
 
     def check(self) -> None:

@@ -149,11 +149,9 @@ class Speaker:
         running: Running,
     ) -> Iterable[bytes]:
         """A delta for each kind of text; the role comes first."""
-        if index not in self._begun:
-            self._begun.add(index)
-            yield self._delta(index, {"role": "assistant", "content": None})
+        yield from self._begin(index)
         if self._with_logprobs:
-            self._untold.setdefault(index, []).extend(made)
+            told.keep(self._untold.setdefault(index, []), made, answer)
         more: dict[str, Any] = {}
         if self._asked.timings_per_token:
             more["timings"] = told.timings(answer, running)
@@ -163,9 +161,15 @@ class Speaker:
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:
         """The last delta of a choice, which says why."""
+        yield from self._begin(index)
         more: dict[str, Any] = {} if self._usage else {"timings": told.timings(answer, running)}
         logprobs = self._logprobs(index) if self._untold.get(index) else None
         yield self._delta(index, {}, logprobs, finish=_finish(answer), more=more)
+
+    def _begin(self, index: int) -> Iterable[bytes]:
+        if index not in self._begun:
+            self._begun.add(index)
+            yield self._delta(index, {"role": "assistant", "content": None})
 
     def close(self, answers: Sequence[Answer], running: Sequence[Running]) -> Iterable[bytes]:
         """The usage, if it was asked for, and the end."""
@@ -203,7 +207,7 @@ class Speaker:
             message["reasoning_content"] = answer.reasoning
         choice = {"finish_reason": _finish(answer), "index": index, "message": message}
         if self._with_logprobs:
-            choice["logprobs"] = {"content": told.chances(answer.made, self._tokenizer)}
+            choice["logprobs"] = {"content": told.chances(answer.said, self._tokenizer)}
         return choice
 
     def _part(self, answer: Answer, output: Output) -> dict[str, Any] | None:
@@ -245,6 +249,4 @@ def _call(call: Call) -> dict[str, Any]:
 
 
 def _finish(answer: Answer) -> str:
-    if answer.finish != "limit" and answer.told_calls:
-        return "tool_calls"
-    return _FINISH[answer.finish or "limit"]
+    return "tool_calls" if answer.calls_tools else _FINISH[answer.finish or "limit"]

@@ -119,7 +119,7 @@ class Speaker:
         running: Running,
     ) -> Iterable[bytes]:
         """What is new of a text."""
-        self._untold.setdefault(index, []).extend(made)
+        told.keep(self._untold.setdefault(index, []), made, answer)
         text = self._echo(index, answer) + text_of(new)
         if text:
             more: dict[str, Any] = {}
@@ -151,7 +151,7 @@ class Speaker:
             self._choice(
                 index,
                 self._echo(index, answer) + answer.content,
-                answer.made,
+                answer.said,
                 _FINISH[answer.finish or "limit"],
             )
             for index, answer in enumerate(answers)
@@ -197,7 +197,9 @@ class Speaker:
             "tokens": [each["token"] for each in content],
             "token_logprobs": [each["logprob"] for each in content],
             "top_logprobs": [
-                {top["token"]: top["logprob"] for top in each["top_logprobs"]} for each in content
+                # The chosen one is always among them, as with OpenAI.
+                {top["token"]: top["logprob"] for top in (*each["top_logprobs"], each)}
+                for each in content
             ],
             "text_offset": offsets,
             "content": content,

@@ -58,8 +58,7 @@ class Speaker:
         running: Running,
     ) -> Iterable[bytes]:
         """What is new of a text, with its tokens."""
-        untold = self._untold.setdefault(index, [])
-        untold.extend(made)
+        told.keep(self._untold.setdefault(index, []), made, answer)
         if text := text_of(new):
             more: dict[str, Any] = {}
             if self._asked.timings_per_token:
@@ -84,7 +83,7 @@ class Speaker:
         for index, answer in enumerate(answers):
             each = self._final(index, answer, running[index])
             if answer.task.job.top_logprobs:
-                each["completion_probabilities"] = self._chances(answer.made)
+                each["completion_probabilities"] = self._chances(answer.said)
             told_all.append(_chosen(each, self._asked.response_fields or []))
         return told_all[0] if len(told_all) == 1 else told_all
 

@@ -43,7 +43,7 @@ def _prepare(asked: ResponsesRequest, model: Model) -> tuple[list[Task], "Speake
         sampling=asked.sampling(model.defaults.sampling, model.tokenizer),
         max_tokens=model.defaults.max_tokens if limit is None else limit,
         use=tool_use(asked),
-        form=Form(response_format=asked.text.format if asked.text else None),
+        form=Form(response_format=asked.text.format if asked.text else None, name="text.format"),
     )
     task = chat_task(model, chat_of(asked), wanted)
     return [task], Speaker(asked, wanted, model.name, model.tokenizer)
@@ -182,7 +182,7 @@ class Speaker:
         return {**self._response, "status": status, "output": [], **nothing, **more}
 
     def _usage(self, answer: Answer, running: Running) -> dict[str, Any]:
-        read, made = len(running.job.prompt), len(answer.made)
+        read, made = len(running.job.prompt), told.tokens(answer, running)
         thought = len(self._tokenizer.encode(answer.reasoning, add_special=False))
         return {
             "input_tokens": read,

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from moestream.engine.options import SamplingParams
+from moestream.server.errors import APIError
 from moestream.server.sampling import SamplingFields, check_known
 from moestream.tokenizer import Tokenizer
 
@@ -49,6 +50,7 @@ class ResponsesRequest(BaseModel):
     temperature: float | None = None
     top_p: float | None = None
     metadata: dict[str, Any] | None = None
+    include: list[str] | None = None
     store: bool | None = None
     stream: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -62,6 +64,10 @@ class ResponsesRequest(BaseModel):
             APIError: something is; it is named.
         """
         check_known(self.model_extra, _NEUTRAL)
+        if "message.output_text.logprobs" in (self.include or ()):
+            raise APIError(400, "logprobs are not supported here; leave them out", param="include")
+        if not self.input and not isinstance(self.input, str):
+            raise APIError(400, "input: at least one item is needed", param="input")
 
     def sampling(self, defaults: SamplingParams, tokenizer: Tokenizer) -> SamplingParams:
         """How tokens are drawn.

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from moestream.server.sampling import SamplingFields
 
@@ -18,6 +18,18 @@ class Message(BaseModel):
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     name: str | None = None
+    function_call: None = None
+
+    @field_validator("tool_calls")
+    @classmethod
+    def _are_calls(cls, calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        for call in calls or ():
+            match call:
+                case {"function": {"name": str()}}:
+                    pass
+                case _:
+                    raise ValueError("a call has no function with a name")
+        return calls
 
 
 class Prompt(SamplingFields):

@@ -141,6 +141,13 @@ def _since_began(running: Running) -> float:
     return time.perf_counter() - (running.started or running.began)
 
 
+def keep(untold: list[Made], made: Sequence[Made], answer: Answer) -> None:
+    """Add new tokens to those that are to be told; what is of a stop string is not."""
+    untold.extend(made)
+    if unsaid := answer.unsaid:
+        del untold[-unsaid:]
+
+
 def chances(made: Iterable[Made], tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """Tokens with the logarithms of their chances, and the likeliest ones'."""
     return [

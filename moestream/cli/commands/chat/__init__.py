@@ -138,6 +138,7 @@ def chat(
         recording=recording,
         keeper=Keeper(saved if go_on else None),
         open_prompt_cache=partial(open_prompt_cache, limit_bytes=prompt_cache, quiet=quiet),
+        verbose=verbose,
     ) as program:
         screen = _screen(program, plain=no_tui, quiet=quiet)
         if saved is not None:

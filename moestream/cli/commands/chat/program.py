@@ -47,12 +47,14 @@ class Program(Closing):
         recording: Mapping[str, Any] = MappingProxyType({}),
         keeper: "Keeper",
         open_prompt_cache: "Callable[[Engine], PromptCache | None]" = lambda engine: None,
+        verbose: bool = False,
     ) -> None:
         """Open the model.
 
         ``run_command`` carries out lines that begin with a slash; ``recording`` is what
         ``Recording`` takes, for this model alone; ``keeper`` saves the conversation as it goes;
-        ``open_prompt_cache`` opens what is on disk of a model's prompts.
+        ``open_prompt_cache`` opens what is on disk of a model's prompts; ``verbose`` tells how much
+        of each prompt was kept.
 
         Raises:
             MoestreamError: it cannot be opened, or has no chat template.
@@ -67,6 +69,7 @@ class Program(Closing):
         self.screen: Screen
         self._open_engine = open_engine
         self._open_prompt_cache = open_prompt_cache
+        self._verbose = verbose
         self._run_command = run_command
         self._chat_template = chat_template
         self._special = special
@@ -259,7 +262,12 @@ class Program(Closing):
         view.update(self.status(activity), stats.generated_tokens)
 
     def _tell_end(self, answer: "Answer") -> None:
-        note, dropped = self.screen.note, answer.dropped_turns
+        from moestream.chat.reuse import reuse_told
+
+        note, dropped, dialogue = self.screen.note, answer.dropped_turns, self.dialogue
+        prompt = dialogue.session.tokens[: answer.prompt_tokens]
+        if self._verbose and len(prompt) == answer.prompt_tokens:
+            note(reuse_told(dialogue.tokenizer, prompt, answer.cached_tokens))
         if dropped:
             note(f"dropped the {_turns(dropped, 'oldest ')} to make room")
         if answer.stop_reason == "interrupted":

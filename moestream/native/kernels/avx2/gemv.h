@@ -4,8 +4,8 @@
 // a float, which is what makes every instruction set's result the same.
 #pragma once
 
+#include "kernels/avx2/codebooks.h"
 #include "kernels/avx2/floats.h"
-#include "kernels/avx2/types.h"
 #include "kernels/products.h"
 
 namespace moestream {
@@ -35,24 +35,36 @@ inline __m256i split_even_odd(__m256i v) {
     return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, order), 0xd8);
 }
 
+// Pair sums of the J-th 32 codes of an opened super-block.
 template <class T, int J>
-inline __m256i add_scaled(__m256i acc, const uint8_t* p, const int8_t* q, __m256i scales) {
-    const __m256i pairs = pair_sums<T>(T::template codes<J>(p), load256(q + J * 32));
+inline __m256i pair_sums_of(const auto& block, __m256i input) {
+    if constexpr (requires { T::template magnitudes<J>(block); }) {
+        return _mm256_maddubs_epi16(T::template magnitudes<J>(block),
+                                    with_signs(T::template signs<J>(block), input));
+    } else {
+        return pair_sums<T>(T::template codes<J>(block), input);
+    }
+}
+
+template <class T, int J>
+inline __m256i add_scaled(__m256i acc, const auto& block, const int8_t* q, __m256i scales) {
+    const __m256i pairs = pair_sums_of<T, J>(block, load256(q + J * 32));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, spread_scale<J>(scales)));
 }
 
 // The lanes of a super-block's integer sum; its minimums' (or offset's) sum in `mins`.
 template <class T>
 inline __m256i super_block_lanes(const uint8_t* p, const int8_t* q, __m256i sums, __m256i* mins) {
-    const __m256i natural = T::scales(p);
+    const auto block = T::open(p);
+    const __m256i natural = T::scales(block);
     if constexpr (T::kOffset != 0) *mins = _mm256_madd_epi16(natural, sums);
-    if constexpr (T::kHasMin) *mins = _mm256_madd_epi16(T::mins(p), sums);
+    if constexpr (T::kHasMin) *mins = _mm256_madd_epi16(T::mins(block), sums);
     const __m256i scales = T::kGroup == 16 ? split_even_odd(natural) : natural;
     __m256i a = _mm256_setzero_si256(), b = a;
-    a = add_scaled<T, 0>(a, p, q, scales), b = add_scaled<T, 1>(b, p, q, scales);
-    a = add_scaled<T, 2>(a, p, q, scales), b = add_scaled<T, 3>(b, p, q, scales);
-    a = add_scaled<T, 4>(a, p, q, scales), b = add_scaled<T, 5>(b, p, q, scales);
-    a = add_scaled<T, 6>(a, p, q, scales), b = add_scaled<T, 7>(b, p, q, scales);
+    a = add_scaled<T, 0>(a, block, q, scales), b = add_scaled<T, 1>(b, block, q, scales);
+    a = add_scaled<T, 2>(a, block, q, scales), b = add_scaled<T, 3>(b, block, q, scales);
+    a = add_scaled<T, 4>(a, block, q, scales), b = add_scaled<T, 5>(b, block, q, scales);
+    a = add_scaled<T, 6>(a, block, q, scales), b = add_scaled<T, 7>(b, block, q, scales);
     if constexpr (T::kOffset != 0) {
         a = _mm256_sub_epi32(a, _mm256_slli_epi32(*mins, shift_of(T::kOffset)));
     }

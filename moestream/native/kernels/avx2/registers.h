@@ -64,13 +64,6 @@ inline __m256i fold8_small(const __m256i* v, int stride) {
                             _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-// float16 at the same offset of eight rows.
-inline __m256 load_halves8(const uint8_t* const* rows, size_t offset) {
-    const auto load = [&](int r) { return static_cast<short>(load_u16(rows[r] + offset)); };
-    return _mm256_cvtph_ps(
-        _mm_setr_epi16(load(0), load(1), load(2), load(3), load(4), load(5), load(6), load(7)));
-}
-
 // Two neighbouring float16 of eight rows.
 inline void load_half_pairs8(const uint8_t* const* rows, size_t offset, __m256* first,
                              __m256* second) {

@@ -42,7 +42,8 @@ struct Avx2Format : Format<T> {
 
 // The trait of a type. Of a 32-value type: codes() of a block. Of a 256-value type: codes<J>() of
 // the J-th 32, and scales() and mins() as int16, 16 of them, one for each 16 codes in order, or,
-// if a group is 32, one for each 32 in the low half and the same again in the high half.
+// if a group is 32, one for each 32 in the low half and the same again in the high half. They are
+// given what open() made of the block, which is the block itself if a type has no open().
 template <Type T>
 struct Blocks;
 
@@ -105,7 +106,10 @@ inline void load_floats8(const uint8_t* const* rows, size_t block, __m256* d, __
         *d = e8m0_halves8(_mm256_setr_epi32(exponent(0), exponent(1), exponent(2), exponent(3),
                                             exponent(4), exponent(5), exponent(6), exponent(7)));
     } else {
-        *d = load_halves8(rows, at);
+        const auto bits = [&](int r) { return static_cast<short>(T::half_bits(rows[r] + block)); };
+        *d = _mm256_cvtph_ps(
+            _mm_setr_epi16(bits(0), bits(1), bits(2), bits(3), bits(4), bits(5), bits(6), bits(7)));
+        if constexpr (T::kDTimes != 1.0f) *d = _mm256_mul_ps(*d, _mm256_set1_ps(T::kDTimes));
     }
 }
 

@@ -4,8 +4,8 @@
 // before it becomes a float, which is what makes every instruction set's result the same.
 #pragma once
 
+#include "kernels/neon/codebooks.h"
 #include "kernels/neon/floats.h"
-#include "kernels/neon/types.h"
 #include "kernels/products.h"
 
 namespace moestream {
@@ -57,15 +57,16 @@ struct NeonGemv : NeonFloats {
     template <class T, int NT>
     static void row_lanes(const uint8_t* p, const TokenRows<T, NT>& x, int block, Int* sum,
                              Int* min) {
-        const Scales scales = T::scales(p);
-        const Scales weights = weights_of_sums<T>(p, scales);
+        const auto opened = T::open(p);
+        const Scales scales = T::scales(opened);
+        const Scales weights = weights_of_sums<T>(opened, scales);
         const int32x4_t wide[4] = {
             vmovl_s16(vget_low_s16(scales.low)), vmovl_high_s16(scales.low),
             vmovl_s16(vget_low_s16(scales.high)), vmovl_high_s16(scales.high)};
         unroll<NT>([&](auto t) { sum[t] = min[t] = vdupq_n_s32(0); });
         unroll<8>([&](auto j) {
             constexpr int J = j;
-            const Codes codes = T::template codes<J>(p);
+            const Codes codes = T::template codes<J>(opened);
             unroll<NT>([&](auto t) {
                 const int8_t* q = x.q[t] + block * 256 + J * 32;
                 const int32x4_t low = vdotq_s32(vdupq_n_s32(0), codes.low, vld1q_s8(q));

@@ -65,7 +65,8 @@ inline Codes look_up(const int8_t* table, Codes codes) {
 }
 
 // The trait of a type. Of a 32-value type: codes() of a block. Of a 256-value type: codes<J>() of
-// the J-th 32, and scales() and mins().
+// the J-th 32, and scales() and mins(), given what open() made of the block, which is the block
+// itself if a type has no open().
 template <Type T>
 struct Blocks;
 
@@ -125,7 +126,12 @@ inline void load_floats4(const uint8_t* const* rows, size_t block, float32x4_t* 
         e = vsetq_lane_u32(rows[3][at], e, 3);
         *d = e8m0_halves4(e);
     } else {
-        *d = load_halves4(rows, at);
+        uint16x4_t v = vdup_n_u16(T::half_bits(rows[0] + block));
+        v = vset_lane_u16(T::half_bits(rows[1] + block), v, 1);
+        v = vset_lane_u16(T::half_bits(rows[2] + block), v, 2);
+        v = vset_lane_u16(T::half_bits(rows[3] + block), v, 3);
+        *d = halves_to_float(v);
+        if constexpr (T::kDTimes != 1.0f) *d = vmulq_n_f32(*d, T::kDTimes);
     }
 }
 
@@ -255,9 +261,9 @@ struct Blocks<Type::IQ4_XS> : Format<Type::IQ4_XS> {
 
 // What the sums of groups are multiplied by: minimums, or the scales again, for an offset.
 template <class T>
-inline Scales weights_of_sums(const uint8_t* p, Scales scales) {
+inline Scales weights_of_sums(const auto& block, Scales scales) {
     if constexpr (T::kHasMin) {
-        return T::mins(p);
+        return T::mins(block);
     } else {
         return scales;
     }

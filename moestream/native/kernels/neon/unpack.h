@@ -53,12 +53,12 @@ inline void transpose8(int16x8_t* v) {
 }
 
 template <class T>
-inline void unpack_scales(const uint8_t* const* rows, size_t at, int block, const Unpacked& to) {
+inline void unpack_scales(const auto* rows, int block, const Unpacked& to) {
     constexpr int kEights = T::kGroups / 8;
     int16x8_t scales[2][8], weights[2][8];
     unroll<8>([&](auto r) {
-        const Scales scale = T::scales(rows[r] + at);
-        const Scales weight = weights_of_sums<T>(rows[r] + at, scale);
+        const Scales scale = T::scales(rows[r]);
+        const Scales weight = weights_of_sums<T>(rows[r], scale);
         scales[0][r] = scale.low, scales[1][r] = scale.high;
         weights[0][r] = weight.low, weights[1][r] = weight.high;
     });
@@ -77,12 +77,14 @@ inline void unpack_codes(const uint8_t* const* rows, size_t at, int block, const
     int8_t* out = to.codes + static_cast<size_t>(block) * (T::kBlock / 32) * kCodeBytes;
     Codes codes[8];
     if constexpr (T::kSuper) {
+        decltype(T::open(nullptr)) open[8];
+        unroll<8>([&](auto r) { open[r] = T::open(rows[r] + at); });
         unroll<8>([&](auto j) {
             constexpr int J = j;
-            unroll<8>([&](auto r) { codes[r] = T::template codes<J>(rows[r] + at); });
+            unroll<8>([&](auto r) { codes[r] = T::template codes<J>(open[r]); });
             store_codes(codes, out + J * kCodeBytes);
         });
-        unpack_scales<T>(rows, at, block, to);
+        unpack_scales<T>(open, block, to);
     } else {
         unroll<8>([&](auto r) { codes[r] = T::codes(rows[r] + at); });
         store_codes(codes, out);

@@ -148,14 +148,26 @@ void half_to_floats(const uint16_t* from, int values, float* out) {
 }
 
 void q8_0_to_floats(const uint8_t* from, int blocks, float* out) {
-    for (int i = 0; i < blocks * 32; ++i) {
-        const uint8_t* block = from + i / 32 * 34;
-        out[i] = load_half(block) * static_cast<float>(static_cast<int8_t>(block[2 + i % 32]));
+    for (int i = 0; i < blocks * kCacheBlock; ++i) {
+        const uint8_t* block = from + i / kCacheBlock * kQ8_0Bytes;
+        const auto code = static_cast<int8_t>(block[2 + i % kCacheBlock]);
+        out[i] = load_half(block) * static_cast<float>(code);
+    }
+}
+
+void q4_0_to_floats(const uint8_t* from, int blocks, float* out) {
+    for (int b = 0; b < blocks; ++b, from += kQ4_0Bytes, out += kCacheBlock) {
+        int8_t codes[kCacheBlock];
+        q4_0_codes(from, codes);
+        for (int i = 0; i < kCacheBlock; ++i) {
+            out[i] = load_half(from) * static_cast<float>(codes[i]);
+        }
     }
 }
 
 const float* block_floats(const CacheRows& rows, int start, int count, int dim, float* scratch) {
-    return cache_floats(rows, start, count, dim, scratch, half_to_floats, q8_0_to_floats);
+    return cache_floats(rows, start, count, dim, scratch, half_to_floats, q8_0_to_floats,
+                        q4_0_to_floats);
 }
 
 // One query against a split: its largest score and the sum, its weighted values in `weighted`.
