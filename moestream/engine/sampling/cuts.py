@@ -46,7 +46,9 @@ def top_n_sigma(candidates: Candidates, n: float) -> Candidates:
     scale = float(np.abs(aside).max()) or 1.0  # squares of what is this large could overflow
     aside /= scale
     sigma = scale * math.sqrt(float(np.square(aside).mean()))
-    return candidates.kept(scores >= float(scores.max()) - n * sigma)
+    floor = float(scores.max()) - n * sigma
+    # Far below the least it may be no number of 32 bits.
+    return candidates if floor <= float(scores.min()) else candidates.kept(scores >= floor)
 
 
 def xtc(
