@@ -46,7 +46,8 @@ def top_n_sigma(candidates: Candidates, n: float) -> Candidates:
     scale = float(np.abs(aside).max()) or 1.0  # squares of what is this large could overflow
     aside /= scale
     sigma = scale * math.sqrt(float(np.square(aside).mean()))
-    return candidates.kept(scores >= float(scores.max()) - n * sigma)
+    least = np.float64(scores.max()) - n * sigma  # which may be less than float32 has
+    return candidates.kept(scores >= least)
 
 
 def xtc(
