@@ -29,7 +29,7 @@ def to_lark(text: str) -> str:
     """
     rules = read_rules(text)
     if endless := _endless(rules):
-        raise GbnfError(f"the rule {endless} never ends: each of its ways leads to itself")
+        raise GbnfError(f"the rule {endless} never ends: none of its ways does")
     return "\n".join(_Writer(rules).lines())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 _BEFORE = re.compile(
     r"\A(?:at \d+\(\d+\): |\d+\(\d+\): |failed to compile JSON schema: |"
-    r"invalid regex .*? \(in regex\): |regex parse error: (?:.*?error: )?|parser error: )+",
+    r"invalid regex .*? \(in regex\): |regex parse error: (?:.*?error: )?|[Pp]arser [Ee]rror: )+",
     re.DOTALL,
 )
 _AFTER = re.compile(r" \((?:at|SearchRegex) .*\Z|, retrieving .*\Z", re.DOTALL)
@@ -31,6 +31,7 @@ _PLAIN: tuple[tuple[str, _Say], ...] = (
     ),
     (r"min/maxProperties only .*", "minProperties and maxProperties need all properties required"),
     (r"Too many items.*|.*[Tt]oo (?:complex|large|many|big).*|.*fuel.*", "it is too large"),
+    (r"token .* doesn't satisfy the grammar.*", "the token does not fit"),
     (r"NoExtensionBias.*", "nothing may follow"),
 )
 
