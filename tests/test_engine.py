@@ -120,7 +120,7 @@ def test_the_timeline_is_true_though_the_output_layer_fails(
     "wrong",
     [
         {"context_length": -1},
-        {"cache_type_k": "q4_0"},
+        {"cache_type_k": "q5_0"},
         {"cache_type_v": "f8"},
     ],
 )

@@ -268,7 +268,7 @@ def test_sequences_that_do_not_fit_in_their_blocks(start: int, tokens: int):
 
 def test_heads_that_are_no_whole_blocks():
     q, place = floats(1, 1, 48), _native.KVPlace(0, 0, Q8_0, Q8_0)
-    with pytest.raises(ValueError, match="heads of 48 are not whole Q8_0 blocks of 32"):
+    with pytest.raises(ValueError, match="heads of 48 are not whole blocks of 32"):
         CONTEXT.attention(q, q, q, kv_pass(0, 1), place, 1.0, 0, None, floats(1, 48))
 
 

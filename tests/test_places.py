@@ -165,12 +165,8 @@ def test_two_who_add_models_at_once_lose_none(
     assert sorted(user_catalog()) == [f"m{number}" for number in range(4)]
 
 
-@pytest.mark.parametrize("can_be_made", [True, False])
-def test_plan_needs_no_cache(
-    can_be_made: bool, alphabet: Path, closed: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "not" / "there" if can_be_made else closed
-    done = run("plan", alphabet, "--json", env={"MOESTREAM_CACHE": str(folder)})
+def test_plan_needs_no_cache(alphabet: Path, closed: Path) -> None:
+    done = run("plan", alphabet, "--json", env={"MOESTREAM_CACHE": str(closed)})
     assert done.returncode == 0, done.stderr
 
 

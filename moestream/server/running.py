@@ -17,7 +17,7 @@ from moestream.server.scheduler import Scheduler
 Call = Literal["ping", "gone"]
 News = tuple[int, SequenceOf[Event]]
 _MOST_UNHEARD = 10_000
-"""Whoever takes so little that more news wait is given up: they would be kept till the end."""
+"""Whoever takes so little that more events wait is given up: they would be kept till the end."""
 
 
 class Run:
@@ -33,6 +33,7 @@ class Run:
         self._queue: asyncio.Queue[News | Call] = asyncio.Queue()
         self._activity = activity
         self._left = False
+        self._unheard = 0
         self.sequences: list[Sequence] = []
         try:
             for index, job in enumerate(jobs):
@@ -50,7 +51,10 @@ class Run:
 
     async def next(self) -> News | Call:
         """What is new of which sequence; or what ``call`` was given."""
-        return await self._queue.get()
+        news = await self._queue.get()
+        if not isinstance(news, str):
+            self._unheard -= len(news[1])
+        return news
 
     def call(self, what: Call) -> None:
         """Let ``next`` return that, after all that is there already."""
@@ -77,8 +81,9 @@ class Run:
         sequence.hear(events)
         if sequence.ended is not None:
             self._activity.end(sequence)
-        if self._queue.qsize() >= _MOST_UNHEARD and not self._left:
+        if self._unheard >= _MOST_UNHEARD and not self._left:
             self.leave()
             self.call("gone")
         if not self._left:
+            self._unheard += len(events)
             self._queue.put_nowait((index, events))

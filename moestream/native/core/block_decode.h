@@ -1,24 +1,10 @@
-// What the bits of each block type mean: the scalar decoder that every kernel is checked against.
-//
-// A block's values are
-//     32-value types:   d * q[i] + m
-//     256-value types:  d * scale[i / 16] * q[i] - dmin * min[i / 16]
-// with small integers q, scale and min.
+// What the bits of each block type mean, those of codebooks apart (decode_codebooks.h).
 #pragma once
 
-#include "core/half.h"
-#include "core/types.h"
+#include "core/decode_codebooks.h"
 
 namespace moestream {
 namespace {
-
-struct Block {
-    float d;
-    float m;  // m of a 32-value type, dmin of a 256-value type; 0 where there is none
-    int8_t q[256];
-    int8_t scale[16];
-    uint8_t min[16];
-};
 
 inline void decode_nibbles(const uint8_t* qs, int8_t* q) {
     for (int i = 0; i < 16; ++i) {
@@ -83,11 +69,6 @@ inline void decode_k4(const uint8_t* p, const uint8_t* high, const uint8_t* qs, 
     }
 }
 
-// The codes of a block less their offset, and the scales and minimums of a super-block: what is
-// here and nowhere else is a type's bits.
-template <Type T>
-void decode_codes(const uint8_t* p, Block* out);
-
 template <>
 inline void decode_codes<Type::Q8_0>(const uint8_t* p, Block* out) {
     std::memcpy(out->q, p + 2, 32);
@@ -123,6 +104,27 @@ inline void decode_codes<Type::IQ4_NL>(const uint8_t* p, Block* out) {
 template <>
 inline void decode_codes<Type::MXFP4>(const uint8_t* p, Block* out) {
     decode_table(p + 1, kMxfp4Values, out->q);
+}
+
+template <>
+inline void decode_codes<Type::NVFP4>(const uint8_t* p, Block* out) {
+    for (int i = 0; i < 64; ++i) {
+        out->q[i] = kMxfp4Values[p[4 + i / 16 * 8 + i % 8] >> (i % 16 / 8 * 4) & 15];
+    }
+}
+
+template <>
+inline void decode_codes<Type::Q1_0>(const uint8_t* p, Block* out) {
+    for (int i = 0; i < 128; ++i) {
+        out->q[i] = static_cast<int8_t>((p[2 + i / 8] >> (i % 8) & 1) * 2 - 1);
+    }
+}
+
+template <>
+inline void decode_codes<Type::Q2_0>(const uint8_t* p, Block* out) {
+    for (int i = 0; i < 64; ++i) {
+        out->q[i] = static_cast<int8_t>((p[2 + i / 4] >> (i % 4 * 2) & 3) - 1);
+    }
 }
 
 template <>
@@ -184,7 +186,15 @@ template <Type T>
 inline void decode(const uint8_t* p, Block* out) {
     constexpr TypeLayout kLayout = layout_of(T);
     const uint8_t* d = p + kLayout.d_at;
-    out->d = T == Type::MXFP4 ? e8m0_half_to_float(*d) : load_half(d);
+    if constexpr (T == Type::NVFP4) {
+        for (int i = 0; i < 4; ++i) out->d16[i] = ue4m3_half_to_float(d[i]);
+    } else if constexpr (T == Type::MXFP4) {
+        out->d = e8m0_half_to_float(*d);
+    } else if constexpr (T == Type::IQ1_M) {
+        out->d = half_to_float(iq1m_d(p)) * kLayout.d_times;
+    } else {
+        out->d = load_half(d) * kLayout.d_times;
+    }
     out->m = kLayout.has_min ? load_half(d + 2) : 0.0f;
     if constexpr (kLayout.block_values == 256) std::memset(out->min, 0, sizeof out->min);
     decode_codes<T>(p, out);

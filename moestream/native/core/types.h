@@ -24,10 +24,22 @@ enum class Type : int {
     Q4_K = 12,
     Q5_K = 13,
     Q6_K = 14,
+    IQ2_XXS = 16,
+    IQ2_XS = 17,
+    IQ3_XXS = 18,
+    IQ1_S = 19,
     IQ4_NL = 20,
+    IQ3_S = 21,
+    IQ2_S = 22,
     IQ4_XS = 23,
+    IQ1_M = 29,
     BF16 = 30,
+    TQ1_0 = 34,
+    TQ2_0 = 35,
     MXFP4 = 39,
+    NVFP4 = 40,
+    Q1_0 = 41,
+    Q2_0 = 42,
 };
 
 // How the input of a matmul is stored for a weight type: as it is, or as int8 with one float
@@ -35,7 +47,7 @@ enum class Type : int {
 enum class Input : int { Float = 0, Block32 = 1, Block256 = 2 };
 
 // All that is known of a type but what its bits mean. A quantised value is
-//     32-value types:   d * (code - offset) + m
+//     32-value types:   d * (code - offset) + m, blocks of 64 and 128 values being several
 //     256-value types:  d * scale * (code - offset) - dmin * min
 // the integers scale and min being there for each group of values.
 struct TypeLayout {
@@ -50,10 +62,11 @@ struct TypeLayout {
     int largest;       // greatest magnitude of a code
     bool signed_codes;
     int packed_bits;   // of a code in the order of packing.h; 0: not kept in it
+    float d_times = 1.0f;  // a power of two that codes are larger by, so that they are integers
 
     constexpr Input input() const {
-        return block_values == 1 ? Input::Float : block_values == 32 ? Input::Block32
-                                                                     : Input::Block256;
+        return block_values == 1 ? Input::Float : block_values == 256 ? Input::Block256
+                                                                      : Input::Block32;
     }
     constexpr size_t row_bytes(int columns) const {
         return static_cast<size_t>(columns) / block_values * block_bytes;
@@ -61,7 +74,8 @@ struct TypeLayout {
 };
 
 inline constexpr TypeLayout kTypeLayouts[] = {
-    // type, name, block values and bytes, d_at, has_min, group, offset, largest, signed, packed
+    // type, name, block values and bytes, d_at, has_min, group, offset, largest, signed, packed,
+    // d_times where it is not 1
     {Type::F32, "F32", 1, 4, 0, false, 0, 0, 0, false, 0},
     {Type::F16, "F16", 1, 2, 0, false, 0, 0, 0, false, 0},
     {Type::BF16, "BF16", 1, 2, 0, false, 0, 0, 0, false, 0},
@@ -72,12 +86,24 @@ inline constexpr TypeLayout kTypeLayouts[] = {
     {Type::Q5_1, "Q5_1", 32, 24, 0, true, 32, 0, 31, false, 0},
     {Type::IQ4_NL, "IQ4_NL", 32, 18, 0, false, 32, 0, 127, true, 0},
     {Type::MXFP4, "MXFP4", 32, 17, 0, false, 32, 0, 12, true, 0},  // d is an exponent, a byte
+    {Type::NVFP4, "NVFP4", 64, 36, 0, false, 16, 0, 12, true, 0},  // four d, bytes
+    {Type::Q1_0, "Q1_0", 128, 18, 0, false, 32, 1, 2, false, 0},
+    {Type::Q2_0, "Q2_0", 64, 18, 0, false, 32, 1, 3, false, 0},
     {Type::Q2_K, "Q2_K", 256, 84, 80, true, 16, 0, 3, false, 0},
     {Type::Q3_K, "Q3_K", 256, 110, 108, false, 16, 4, 7, false, 0},
     {Type::Q4_K, "Q4_K", 256, 144, 0, true, 32, 0, 15, false, 4},
     {Type::Q5_K, "Q5_K", 256, 176, 0, true, 32, 0, 31, false, 0},
     {Type::Q6_K, "Q6_K", 256, 210, 208, false, 16, 32, 63, false, 6},
     {Type::IQ4_XS, "IQ4_XS", 256, 136, 0, false, 32, 0, 127, true, 0},
+    {Type::IQ2_XXS, "IQ2_XXS", 256, 66, 0, false, 32, 0, 43, true, 0, 0.125f},
+    {Type::IQ2_XS, "IQ2_XS", 256, 74, 0, false, 16, 0, 43, true, 0, 0.125f},
+    {Type::IQ2_S, "IQ2_S", 256, 82, 0, false, 16, 0, 43, true, 0, 0.125f},
+    {Type::IQ3_XXS, "IQ3_XXS", 256, 98, 0, false, 32, 0, 62, true, 0, 0.25f},
+    {Type::IQ3_S, "IQ3_S", 256, 110, 0, false, 32, 0, 15, true, 0},
+    {Type::IQ1_S, "IQ1_S", 256, 50, 0, false, 32, 16, 25, false, 0, 0.125f},
+    {Type::IQ1_M, "IQ1_M", 256, 56, 48, false, 16, 16, 25, false, 0, 0.125f},  // d in pieces
+    {Type::TQ1_0, "TQ1_0", 256, 54, 52, false, 32, 1, 2, false, 0},
+    {Type::TQ2_0, "TQ2_0", 256, 66, 64, false, 32, 1, 3, false, 0},
 };
 inline constexpr int kNumTypes = sizeof(kTypeLayouts) / sizeof(kTypeLayouts[0]);
 
@@ -114,7 +140,8 @@ constexpr const TypeLayout& layout_of(Type type) {
     __builtin_unreachable();
 }
 
-// Signed code values of IQ4_NL and IQ4_XS, and twice those of MXFP4 (whose scale is halved).
+// Signed code values of IQ4_NL and IQ4_XS, and twice those of MXFP4 and NVFP4 (whose scale is
+// halved).
 inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                           1,    13,   25,  38,  53,  69,  89,  113};
 inline constexpr int8_t kMxfp4Values[16] = {0, 1,  2,  3,  4,  6,  8,  12,

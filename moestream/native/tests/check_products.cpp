@@ -43,6 +43,18 @@ uint8_t styled_exponent(Random& random, Style style) {
     }
 }
 
+// A block's d, or what stands after it; d of IQ1_M is spread over the tops of four words.
+void put_half(const TypeLayout& layout, uint16_t half, int which, uint8_t* block) {
+    if (layout.type != Type::IQ1_M) {
+        std::memcpy(block + layout.d_at + 2 * which, &half, 2);
+        return;
+    }
+    for (int i = 0; i < 4; ++i) {
+        uint8_t& top = block[layout.d_at + 2 * i + 1];
+        top = static_cast<uint8_t>((top & 15) | (half >> (4 * i) & 15) << 4);
+    }
+}
+
 // Rows of blocks, each of random codes, or all ones or zeros, with scales of the style.
 void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t* p,
                   size_t bytes) {
@@ -57,13 +69,13 @@ void fill_weights(Random& random, Style style, const TypeLayout& layout, uint8_t
             std::memset(p + at, 0, layout.block_bytes);
         }
         if (style == Style::Any) continue;
+        if (layout.type == Type::NVFP4) continue;  // no byte is an awkward scale
         if (layout.type == Type::MXFP4) {
             p[at] = styled_exponent(random, style);
             continue;
         }
         for (int i = 0; i < (layout.has_min ? 2 : 1); ++i) {
-            const uint16_t half = float_to_half(styled_weight(random, style));
-            std::memcpy(p + at + layout.d_at + 2 * i, &half, 2);
+            put_half(layout, float_to_half(styled_weight(random, style)), i, p + at);
         }
     }
 }
@@ -81,7 +93,7 @@ struct TestInput {
           q(kind == Input::Float ? 0 : x.size()),
           d(q.size() / (kind == Input::Block256 ? 256 : 32)),
           s(kind == Input::Block32 ? d.size() : 0),
-          sums16(kind == Input::Block256 ? q.size() / 16 : 0),
+          sums16(q.size() / 16),
           sums32(q.size() / 32) {
         rows = {kind, columns, tokens, x.data(), q.data(), d.data(), s.data(), sums16.data(),
                 sums32.data()};

@@ -35,9 +35,9 @@ inline void store_codes(__m256i* v, uint8_t* to) {
 }
 
 template <class T, int J>
-inline void unpack_group(const uint8_t* const* rows, size_t at, uint8_t* to) {
+inline void unpack_group(const auto* rows, uint8_t* to) {
     __m256i v[8];
-    for (int r = 0; r < 8; ++r) v[r] = T::template codes<J>(rows[r] + at);
+    for (int r = 0; r < 8; ++r) v[r] = T::template codes<J>(rows[r]);
     store_codes(v, to + J * 512);
 }
 
@@ -70,18 +70,17 @@ inline void store_pairs(__m256i x, __m256i y, int16_t* to, int16_t* to_later) {
 }
 
 template <class T>
-inline void unpack_scales(const uint8_t* const* rows, size_t at, int half, int block,
-                          const Unpacked& to) {
+inline void unpack_scales(const auto* rows, int half, int block, const Unpacked& to) {
     constexpr bool kLater = T::kGroups == 16;
     __m256i v[8];
-    for (int r = 0; r < 8; ++r) v[r] = T::scales(rows[r] + at);
+    for (int r = 0; r < 8; ++r) v[r] = T::scales(rows[r]);
     transpose16(v);
     int16_t* scales = to.scales + block * T::kGroups * 32 + half * 16;
     for (int g = 0; g < 8; ++g) {
         store_pairs(v[g], v[g], scales + g * 32, kLater ? scales + (g + 8) * 32 : nullptr);
     }
     if constexpr (T::kHasMin) {
-        for (int r = 0; r < 8; ++r) v[r] = T::mins(rows[r] + at);
+        for (int r = 0; r < 8; ++r) v[r] = T::mins(rows[r]);
         transpose16(v);
     }
     int16_t* pairs = to.pairs + block * T::kGroups * 16 + half * 16;
@@ -94,23 +93,28 @@ inline void unpack_scales(const uint8_t* const* rows, size_t at, int half, int b
 template <class T>
 inline void unpack_codes(const uint8_t* const* rows, size_t at, int half, int block,
                          const Unpacked& to) {
-    uint8_t* codes = to.codes + static_cast<size_t>(block) * T::kBlock * 16 + half * 32;
+    uint8_t* codes = to.codes + static_cast<size_t>(block) * T::kUnit * T::kParts * 16 + half * 32;
     if constexpr (T::kSuper) {
-        unpack_group<T, 0>(rows, at, codes), unpack_group<T, 1>(rows, at, codes);
-        unpack_group<T, 2>(rows, at, codes), unpack_group<T, 3>(rows, at, codes);
-        unpack_group<T, 4>(rows, at, codes), unpack_group<T, 5>(rows, at, codes);
-        unpack_group<T, 6>(rows, at, codes), unpack_group<T, 7>(rows, at, codes);
-        unpack_scales<T>(rows, at, half, block, to);
+        decltype(T::open(nullptr)) open[8];
+        for (int r = 0; r < 8; ++r) open[r] = T::open(rows[r] + at);
+        unpack_group<T, 0>(open, codes), unpack_group<T, 1>(open, codes);
+        unpack_group<T, 2>(open, codes), unpack_group<T, 3>(open, codes);
+        unpack_group<T, 4>(open, codes), unpack_group<T, 5>(open, codes);
+        unpack_group<T, 6>(open, codes), unpack_group<T, 7>(open, codes);
+        unpack_scales<T>(open, half, block, to);
     } else {
-        __m256i v[8];
-        for (int r = 0; r < 8; ++r) v[r] = T::codes(rows[r] + at);
-        store_codes(v, codes);
+        unroll<T::kParts>([&](auto part) {
+            __m256i v[8];
+            for (int r = 0; r < 8; ++r) v[r] = codes_of_part<T, part>(rows[r] + at);
+            store_codes(v, codes + part * 512);
+        });
     }
 }
 
 template <class T>
 inline void unpack_rows(const Panel& panel, const Unpacked& to) {
-    const int blocks = panel.input->columns / T::kBlock;
+    constexpr int kFloats = T::kUnit * T::kParts / T::kBlock;  // scales of a block
+    const int blocks = panel.input->columns / (T::kUnit * T::kParts);
     for (int half = 0; half < 2; ++half) {
         const uint8_t* rows[8];
         row_pointers<8>(panel, half * 8, rows);
@@ -119,10 +123,13 @@ inline void unpack_rows(const Panel& panel, const Unpacked& to) {
             const size_t at = static_cast<size_t>(b) * T::kBytes;
             prefetch<8 * T::kBytes>(ahead + 8 * at);
             unpack_codes<T>(rows, at, half, b, to);
-            __m256 d, m = _mm256_setzero_ps();
-            load_floats8<T>(rows, at, &d, &m);
-            _mm256_store_ps(to.d + b * 16 + half * 8, d);
-            if constexpr (T::kHasMin) _mm256_store_ps(to.m + b * 16 + half * 8, m);
+            unroll<kFloats>([&](auto i) {
+                __m256 d, m = _mm256_setzero_ps();
+                load_floats8<T>(rows, at, i, &d, &m);
+                const int block = b * kFloats + i;
+                _mm256_store_ps(to.d + block * 16 + half * 8, d);
+                if constexpr (T::kHasMin) _mm256_store_ps(to.m + block * 16 + half * 8, m);
+            });
         }
     }
 }

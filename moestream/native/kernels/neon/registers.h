@@ -30,15 +30,6 @@ inline float32x4_t halves_to_float(uint16x4_t v) {
     return vcvt_f32_f16(vreinterpret_f16_u16(v));
 }
 
-// float16 at the same offset of four rows.
-inline float32x4_t load_halves4(const uint8_t* const* rows, size_t offset) {
-    uint16x4_t v = vdup_n_u16(load_u16(rows[0] + offset));
-    v = vset_lane_u16(load_u16(rows[1] + offset), v, 1);
-    v = vset_lane_u16(load_u16(rows[2] + offset), v, 2);
-    v = vset_lane_u16(load_u16(rows[3] + offset), v, 3);
-    return halves_to_float(v);
-}
-
 // Two neighbouring float16 of four rows.
 inline void load_half_pairs4(const uint8_t* const* rows, size_t offset, float32x4_t* first,
                              float32x4_t* second) {

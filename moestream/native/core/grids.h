@@ -1,0 +1,42 @@
+// The grids of the codebook types, as kernels look them up: a row of four or eight bytes at once.
+//
+// Data only: it may be shared by units of different instruction sets.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/grid_tables.h"
+
+namespace moestream {
+
+// Rows of `values` bytes, each the level whose number stands in `bits` bits of the packed row.
+template <class Row, size_t Rows, size_t Levels>
+constexpr std::array<Row, Rows> expand_grid(const uint16_t (&packed)[Rows],
+                                            const uint8_t (&levels)[Levels]) {
+    constexpr int kBits = Levels <= 4 ? 2 : 3, kValues = sizeof(Row);
+    std::array<Row, Rows> grid{};
+    for (size_t row = 0; row < Rows; ++row) {
+        for (int i = 0; i < kValues; ++i) {
+            const int level = packed[row] >> (kBits * i) & ((1 << kBits) - 1);
+            grid[row] |= static_cast<Row>(levels[level]) << (8 * i);
+        }
+    }
+    return grid;
+}
+
+inline constexpr uint8_t kIq2Levels[] = {8, 25, 43};
+inline constexpr uint8_t kIq3xxsLevels[] = {4, 12, 20, 28, 36, 44, 52, 62};
+inline constexpr uint8_t kIq3sLevels[] = {1, 3, 5, 7, 9, 11, 13, 15};
+// Eight times -1, 0 and 1, and 16 more: what is added for a block's shift keeps them positive.
+inline constexpr uint8_t kIq1Levels[] = {8, 16, 24};
+
+alignas(64) inline constexpr auto kIq2xxsGrid = expand_grid<uint64_t>(kIq2XxsRows, kIq2Levels);
+alignas(64) inline constexpr auto kIq2xsGrid = expand_grid<uint64_t>(kIq2XsRows, kIq2Levels);
+alignas(64) inline constexpr auto kIq2sGrid = expand_grid<uint64_t>(kIq2SRows, kIq2Levels);
+alignas(64) inline constexpr auto kIq3xxsGrid = expand_grid<uint32_t>(kIq3XxsRows, kIq3xxsLevels);
+alignas(64) inline constexpr auto kIq3sGrid = expand_grid<uint32_t>(kIq3SRows, kIq3sLevels);
+alignas(64) inline constexpr auto kIq1Grid = expand_grid<uint64_t>(kIq1SRows, kIq1Levels);
+
+}  // namespace moestream
