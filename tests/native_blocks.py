@@ -1,10 +1,10 @@
 """Random tensors of every type that has a native kernel, and what their products should be."""
 
 import numpy as np
-from gguf import GGMLQuantizationType as QType
 from numpy.typing import NDArray
 
 from moestream import _native
+from moestream.quants import GGMLQuantizationType as QType
 from moestream.quants import block_layout, dequantize, row_bytes
 
 TYPES = [type for type in QType if _native.supports(int(type))]
@@ -46,6 +46,9 @@ def random_blocks(
     if type == QType.MXFP4:
         blocks[..., 0] = 120 + rng.integers(0, 8, blocks.shape[:2])
         return raw
+    if type == QType.NVFP4:  # four scales a block, of a unit of 2^-10
+        blocks[..., :4] = rng.integers(8, 40, (*blocks.shape[:2], 4))
+        return raw
     for at in SCALES.get(type, (0,)):
         halves = rng.uniform(-scale, scale, blocks.shape[:2]).astype(np.float16)
         if type == QType.IQ1_M:  # four bits at the top of each of four words
@@ -71,7 +74,7 @@ def rounding_bound(
     is far less than the 1 % on top. Float types are off by float32 sums alone.
     """
     weights = np.abs(dequantize(blocks, type)).astype(np.float64)
-    size = {1: 1, 32: 32, 256: 256}[block_layout(type)[0]]
+    size = {1: 1, 256: 256}.get(block_layout(type)[0], 32)
     if size == 1:
         return 1e-6 * (np.abs(x).astype(np.float64) @ weights.T) + 1e-12
     largest = np.abs(x).reshape(len(x), -1, size).max(axis=2).astype(np.float64)

@@ -15,9 +15,6 @@ from moestream.gguf import GGUFFile
 from moestream.layers.moe import RoutingEvent
 from oracle.logit_stats import kl_divergence, log_softmax
 
-# Some of the models have types that only the reference's decoder knows, which cpu says.
-pytestmark = pytest.mark.filterwarnings("ignore:weights of type:RuntimeWarning")
-
 GOLDEN = Path(__file__).parent / "data" / "golden"
 F32_KL = 1e-6
 # How far logits may be from what llama.cpp gives with its rounding of activations to 8 bits.

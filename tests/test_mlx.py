@@ -37,8 +37,9 @@ from oracle.logit_stats import kl_divergence, log_softmax
 GOLDEN = Path(__file__).parent / "data" / "golden"
 EXACT = [type for type, layout in LAYOUTS.items() if layout.exact]
 # Root mean square of the error over that of the weights, of random blocks. Measured: 0.0042,
-# 0.0039 and 0.0072; IQ3_S 0.0046.
-ROUNDED = {Type.Q6_K: 0.006, Type.Q3_K: 0.006, Type.Q2_K: 0.01, Type.IQ3_S: 0.006}
+# 0.0039 and 0.0072; 0.0042, 0.0043 and 0.0038.
+ROUNDED = {Type.Q6_K: 0.006, Type.Q3_K: 0.006, Type.Q2_K: 0.01}
+ROUNDED |= {Type.IQ2_XS: 0.006, Type.IQ2_S: 0.006, Type.IQ1_M: 0.006}
 # Of the golden models whose types are not exact, at any token and on average, from what the weights
 # mean. In qwen3moe-odd BF16 is multiplied as BF16, and one token's routing tips over.
 KL = {"llama-k": (1e-2, 2e-3), "mixtral-k": (5e-3, 1e-3), "llama-i": (5e-3, 1e-3)}
@@ -101,7 +102,6 @@ def test_mlx_decodes_what_gguf_does_bit_for_bit(type):
 
 @pytest.mark.parametrize("type", ROUNDED, ids=lambda type: type.name)
 def test_what_is_rounded_loses_little(type):
-    # Enough rows that a type without an encoder is decoded in two parts.
     blocks = random_blocks(np.random.default_rng(2), type, 300, 512)
     exact = dequantize(blocks, type)
     error = laid_out(type, blocks, (300, 512)) - exact
@@ -280,9 +280,6 @@ def test_what_mlx_cannot_do_is_said():
         pytest.raises(BudgetError, match="which this backend lays out whole"),
     ):
         engine.stream(plan(1 << 17), StreamingOptions(split=0.5))
-    odd = replace(big_experts(2).gate, type=Type.IQ2_S)
-    with pytest.raises(UnsupportedModelError, match="IQ2_S cannot be streamed"):
-        MlxBackend().expert_slots(ExpertTensors(odd, odd, odd), 2)
 
 
 @pytest.mark.slow

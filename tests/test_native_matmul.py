@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType as QType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_blocks import (
@@ -17,6 +16,7 @@ from native_blocks import (
 )
 
 from moestream import _native
+from moestream.quants import GGMLQuantizationType as QType
 from moestream.quants import dequantize, row_bytes
 
 each_type = pytest.mark.parametrize("type", TYPES, ids=lambda type: type.name)
@@ -28,7 +28,8 @@ SCALAR = _native.Context(1, "scalar")
 def test_all_types_of_the_design_have_kernels():
     names = (
         "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 "
-        "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S TQ1_0 TQ2_0"
+        "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S TQ1_0 TQ2_0 "
+        "NVFP4 Q1_0 Q2_0"
     )
     assert {type.name for type in TYPES} == set(names.split())
 

@@ -8,7 +8,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType as QType
 from kv_held import Held
 from native_blocks import ISAS
 
@@ -18,7 +17,6 @@ from moestream.backends.cpu import CpuBackend
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import AttentionRule
 from moestream.errors import UnsupportedModelError
-from moestream.gguf import Tensor
 
 REFERENCE = ReferenceBackend()
 each_isa = pytest.mark.parametrize("isa", ISAS)
@@ -249,20 +247,6 @@ def test_route_of_nan_chooses_different_experts(monkeypatch, isa):
         ids, weights = ops.route(np.array(logits, np.float32), Routing(3, normalise=True))
         assert len(set(ids[0])) == 3
         assert not np.isfinite(weights).any()
-
-
-def test_a_type_without_kernel_is_decoded_and_said_once():
-    ops = CpuBackend(1)
-    data = np.random.default_rng(7).integers(0, 128, (3, 66), dtype=np.uint8)
-    data[:, :2] = np.array([0.01], np.float16).view(np.uint8)
-    tensor = Tensor("t", QType.IQ2_XXS, (3, 256), data)
-    with pytest.warns(RuntimeWarning, match="IQ2_XXS have no native kernel"):
-        weight = ops.matrix(tensor)
-    ops.matrix(tensor)  # a second warning would be an error
-    x = np.random.default_rng(8).standard_normal((2, 256), np.float32)
-    np.testing.assert_allclose(
-        ops.linear(x, weight), REFERENCE.linear(x, tensor), rtol=1e-5, atol=1e-5
-    )
 
 
 def test_unknown_instruction_set_names_those_that_run(monkeypatch):

@@ -5,10 +5,10 @@ from typing import Any
 import gguf.quants
 import numpy as np
 import pytest
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.constants import GGML_QUANT_SIZES
 
 from moestream.errors import ModelFormatError, UnsupportedQuantError
-from moestream.quants import block_layout, dequantize, row_bytes
+from moestream.quants import GGMLQuantizationType, block_layout, dequantize, multiplies, row_bytes
 
 T = GGMLQuantizationType
 # What models in use are stored in; the installed gguf may decode more.
@@ -25,8 +25,8 @@ def is_decoded_by_gguf(type: GGMLQuantizationType) -> bool:
     return True
 
 
-READABLE = [type for type in GGML_QUANT_SIZES if is_decoded_by_gguf(type)]
-UNREADABLE = [type for type in GGML_QUANT_SIZES if type not in READABLE]
+READABLE = [T(type) for type in GGML_QUANT_SIZES if is_decoded_by_gguf(type)]
+UNREADABLE = [T.Q8_1, T.Q8_K]
 
 
 def test_common_types_are_readable() -> None:
@@ -85,6 +85,30 @@ def test_q8_0_solved_by_hand() -> None:
         [np.array([0.5], np.float16).view(np.uint8), np.arange(-16, 16, dtype=np.int8).view("u1")]
     )
     assert dequantize(block, T.Q8_0).tolist() == [n / 2 for n in range(-16, 16)]
+
+
+def test_types_have_gguf_s_numbers() -> None:
+    assert {type.name: int(type) for type in GGML_QUANT_SIZES}.items() <= {
+        type.name: int(type) for type in T
+    }.items()
+
+
+def test_one_bit_solved_by_hand() -> None:
+    block = np.array([0, 0x38, 0b00000101, *[0xFF] * 15], np.uint8)  # d is 0.5
+    assert dequantize(block, T.Q1_0).tolist() == [0.5, -0.5, 0.5, *[-0.5] * 5, *[0.5] * 120]
+
+
+def test_two_bits_solved_by_hand() -> None:
+    block = np.array([0, 0xB8, 0b11100100, *[0b01010101] * 15], np.uint8)  # d is -0.5
+    assert dequantize(block, T.Q2_0).tolist() == [0.5, 0, -0.5, -1.0, *[0.0] * 60]
+
+
+@pytest.mark.parametrize("type", [T.I8, T.I16, T.I32, T.I64, T.F64], ids=lambda type: type.name)
+def test_plain_numbers_are_read_as_floats(type: GGMLQuantizationType) -> None:
+    dtype = {T.I8: "i1", T.I16: "i2", T.I32: "i4", T.I64: "i8", T.F64: "f8"}[type]
+    numbers = np.array([[3, -7], [0, 127]], dtype)
+    assert dequantize(numbers.view(np.uint8), type).tolist() == numbers.tolist()
+    assert not multiplies(type)
 
 
 def test_float32_is_not_copied() -> None:

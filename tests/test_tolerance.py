@@ -106,8 +106,8 @@ def cast(name: str, dtype: Any) -> Change:
         (put("llama.block_count", 300_000_000), "has tensors of 1 layers"),
         (put("llama.attention.key_length", 2**30), "no dimension of a tensor is larger"),
         (
-            cast("output_norm.weight", np.float64),
-            "tensor 'output_norm.weight': weights of type F64",
+            cast("blk.0.attn_q.weight", np.float64),
+            "tensor 'blk.0.attn_q.weight' is a matrix of F64",
         ),
     ],
 )
@@ -138,6 +138,7 @@ def with_axes(name: str, shape: tuple[int, ...]) -> Change:
         with_axes("blk.0.ffn_norm.weight", (1, 1, 1, -1)),
         put("llama.attention.head_count", [2]),
         put("llama.feed_forward_length", [32]),
+        cast("output_norm.weight", np.float64),
         lambda values, tensors: values.pop("tokenizer.ggml.merges", None) and None,
         lambda values, tensors: tensors.__setitem__(
             "not.used.weight", (np.zeros(8, np.float64), Type.F64)

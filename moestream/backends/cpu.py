@@ -1,14 +1,11 @@
 """The native backend: GGUF blocks multiplied where they lie, by the kernels of ``_native``.
 
 Owns the arrays that results go into and the choice of instruction set. The arithmetic, threads and
-checks are in ``moestream/native``; what a layer does with the operations is not known here.
-
-A tensor type without a native kernel is decoded to float32: a dense matrix once, as it is loaded,
-experts one at a time, each time they are used. A warning says so once for each type.
+checks are in ``moestream/native``; what a layer does with the operations is not known here. All
+types that matrices may be stored in have a kernel.
 """
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,9 +28,9 @@ from moestream.backends.types import (
     Routing,
     StreamedExperts,
 )
-from moestream.errors import MoestreamWarning, ResourceError, UnsupportedModelError
+from moestream.errors import ResourceError, UnsupportedModelError
 from moestream.gguf import Tensor
-from moestream.quants import GGMLQuantizationType, dequantize
+from moestream.quants import dequantize
 
 try:
     from moestream import _native
@@ -48,13 +45,6 @@ _MOST_WIDTH = 16
 
 _FORMULAS = ReferenceBackend()
 """For shapes that have no kernel."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedExperts:
-    """Experts of which at least one matrix has no native kernel."""
-
-    tensors: ExpertTensors | StreamedExperts
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +83,10 @@ class CpuBackend(NumpyArrays):
         self.threads = self._run.threads
         self.isa = self._run.isa
         self._places: WeakKeyDictionary[BlockStores, list[Any]] = WeakKeyDictionary()
-        self._warned: set[GGMLQuantizationType] = set()
 
     def matrix(self, tensor: Tensor) -> _native.Matrix:
         """Copy the blocks into memory that the page cache cannot lose, in the kernels' order."""
-        if self._has_kernel(tensor.type):
-            return self._run.matrix(tensor.data, int(tensor.type))
-        return self._run.matrix(_decoded(tensor.data, tensor.type), GGMLQuantizationType.F32)
+        return self._run.matrix(tensor.data, int(tensor.type), tensor.scale)
 
     def head_matrices(self, tensors: list[Tensor]) -> list[_native.Matrix]:
         """Copy each, as ``matrix`` does."""
@@ -107,22 +94,16 @@ class CpuBackend(NumpyArrays):
 
     def embedding(self, tensor: Tensor) -> _native.Matrix:
         """Leave the blocks where they lie: a row is a page or two."""
-        if self._has_kernel(tensor.type):
-            return self._run.mapped_matrix(tensor.data, int(tensor.type))
-        return self.matrix(tensor)
+        return self._run.mapped_matrix(tensor.data, int(tensor.type))
 
     def vector(self, tensor: Tensor) -> Floats:
         """Decode a small tensor, into memory that the page cache cannot lose."""
         # Under a memory cap each mapped norm was a fault a token, with all that readahead brings.
         return np.array(dequantize(tensor.data, tensor.type))
 
-    def experts(self, tensors: ExpertTensors | StreamedExperts) -> _native.Experts | DecodedExperts:
+    def experts(self, tensors: ExpertTensors | StreamedExperts) -> _native.Experts:
         """Check the experts' layout; their blocks stay where they lie."""
-        parts = (tensors.gate, tensors.up, tensors.down)
-        known = [self._has_kernel(part.type) for part in parts]  # all are asked, so all warn
-        if not all(known):
-            return DecodedExperts(tensors)
-        gate, up, down = parts
+        gate, up, down = tensors.gate, tensors.up, tensors.down
         mapped = _native.Experts(
             gate.data,
             int(gate.type),
@@ -132,6 +113,7 @@ class CpuBackend(NumpyArrays):
             int(down.type),
             tensors.activation,
             *(tensors.biases or (None, None, None)),
+            *(tensors.scales or (None, None)),
         )
         if isinstance(tensors, StreamedExperts):
             return mapped.streamed(tensors.addresses)
@@ -257,66 +239,24 @@ class CpuBackend(NumpyArrays):
     def moe_ffn(
         self,
         x: Floats,
-        experts: _native.Experts | DecodedExperts,
+        experts: _native.Experts,
         ids: NDArray[np.int32],
         weights: Floats,
         arrivals: Arrivals | None = None,
     ) -> Floats:
         """Expert by expert, each one's blocks read once for all its tokens."""
         out = np.empty_like(x)
-        if arrivals is None and not isinstance(experts, DecodedExperts):
+        if arrivals is None:
             self._run.moe_ffn(x, experts, ids, weights, out)
             return out  # (T, E)
         outputs = np.empty((*ids.shape, x.shape[1]), np.float32)  # (T, k, E)
-        for batch in [np.unique(ids).tolist()] if arrivals is None else arrivals:
-            if isinstance(experts, DecodedExperts):
-                self._run_decoded(x, experts.tensors, ids, batch, outputs)
-            else:
-                self._run.run_experts(x, experts, ids, list(batch), outputs)
+        for batch in arrivals:
+            self._run.run_experts(x, experts, ids, list(batch), outputs)
         self._run.sum_slots(outputs, weights, out)
         return out
-
-    def _has_kernel(self, type: GGMLQuantizationType) -> bool:
-        known = _native.supports(int(type))
-        if not known and type not in self._warned:
-            self._warned.add(type)
-            warnings.warn(
-                f"weights of type {type.name} have no native kernel and are decoded to float32, "
-                "which is slow; a file in another type runs faster",
-                MoestreamWarning,
-                stacklevel=2,
-            )
-        return known
-
-    def _run_decoded(
-        self,
-        x: Floats,
-        experts: ExpertTensors | StreamedExperts,
-        ids: NDArray[np.int32],
-        batch: Sequence[int],
-        outputs: Floats,
-    ) -> None:
-        types = [part.type for part in (experts.gate, experts.up, experts.down)]
-        for expert in batch:
-            gate, up, down = (
-                self._run.matrix(_decoded(data, type), GGMLQuantizationType.F32)
-                for data, type in zip(experts.matrices(expert), types, strict=True)
-            )
-            tokens, slots = np.nonzero(ids == expert)
-            biases = [
-                None if part is None else part[expert] for part in experts.biases or [None] * 3
-            ]
-            gated, raised = self.linears(x[tokens], [gate, up], biases[:2])
-            inner = self.glu(gated, raised, experts.activation)
-            outputs[tokens, slots] = self.linear(inner, down, biases[2])
 
 
 def _place(keys: Rows, values: Rows | None) -> _native.KVPlace:
     other = values or keys
     types = GGML_TYPES[keys.kv_type], GGML_TYPES[other.kv_type]
     return _native.KVPlace(keys.offset, other.offset, *types)
-
-
-def _decoded(data: NDArray[np.uint8], type: GGMLQuantizationType) -> NDArray[np.uint8]:
-    """Rows of any type as the bytes of float32."""
-    return dequantize(data, type).view(np.uint8)

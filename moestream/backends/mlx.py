@@ -9,6 +9,7 @@ fetched, so it waits once a layer. What experts lie in is not to change while it
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class MlxBackend:
 
     def matrix(self, tensor: Tensor) -> Weight:
         """Lay the blocks out in MLX's memory."""
-        weight = allocate(tensor.type, tensor.shape)
+        weight = replace(allocate(tensor.type, tensor.shape), scale=tensor.scale)
         weight.fill(tensor.data)
         return weight
 
@@ -117,6 +118,8 @@ class MlxBackend:
             out = as_type(self._mx, out, mx.float32)
         else:
             out = self._mx.quantized_matmul(x, *weight.arrays, **options(weight.layout))
+        if weight.scale != 1:
+            out = self._mx.multiply(out, weight.scale)
         return out if bias is None else self._mx.add(out, bias)  # (T, rows)
 
     def linears(self, x: Array, weights: list[Weight], biases: list[Array | None]) -> list[Array]:
@@ -319,11 +322,14 @@ class MlxBackend:
         """Outputs (P, E) of a batch's pairs."""
         ops, slots, many = self._mx, experts.loaded(), len(x) > 1
         rows = ops.take(x, self._to_device(batch.tokens), axis=0) if many else x
-        places, biases = self._to_device(batch.slots), experts.mapped.biases
-        chosen = None if biases is None else self._to_device(batch.ids)
+        places = self._to_device(batch.slots)
+        biases, scales = experts.mapped.biases, experts.mapped.scales
+        chosen = self._to_device(batch.ids) if biases or scales else None
 
         def product(x: Array, part: int) -> Array:
             out = gather(ops, x, slots.weights[part], places, many)
+            if scales is not None and part < 2:
+                out = ops.multiply(out, ops.take(scales[part], chosen)[:, None, None])
             if biases is None:
                 return out
             return ops.add(out, ops.take(biases[part], chosen, axis=0)[:, None])

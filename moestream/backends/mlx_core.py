@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from moestream.backends.mlx_weights import GROUP, MLXLayout, Weight, layout_of
+from moestream.backends.mlx_weights import MLXLayout, Weight, layout_of
 from moestream.backends.types import Array, Work
 from moestream.errors import UnsupportedModelError
 from moestream.quants import GGMLQuantizationType as Type
@@ -53,7 +53,7 @@ def as_type(ops: Any, x: Array, dtype: Any) -> Array:
 
 def options(layout: MLXLayout) -> dict[str, Any]:
     """What MLX's quantised functions are to be told of a layout."""
-    return {"group_size": GROUP, "bits": layout.bits, "mode": layout.mode}
+    return {"group_size": layout.group, "bits": layout.bits, "mode": layout.mode}
 
 
 def allocate(type: Type, shape: tuple[int, ...]) -> Weight:
@@ -64,7 +64,7 @@ def allocate(type: Type, shape: tuple[int, ...]) -> Weight:
         stored = mx.zeros(shape, dtype=_STORED[layout.bits])
         return Weight(type, layout, shape, (stored.view(_FLOATS[type]),), _memory(stored))
     arrays = [mx.zeros((*lead, codes // 4), dtype=mx.uint32)]
-    if layout.mode == "mxfp4":
+    if layout.mode != "affine":
         arrays.append(mx.zeros((*lead, scales), dtype=mx.uint8))
     else:
         arrays += [mx.zeros((*lead, scales // 4), dtype=mx.float32) for _ in range(2)]

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.mlx_core import allocate, as_type, mx, options
-from moestream.backends.mlx_weights import LAYOUTS, MLXSlots, Weight
+from moestream.backends.mlx_weights import MLXSlots, Weight
 from moestream.backends.types import Array, ExpertTensors, StreamedExperts
-from moestream.errors import UnsupportedModelError
 
 
 @dataclass(slots=True)
@@ -75,18 +74,8 @@ def all_in_slots(tensors: ExpertTensors) -> MLXSlots:
 
 
 def empty_slots(tensors: ExpertTensors, num_slots: int) -> MLXSlots:
-    """``num_slots`` slots for experts of this shape, for native threads to fill.
-
-    Raises:
-        UnsupportedModelError: of a type that they cannot lay out.
-    """
+    """``num_slots`` slots for experts of this shape, for native threads to fill."""
     parts = (tensors.gate, tensors.up, tensors.down)
-    for part in parts:
-        if part.type not in LAYOUTS:
-            raise UnsupportedModelError(
-                f"{part.name}: experts of type {part.type.name} cannot be streamed by the mlx "
-                "backend; choose the backend 'cpu', or a budget in which all of them fit"
-            )
     return MLXSlots(*(allocate(p.type, (num_slots, *p.shape[1:])) for p in parts))
 
 

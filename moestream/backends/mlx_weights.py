@@ -6,7 +6,6 @@ scales then loses nothing, and MLX computes in the type that its scales have.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,29 +15,28 @@ from numpy.typing import NDArray
 from moestream import _native
 from moestream.backends.types import Array, Bytes, ExpertTensors
 from moestream.quants import GGMLQuantizationType as Type
-from moestream.quants import dequantize
-
-GROUP = 32
-"""Columns that share a scale: GGUF's own blocks, or eighths of them."""
-_ROWS_DECODED = 256
-"""Rows decoded to float32 at once, of a type that the encoder does not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class MLXLayout:
     """``bits`` of a code, or of a float that stays as it is. ``exact``: no value is rounded."""
 
-    mode: Literal["affine", "mxfp4", "float"]
+    mode: Literal["affine", "mxfp4", "nvfp4", "float"]
     bits: int
     exact: bool = True
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale: GGUF's own blocks, or parts of them."""
+        return 16 if self.mode == "nvfp4" else 32
 
     def parts(self, columns: int) -> tuple[int, int, int]:
         """Bytes that codes, scales and biases of a row take."""
         codes = columns * self.bits // 8
         if self.mode == "float":
             return codes, 0, 0
-        groups = columns // GROUP
-        return (codes, groups, 0) if self.mode == "mxfp4" else (codes, 4 * groups, 4 * groups)
+        groups = columns // self.group
+        return (codes, 4 * groups, 4 * groups) if self.mode == "affine" else (codes, groups, 0)
 
 
 LAYOUTS = {
@@ -53,21 +51,34 @@ LAYOUTS = {
     Type.Q5_K: MLXLayout("affine", 5),
     Type.Q8_0: MLXLayout("affine", 8),
     Type.MXFP4: MLXLayout("mxfp4", 4),
+    Type.NVFP4: MLXLayout("nvfp4", 4),
+    # Two or three values; IQ1_S has a shift of each 32 columns besides, which is a bias.
+    Type.Q1_0: MLXLayout("affine", 2),
+    Type.Q2_0: MLXLayout("affine", 2),
+    Type.TQ1_0: MLXLayout("affine", 2),
+    Type.TQ2_0: MLXLayout("affine", 2),
+    Type.IQ1_S: MLXLayout("affine", 2),
+    # Odd numbers up to 15, and even ones up to 62, of either sign.
+    Type.IQ3_S: MLXLayout("affine", 4),
+    Type.IQ3_XXS: MLXLayout("affine", 6),
     # Tables of values that eight bits hold.
     Type.IQ4_NL: MLXLayout("affine", 8),
     Type.IQ4_XS: MLXLayout("affine", 8),
+    Type.IQ2_XXS: MLXLayout("affine", 8),
     # Two scales in 32 columns, of which MLX can have one: rounded anew, finely.
+    Type.IQ2_XS: MLXLayout("affine", 8, exact=False),
+    Type.IQ2_S: MLXLayout("affine", 8, exact=False),
+    Type.IQ1_M: MLXLayout("affine", 8, exact=False),
     Type.Q6_K: MLXLayout("affine", 8, exact=False),
     Type.Q3_K: MLXLayout("affine", 8, exact=False),
     Type.Q2_K: MLXLayout("affine", 6, exact=False),
 }
-_DECODED = MLXLayout("affine", 8, exact=False)
-"""Of all other types, which are decoded first."""
+"""Of all types that matrices may be stored in."""
 
 
 def layout_of(type: Type) -> MLXLayout:
     """How weights of a GGUF type are laid out."""
-    return LAYOUTS.get(type, _DECODED)
+    return LAYOUTS[type]
 
 
 def laid_out_bytes(type: Type, shape: tuple[int, ...]) -> int:
@@ -90,16 +101,14 @@ class Weight:
     shape: tuple[int, ...]
     arrays: tuple[Array, ...]
     memory: tuple[Bytes, Bytes, Bytes]
+    scale: float = 1.0
 
     def fill(self, data: Bytes, slot: int | None = None) -> None:
         """Lay out rows of blocks (rows, row_bytes), as the matrix or as one of the stack."""
         parts = self.memory if slot is None else self._slot(slot)
-        for rows, type in _readable(data, self.type):
-            done, n = rows.start, rows.stop - rows.start
-            codes, scales, biases = (_rows(part, self.shape[-2], done, n) for part in parts)
-            blocks = data[rows] if type == self.type else _decoded(data[rows], self.type)
-            threads = _native.physical_cores()
-            _native.mlx_encode(blocks, type, self.layout.bits, codes, scales, biases, threads)
+        codes, scales, biases = parts
+        threads = _native.physical_cores()
+        _native.mlx_encode(data, self.type, self.layout.bits, codes, scales, biases, threads)
 
     def _slot(self, slot: int) -> tuple[Bytes, ...]:
         return tuple(
@@ -154,21 +163,3 @@ class MLXSlots:
     def trim(self, slot: int) -> bool:
         """MLX has no way to hand a part of an array back: False."""
         return False
-
-
-def _readable(data: Bytes, type: Type) -> Iterator[tuple[slice, Type]]:
-    """Rows to lay out at once, and the type that the encoder is to read."""
-    if type in LAYOUTS:
-        yield slice(0, len(data)), type
-        return
-    for start in range(0, len(data), _ROWS_DECODED):
-        yield slice(start, min(start + _ROWS_DECODED, len(data))), Type.F32
-
-
-def _rows(part: Bytes, rows: int, start: int, count: int) -> Bytes:
-    size = part.size // rows
-    return part[start * size : (start + count) * size]
-
-
-def _decoded(data: Bytes, type: Type) -> Bytes:
-    return dequantize(data, type).view(np.uint8)

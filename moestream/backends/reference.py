@@ -73,6 +73,7 @@ class ReferenceBackend(NumpyArrays):
         for start in range(0, rows, step):
             slab = dequantize(weight.data[start : start + step], weight.type)
             np.matmul(x, slab.T, out=out[:, start : start + step])
+        out *= np.float32(weight.scale)
         return out if bias is None else out + bias  # (T, rows)
 
     def linears(
@@ -217,10 +218,13 @@ class ReferenceBackend(NumpyArrays):
     ) -> Floats:
         parts = zip(experts.matrices(expert), (experts.gate, experts.up, experts.down), strict=True)
         gate, up, down = (dequantize(data, tensor.type) for data, tensor in parts)
+        gated, raised = x @ gate.T, x @ up.T
+        if experts.scales is not None:
+            gated, raised = gated * experts.scales[0][expert], raised * experts.scales[1][expert]
         if experts.biases is None:
-            return self.glu(x @ gate.T, x @ up.T, experts.activation) @ down.T  # (tokens, E)
+            return self.glu(gated, raised, experts.activation) @ down.T  # (tokens, E)
         gate_bias, up_bias, down_bias = (bias[expert] for bias in experts.biases)
-        inner = self.glu(x @ gate.T + gate_bias, x @ up.T + up_bias, experts.activation)
+        inner = self.glu(gated + gate_bias, raised + up_bias, experts.activation)
         out: Floats = inner @ down.T + down_bias
         return out
 

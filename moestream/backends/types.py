@@ -152,6 +152,8 @@ class ExpertTensors:
 
     ``gate`` and ``up`` are (N, F, E), ``down`` is (N, E, F). Where the file fuses gate and up,
     both are views of the one tensor, so rows of an expert are contiguous but experts may not be.
+    ``scales`` (N,) are what products with gate and up are multiplied by; those of down belong to
+    the routing.
     """
 
     gate: Tensor
@@ -159,6 +161,7 @@ class ExpertTensors:
     down: Tensor
     activation: Activation = "silu"
     biases: ExpertBiases | None = None
+    scales: tuple[Array, Array] | None = None
 
     def matrices(self, expert: int) -> tuple[Bytes, Bytes, Bytes]:
         """Gate, up and down of one expert: (rows, row_bytes) each."""
@@ -191,6 +194,11 @@ class StreamedExperts:
     def biases(self) -> ExpertBiases | None:
         """Resident, of all experts."""
         return self.mapped.biases
+
+    @property
+    def scales(self) -> tuple[Array, Array] | None:
+        """Resident, of all experts."""
+        return self.mapped.scales
 
     @property
     def gate(self) -> Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Type
 
 from moestream.demo.file_layout import Planned, plan
 from moestream.demo.recipe import RECIPE_VERSION, load_recipe
@@ -31,6 +30,7 @@ from moestream.folders import cache_dir, exclusive, models_dir, sync
 from moestream.gguf import GGUFFile
 from moestream.offline import require_online
 from moestream.progress import Progress
+from moestream.quants import GGMLQuantizationType as Type
 
 EXPERTS_PER_TOKEN = 2
 COPIED_METADATA = ("tokenizer.", "llama.", "general.license", "general.languages")
@@ -133,7 +133,8 @@ def _write_file(
     _add_metadata(writer, source)
     for tensor in (tensor for tensors in layers for tensor in tensors):
         dtype = np.dtype(np.float32 if tensor.type == Type.F32 else np.uint8)
-        writer.add_tensor_info(tensor.name, tensor.shape, dtype, tensor.n_bytes, tensor.type)
+        type = gguf.GGMLQuantizationType(tensor.type)
+        writer.add_tensor_info(tensor.name, tensor.shape, dtype, tensor.n_bytes, type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

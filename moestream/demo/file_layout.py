@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Type
 from gguf.quants import quantize
 from numpy.typing import NDArray
 
 from moestream.demo.kquants import quantize_q4_k, quantize_q6_k
 from moestream.demo.recipe import LayerRecipe
 from moestream.gguf import GGUFFile
+from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize, row_bytes
 
 Bytes = NDArray[np.uint8]
@@ -106,6 +107,6 @@ def _as_q8_0(source: GGUFFile, name: str) -> Planned:
 
     def make() -> Bytes:
         values = dequantize(tensor.data, tensor.type)
-        return np.asarray(quantize(values, Type.Q8_0), np.uint8)
+        return np.asarray(quantize(values, gguf.GGMLQuantizationType.Q8_0), np.uint8)
 
     return Planned(name, Type.Q8_0, shape, make)

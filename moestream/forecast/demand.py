@@ -13,6 +13,7 @@ from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
 from moestream.layers.weights import EMBEDDING, OUTPUT, is_tied
 from moestream.models import read_config
+from moestream.quants import multiplies
 from moestream.streaming.store import is_expert_weight, used_tensors
 
 
@@ -67,7 +68,8 @@ def read_demand(
             chosen = info.n_bytes // info.shape[0] * config.num_experts_per_tok
             experts[info.type.name] += chosen
         elif info.name != EMBEDDING or is_tied(file):
-            dense[info.type.name] += info.n_bytes
+            # Vectors are floats once they are read.
+            dense[info.type.name if multiplies(info.type) else "F32"] += info.n_bytes
             if info.name in (EMBEDDING, OUTPUT):
                 output[info.type.name] += info.n_bytes
     shapes, kv_types = config.state_shapes(), (cache_type_k, cache_type_v)

@@ -14,7 +14,6 @@ from stat import S_ISDIR, S_ISREG
 from typing import Self
 
 import numpy as np
-from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from moestream.errors import ModelFormatError, ModelNotFoundError, StorageError
@@ -24,7 +23,7 @@ from moestream.gguf.header import TensorInfo, read_header
 from moestream.gguf.mistaken import piece_told
 from moestream.gguf.model import GGUFHeader, Shard
 from moestream.gguf.parser import IncompleteHeader, MetadataValue
-from moestream.quants import row_bytes
+from moestream.quants import GGMLQuantizationType, row_bytes
 
 __all__ = [
     "GGUFFile",
@@ -44,12 +43,16 @@ _SHARD_NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A mapped tensor: ``data`` is a read-only view of its bytes, (*shape[:-1], row_bytes)."""
+    """A mapped tensor: ``data`` is a read-only view of its bytes, (*shape[:-1], row_bytes).
+
+    ``scale`` is what products with a matrix are multiplied by, which files of NVFP4 have besides.
+    """
 
     name: str
     type: GGMLQuantizationType
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
+    scale: float = 1.0
 
 
 class GGUFFile(GGUFHeader):

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from gguf.constants import GGMLQuantizationType
-
 from moestream.errors import ModelFormatError, UnsupportedQuantError
 from moestream.gguf.mistaken import beginning_told
 from moestream.gguf.parser import Data, MetadataValue, Reader
-from moestream.quants import row_bytes
+from moestream.quants import GGMLQuantizationType, row_bytes
 
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32

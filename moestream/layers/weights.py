@@ -4,6 +4,9 @@ A layer asks by GGUF name and expected shape, so a file whose tensors do not fit
 is refused here, with the tensor's name, instead of failing in the arithmetic.
 """
 
+from dataclasses import replace
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +25,18 @@ from moestream.quants import GGMLQuantizationType, dequantize
 
 EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
+_SCALED = tuple(
+    f"{name}.weight"
+    for name in (
+        *("attn_q", "attn_k", "attn_v", "attn_output", "attn_qkv", "attn_gate"),
+        *("ffn_gate", "ffn_up", "ffn_down", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"),
+        *("ssm_in", "ssm_out", "ssm_alpha", "ssm_beta", "output"),
+    )
+)
+"""Matrices that llama.cpp multiplies by a tensor of one value, where the file has one.
+
+It reads tensors of the ``input_scale`` too, which no product on a CPU uses; nor does one here.
+"""
 
 
 def is_tied(file: GGUFHeader) -> bool:
@@ -56,8 +71,8 @@ class Weights:
     def matrix_rows(self, name: str, rows: int, columns: int, picked: NDArray[np.intp]) -> Matrix:
         """Some rows of a matrix that the file joins with others, in the order of ``picked``."""
         whole = self._tensor(name, (rows, columns))
-        part = (len(picked), columns)
-        return self.backend.matrix(Tensor(whole.name, whole.type, part, whole.data[picked]))
+        part = replace(whole, shape=(len(picked), columns), data=whole.data[picked])
+        return self.backend.matrix(part)
 
     def table(self, name: str, rows: int, columns: int) -> Array:
         """A small matrix that is no linear map, as float32 (rows, columns)."""
@@ -71,7 +86,8 @@ class Weights:
         for size in rows.values():
             stop += size
             data = whole.data[stop - size : stop]
-            parts.append(self.backend.matrix(Tensor(whole.name, whole.type, (size, columns), data)))
+            part = replace(whole, shape=(size, columns), data=data)
+            parts.append(self.backend.matrix(part))
         return parts
 
     def heads(self, name: str, num_heads: int, rows: int, columns: int) -> Matrices:
@@ -128,7 +144,26 @@ class Weights:
             gate = self._tensor("ffn_gate_exps.weight", (num_experts, width, hidden))
             up = self._tensor("ffn_up_exps.weight", (num_experts, width, hidden))
         biases = self._expert_biases(num_experts, width, hidden)
-        return ExpertTensors(gate, up, down, activation, biases)
+        return ExpertTensors(gate, up, down, activation, biases, self._expert_scales(num_experts))
+
+    def _expert_scales(self, num_experts: int) -> tuple[Array, Array] | None:
+        """What products with gate and up are multiplied by, (N,) each; ones for what is not there.
+
+        Source: llama.cpp's ``build_moe_ffn``. Where gate and up are one, up's is for both.
+        """
+        fused = self.has("ffn_gate_up_exps.weight")
+        names = [f"ffn_{part}_exps.scale" for part in (("up", "up") if fused else ("gate", "up"))]
+        if not any(self.has(name) for name in names):
+            return None
+        ones = np.ones(num_experts, np.float32)
+        ones_tensor = Tensor("", GGMLQuantizationType.F32, (num_experts,), ones.view(np.uint8))
+        gate, up = (
+            self.backend.vector(
+                self._tensor(name, (num_experts,)) if self.has(name) else ones_tensor
+            )
+            for name in names
+        )
+        return gate, up
 
     def _expert_biases(self, num_experts: int, width: int, hidden: int) -> ExpertBiases | None:
         """Biases of gate, up and down, (N, F) twice and (N, E): all of them or none."""
@@ -144,6 +179,8 @@ class Weights:
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A tensor as it lies in the file, for what is made of parts of it."""
         tensor = self.file.tensor(self.prefix + name)
+        if (scale := self._scale(name)) != 1:
+            tensor = replace(tensor, scale=scale)
         if tensor.shape == shape:
             return tensor
         # GGUF writes and leaves out slowest axes of length one as it likes.
@@ -153,7 +190,16 @@ class Weights:
                 f"but the metadata asks for {shape}"
             )
         data = tensor.data.reshape(*shape[:-1], tensor.data.shape[-1])
-        return Tensor(tensor.name, tensor.type, shape, data)
+        return replace(tensor, shape=shape, data=data)
+
+    def _scale(self, name: str) -> float:
+        """What a dense matrix is multiplied by besides: a tensor of one value, or 1."""
+        scale = self.prefix + name.removesuffix(".weight") + ".scale"
+        if not name.endswith(_SCALED) or scale not in self.file.tensors:
+            return 1.0
+        tensor = self.file.tensor(scale)
+        values = dequantize(tensor.data, tensor.type)
+        return float(values.ravel()[0]) if prod(tensor.shape) == 1 and values.size else 1.0
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,16 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from gguf.constants import GGMLQuantizationType
 
-from moestream import _native
 from moestream.backends.cpu import CpuBackend
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
 from moestream.folders import scratch_folder
 from moestream.gguf import Tensor
 from moestream.machine import calibration
-from moestream.quants import dequantize, row_bytes
+from moestream.quants import GGMLQuantizationType, row_bytes
 
 ROWS = 32
 """Tokens of a chunk that one expert gets, about. More go no faster."""
@@ -36,9 +34,6 @@ def batch_speeds(backend: CpuBackend, types: Iterable[str]) -> dict[str, float]:
 def _batch_speed(backend: CpuBackend, type: GGMLQuantizationType) -> float:
     size = row_bytes(type, _COLUMNS)
     data = np.full((_MATRIX_ROWS, size), _BYTE, np.uint8)
-    if not _native.supports(int(type)):  # decoding is most of it
-        some = data[:ROWS]
-        return some.nbytes * ROWS / calibration.median_s(lambda: dequantize(some, type))
     matrix = backend.matrix(Tensor(type.name, type, (len(data), _COLUMNS), data))
     x = np.ones((ROWS, _COLUMNS), np.float32)
     backend.linear(x, matrix)  # which lays the matrix out

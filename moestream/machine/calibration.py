@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGUFWriter
-from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from moestream import _native
@@ -23,7 +22,7 @@ from moestream.engine.engine import Engine
 from moestream.errors import StorageError
 from moestream.folders import scratch_folder, sync
 from moestream.gguf import GGUFFile, Tensor
-from moestream.quants import dequantize, row_bytes
+from moestream.quants import GGMLQuantizationType, row_bytes
 from moestream.streaming.options import StreamingOptions
 from moestream.streaming.reader import ExpertReader
 from moestream.streaming.slots import AnonymousSlots
@@ -31,7 +30,6 @@ from moestream.streaming.store import ExpertStore
 
 _BLOCK_BYTES = 128 << 20
 """Of the matrix that a kernel's speed is measured on: more than caches hold."""
-_DECODED_BYTES = 4 << 20
 _COLUMNS = 2048
 _REPEATS = 5
 LAYERS, HIDDEN, _WIDTH, _EXPERTS = 8, 256, 32, 16
@@ -57,12 +55,8 @@ def kernel_speeds(backend: CpuBackend, types: Iterable[str], memory: float) -> d
 
 
 def _kernel_speed(backend: CpuBackend, name: str, noise: NDArray[np.uint8]) -> float:
-    """Of one type; one without a kernel goes at the speed at which its experts are decoded."""
     type = GGMLQuantizationType[name]
     size = row_bytes(type, _COLUMNS)
-    if not _native.supports(int(type)):
-        data = noise[: min(len(noise), _DECODED_BYTES) // size * size].reshape(-1, size)
-        return data.nbytes / median_s(lambda: dequantize(data, type))
     data = noise[: len(noise) // size * size].reshape(-1, size)
     matrix = backend.matrix(Tensor(name, type, (len(data), _COLUMNS), data))
     x = np.ones((1, _COLUMNS), np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moestream.backends import ExpertTensors, StreamedExperts
 from moestream.errors import UnsupportedModelError, UnsupportedQuantError
 from moestream.gguf import GGUFHeader, Tensor
-from moestream.quants import GGMLQuantizationType, block_layout, dequantize
+from moestream.quants import GGMLQuantizationType, block_layout, dequantize, multiplies
 
 _EXPERTS = ("ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight")
 
@@ -34,12 +34,17 @@ class Outlines(GGUFHeader):
         Raises:
             ModelFormatError: the model has no such tensor.
             UnsupportedModelError: the model is of a layout that is no longer read.
-            UnsupportedQuantError: nothing here reads its type.
+            UnsupportedQuantError: nothing here reads its type, or none multiplies with it.
         """
         self._require_layout(name)
         info = self.tensor_info(name)
         if info.type not in self._readable:
             self._require_readable(name, info.type)
+        if len(info.shape) > 1 and not multiplies(info.type):
+            raise UnsupportedQuantError(
+                f"{self.path}: tensor {name!r} is a matrix of {info.type.name}, a type that only "
+                "vectors may have; fetch the model in another quantisation"
+            )
         self.used.add(name)
         return Tensor(name, info.type, info.shape, np.empty((*info.shape[:-1], 0), np.uint8))
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import gguf
-from gguf import GGMLQuantizationType as QType
+
+from moestream.quants import GGMLQuantizationType as QType
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, WIDTH = 2048, 32, 4, 128, 768
 

@@ -5,6 +5,7 @@ Q4_K_M. Blocks are random bytes with scales that keep the hidden states near 1, 
 kernel meets ordinary numbers. The vocabulary is copied from a GGUF file that has one.
 
     python scripts/bench/synthetic.py vocabulary.gguf out.gguf [--layers 6]
+    python scripts/bench/synthetic.py vocabulary.gguf out.gguf --type IQ2_XXS  # the experts'
     python scripts/bench/synthetic.py vocabulary.gguf out.gguf --shape qwen35moe --experts 256
     python scripts/bench/synthetic.py vocabulary.gguf out.gguf --shape gpt-oss --experts 32
 """
@@ -13,19 +14,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as QType
 from numpy.typing import NDArray
 
 from moestream.gguf import GGUFFile
-from moestream.quants import block_layout, row_bytes
+from moestream.quants import GGMLQuantizationType as QType
+from moestream.quants import block_layout, dequantize, row_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench.shapes import SHAPES, Weight
 from golden.files import add_value
+
+SCALES_AT = {QType.TQ1_0: 52, QType.TQ2_0: 64, QType.Q3_K: 108}
+"""Where d lies in a block, if not at 0."""
 
 
 def n_bytes(weight: Weight) -> int:
@@ -55,10 +60,32 @@ def random_data(weight: Weight, rng: np.random.Generator) -> NDArray[np.generic]
     elif weight.type == QType.MXFP4:
         # Codes deviate by about 3; the exponent of two that comes nearest.
         blocks[:, 0] = 127 + round(float(np.log2(deviation / 3)))
-    else:
-        # Q6_K: signed 8-bit scales times codes of -32 to 31 deviate by about 1370.
+    elif weight.type == QType.Q6_K:
+        # Signed 8-bit scales times codes of -32 to 31 deviate by about 1370.
         set_half(blocks, 208, deviation / 1370)
+    else:
+        set_deviation(blocks, weight.type, deviation)
     return raw.reshape(*weight.shape[:-1], -1)
+
+
+def set_deviation(blocks: NDArray[np.uint8], type: QType, deviation: float) -> None:
+    """Give all blocks the scale that makes random codes deviate so much: measured on some."""
+    sample = blocks[:1024].copy()
+    set_scale(sample, type, 1.0)
+    set_scale(blocks, type, deviation / float(dequantize(sample, type).std()))
+
+
+def set_scale(blocks: NDArray[np.uint8], type: QType, value: float) -> None:
+    """Write d into every block of a type that has no minimum."""
+    if type == QType.NVFP4:  # four scales of a byte, whose unit is 2^-3 from 1 on
+        exponent = np.clip(round(float(np.log2(value))) + 7, 1, 14)
+        blocks[:, :4] = int(exponent) << 3
+    elif type == QType.IQ1_M:  # four bits at the top of each of four words
+        for i in range(4):
+            nibble = int(np.float16(value).view(np.uint16)) >> (4 * i) & 15
+            blocks[:, 49 + 2 * i] = blocks[:, 49 + 2 * i] & 15 | nibble << 4
+    else:
+        set_half(blocks, SCALES_AT.get(type, 0), value)
 
 
 def set_half(blocks: NDArray[np.uint8], offset: int, value: float) -> None:
@@ -73,17 +100,21 @@ def add_vocabulary(writer: gguf.GGUFWriter, vocabulary: GGUFFile) -> None:
             add_value(writer, key, value)
 
 
-def write(
-    vocabulary: Path, path: Path, architecture: str, layers: int, experts: int, seed: int
-) -> None:
+def write(args: argparse.Namespace) -> None:
     """Write the file, a tensor at a time."""
-    shape = SHAPES[architecture]
-    writer = gguf.GGUFWriter(path, architecture)
-    shape.add_keys(writer, layers, experts)
-    with GGUFFile.open(vocabulary) as source:
+    shape = SHAPES[args.shape]
+    writer = gguf.GGUFWriter(args.output, args.shape)
+    shape.add_keys(writer, args.layers, args.experts)
+    with GGUFFile.open(args.vocabulary) as source:
         vocab_size = len(source.get("tokenizer.ggml.tokens", list))
         add_vocabulary(writer, source)
-    tensors = list(shape.weights(vocab_size, layers, experts))
+    tensors = list(shape.weights(vocab_size, args.layers, args.experts))
+    if args.type:
+        experts = QType[args.type]
+        tensors = [
+            replace(weight, type=experts) if weight.name.endswith("_exps.weight") else weight
+            for weight in tensors
+        ]
     for weight in tensors:
         packed = (*weight.shape[:-1], row_bytes(weight.type, weight.shape[-1]))
         if weight.type == QType.F32:
@@ -95,7 +126,7 @@ def write(
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(args.seed)
     for weight in tensors:
         writer.write_tensor_data(random_data(weight, rng))
     writer.close()
@@ -109,9 +140,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="qwen3moe", help="architecture")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--experts", type=int, default=128)
+    parser.add_argument("--type", choices=[type.name for type in QType], help="of the experts")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    write(args.vocabulary, args.output, args.shape, args.layers, args.experts, args.seed)
+    write(args)
     print(f"{args.output}: {args.output.stat().st_size / 1e9:.2f} GB")
 
 

@@ -24,7 +24,9 @@ SCALES: dict[T, tuple[int, int | None, float]] = {
     T.Q4_K: (0, 2, 7.5),
     T.Q5_K: (0, 2, 15.5),
     T.Q6_K: (208, None, 0.0),
+    T.Q1_0: (0, None, 0.0),
     T.IQ1_S: (0, None, 0.0),
+    T.IQ1_M: (48, None, 0.0),  # four bits at the top of each of four words
     T.IQ2_XXS: (0, None, 0.0),
     T.IQ2_XS: (0, None, 0.0),
     T.IQ2_S: (0, None, 0.0),
@@ -48,13 +50,25 @@ def encode(values: NDArray[np.float32], qtype: T, random_bytes: RandomBytes) -> 
     block_length, block_bytes = gguf.GGML_QUANT_SIZES[qtype]
     blocks = random_bytes((values.size // block_length, block_bytes)).copy()
     _set_scales(blocks, qtype, np.float16(1))
-    spread = gguf.quants.dequantize(blocks, qtype).std() / values.std()
+    spread = _deviation(blocks, qtype) / values.std()
     _set_scales(blocks, qtype, np.float16(1 / spread))
     return blocks.reshape(*values.shape[:-1], -1)
 
 
+def _deviation(blocks: NDArray[np.uint8], qtype: T) -> np.floating:
+    if qtype == T.Q1_0:  # 1 or -1, which gguf does not decode
+        return np.float32(1)
+    return gguf.quants.dequantize(blocks, qtype).std()
+
+
 def _set_scales(blocks: NDArray[np.uint8], qtype: T, d: np.float16) -> None:
     d_at, dmin_at, ratio = SCALES[qtype]
+    if qtype == T.IQ1_M:
+        for word in range(4):
+            nibble = int(d.view(np.uint16)) >> (4 * word) & 15
+            top = blocks[:, d_at + 2 * word + 1]
+            top[:] = top & 15 | nibble << 4
+        return
     blocks[:, d_at : d_at + 2] = np.frombuffer(d.tobytes(), np.uint8)
     if dmin_at is not None:
         dmin = np.float16(d * np.float16(ratio))

@@ -46,9 +46,8 @@ def top_n_sigma(candidates: Candidates, n: float) -> Candidates:
     scale = float(np.abs(aside).max()) or 1.0  # squares of what is this large could overflow
     aside /= scale
     sigma = scale * math.sqrt(float(np.square(aside).mean()))
-    floor = float(scores.max()) - n * sigma
-    # Far below the least it may be no number of 32 bits.
-    return candidates if floor <= float(scores.min()) else candidates.kept(scores >= floor)
+    least = np.float64(scores.max()) - n * sigma  # which may be less than float32 has
+    return candidates.kept(scores >= least)
 
 
 def xtc(

@@ -21,6 +21,7 @@ struct MappedExperts {
     int count = 0;
     Bytes arrays[3];
     std::optional<Floats> biases[3];
+    std::optional<Floats> scales[2];
     Addresses addresses;  // of streamed experts, which have no arrays
 };
 
@@ -60,6 +61,18 @@ void set_biases(MappedExperts& experts, const std::optional<Floats>& gate,
     experts.set.down_bias = down->data();
 }
 
+// Scales (experts,) of gate and up: both or none.
+void set_scales(MappedExperts& experts, const std::optional<Floats>& gate,
+                const std::optional<Floats>& up) {
+    if (gate.has_value() != up.has_value()) fail("scales of gate and up go together");
+    if (!gate.has_value()) return;
+    check_shape("gate_scale", *gate, {experts.count});
+    check_shape("up_scale", *up, {experts.count});
+    experts.scales[0] = gate, experts.scales[1] = up;
+    experts.set.gate_scale = gate->data();
+    experts.set.up_scale = up->data();
+}
+
 std::unique_ptr<MappedExperts> make_experts(const Bytes& gate, int gate_type, const Bytes& up,
                                             int up_type, const Bytes& down, int down_type) {
     auto experts = std::make_unique<MappedExperts>();
@@ -87,6 +100,7 @@ std::unique_ptr<MappedExperts> make_streamed(const MappedExperts& mapped,
     experts->count = mapped.count;
     experts->addresses = addresses;
     std::copy_n(mapped.biases, 3, experts->biases);
+    std::copy_n(mapped.scales, 2, experts->scales);
     ExpertMatrices* parts[] = {&experts->set.gate, &experts->set.up, &experts->set.down};
     for (int part = 0; part < 3; ++part) {
         Matrix& first = parts[part]->first;
@@ -188,16 +202,19 @@ void bind_experts(nb::module_& m, nb::class_<Context>& context) {
              [](MappedExperts* self, const Bytes& gate, int gate_type, const Bytes& up,
                 int up_type, const Bytes& down, int down_type, const std::string& activation,
                 const std::optional<Floats>& gate_bias, const std::optional<Floats>& up_bias,
-                const std::optional<Floats>& down_bias) {
+                const std::optional<Floats>& down_bias, const std::optional<Floats>& gate_scale,
+                const std::optional<Floats>& up_scale) {
                  auto made = make_experts(gate, gate_type, up, up_type, down, down_type);
                  made->set.activation = checked_activation(activation);
                  set_biases(*made, gate_bias, up_bias, down_bias);
+                 set_scales(*made, gate_scale, up_scale);
                  new (self) MappedExperts(std::move(*made));
              },
              arg("gate").noconvert(), arg("gate_type"), arg("up").noconvert(), arg("up_type"),
              arg("down").noconvert(), arg("down_type"), arg("activation") = "silu",
              arg("gate_bias").noconvert() = nb::none(), arg("up_bias").noconvert() = nb::none(),
-             arg("down_bias").noconvert() = nb::none())
+             arg("down_bias").noconvert() = nb::none(),
+             arg("gate_scale").noconvert() = nb::none(), arg("up_scale").noconvert() = nb::none())
         .def("streamed", &make_streamed, arg("addresses").noconvert());
     context
         .def("moe_ffn", &call_moe_ffn, arg("x").noconvert(), arg("experts"),

@@ -37,8 +37,10 @@ Matrix checked_matrix(const Bytes& data, int type_number) {
     return mapped;
 }
 
-std::unique_ptr<DenseMatrix> make_matrix(Context& context, const Bytes& data, int type) {
-    const Matrix mapped = checked_matrix(data, type);
+std::unique_ptr<DenseMatrix> make_matrix(Context& context, const Bytes& data, int type,
+                                         float scale) {
+    Matrix mapped = checked_matrix(data, type);
+    mapped.scale = scale;
     auto matrix = std::make_unique<DenseMatrix>();
     auto* bytes = matrix->bytes.get<uint8_t>(resident_bytes(context, mapped));
     Running running(context);
@@ -135,7 +137,7 @@ void bind_matrix(nb::module_& m, nb::class_<Context>& context) {
         .def_prop_ro("rows", [](const DenseMatrix& m) { return m.view.rows; })
         .def_prop_ro("columns", [](const DenseMatrix& m) { return m.view.columns; });
     context
-        .def("matrix", &make_matrix, arg("data").noconvert(), arg("type"))
+        .def("matrix", &make_matrix, arg("data").noconvert(), arg("type"), arg("scale") = 1.0f)
         .def("mapped_matrix", &make_mapped_matrix, arg("data").noconvert(), arg("type"))
         .def("linear", &call_linear, arg("x").noconvert(), arg("weights"),
              arg("outs").noconvert(), arg("biases").noconvert())

@@ -35,13 +35,15 @@ void call_mlx_encode(const Bytes& data, int type_number, int bits, const BytesOu
     if (threads < 1 || threads > 1024) fail("threads must lie in 1 to 1024");
     const int columns = checked_columns(type, data.shape(1));
     const int rows = checked_int("rows", data.shape(0));
-    const bool copied = bits > 8, mxfp4 = layout.type == Type::MXFP4;
+    const bool copied = bits > 8;
+    const bool mxfp4 = layout.type == Type::MXFP4, nvfp4 = layout.type == Type::NVFP4;
     if (!copied && columns % kMlxGroup != 0) {
         fail(std::to_string(columns) + " columns are no multiple of 32");
     }
     const size_t row_codes = static_cast<size_t>(columns) * bits / 8;
-    const size_t row_scales = copied ? 0 : columns / kMlxGroup * (mxfp4 ? 1 : sizeof(float));
-    const size_t row_biases = mxfp4 ? 0 : row_scales;
+    const size_t group_bytes = mxfp4 ? 1 : nvfp4 ? 2 : sizeof(float);
+    const size_t row_scales = copied ? 0 : columns / kMlxGroup * group_bytes;
+    const size_t row_biases = mxfp4 || nvfp4 ? 0 : row_scales;
     check_out("codes", codes, rows * row_codes);
     check_out("scales", scales, rows * row_scales);
     check_out("biases", biases, rows * row_biases);

@@ -2,7 +2,7 @@
 // checked against.
 //
 // A block's values are
-//     32-value types:   d * q[i] + m
+//     32-value types:   d * q[i] + m; NVFP4: d16[i / 16] * q[i]
 //     256-value types:  d * scale[i / 16] * q[i] - dmin * min[i / 16]
 // with small integers q, scale and min.
 #pragma once
@@ -16,6 +16,7 @@ namespace {
 struct Block {
     float d;
     float m;  // m of a 32-value type, dmin of a 256-value type; 0 where there is none
+    float d16[4];  // of NVFP4, in place of d
     int8_t q[256];
     int8_t scale[16];
     uint8_t min[16];

@@ -107,6 +107,27 @@ inline void decode_codes<Type::MXFP4>(const uint8_t* p, Block* out) {
 }
 
 template <>
+inline void decode_codes<Type::NVFP4>(const uint8_t* p, Block* out) {
+    for (int i = 0; i < 64; ++i) {
+        out->q[i] = kMxfp4Values[p[4 + i / 16 * 8 + i % 8] >> (i % 16 / 8 * 4) & 15];
+    }
+}
+
+template <>
+inline void decode_codes<Type::Q1_0>(const uint8_t* p, Block* out) {
+    for (int i = 0; i < 128; ++i) {
+        out->q[i] = static_cast<int8_t>((p[2 + i / 8] >> (i % 8) & 1) * 2 - 1);
+    }
+}
+
+template <>
+inline void decode_codes<Type::Q2_0>(const uint8_t* p, Block* out) {
+    for (int i = 0; i < 64; ++i) {
+        out->q[i] = static_cast<int8_t>((p[2 + i / 4] >> (i % 4 * 2) & 3) - 1);
+    }
+}
+
+template <>
 inline void decode_codes<Type::Q2_K>(const uint8_t* p, Block* out) {
     for (int j = 0; j < 16; ++j) {
         out->scale[j] = static_cast<int8_t>(p[j] & 15);
@@ -165,7 +186,9 @@ template <Type T>
 inline void decode(const uint8_t* p, Block* out) {
     constexpr TypeLayout kLayout = layout_of(T);
     const uint8_t* d = p + kLayout.d_at;
-    if constexpr (T == Type::MXFP4) {
+    if constexpr (T == Type::NVFP4) {
+        for (int i = 0; i < 4; ++i) out->d16[i] = ue4m3_half_to_float(d[i]);
+    } else if constexpr (T == Type::MXFP4) {
         out->d = e8m0_half_to_float(*d);
     } else if constexpr (T == Type::IQ1_M) {
         out->d = half_to_float(iq1m_d(p)) * kLayout.d_times;

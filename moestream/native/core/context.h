@@ -23,6 +23,7 @@ struct Matrix {
     int columns = 0;
     int type = 0;         // type_index
     bool packed = false;  // in the order of packing.h
+    float scale = 1.0f;   // of all products, as NVFP4's files have it in a tensor of its own
 
     Input input() const { return kTypeLayouts[type].input(); }
     // First byte of a row; packed, of a row that is a multiple of eight.
@@ -62,6 +63,9 @@ struct ExpertSet {
     const float* gate_bias = nullptr;
     const float* up_bias = nullptr;
     const float* down_bias = nullptr;
+    // (experts,), what products are multiplied by before there is a bias; or both null.
+    const float* gate_scale = nullptr;
+    const float* up_scale = nullptr;
 };
 
 // Which experts each token goes to.

@@ -29,6 +29,8 @@ void decode_values(const uint8_t* p, float* values) {
             if constexpr (kLayout.block_values == 256) {
                 const float scale = block.d * block.scale[i / 16];
                 values[i] = scale * block.q[i] - block.m * block.min[i / 16];
+            } else if constexpr (T == Type::NVFP4) {
+                values[i] = block.d16[i / 16] * block.q[i];
             } else {
                 values[i] = block.d * block.q[i] + block.m;
             }

@@ -94,6 +94,8 @@ class ExpertRun {
             for (int t = 0; t < tokens; ++t) {
                 float* gate = scratch.gate + t * kPanelRows;
                 float* up = scratch.up + t * kPanelRows;
+                scale_row(experts_.gate_scale, expert, rows, gate);
+                scale_row(experts_.up_scale, expert, rows, up);
                 add_bias(experts_.gate_bias, expert, width, at.row, rows, gate);
                 add_bias(experts_.up_bias, expert, width, at.row, rows, up);
                 glu_row(context_.kernels, experts_.activation, gate, up, rows,
@@ -121,6 +123,11 @@ class ExpertRun {
     }
 
   private:
+    static void scale_row(const float* scales, int expert, int rows, float* out) {
+        if (scales == nullptr) return;
+        for (int i = 0; i < rows; ++i) out[i] *= scales[expert];
+    }
+
     // To `rows` outputs of one token, from row `first` on of an expert's `width`.
     static void add_bias(const float* biases, int expert, int width, int first, int rows,
                          float* out) {

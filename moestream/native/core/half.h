@@ -57,6 +57,12 @@ static inline float e8m0_half_to_float(uint8_t e) {
     return std::bit_cast<float>(e < 2 ? 0x00200000u << e : static_cast<uint32_t>(e - 1) << 23);
 }
 
+// Half of an unsigned float of four bits of exponent and three more: a scale of NVFP4, whose code
+// values are stored doubled. 127 is 0.
+static inline float ue4m3_half_to_float(uint8_t e) {
+    return e == 127 ? 0.0f : std::bit_cast<float>((e & 127u) << 20) * 0x1p119f;
+}
+
 static inline float load_half(const uint8_t* p) { return half_to_float(load_u16(p)); }
 
 }  // namespace moestream

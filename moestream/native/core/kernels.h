@@ -1,7 +1,8 @@
 // The boundary between drivers and instruction sets: one table of functions an instruction set.
 //
 // Owns the exact meaning of a quantised product, so that every table gives the same bits:
-//   32-value types:   acc = fma(d * a.d, S, acc), then acc = fma(m, a.s, acc) where there is m;
+//   32-value types:   acc = fma(d * a.d, S, acc), then acc = fma(m, a.s, acc) where there is m
+//                     (NVFP4: for 16 values each);
 //   256-value types:  acc = fma(d * a.d, S, acc), then acc = fma(-dmin * a.d, M, acc);
 // block after block, S and M being exact integer sums. Float types sum eight lanes (column i in
 // lane i % 8, each by fma), and the lanes as ((0+4)+(2+6)) + ((1+5)+(3+7)).
@@ -24,7 +25,7 @@ struct InputRows {
     const int8_t* q;        // (tokens, columns), in -127..127
     const float* d;         // (tokens, blocks): scale
     const float* s;         // (tokens, blocks): scale times the sum of q; Block32 only
-    const int16_t* sums16;  // (tokens, columns / 16): sums of 16 q; Block256 only
+    const int16_t* sums16;  // (tokens, columns / 16): sums of 16 q
     const int16_t* sums32;  // (tokens, columns / 32): sums of 32 q
 };
 

@@ -79,9 +79,11 @@ void multiply_rows(Context& context, const Product& product, const Tokens& token
         panel.scratch = context.scratch[thread].get<uint8_t>(0);
         const TypeKernels& kernels = context.kernels.of_type[weight.type];
         (weight.packed ? kernels.matmul_packed : kernels.matmul)(panel);
-        if (product.bias == nullptr) continue;
+        if (product.bias == nullptr && weight.scale == 1.0f) continue;
         for (int t = 0; t < tokens.count; ++t) {
-            float* out = panel.out + t * panel.out_stride;
+            float* out = panel.out + (tokens.rows ? tokens.rows[t] : t) * panel.out_stride;
+            for (int r = 0; r < panel.rows; ++r) out[r] *= weight.scale;
+            if (product.bias == nullptr) continue;
             for (int r = 0; r < panel.rows; ++r) out[r] += product.bias[row + r];
         }
     }

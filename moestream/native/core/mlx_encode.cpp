@@ -17,19 +17,26 @@ struct Group {
     float scale, bias;
 };
 
-// Bits of the codes that a type's blocks hold as they are, and what is added to make them
-// unsigned; no bits for types that are rounded to codes anew.
+// A type's integers are step * code + low, with codes of so many bits; no bits for types that are
+// rounded to codes anew.
 struct Codes {
-    int bits, offset;
+    int bits, step, low;
 };
 
 constexpr Codes codes_of(Type type) {
     const TypeLayout& layout = layout_of(type);
-    if (type == Type::MXFP4) return {4, 0};  // MLX has its table too
-    if (layout.group != kGroup) return {0, 0};
-    if (layout.signed_codes) return {8, 128};
+    switch (type) {
+        case Type::MXFP4: case Type::NVFP4: return {4, 1, 0};  // MLX has their table too
+        case Type::IQ3_XXS: return {6, 2, -62};
+        case Type::IQ3_S: return {4, 2, -15};
+        case Type::IQ1_S: return {2, 8, 0};  // from a shift of each group's own
+        case Type::Q1_0: return {2, 2, -1};
+        default: break;
+    }
+    if (layout.group != kGroup) return {0, 0, 0};
+    if (layout.signed_codes) return {8, 1, -128};
     const auto bits = std::bit_width(static_cast<unsigned>(layout.largest));
-    return {std::max(static_cast<int>(bits), 4), layout.offset};
+    return {bits == 2 ? 2 : std::max(static_cast<int>(bits), 4), 1, -layout.offset};
 }
 
 bool is_copied(Type type, int bits) {
@@ -59,6 +66,7 @@ void pack(const uint8_t* code, uint8_t* out) {
 
 void pack_group(int bits, const uint8_t* code, uint8_t* out) {
     switch (bits) {
+        case 2: return pack<2>(code, out);
         case 4: return pack<4>(code, out);
         case 5: return pack<5>(code, out);
         case 6: return pack<6>(code, out);
@@ -68,11 +76,16 @@ void pack_group(int bits, const uint8_t* code, uint8_t* out) {
 
 // Codes as they are: scale and bias are products of few bits, so nothing is rounded but the bias
 // where a type adds its own.
-void keep(const int8_t* q, int offset, float scale, float minimum, Group* group) {
-    for (int i = 0; i < kGroup; ++i) group->code[i] = static_cast<uint8_t>(q[i] + offset);
-    group->scale = scale;
-    group->bias = minimum - static_cast<float>(offset) * scale;
+void keep(const int8_t* q, Codes codes, float scale, float minimum, Group* group) {
+    for (int i = 0; i < kGroup; ++i) {
+        group->code[i] = static_cast<uint8_t>((q[i] - codes.low) / codes.step);
+    }
+    group->scale = static_cast<float>(codes.step) * scale;
+    group->bias = minimum + static_cast<float>(codes.low) * scale;
 }
+
+// Of IQ1_S: eight times -1, 0 or 1, and a shift of 1 or -1 that all of a group have.
+constexpr Codes iq1s_codes(const int8_t* q) { return {2, 8, (q[0] & 7) == 1 ? -7 : -9}; }
 
 // Nearest codes between the group's least and largest value, which themselves are kept.
 void round_group(const float* x, int bits, Group* group) {
@@ -118,6 +131,18 @@ class Writer {
         out_.codes += kGroup / 2;
     }
 
+    void put_nvfp4(const uint8_t* block) {
+        uint8_t code[64];
+        for (int i = 0; i < 64; ++i) code[i] = block[4 + i / 16 * 8 + i % 8] >> (i % 16 / 8 * 4) & 15;
+        for (int i = 0; i < 64; i += kGroup) pack<4>(code + i, out_.codes + i / 2);
+        for (int i = 0; i < 4; ++i) {
+            // 127 is 0 in GGUF and no number in MLX, whose scales have signs.
+            const int scale = block[i] == 127 ? 0 : block[i] & 127;
+            *out_.scales++ = static_cast<uint8_t>(std::min(scale, 126));
+        }
+        out_.codes += 32;
+    }
+
   private:
     const int bits_;
     MlxRows out_;
@@ -139,12 +164,16 @@ void encode_block(int bits, const uint8_t* bytes, Writer* writer) {
     constexpr TypeLayout kLayout = layout_of(T);
     constexpr Codes kCodes = codes_of(T);
     if constexpr (T == Type::MXFP4) return writer->put_mxfp4(bytes);
+    if constexpr (T == Type::NVFP4) return writer->put_nvfp4(bytes);
     Block block;
     Group group;
     decode<T>(bytes, &block);
-    if constexpr (kLayout.block_values == kGroup) {
-        keep(block.q, kCodes.offset, block.d, block.m, &group);
-        return writer->put(group);
+    if constexpr (kLayout.input() == Input::Block32) {
+        for (int i = 0; i < kLayout.block_values; i += kGroup) {
+            keep(block.q + i, kCodes, block.d, block.m, &group);
+            writer->put(group);
+        }
+        return;
     }
     float x[256];
     if constexpr (kCodes.bits == 0) float_values(block, x);
@@ -154,7 +183,8 @@ void encode_block(int bits, const uint8_t* bytes, Writer* writer) {
         } else {
             const float scale = block.d * static_cast<float>(block.scale[2 * g]);
             const float minimum = -(block.m * static_cast<float>(block.min[2 * g]));
-            keep(block.q + g * kGroup, kCodes.offset, scale, minimum, &group);
+            const int8_t* q = block.q + g * kGroup;
+            keep(q, T == Type::IQ1_S ? iq1s_codes(q) : kCodes, scale, minimum, &group);
         }
         writer->put(group);
     }

@@ -3,9 +3,9 @@
 // Knows the bits of both sides; nothing of slots, files or of MLX itself. What is laid out how is
 // decided in moestream/backends/mlx_weights.py.
 //
-// Affine: a value is scale * code + bias. Codes of 4, 5, 6 or 8 bits follow one another without
-// gaps, the first in the lowest bits of little-endian words. MXFP4: codes are E2M1, the scale is
-// one byte and there is no bias. Bits of 16 or 32 stand for floats, which are copied.
+// Affine: a value is scale * code + bias. Codes of 2, 4, 5, 6 or 8 bits follow one another without
+// gaps, the first in the lowest bits of little-endian words. MXFP4 and NVFP4: codes are E2M1, a
+// scale is one byte (NVFP4's of 16 columns) and there is no bias. Bits of 16 or 32 stand for floats, which are copied.
 //
 // Source: the documentation of mlx.core.quantize, checked against mlx.core.dequantize.
 #pragma once
@@ -23,7 +23,7 @@ inline constexpr int kMlxGroup = 32;
 // Where the rows of a matrix go; scales and biases are null where there are none.
 struct MlxRows {
     uint8_t* codes = nullptr;
-    uint8_t* scales = nullptr;  // float32, or one byte in MXFP4
+    uint8_t* scales = nullptr;  // float32, or bytes in MXFP4 and NVFP4
     uint8_t* biases = nullptr;  // float32
 };
 

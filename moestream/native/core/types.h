@@ -37,6 +37,9 @@ enum class Type : int {
     TQ1_0 = 34,
     TQ2_0 = 35,
     MXFP4 = 39,
+    NVFP4 = 40,
+    Q1_0 = 41,
+    Q2_0 = 42,
 };
 
 // How the input of a matmul is stored for a weight type: as it is, or as int8 with one float
@@ -44,7 +47,7 @@ enum class Type : int {
 enum class Input : int { Float = 0, Block32 = 1, Block256 = 2 };
 
 // All that is known of a type but what its bits mean. A quantised value is
-//     32-value types:   d * (code - offset) + m
+//     32-value types:   d * (code - offset) + m, blocks of 64 and 128 values being several
 //     256-value types:  d * scale * (code - offset) - dmin * min
 // the integers scale and min being there for each group of values.
 struct TypeLayout {
@@ -62,8 +65,8 @@ struct TypeLayout {
     float d_times = 1.0f;  // a power of two that codes are larger by, so that they are integers
 
     constexpr Input input() const {
-        return block_values == 1 ? Input::Float : block_values == 32 ? Input::Block32
-                                                                     : Input::Block256;
+        return block_values == 1 ? Input::Float : block_values == 256 ? Input::Block256
+                                                                      : Input::Block32;
     }
     constexpr size_t row_bytes(int columns) const {
         return static_cast<size_t>(columns) / block_values * block_bytes;
@@ -83,6 +86,9 @@ inline constexpr TypeLayout kTypeLayouts[] = {
     {Type::Q5_1, "Q5_1", 32, 24, 0, true, 32, 0, 31, false, 0},
     {Type::IQ4_NL, "IQ4_NL", 32, 18, 0, false, 32, 0, 127, true, 0},
     {Type::MXFP4, "MXFP4", 32, 17, 0, false, 32, 0, 12, true, 0},  // d is an exponent, a byte
+    {Type::NVFP4, "NVFP4", 64, 36, 0, false, 16, 0, 12, true, 0},  // four d, bytes
+    {Type::Q1_0, "Q1_0", 128, 18, 0, false, 32, 1, 2, false, 0},
+    {Type::Q2_0, "Q2_0", 64, 18, 0, false, 32, 1, 3, false, 0},
     {Type::Q2_K, "Q2_K", 256, 84, 80, true, 16, 0, 3, false, 0},
     {Type::Q3_K, "Q3_K", 256, 110, 108, false, 16, 4, 7, false, 0},
     {Type::Q4_K, "Q4_K", 256, 144, 0, true, 32, 0, 15, false, 4},
@@ -134,7 +140,8 @@ constexpr const TypeLayout& layout_of(Type type) {
     __builtin_unreachable();
 }
 
-// Signed code values of IQ4_NL and IQ4_XS, and twice those of MXFP4 (whose scale is halved).
+// Signed code values of IQ4_NL and IQ4_XS, and twice those of MXFP4 and NVFP4 (whose scale is
+// halved).
 inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                           1,    13,   25,  38,  53,  69,  89,  113};
 inline constexpr int8_t kMxfp4Values[16] = {0, 1,  2,  3,  4,  6,  8,  12,

@@ -14,10 +14,15 @@ struct Format {
     static constexpr Type kType = T;
     static constexpr bool kSuper = kLayout.block_values == 256;
     static constexpr bool kHasMin = kLayout.has_min, kSigned = kLayout.signed_codes;
-    static constexpr int kBlock = kLayout.block_values, kBytes = kLayout.block_bytes;
-    static constexpr int kGroup = kLayout.group, kGroups = kBlock / kGroup;
+    // Columns that an input has a scale for, how many times that a block of weights has, and
+    // columns that a float scale of the weights is for.
+    static constexpr int kUnit = kSuper ? 256 : 32, kParts = kLayout.block_values / kUnit;
+    static constexpr int kBlock = T == Type::NVFP4 ? 16 : kUnit;
+    static constexpr int kBytes = kLayout.block_bytes;  // of kParts units
+    static constexpr int kGroup = kLayout.group, kGroups = kUnit / kGroup;
     static constexpr int kDAt = kLayout.d_at, kOffset = kLayout.offset;
     static constexpr float kDTimes = kLayout.d_times;
+    static constexpr bool kPlain = false;  // a super-block without scales: all are 1
 
     // A super-block made ready to be taken apart: what codes<J>() and scales() are given.
     static const uint8_t* open(const uint8_t* p) { return p; }

@@ -64,14 +64,17 @@ class TokenRows {
 
     // Those of the panel's tokens from `first` on.
     TokenRows(const Panel& panel, int first) : in_(*panel.input) {
-        const size_t blocks = in_.columns / T::kBlock;
+        const size_t blocks = in_.columns / T::kUnit;
         unroll<NT>([&](auto t) {
             first_[t] = input_row(panel, first + t) * blocks;
-            q[t] = in_.q + first_[t] * T::kBlock;
+            q[t] = in_.q + first_[t] * T::kUnit;
         });
     }
 
-    float d(int token, int block) const { return in_.d[first_[token] + block]; }
+    // Of the input that meets a block of kBlock columns.
+    float d(int token, int block) const {
+        return in_.d[first_[token] + block * T::kBlock / T::kUnit];
+    }
     float s(int token, int block) const { return in_.s[first_[token] + block]; }
     // Sums of the inputs of groups, from `group` on.
     const int16_t* sums(int token, int group) const {

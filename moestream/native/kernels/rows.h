@@ -41,12 +41,9 @@ void quantize(const float* x, int columns, const QuantizedRow& out) {
             }
             const int total = sums[0] + sums[1];
             out.sums32[at] = static_cast<int16_t>(total);
-            if constexpr (Block == 256) {
-                out.sums16[2 * at] = static_cast<int16_t>(sums[0]);
-                out.sums16[2 * at + 1] = static_cast<int16_t>(sums[1]);
-            } else {
-                out.s[b] = out.d[b] * static_cast<float>(total);
-            }
+            out.sums16[2 * at] = static_cast<int16_t>(sums[0]);
+            out.sums16[2 * at + 1] = static_cast<int16_t>(sums[1]);
+            if constexpr (Block == 32) out.s[b] = out.d[b] * static_cast<float>(total);
         }
     }
 }

@@ -18,7 +18,7 @@ struct Quantised {
         : q(columns),
           d(columns / block),
           s(block == 32 ? columns / 32 : 0),
-          sums16(block == 256 ? columns / 16 : 0),
+          sums16(columns / 16),
           sums32(columns / 32) {}
 
     QuantizedRow row() const {

@@ -85,7 +85,8 @@ struct Avx2 : Avx2Packed {
     static void sum_block32(const Unpacked& w, int block, const int8_t* const* q, Sums<NT>& sums) {
         const Int ones[2] = {_mm256_set1_epi16(1), _mm256_set1_epi16(1)};
         for (int t = 0; t < NT; ++t) sums[t][0] = sums[t][1] = zero_int();
-        multiply_quads<T, NT, 8>(w.codes + block * 512, q, block * 32, ones, sums);
+        multiply_quads<T, NT, T::kBlock / 4>(w.codes + block * T::kBlock * 16, q, block * T::kBlock,
+                                             ones, sums);
     }
 
     // Not inlined: GCC would keep the floats in registers and the sums in memory.

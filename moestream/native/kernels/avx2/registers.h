@@ -17,22 +17,32 @@ inline __m256i load256(const void* p) {
 
 inline __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 
-// Whether this unit may multiply bytes in fours (VNNI, as AVX-512's or as AVX's own).
+// Whether this unit may multiply bytes in fours, and words in pairs, and add them to a sum (VNNI,
+// as AVX-512's or as AVX's own).
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
 inline constexpr bool kVnni = true;
 inline __m256i add_quads(__m256i sum, __m256i codes, __m256i input) {
     return _mm256_dpbusd_epi32(sum, codes, input);
+}
+inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_dpwssd_epi32(sum, a, b);
 }
 #elif defined(__AVXVNNI__)
 inline constexpr bool kVnni = true;
 inline __m256i add_quads(__m256i sum, __m256i codes, __m256i input) {
     return _mm256_dpbusd_avx_epi32(sum, codes, input);
 }
+inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_dpwssd_avx_epi32(sum, a, b);
+}
 #else
 inline constexpr bool kVnni = false;
 inline __m256i add_quads(__m256i sum, __m256i codes, __m256i input) {
     const __m256i pairs = _mm256_maddubs_epi16(codes, input);
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
 }
 #endif
 
@@ -51,7 +61,16 @@ inline __m256i fold8(const __m256i* v, int stride) {
                             _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-// The same for lanes of at most 8191 in magnitude, sums of four products with 4-bit codes: these
+// The same of the low halves and of the high halves.
+inline void fold8_halves(const __m256i* v, __m256i* sums) {
+    const auto fold = [&](int r) { return _mm256_hadd_epi32(v[r], v[r + 1]); };
+    const __m256i low = _mm256_hadd_epi32(fold(0), fold(2));
+    const __m256i high = _mm256_hadd_epi32(fold(4), fold(6));
+    sums[0] = _mm256_permute2x128_si256(low, high, 0x20);
+    sums[1] = _mm256_permute2x128_si256(low, high, 0x31);
+}
+
+// The same as fold8 for lanes of at most 8191 in magnitude, sums of four products with 4-bit codes: these
 // pack into int16, and one multiply adds neighbours.
 inline __m256i fold8_small(const __m256i* v, int stride) {
     const __m256i ones = _mm256_set1_epi16(1);

@@ -40,8 +40,8 @@ struct Avx2Format : Format<T> {
     static constexpr bool kSmall = 4 * 127 * Format<T>::kLayout.largest <= 8191;
 };
 
-// The trait of a type. Of a 32-value type: codes() of a block. Of a 256-value type: codes<J>() of
-// the J-th 32, and scales() and mins() as int16, 16 of them, one for each 16 codes in order, or,
+// The trait of a type. Of a 32-value type: codes() of a block, or codes<J>() of the J-th 32 of a
+// larger one. Of a 256-value type: codes<J>() of the J-th 32, and scales() and mins() as int16, 16 of them, one for each 16 codes in order, or,
 // if a group is 32, one for each 32 in the low half and the same again in the high half. They are
 // given what open() made of the block, which is the block itself if a type has no open().
 template <Type T>
@@ -95,12 +95,27 @@ inline __m256 e8m0_halves8(__m256i exponents) {
     return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, is_tiny));
 }
 
-// d of a block in eight rows, and m where there is one.
+// ue4m3_half_to_float of byte `which` of eight dwords.
+inline __m256 ue4m3_halves8(__m256i four, int which) {
+    const __m256i e = _mm256_and_si256(_mm256_srli_epi32(four, 8 * which), _mm256_set1_epi32(255));
+    const __m256i bits = _mm256_slli_epi32(_mm256_and_si256(e, _mm256_set1_epi32(127)), 20);
+    const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0x1p119f));
+    const __m256i zero = _mm256_cmpeq_epi32(e, _mm256_set1_epi32(127));
+    return _mm256_andnot_ps(_mm256_castsi256_ps(zero), value);
+}
+
+// d of a block in eight rows (its `which`-th), and m where there is one.
 template <class T>
-inline void load_floats8(const uint8_t* const* rows, size_t block, __m256* d, __m256* m) {
+inline void load_floats8(const uint8_t* const* rows, size_t block, int which, __m256* d,
+                         __m256* m) {
     const size_t at = block + T::kDAt;
     if constexpr (T::kHasMin) {
         load_half_pairs8(rows, at, d, m);
+    } else if constexpr (T::kType == Type::NVFP4) {
+        const auto four = [&](int r) { return static_cast<int>(load_u32(rows[r] + at)); };
+        *d = ue4m3_halves8(_mm256_setr_epi32(four(0), four(1), four(2), four(3), four(4), four(5),
+                                             four(6), four(7)),
+                           which);
     } else if constexpr (T::kType == Type::MXFP4) {
         const auto exponent = [&](int r) { return static_cast<int>(rows[r][at]); };
         *d = e8m0_halves8(_mm256_setr_epi32(exponent(0), exponent(1), exponent(2), exponent(3),
@@ -231,6 +246,16 @@ struct Blocks<Type::IQ4_XS> : Avx2Format<Type::IQ4_XS> {
         return look_up(kIq4Values, nibbles(p + 8 + J * 16));
     }
 };
+
+// Codes of part J of a block of a 32-value type.
+template <class T, int J>
+inline __m256i codes_of_part(const uint8_t* p) {
+    if constexpr (T::kParts == 1) {
+        return T::codes(p);
+    } else {
+        return T::template codes<J>(p);
+    }
+}
 
 // Sums of two neighbouring products, int16.
 template <class T>

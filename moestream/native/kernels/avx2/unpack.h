@@ -93,7 +93,7 @@ inline void unpack_scales(const auto* rows, int half, int block, const Unpacked&
 template <class T>
 inline void unpack_codes(const uint8_t* const* rows, size_t at, int half, int block,
                          const Unpacked& to) {
-    uint8_t* codes = to.codes + static_cast<size_t>(block) * T::kBlock * 16 + half * 32;
+    uint8_t* codes = to.codes + static_cast<size_t>(block) * T::kUnit * T::kParts * 16 + half * 32;
     if constexpr (T::kSuper) {
         decltype(T::open(nullptr)) open[8];
         for (int r = 0; r < 8; ++r) open[r] = T::open(rows[r] + at);
@@ -103,15 +103,18 @@ inline void unpack_codes(const uint8_t* const* rows, size_t at, int half, int bl
         unpack_group<T, 6>(open, codes), unpack_group<T, 7>(open, codes);
         unpack_scales<T>(open, half, block, to);
     } else {
-        __m256i v[8];
-        for (int r = 0; r < 8; ++r) v[r] = T::codes(rows[r] + at);
-        store_codes(v, codes);
+        unroll<T::kParts>([&](auto part) {
+            __m256i v[8];
+            for (int r = 0; r < 8; ++r) v[r] = codes_of_part<T, part>(rows[r] + at);
+            store_codes(v, codes + part * 512);
+        });
     }
 }
 
 template <class T>
 inline void unpack_rows(const Panel& panel, const Unpacked& to) {
-    const int blocks = panel.input->columns / T::kBlock;
+    constexpr int kFloats = T::kUnit * T::kParts / T::kBlock;  // scales of a block
+    const int blocks = panel.input->columns / (T::kUnit * T::kParts);
     for (int half = 0; half < 2; ++half) {
         const uint8_t* rows[8];
         row_pointers<8>(panel, half * 8, rows);
@@ -120,10 +123,13 @@ inline void unpack_rows(const Panel& panel, const Unpacked& to) {
             const size_t at = static_cast<size_t>(b) * T::kBytes;
             prefetch<8 * T::kBytes>(ahead + 8 * at);
             unpack_codes<T>(rows, at, half, b, to);
-            __m256 d, m = _mm256_setzero_ps();
-            load_floats8<T>(rows, at, &d, &m);
-            _mm256_store_ps(to.d + b * 16 + half * 8, d);
-            if constexpr (T::kHasMin) _mm256_store_ps(to.m + b * 16 + half * 8, m);
+            unroll<kFloats>([&](auto i) {
+                __m256 d, m = _mm256_setzero_ps();
+                load_floats8<T>(rows, at, i, &d, &m);
+                const int block = b * kFloats + i;
+                _mm256_store_ps(to.d + block * 16 + half * 8, d);
+                if constexpr (T::kHasMin) _mm256_store_ps(to.m + block * 16 + half * 8, m);
+            });
         }
     }
 }

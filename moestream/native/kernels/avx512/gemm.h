@@ -81,7 +81,7 @@ struct Avx512 {
     template <class T, int NT>
     static void sum_block32(const Unpacked& w, int block, const int8_t* const* q, Sums<NT>& sums) {
         fill<NT>(sums, zero_int());
-        wide_quads<T, NT, 8>(w.codes + block * 512, q, block * 32, sums);
+        wide_quads<T, NT, T::kBlock / 4>(w.codes + block * T::kBlock * 16, q, block * T::kBlock, sums);
     }
 
     template <class T, int NT>

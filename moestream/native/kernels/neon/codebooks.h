@@ -1,4 +1,5 @@
-// How NEON takes the codebook types apart (IQ1, IQ2, IQ3), and the ternary ones (TQ).
+// How NEON takes the codebook types apart (IQ1, IQ2, IQ3), the ternary ones (TQ), and those whose
+// blocks are several of 32 (NVFP4, Q1_0, Q2_0).
 //
 // Rows of a grid are looked up by their numbers, 32 codes at a time. What can be made ready for a
 // whole super-block is: open() unpacks numbers and signs to memory that lookups read.
@@ -228,6 +229,45 @@ struct Blocks<Type::IQ1_M> : Format<Type::IQ1_M> {
         };
         return shifted_codes(rows_of_eight(kIq1Grid.data(), rows),
                              vcombine_s8(shift(0), shift(1)), vcombine_s8(shift(2), shift(3)));
+    }
+};
+
+template <>
+struct Blocks<Type::NVFP4> : Format<Type::NVFP4> {
+    template <int J>
+    static Codes codes(const uint8_t* p) {
+        const uint8x16_t v = vld1q_u8(p + 4 + J * 16);
+        const uint8x16_t low = nibble<false>(v), high = nibble<true>(v);
+        return look_up(kMxfp4Values,
+                       codes_of(vcombine_u8(vget_low_u8(low), vget_low_u8(high)),
+                                vcombine_u8(vget_high_u8(low), vget_high_u8(high))));
+    }
+};
+
+template <>
+struct Blocks<Type::Q1_0> : Format<Type::Q1_0> {
+    template <int J>
+    static Codes codes(const uint8_t* p) {
+        constexpr uint8_t kBits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+        const auto half = [&](int at) {
+            return vandq_u8(vtstq_u8(spread_bytes(p + at), vld1q_u8(kBits)), vdupq_n_u8(2));
+        };
+        return codes_of(half(2 + J * 4), half(4 + J * 4));
+    }
+};
+
+template <>
+struct Blocks<Type::Q2_0> : Format<Type::Q2_0> {
+    template <int J>
+    static Codes codes(const uint8_t* p) {
+        constexpr uint8_t kSpread[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+        constexpr int8_t kMove[16] = {0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6};
+        const auto half = [&](int at) {
+            const uint8x16_t four = vreinterpretq_u8_u32(vdupq_n_u32(load_u32(p + at)));
+            const uint8x16_t spread = vqtbl1q_u8(four, vld1q_u8(kSpread));
+            return vandq_u8(vshlq_u8(spread, vld1q_s8(kMove)), vdupq_n_u8(3));
+        };
+        return codes_of(half(2 + J * 8), half(6 + J * 8));
     }
 };
 

@@ -23,13 +23,14 @@ struct Neon : NeonPacked {
     static void unpack(const Panel& panel, int first, const Unpacked& to) {
         const uint8_t* rows[8];
         row_pointers<8>(panel, first, rows);
-        unpack_rows<T>(rows, panel.input->columns / T::kBlock, to);
+        unpack_rows<T>(rows, panel.input->columns / (T::kUnit * T::kParts), to);
     }
 
     template <class T, int NT>
     static void sum_block32(const Unpacked& w, int block, const int8_t* const* q, Sums<NT>& sums) {
         fill<kSums<NT>>(sums, zero_int());
-        multiply<NT, 32>(w.codes + static_cast<size_t>(block) * kCodeBytes, q, block * 32, sums);
+        multiply<NT, T::kBlock>(w.codes + static_cast<size_t>(block) * T::kBlock * 8, q,
+                                block * T::kBlock, sums);
     }
 
     template <class T, int NT>

@@ -26,7 +26,7 @@ inline int32x4_t dot_sums(Scales weights, const int16_t* sums) {
 }
 
 struct NeonGemv : NeonFloats {
-    static constexpr int kFewTokens = kGemmTokens - 1;
+    static constexpr int kFewTokens = kGemmTokens - 1, kFewPacked = kFewTokens;
     template <class T>
     static constexpr int kOffset = T::kOffset;
 
@@ -35,21 +35,35 @@ struct NeonGemv : NeonFloats {
                                              const TokenRows<T, NT>& x, Float* acc) {
         for (int b = 0; b < blocks; ++b) {
             const size_t at = static_cast<size_t>(b) * T::kBytes;
-            Int v[NT][4];
-            unroll<4>([&](auto r) {
-                const Codes codes = T::codes(rows[r] + at);
-                unroll<NT>([&](auto t) {
-                    const int8_t* q = x.q[t] + b * 32;
-                    const Int low = vdotq_s32(zero_int(), codes.low, vld1q_s8(q));
-                    v[t][r] = vdotq_s32(low, codes.high, vld1q_s8(q + 16));
-                });
-            });
-            Float d, m = zero();
-            load_floats4<T>(rows, at, &d, &m);
-            unroll<NT>([&](auto t) {
-                acc[t] = add_block32<NeonGemv, T>(acc[t], fold4_int(v[t]), d, m, x, t, b);
+            unroll<T::kParts>([&](auto part) {
+                dot_part<T, part>(rows, at, b * T::kParts + part, x, acc);
             });
         }
+    }
+
+    // The 32 columns number `unit`, which are part J of the blocks at `at`.
+    template <class T, int J, int NT>
+    static void dot_part(const uint8_t* const* rows, size_t at, int unit,
+                         const TokenRows<T, NT>& x, Float* acc) {
+        constexpr int kFloats = 32 / T::kBlock;
+        Int v[NT][kFloats][4];
+        unroll<4>([&](auto r) {
+            const Codes codes = codes_of_part<T, J>(rows[r] + at);
+            unroll<NT>([&](auto t) {
+                const int8_t* q = x.q[t] + unit * 32;
+                v[t][0][r] = vdotq_s32(zero_int(), codes.low, vld1q_s8(q));
+                const Int high = kFloats == 1 ? v[t][0][r] : zero_int();
+                v[t][kFloats - 1][r] = vdotq_s32(high, codes.high, vld1q_s8(q + 16));
+            });
+        });
+        unroll<kFloats>([&](auto i) {
+            Float d, m = zero();
+            load_floats4<T>(rows, at, J * kFloats + i, &d, &m);
+            unroll<NT>([&](auto t) {
+                acc[t] = add_block32<NeonGemv, T>(acc[t], fold4_int(v[t][i]), d, m, x, t,
+                                                  unit * kFloats + i);
+            });
+        });
     }
 
     // The lanes of one row's integer sums over a super-block for each token, and those of its
@@ -96,7 +110,7 @@ struct NeonGemv : NeonFloats {
             // Not unrolled: four rows' work at once does not fit in the registers.
             for (int r = 0; r < 4; ++r) row_lanes<T, NT>(rows[r] + at, x, b, sums[r], mins[r]);
             Float d, m = zero();
-            load_floats4<T>(rows, at, &d, &m);
+            load_floats4<T>(rows, at, 0, &d, &m);
             unroll<NT>([&](auto t) {
                 const Int v[4] = {sums[0][t], sums[1][t], sums[2][t], sums[3][t]};
                 const Int w[4] = {mins[0][t], mins[1][t], mins[2][t], mins[3][t]};

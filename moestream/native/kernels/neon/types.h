@@ -64,8 +64,8 @@ inline Codes look_up(const int8_t* table, Codes codes) {
             vqtbl1q_s8(values, vreinterpretq_u8_s8(codes.high))};
 }
 
-// The trait of a type. Of a 32-value type: codes() of a block. Of a 256-value type: codes<J>() of
-// the J-th 32, and scales() and mins(), given what open() made of the block, which is the block
+// The trait of a type. Of a 32-value type: codes() of a block, or codes<J>() of the J-th 32 of a
+// larger one. Of a 256-value type: codes<J>() of the J-th 32, and scales() and mins(), given what open() made of the block, which is the block
 // itself if a type has no open().
 template <Type T>
 struct Blocks;
@@ -112,19 +112,33 @@ inline float32x4_t e8m0_halves4(uint32x4_t e) {
     return vreinterpretq_f32_u32(vbslq_u32(vcltq_u32(e, vdupq_n_u32(2)), tiny, normal));
 }
 
-// d of a block in four rows, and m where there is one.
+// ue4m3_half_to_float of four bytes.
+inline float32x4_t ue4m3_halves4(uint32x4_t e) {
+    const uint32x4_t bits = vshlq_n_u32(vandq_u32(e, vdupq_n_u32(127)), 20);
+    const float32x4_t value = vmulq_n_f32(vreinterpretq_f32_u32(bits), 0x1p119f);
+    const uint32x4_t zero = vceqq_u32(e, vdupq_n_u32(127));
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), zero));
+}
+
+// A byte of each of four rows.
+inline uint32x4_t load_bytes4(const uint8_t* const* rows, size_t at) {
+    uint32x4_t e = vdupq_n_u32(rows[0][at]);
+    e = vsetq_lane_u32(rows[1][at], e, 1);
+    e = vsetq_lane_u32(rows[2][at], e, 2);
+    return vsetq_lane_u32(rows[3][at], e, 3);
+}
+
+// d of a block in four rows (its `which`-th), and m where there is one.
 template <class T>
-inline void load_floats4(const uint8_t* const* rows, size_t block, float32x4_t* d,
+inline void load_floats4(const uint8_t* const* rows, size_t block, int which, float32x4_t* d,
                          float32x4_t* m) {
     const size_t at = block + T::kDAt;
     if constexpr (T::kHasMin) {
         load_half_pairs4(rows, at, d, m);
     } else if constexpr (T::kType == Type::MXFP4) {
-        uint32x4_t e = vdupq_n_u32(rows[0][at]);
-        e = vsetq_lane_u32(rows[1][at], e, 1);
-        e = vsetq_lane_u32(rows[2][at], e, 2);
-        e = vsetq_lane_u32(rows[3][at], e, 3);
-        *d = e8m0_halves4(e);
+        *d = e8m0_halves4(load_bytes4(rows, at));
+    } else if constexpr (T::kType == Type::NVFP4) {
+        *d = ue4m3_halves4(load_bytes4(rows, at + which));
     } else {
         uint16x4_t v = vdup_n_u16(T::half_bits(rows[0] + block));
         v = vset_lane_u16(T::half_bits(rows[1] + block), v, 1);
@@ -258,6 +272,16 @@ struct Blocks<Type::IQ4_XS> : Format<Type::IQ4_XS> {
         return look_up(kIq4Values, nibbles(p + 8 + J * 16));
     }
 };
+
+// Codes of part J of a block of a 32-value type.
+template <class T, int J>
+inline Codes codes_of_part(const uint8_t* p) {
+    if constexpr (T::kParts == 1) {
+        return T::codes(p);
+    } else {
+        return T::template codes<J>(p);
+    }
+}
 
 // What the sums of groups are multiplied by: minimums, or the scales again, for an offset.
 template <class T>

@@ -74,7 +74,7 @@ inline void unpack_scales(const auto* rows, int block, const Unpacked& to) {
 // The codes of a block's eight rows, and of a super-block its integer scales.
 template <class T>
 inline void unpack_codes(const uint8_t* const* rows, size_t at, int block, const Unpacked& to) {
-    int8_t* out = to.codes + static_cast<size_t>(block) * (T::kBlock / 32) * kCodeBytes;
+    int8_t* out = to.codes + static_cast<size_t>(block) * T::kUnit * T::kParts * 8;
     Codes codes[8];
     if constexpr (T::kSuper) {
         decltype(T::open(nullptr)) open[8];
@@ -86,8 +86,10 @@ inline void unpack_codes(const uint8_t* const* rows, size_t at, int block, const
         });
         unpack_scales<T>(open, block, to);
     } else {
-        unroll<8>([&](auto r) { codes[r] = T::codes(rows[r] + at); });
-        store_codes(codes, out);
+        unroll<T::kParts>([&](auto part) {
+            unroll<8>([&](auto r) { codes[r] = codes_of_part<T, part>(rows[r] + at); });
+            store_codes(codes, out + part * kCodeBytes);
+        });
     }
 }
 
@@ -97,11 +99,14 @@ template <class T>
     for (int b = 0; b < blocks; ++b) {
         const size_t at = static_cast<size_t>(b) * T::kBytes;
         unpack_codes<T>(rows, at, b, to);
-        unroll<2>([&](auto half) {
+        constexpr int kFloats = T::kUnit * T::kParts / T::kBlock;  // scales of a block
+        unroll<2 * kFloats>([&](auto i) {
+            constexpr int kWhich = i / 2, kHalf = i % 2;
             float32x4_t d, m;
-            load_floats4<T>(rows + half * 4, at, &d, &m);
-            vst1q_f32(to.d + b * 8 + half * 4, d);
-            if constexpr (T::kHasMin) vst1q_f32(to.m + b * 8 + half * 4, m);
+            load_floats4<T>(rows + kHalf * 4, at, kWhich, &d, &m);
+            const int to_row = (b * kFloats + kWhich) * 8 + kHalf * 4;
+            vst1q_f32(to.d + to_row, d);
+            if constexpr (T::kHasMin) vst1q_f32(to.m + to_row, m);
         });
     }
 }

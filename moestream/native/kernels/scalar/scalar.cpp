@@ -36,7 +36,7 @@ void quantize(const float* x, int columns, const QuantizedRow& out) {
         for (int g = 0; g < Block / 16; ++g) {
             int sum = 0;
             for (int i = 0; i < 16; ++i) sum += q[g * 16 + i];
-            if (Block == 256) out.sums16[b * 16 + g] = static_cast<int16_t>(sum);
+            out.sums16[b * (Block / 16) + g] = static_cast<int16_t>(sum);
             total += sum;
             if (g % 2 == 1) {
                 out.sums32[(b * Block + g * 16) / 32] = static_cast<int16_t>(total);
@@ -73,11 +73,17 @@ float dot_block32(const uint8_t* w, const InputRows& in, int token) {
     const float* s = in.s + static_cast<size_t>(token) * blocks;
     float acc = 0.0f;
     Block block;
+    constexpr int kParts = kLayout.block_values / 32, kGroup = kLayout.group;
     for (int b = 0; b < blocks; ++b) {
-        decode<T>(w + static_cast<size_t>(b) * kLayout.block_bytes, &block);
-        int32_t sum = 0;
-        for (int i = 0; i < 32; ++i) sum += block.q[i] * q[b * 32 + i];
-        acc = std::fma(block.d * d[b], static_cast<float>(sum), acc);
+        const int part = b % kParts;
+        if (part == 0) decode<T>(w + static_cast<size_t>(b / kParts) * kLayout.block_bytes, &block);
+        for (int from = 0; from < 32; from += kGroup) {
+            const int8_t* codes = block.q + part * 32 + from;
+            int32_t sum = 0;
+            for (int i = 0; i < kGroup; ++i) sum += codes[i] * q[b * 32 + from + i];
+            const float own = T == Type::NVFP4 ? block.d16[(part * 32 + from) / 16] : block.d;
+            acc = std::fma(own * d[b], static_cast<float>(sum), acc);
+        }
         if (kLayout.has_min) acc = std::fma(block.m, s[b], acc);
     }
     return acc;
