@@ -2,10 +2,11 @@
 
 python scripts/bench/long_prompt.py MODEL --budget 700M,500M [--tokens 4096] [--disk 500]
 
-Each run is a process of its own, from a cold page cache; all in turn, medians of ``--repeat``.
-``read_share`` is what was read in prefill of the experts' bytes that are not resident: by the
-engine's own count, and by the kernel's of the process. ``--disk`` slows the disk down to so many
-decimal megabytes a second in further runs (root, on Linux). The last line is JSON.
+Each run is a process of its own; all in turn, medians of ``--repeat``. With all in memory the page
+cache is warm, with a budget it is cold, and no expert is in memory at first. ``read_share`` is what
+was read in prefill beside all experts' bytes: by the engine's own count, and by the kernel's of the
+process. ``--disk`` slows the disk down to so many decimal megabytes a second in further runs (root,
+on Linux). The last line is JSON.
 """
 
 from __future__ import annotations
@@ -47,10 +48,8 @@ def read_prompt(spec: dict[str, Any]) -> None:
         told: dict[str, Any] = {"tps": session.stats.prompt_tps}
         plan, stats = engine.plan, session.residency
         if plan is not None and stats is not None:
-            absent = plan.total_expert_bytes - min(plan.experts_bytes, plan.total_expert_bytes)
-            read = disk_bytes() - before
-            told |= {"read_share": stats.to_dict()["prefill"]["bytes_read"] / absent}
-            told |= {"disk_share": read / absent, "absent_bytes": absent}
+            read, experts = disk_bytes() - before, plan.total_expert_bytes
+            told |= {"read_share": stats.read_bytes / experts, "disk_share": read / experts}
     print(json.dumps(told))
 
 
@@ -62,11 +61,21 @@ def device_of(path: Path) -> str:
     return parent.read_text().strip() if parent.exists() else name
 
 
+def warm(path: Path) -> None:
+    """Have the page cache hold a file."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
+
+
 def run(args: argparse.Namespace, budget: str | None, disk: int | None) -> dict[str, Any]:
     """One run, the disk slowed down or not."""
     spec = {"model": str(args.model), "tokens": args.tokens, "kv": args.kv, "budget": budget}
     command = child_command(__file__, spec)
-    drop_pages([args.model])
+    if budget is None:
+        warm(args.model)
+    else:
+        drop_pages([args.model])
     with nullcontext() if disk is None else cgroup("io") as group:
         if group is not None and disk is not None:
             group.limit_reads(device_of(args.model), disk * 10**6)
