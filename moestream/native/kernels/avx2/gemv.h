@@ -54,7 +54,7 @@ inline __m256i add_scaled(__m256i acc, const auto& block, const int8_t* q, __m25
 
 // The lanes of the sum of a super-block whose groups have no scales.
 template <class T>
-inline __m256i plain_lanes(const auto& block, const int8_t* q) {
+[[gnu::flatten]] inline __m256i plain_lanes(const auto& block, const int8_t* q) {
     if constexpr (kVnni) {
         __m256i lanes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
         unroll<8>([&](auto j) {
@@ -83,8 +83,9 @@ inline __m256i super_block_lanes(const uint8_t* p, const int8_t* q, __m256i sums
                                 _mm256_slli_epi32(*mins, shift_of(T::kOffset)));
     }
     const __m256i natural = T::scales(block);
-    if constexpr (T::kOffset != 0) *mins = _mm256_madd_epi16(natural, sums);
-    if constexpr (T::kHasMin) *mins = _mm256_madd_epi16(T::mins(block), sums);
+    if constexpr (T::kOffset != 0 || T::kHasMin) {
+        *mins = _mm256_madd_epi16(weights_of_sums<T>(block, natural), sums);
+    }
     const __m256i scales = T::kGroup == 16 ? split_even_odd(natural) : natural;
     __m256i a = _mm256_setzero_si256(), b = a;
     a = add_scaled<T, 0>(a, block, q, scales), b = add_scaled<T, 1>(b, block, q, scales);
