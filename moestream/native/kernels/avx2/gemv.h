@@ -59,7 +59,7 @@ inline void add_scaled(const auto& block, const int8_t* const* q, size_t at, __m
 
 // The lanes of the sum of a super-block whose groups have no scales.
 template <class T>
-inline __m256i plain_lanes(const auto& block, const int8_t* q) {
+[[gnu::flatten]] inline __m256i plain_lanes(const auto& block, const int8_t* q) {
     if constexpr (kVnni) {
         __m256i lanes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
         unroll<8>([&](auto j) {
@@ -100,9 +100,10 @@ inline void super_block_lanes(const uint8_t* p, const int8_t* const* q, size_t a
     unroll<8>([&](auto j) { add_scaled<T, j, NT>(block, q, at, scales, acc); });
     unroll<NT>([&](auto t) {
         lanes[t][r] = _mm256_add_epi32(acc[t][0], acc[t][1]);
-        if constexpr (T::kHasMin) mins[t][r] = _mm256_madd_epi16(T::mins(block), sums[t]);
+        if constexpr (T::kHasMin || T::kOffset != 0) {
+            mins[t][r] = _mm256_madd_epi16(weights_of_sums<T>(block, natural), sums[t]);
+        }
         if constexpr (T::kOffset != 0) {
-            mins[t][r] = _mm256_madd_epi16(natural, sums[t]);
             lanes[t][r] = _mm256_sub_epi32(lanes[t][r],
                                          _mm256_slli_epi32(mins[t][r], shift_of(T::kOffset)));
         }
