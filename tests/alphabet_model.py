@@ -49,11 +49,13 @@ def write_alphabet_model(
     head_dim: int = EMBEDDING // HEADS,
     broken_at: str | None = None,
     follows: Mapping[str, str] | None = None,
+    advice: Mapping[str, float | str] | None = None,
+    template: str = TEMPLATE,
 ) -> Path:
     """Write the model; without ``chat`` it has neither a template nor ChatML's tokens.
 
     One that is ``broken_at`` a letter computes NaN once it has seen that; ``follows`` are changes
-    of what follows what.
+    of what follows what; ``advice`` is what its file says of sampling.
     """
     specials = SPECIALS if chat else ["<s>", "<x>", "</s>"]
     tokens = [*byte_tokens(), *specials, "Ġt"]
@@ -79,7 +81,10 @@ def write_alphabet_model(
     writer.add_eos_token_id(END)
     writer.add_add_bos_token(False)
     if chat:
-        writer.add_chat_template(TEMPLATE)
+        writer.add_chat_template(template)
+    for key, value in (advice or {}).items():
+        add = {int: writer.add_int32, float: writer.add_float32, str: writer.add_string}
+        add[type(value)](f"general.sampling.{key}", value)
     changes = {ord(a): ord(b) for a, b in (follows or {}).items()}
     _add_tensors(writer, len(tokens), head_dim, broken_at, changes)
     writer.write_header_to_file()

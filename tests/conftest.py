@@ -22,3 +22,5 @@ def alphabet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What chats leave goes where no person's is."""
     os.environ["MOESTREAM_STATE"] = str(tmp_path_factory.mktemp("state"))
+    for store in ("HF_HUB_CACHE", "LLAMA_CACHE", "OLLAMA_MODELS"):  # nor are a person's looked at
+        os.environ[store] = str(tmp_path_factory.mktemp(store.lower()))

@@ -53,6 +53,8 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
     assert value.pop("budget_bytes") > 1 << 20
     assert value == {
         "text": ALPHABET,
+        "reasoning": "",
+        "advised_sampling": {},
         "prompt_tokens": len(prompt) - 2 * len("<|im_start|>") - len("<|im_end|>") + 3,
         "generated_tokens": len(ALPHABET.encode()),
         "stop_reason": "end",

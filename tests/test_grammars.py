@@ -169,17 +169,25 @@ def test_what_is_written_is_json_of_the_schema(
     ("schema", "why"),
     [
         ({"not": {"type": "string"}}, "not"),
-        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
-        ({"type": "nothing"}, "nothing"),
-        ({"$ref": "https://example.com/schema"}, "example.com"),
+        ({"type": "array", "uniqueItems": True}, "^the JSON schema .*: 'uniqueItems' is not supp"),
+        ({"type": "nothing"}, "there is no type 'nothing'$"),
+        ({"$ref": "https://example.com/schema"}, "example.com/schema' is not in the schema"),
+        ({"$ref": "#/$defs/x"}, "'#/[$]defs/x' leads nowhere$"),
+        ({"type": "string", "pattern": r"\bx"}, "word boundaries are not supported$"),
+        ({"type": "string", "pattern": "$a"}, "ends of a pattern$"),
+        ({"type": "string", "pattern": "[a"}, r"of a pattern, a \[ has no \]$"),
+        ({"type": "string", "pattern": "(a"}, "enforced: unclosed group$"),
+        ({"type": "integer", "minimum": 2, "maximum": 1}, r"nothing fits it: minimum \(2\)"),
         ({"type": "string", "pattern": "(?=a)b"}, "look"),
         ({"if": {"type": "string"}, "then": {"minLength": 1}}, "if"),
-        ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "oneOf"),
+        (
+            {"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]},
+            "one of oneOf may fit: use anyOf$",
+        ),
         ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired"),
         ({"type": "object", "propertyNames": {"maxLength": 1}}, "propertyNames"),
         ({"contains": {"type": "integer"}}, "contains"),
         ({"not": {}, "x-guidance": {"lenient": True}}, "not"),
-        ({"type": "string", "format": "made-up"}, "made-up"),
         (False, "not"),
     ],
 )
@@ -196,14 +204,81 @@ def test_a_regular_expression_is_matched_as_a_whole(
         (r"[a-c]+/\d", ["abc/1"], ["abc/", "xabc/1", "abc/12"]),
         (r"^é|b$", ["é", "b"], ["éb", "$"]),
         (r"a\$", ["a$"], ["a"]),
+        (r"^a\\$", ["a\\"], ["a\\$"]),
+        (r"\d\w\s", ["1_\ufeff", "1a\u2003"], ["٣a ", "1é ", "1a\x85"]),
         ("a\nstart: b", ["a\nstart: b"], ["b"]),
     ):
         assert all(fits(grammars.regex(pattern), tokenizer, text) for text in yes)
         assert not any(fits(grammars.regex(pattern), tokenizer, text) for text in no)
-    for pattern in ("(?=a)b", "[a", r"(a)\1"):
+    for pattern in ("(?=a)b", "[a", r"(a)\1", "a\\"):
         with pytest.raises(RequestError) as caught:
             grammars.regex(pattern)
         assert caught.value.param == "grammar"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        (r"^\d+-[\w-]$", ["12--", "1-a", "1-_"], ["٣-a", "1-é"]),
+        (r"^[^\d\W]\D$", ["a٣", "_é"], ["1a", "éa", "a1"]),
+        (r"^\s\S$", ["\xa0a", "\ufeff\x85"], ["\x85a", "a\xa0"]),
+        (r"^[+--][a-c-e]$", [",a", "+-", "-e"], ["+d", "*a"]),
+        (r"^[[a&&b][\]~~\b]$", ["[]", "&~", "a\b"], ["c]", "a[", "[b"]),
+        (r"^a.b[^]\<\/\x41\cA$", ["axb\n</A\x01"], ["a\u2028bx</A\x01", "a\rbx</A\x01"]),
+        ("b", ["b", "abc"], ["a"]),
+    ],
+)
+def test_a_pattern_is_one_of_ecma_262(
+    grammars: Grammars, tokenizer: Tokenizer, pattern: str, yes: list[str], no: list[str]
+) -> None:
+    schema = {"properties": {"pattern": {"type": "string", "pattern": pattern}}}
+    for text, does in [*((text, True) for text in yes), *((text, False) for text in no)]:
+        written = json.dumps({"pattern": text}, ensure_ascii=False)
+        constraint = grammars.json_schema({"type": "object", **schema})
+        assert fits(constraint, tokenizer, written) is does, text
+
+
+def test_names_fit_a_pattern_of_ecma_262(grammars: Grammars, tokenizer: Tokenizer) -> None:
+    schema = {"patternProperties": {r"^\d$": {"const": 1}}, "additionalProperties": False}
+    for name, does in (("7", True), ("٣", False)):
+        constraint = grammars.json_schema({"type": "object", **schema})
+        assert fits(constraint, tokenizer, f'{{"{name}": 1}}') is does
+
+
+def test_a_format_that_is_not_known_asks_for_nothing(
+    grammars: Grammars, tokenizer: Tokenizer
+) -> None:
+    text = {"type": "string", "format": "int99"}
+    schema = {
+        "type": "object",
+        "properties": {"format": {"const": {"format": "int99"}}, "a": {"anyOf": [text]}},
+        "$defs": {"const": text},
+        "additionalProperties": {"$ref": "#/$defs/const"},
+        "required": ["format"],
+    }
+    whole = '{"format": {"format": "int99"}, "a": "x", "b": "y"}'
+    assert fits(grammars.json_schema(schema), tokenizer, whole)
+    for format, does in (("uuid", False), ("idn-email", True)):
+        constraint = grammars.json_schema({"type": "string", "format": format})
+        assert fits(constraint, tokenizer, '"x"') is does
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": {"a": text}}}]
+    for each in FORMATS:
+        constraint = grammars.tool_calls(each, tools)
+        assert constraint.allowed().any(), each.name
+
+
+def test_an_answer_that_cannot_go_on_tells_the_field(
+    grammars: Grammars, tokenizer: Tokenizer
+) -> None:
+    (token,) = tokenizer.encode("x", add_special=False)
+    for constraint, param in (
+        (grammars.json_object(), "response_format"),
+        (grammars.gbnf('root ::= "a"').another(), "grammar"),
+        (grammars.tool_calls(formats.HERMES, TOOLS), "tools"),
+    ):
+        with pytest.raises(RequestError, match="cannot go on: the token does not fit") as caught:
+            constraint.accept(token)
+        assert caught.value.param == param
 
 
 @pytest.mark.parametrize(
@@ -221,6 +296,12 @@ def test_a_regular_expression_is_matched_as_a_whole(
             ["1+", "()"],
         ),
         ('root ::= ("a" "b"?){2,3}', ["aab", "aba", "aaa"], ["a", "aaaa"]),
+        ('root ::= "a"{0} "b"{0,0} x{0}? "c"{ 1 }\nx ::= "d"', ["c"], ["", "ac", "bc", "dc"]),
+        ('root ::= "ab"{02 , 3} | ("a"{2}){2}', ["abab", "ababab", "aaaa"], ["abb", "aa"]),
+        ('root ::= | "a" | (|"b") "c"', ["", "a", "c", "bc"], ["b"]),
+        ("root ::= [a-c-e-] [^^] [^-]", ["a-a", "-a^", "eab"], ["daa", "a^a", "aa-"]),
+        (r'root ::= "\t\"\[\-" [\t-\r] [^é]', ['\t"[-\nè'], ['\t"[-\x0eè', '\t"[-\né']),
+        ('root ::= "#" [#] # c\r\n', ["##"], ["#"]),
         ('root ::= "a"{2} "b"{1,}', ["aab", "aabbb"], ["ab", "aa", "aaab"]),
         ("root ::= .", ["x", "é", "\n"], ["xy", ""]),
         ('# c\nroot  ::= foo-bar # c\n\nfoo-bar ::= (\n "a" | # d\n "b"\n)', ["a", "b"], ["c"]),
@@ -252,6 +333,11 @@ def test_gbnf_is_what_llama_cpp_means_by_it(
         (r'root ::= "\q"', "escape"),
         (r'root ::= "\ud800"', "number"),
         ('root ::= "a"\nroot ::= "b"', "twice"),
+        ('root ::= "a"{2,1}', r"two that go up was expected, not '\{2,1\}'"),
+        ('root ::= "a"{1000000}', "6 digits"),
+        ('root ::= "a"{,3}', "line 1"),
+        ('root ::= "a" x\nx ::= "b"? x | x', "root never ends"),
+        ('root ::= "a"?\nx ::= x{1,2} y*\ny ::= x{0,1} "b"', "x never ends"),
         ('root ::= "a"\n  | "b"', "line 2"),
         ('root ::= ("a"', "line 1"),
         ("root ::= <think>", "line 1"),

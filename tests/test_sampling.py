@@ -1,6 +1,7 @@
 """Each sampler alone on distributions small enough to work out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,11 +214,12 @@ def test_a_bias_is_added_and_what_is_not_allowed_has_no_chance() -> None:
     made = [sampler.sample(TENTHS, ()) for _ in range(200)]
     assert set(made) == {0, 1}
     assert only.taken == made
-    biased = Sampler(params, bias={3: -100.0})
+    biased = Sampler(replace(params, logit_bias=((3, -100.0),)))
     assert {biased.sample(TENTHS, ()) for _ in range(200)} == {0, 1, 2}
-    banned = Sampler(params, bias=dict.fromkeys(range(4), -math.inf))
+    everything = tuple((id, -math.inf) for id in range(4))
     for temperature, top_k in ((0.0, 0), (1.0, 0), (1.0, 2)):
-        banned.params = SamplingParams(**PLAIN | {"temperature": temperature, "top_k": top_k})
+        chosen = {"temperature": temperature, "top_k": top_k, "logit_bias": everything}
+        banned = Sampler(SamplingParams(**PLAIN | chosen))
         with pytest.raises(NumericError, match="no token that is allowed"):
             banned.sample(TENTHS, ())
     only.allowed = lambda: np.zeros(4, np.bool_)

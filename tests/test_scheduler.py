@@ -333,11 +333,10 @@ def test_a_ban_on_all_that_a_grammar_allows_fails_its_request_alone() -> None:
     with Scheduler(engine_of("qwen3moe")) as scheduler:
         for temperature, top_k in ((0.0, 40), (1.0, 0), (1.0, 40)):
             heard = Heard()
-            sampling = SamplingParams(temperature=temperature, top_k=top_k, seed=1)
-            bias = {5: -float("inf")}
-            scheduler.submit(
-                job(1, sampling=sampling, logit_bias=bias, constraint=OnlyOne()), heard
+            sampling = SamplingParams(
+                temperature=temperature, top_k=top_k, seed=1, logit_bias=((5, -float("inf")),)
             )
+            scheduler.submit(job(1, sampling=sampling, constraint=OnlyOne()), heard)
             assert heard.over.wait(30)
             assert "no token that is allowed" in str(heard.events[-1].error)
 

@@ -325,15 +325,16 @@ def test_unknown_fields_are_ignored_and_known_ones_refused(server: Served) -> No
     told = server.chat(max_tokens=1, user="me", metadata={"a": "b"}, some_new_thing=[1])
     assert told["choices"][0]["message"]["content"] == "a"
     for field, value in {
-        "mirostat": 2,
-        "dry_multiplier": 0.8,
+        "adaptive_target": 0.3,
         "modalities": ["text", "audio"],
         "functions": [{"name": "f"}],
         "store": True,
         "lora": [{"id": 0, "scale": 1}],
     }.items():
         assert server.refused(**{field: value})["param"] == field
-    assert server.chat(max_tokens=1, mirostat=0, modalities=["text"], store=False, lora=None)
+    assert server.chat(
+        max_tokens=1, adaptive_target=-1.0, modalities=["text"], store=False, lora=None
+    )
 
 
 def test_another_model_is_refused(server: Served) -> None:
@@ -437,7 +438,7 @@ def test_templates_get_what_a_request_gives_them(alphabet: Path) -> None:
             return text
 
         assert prompt() == "hi|||"
-        assert prompt(reasoning_effort="high") == "hi|high||"
+        assert prompt(reasoning_effort="high") == "hi|high|True|"
         assert prompt(reasoning_effort="none") == "hi||False|"
         assert prompt(chat_template_kwargs={"extra": 1, "messages": []}) == "hi|||1"
         for name in ("self", "messages", "special", "now", "names", "not a name"):

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alphabet_model import ALPHABET
@@ -118,6 +119,72 @@ def test_llama_servers_settings(server: Served) -> None:
     fields = ["content", "generation_settings/n_predict", "nothing"]
     told = server.post("/completion", **body, response_fields=fields).json()
     assert told == {"content": "b", "generation_settings/n_predict": 1}
+
+
+def test_all_samplers_are_told_as_they_are(server: Served) -> None:
+    asked: dict[str, Any] = {
+        "dry_multiplier": 0.5,
+        "dry_base": 2.0,
+        "dry_allowed_length": 3,
+        "dry_penalty_last_n": -1,
+        "dry_sequence_breakers": ["x", "\n"],
+        "top_n_sigma": 1.5,
+        "typical_p": 0.9,
+        "xtc_probability": 0.25,
+        "xtc_threshold": 0.2,
+        "dynatemp_range": 0.5,
+        "dynatemp_exponent": 2.0,
+        "mirostat_tau": 3.0,
+        "mirostat_eta": 0.2,
+        "samplers": ["top_k", "temperature", "xtc"],
+        "logit_bias": [{"bias": 1.0, "token": 7}],
+    }
+    given = {**asked, "logit_bias": [[7, 1.0]], "samplers": ["top_k", "temp", "xtc", "adaptive_p"]}
+    settings = server.post("/completion", prompt="a", n_predict=1, **given).json()
+    assert {key: settings["generation_settings"][key] for key in asked} == asked
+    own = server.get("/props").json()["default_generation_settings"]["params"]
+    assert (own["mirostat"], own["xtc_probability"], own["samplers"][0]) == (0, 0.0, "penalties")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("samplers", ["top_k", "infill"], "'infill'"),
+        ("mirostat", 3, "0 to 2"),
+        ("xtc_probability", 1.5, "0 to 1"),
+        ("dry_base", 0.5, "1 or more"),
+        ("dry_sequence_breakers", ["x"] * 65, "at most 64"),
+    ],
+)
+def test_settings_that_samplers_cannot_have(
+    server: Served, field: str, value: object, told: str
+) -> None:
+    error = server.refused("/completion", prompt="a", **{field: value})
+    assert error["param"] == field
+    assert told in error["message"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"mirostat": 2, "mirostat_tau": 0.0},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.5},
+        {"samplers": "kt", "top_k": 1},
+    ],
+)
+def test_samplers_choose_in_a_server_too(server: Served, asked: dict[str, Any]) -> None:
+    """The model is sure of the alphabet, so that none of these can choose anything else."""
+    made = server.post("/completion", prompt="a", n_predict=3, temperature=1.0, seed=1, **asked)
+    assert made.json()["content"] == "bcd"
+
+
+def test_dry_takes_a_repetition_for_one(server: Served) -> None:
+    asked: dict[str, Any] = {"prompt": "abcdxabcdxabc", "n_predict": 1, "temperature": 0}
+    assert server.post("/completion", **asked).json()["content"] == "d"
+    dry = {"dry_multiplier": 100.0}
+    assert server.post("/completion", **asked, **dry).json()["content"] != "d"
+    broken = {**dry, "dry_sequence_breakers": ["bc"]}
+    assert server.post("/completion", **asked, **broken).json()["content"] == "d"
 
 
 def test_llama_servers_chances(server: Served) -> None:

@@ -125,7 +125,7 @@ def test_what_choices_have_in_common_is_made_once(
     server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    for name, of in (("biases", SamplingFields), ("json_schema", Grammars)):
+    for name, of in (("sampling", SamplingFields), ("json_schema", Grammars)):
         real = getattr(of, name)
 
         def counted(*given: Any, real: Any = real, name: str = name, **more: Any) -> Any:
@@ -138,7 +138,7 @@ def test_what_choices_have_in_common_is_made_once(
     assert [each["text"] for each in texts] == ['"xyz"'] * 3
     chat = server.chat(n=3, json_schema=schema)["choices"]
     assert [each["message"]["content"] for each in chat] == ['"xyz"'] * 3
-    assert sorted(made) == ["biases"] * 2 + ["json_schema"] * 2
+    assert sorted(made) == ["json_schema"] * 2 + ["sampling"] * 2
 
 
 @pytest.mark.parametrize("stop", [["x"] * 65, ["x" * 257], "x" * 257], ids=["many", "long", "one"])

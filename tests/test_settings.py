@@ -19,10 +19,16 @@ from moestream.engine.options import EngineOptions, SamplingParams
         ("repeat-last-n", "-1", "-1"),
         ("presence-penalty", "-0.5", "-0.5"),
         ("seed", "42", "42"),
+        ("mirostat-lr", "0.2", "0.2"),
+        ("samplers", "kt", "top_k;temperature"),
+        ("ignore-eos", "on", "on"),
         ("predict", "10", "10"),
         ("predict", "-1", "-1"),
         ("reasoning", "hide", "hide"),
         ("context-shift", "on", "on"),
+        ("reasoning-effort", "low", "low"),
+        ("reasoning-effort", "auto", "auto"),
+        ("chat-template-kwargs", '{"a": [1]}', '{"a": [1]}'),
     ],
 )
 def test_what_is_set_is_shown(name: str, value: str, shown: str) -> None:
@@ -37,7 +43,8 @@ def test_what_is_set_is_shown(name: str, value: str, shown: str) -> None:
 
 def test_every_sampling_parameter_can_be_set_to_what_is_shown() -> None:
     settings = Settings(SamplingParams(seed=5))
-    assert len(settings.shown()) == len(fields(SamplingParams)) + 3
+    many = ("dry_sequence_breakers", "logit_bias")
+    assert len(settings.shown()) == len(fields(SamplingParams)) - len(many) + 5
     for name, value in settings.shown():
         settings.set(name, value)
     assert settings == Settings(SamplingParams(seed=5))

@@ -11,11 +11,13 @@ from moestream.catalog.entries import catalog
 from moestream.catalog.spec import ModelSpec
 from moestream.errors import CatalogError, ModelNotFoundError
 from moestream.folders import find_name, has_suffix, link_told
+from moestream.hub.stores import everything, hf_cache, llama_cpp, lmstudio, ollama
 
 if TYPE_CHECKING:
     from moestream.progress import Progress
 
 RECIPES = ("demo",)
+_STORES = {"ollama": "Ollama's store", "lmstudio": "LM Studio's folder"}
 
 
 def resolve(model: str, *, progress: "Progress | None" = None) -> Path:
@@ -56,8 +58,10 @@ def find_spec(model: str) -> ModelSpec | None:
     known = catalog()
     if model in known:
         return known[model]
-    if model[: len(hub.PREFIX)].casefold() == hub.PREFIX:
+    if hub.is_reference(model):
         return ModelSpec(model, str(hub.parse_reference(model)))
+    if model.startswith((ollama.PREFIX, lmstudio.PREFIX)):
+        return ModelSpec(model, model)
     meant = None if os.path.lexists(_expand(model)) else find_name(model, known)
     return None if meant is None else known[meant]
 
@@ -69,15 +73,29 @@ def fetched_without_name(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]
     return {name: ModelSpec(name, name, description="fetched from the hub") for name in found}
 
 
+def in_stores(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+    """The models that other programs have here and that are none of ``known``, by name."""
+    paths = {locate(spec) for spec in known.values()}
+    found = {each.name: each for each in everything() if each.path not in paths}
+    return {
+        name: ModelSpec(name, name, description=f"in {each.store}") for name, each in found.items()
+    }
+
+
 def locate(spec: ModelSpec) -> Path | None:
     """Return the file of an entry, None where it is not here.
 
     Raises:
         CatalogError: a source that cannot be.
-        ModelNotFoundError: an ``hf:`` source that names no repository.
+        ModelNotFoundError: a source that names no repository, or nothing of another program.
     """
     if spec.kind == "hf":
-        return hub.find(hub.parse_reference(spec.source))
+        reference = hub.parse_reference(spec.source)
+        return hub.find(reference) or hf_cache.find(reference) or llama_cpp.find(reference)
+    if spec.kind == "ollama":
+        return ollama.find(spec.what)
+    if spec.kind == "lmstudio":
+        return lmstudio.find(spec.what)
     path = _expand(spec.what)
     if spec.kind == "recipe":
         if spec.what not in RECIPES:
@@ -100,6 +118,11 @@ def _obtain(spec: ModelSpec, progress: "Progress | None") -> Path:
         raise ModelNotFoundError(
             f"{spec.name} is {spec.what}, and no such file exists; put it there, or remove the "
             f"entry: moestream models rm {spec.name}"
+        )
+    if spec.kind in ("ollama", "lmstudio"):
+        raise ModelNotFoundError(
+            f"{spec.name}: there is no {spec.what} in {_STORES[spec.kind]}; moestream models list "
+            "--all shows what other programs have here"
         )
     size = f" ({spec.size_bytes / 1e9:.1f} GB)" if spec.size_bytes else ""
     raise ModelNotFoundError(
@@ -128,9 +151,9 @@ def _is_nothing(model: str, path: Path) -> str:
         siblings = []
     names = {name.lower(): name for name in [*catalog(), *siblings]}
     close = [names[name] for name in difflib.get_close_matches(model.lower(), names, n=3)]
-    hint = (
-        f"did you mean {' or '.join(close)}?"
-        if close
-        else "moestream models list shows those that have names"
-    )
+    hint = "moestream models list shows those that have names"
+    if close:
+        hint = f"did you mean {' or '.join(close)}?"
+    elif any(map(str.isspace, model)):
+        hint = "a prompt goes after the model, or after -p"
     return f"no model is called {model!r}, and no such file exists; {hint}"

@@ -2,13 +2,15 @@
 
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from moestream.engine.advice import read_sampling
 from moestream.errors import CatalogError
 from moestream.reasons import reason_of
 
-SOURCE_KINDS = ("recipe", "hf", "file")
+SOURCE_KINDS = ("recipe", "hf", "file", "ollama", "lmstudio")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -17,12 +19,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class ModelSpec:
     """One table of ``models.toml``. What a table does not say is None.
 
+    One that is built on another, its ``base``, has what that does not say from there; its source
+    may be empty until then.
+
     The figures are the publisher's: ``parameters`` and ``active_parameters`` in all, the others as
     in a model's ``config.json``, with ``num_moe_layers`` the layers that have experts.
     """
 
     name: str
-    source: str  # "KIND:WHAT"
+    source: str = ""  # "KIND:WHAT"
     description: str = ""
     licence: str | None = None
     architecture: str | None = None
@@ -35,6 +40,13 @@ class ModelSpec:
     num_experts_per_tok: int | None = None
     hidden_size: int | None = None
     moe_intermediate_size: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """By the names of options, without dashes."""
+    sampling_source: str | None = None
+    base: str | None = None
+    system_prompt: str | None = None
+    context: int | None = None
+    profile: str | None = None
 
     @property
     def kind(self) -> str:
@@ -69,8 +81,15 @@ class ModelSpec:
         return total * self.num_experts_per_tok // self.num_experts
 
 
+def _type_of(field: Field[Any]) -> type:
+    told = str(field.type)
+    return dict if "Mapping" in told else int if "int" in told else str
+
+
+_KEYS = {"base": "from"}
+"""Of a table, where they are none of Python's names."""
 _TYPES: dict[str, type] = {
-    field.name: int if "int" in str(field.type) else str
+    _KEYS.get(field.name, field.name): _type_of(field)
     for field in fields(ModelSpec)
     if field.name != "name"
 }
@@ -100,22 +119,28 @@ def _parse_model(name: str, table: Any, origin: str) -> ModelSpec:
             raise CatalogError(f"{where}: unknown key {key!r}; the keys are {', '.join(_TYPES)}")
         if type(value) is not _TYPES[key]:
             raise CatalogError(f"{where}: {key} = {value!r} is not a {_TYPES[key].__name__}")
-    if "source" not in table:
-        raise CatalogError(f"{where}: missing source")
-    spec = ModelSpec(name=name, **table)
+    if "source" not in table and "from" not in table:
+        raise CatalogError(f"{where}: missing source, or from with the name of another model")
+    names = {key: name for name, key in _KEYS.items()}
+    values: dict[str, Any] = {names.get(f"{key}", f"{key}"): each for key, each in table.items()}
+    spec = ModelSpec(name=name, **values)
     _check_values(spec, where)
     return spec
 
 
 def _check_values(spec: ModelSpec, where: str) -> None:
-    if spec.kind not in SOURCE_KINDS or not spec.what:
+    if (spec.source or not spec.base) and (spec.kind not in SOURCE_KINDS or not spec.what):
         raise CatalogError(
             f"{where}: source = {spec.source!r} is not KIND:WHAT with a KIND of "
             f"{', '.join(SOURCE_KINDS)}"
         )
     for key, kind in _TYPES.items():
-        value = getattr(spec, key)
+        value = getattr(spec, key, None)
         if kind is int and value is not None and value <= 0:
             raise CatalogError(f"{where}: {key} = {value} is not positive")
+    try:
+        read_sampling(spec.sampling)
+    except ValueError as error:
+        raise CatalogError(f"{where}: sampling: {error}") from None
     if spec.sha256 is not None and not _SHA256.fullmatch(spec.sha256):
         raise CatalogError(f"{where}: sha256 = {spec.sha256!r} is not 64 lower-case hex digits")

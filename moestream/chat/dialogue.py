@@ -9,10 +9,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from moestream.chat.breakers import breakers_of
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.reasoning import Piece, ReasoningSplitter, find_markers
 from moestream.chat.settings import Settings
 from moestream.chat.template import ChatTemplate
+from moestream.chat.thinking import opens_reasoning
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.stats import Stats
@@ -210,10 +212,8 @@ class Dialogue:
             dropped = self.conversation.drop(self._too_many(lambda: len(self._render()[0])))
             tokens, inside = self._render()
         if len(tokens) >= limit:
-            alone = self.template.render(
-                Conversation(self.conversation.system, self.conversation.turns[-1:]).messages(),
-                special=self._special,
-            )
+            last = Conversation(self.conversation.system, self.conversation.turns[-1:])
+            alone = self._written(last)
             if (length := len(self.tokenizer.encode_chat(alone))) >= limit:
                 raise MessageLengthError(
                     f"The message has {length:,} tokens and the context holds {limit:,}. Shorten "
@@ -226,20 +226,25 @@ class Dialogue:
         return tokens, inside, dropped
 
     def _render(self) -> tuple[list[int], bool]:
-        text = self.template.render(self.conversation.messages(), special=self._special)
+        text = self.settings.thinking.ended(self._written(self.conversation), self.markers)
         tokens = self.tokenizer.encode_chat(text)
         if not tokens:
             raise TemplateError(f"the chat template ({self.template.origin}) writes no text")
-        inside = self.markers is not None and text.rstrip().endswith(self.markers.open)
-        return tokens, inside
+        return tokens, opens_reasoning(text, self.markers)
+
+    def _written(self, conversation: Conversation, *, opens: bool = True) -> str:
+        """A conversation as text; it ``opens`` the next answer."""
+        return self.template.render(
+            conversation.messages(),
+            add_generation_prompt=opens,
+            special=self._special,
+            **self.settings.thinking.template_values(),
+        )
 
     def _count(self) -> int:
         if not self.conversation.turns:
             return 0
-        text = self.template.render(
-            self.conversation.messages(), add_generation_prompt=False, special=self._special
-        )
-        return len(self.tokenizer.encode_chat(text))
+        return len(self.tokenizer.encode_chat(self._written(self.conversation, opens=False)))
 
     def _answer(
         self,
@@ -269,6 +274,7 @@ class Dialogue:
             self._sampling(),
             max_tokens=self.settings.max_tokens,
             end_ids=self.tokenizer.end_ids,
+            breakers=breakers_of(self.settings.sampling, self.tokenizer),
             on_route=observe,
             stop=stop,
         ):

@@ -122,9 +122,9 @@ class OutputStream:
         """
         return self._parser.add(self._text(token))
 
-    def finish(self) -> list[Output]:
-        """Return what was held back, but for half a character: the limit has cut it off."""
-        return [*self._parser.add(self._stream.finish(cut=True)), *self._parser.finish()]
+    def finish(self, *, cut: bool = True) -> list[Output]:
+        """Return what was held back; of half a character, nothing, if the limit has ``cut`` it."""
+        return [*self._parser.add(self._stream.finish(cut=cut)), *self._parser.finish()]
 
     def _text(self, token: int) -> str:
         name = self._shown.get(token)

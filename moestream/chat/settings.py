@@ -1,8 +1,11 @@
 """What can be set of how answers are made and shown, also while a conversation goes on."""
 
+import json
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from typing import Any
 
+from moestream.chat.thinking import Thinking
 from moestream.choices import REASONING_STYLES, ReasoningStyle
 from moestream.declare import Declared, declared, option
 from moestream.engine.options import SamplingParams
@@ -37,6 +40,9 @@ class Settings:
         choices=REASONING_STYLES,
     )
     context_shift: bool = option(False, "Forget the oldest turns if the context is full.")
+    thinking: Thinking = field(default_factory=Thinking)
+    said: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What of sampling the user chose, by field: advice counts for the rest alone."""
 
     def set(self, name: str, value: str) -> None:
         """Change one setting.
@@ -51,7 +57,10 @@ class Settings:
             hint = f"did you mean {' or '.join(close)}?" if close else ", ".join(_SETTABLE)
             raise ValueError(f"nothing that can be set is called {name!r}; {hint}")
         if each.name in _SAMPLING:
-            self.sampling = replace(self.sampling, **{each.name: each.parse(value)})
+            self.said[each.name] = each.parse(value)
+            self.sampling = replace(self.sampling, **{each.name: self.said[each.name]})
+        elif each.name in _THINKING:
+            self.thinking = replace(self.thinking, **{each.name: each.parse(value)})
         else:
             setattr(self, each.name, each.parse(value))
 
@@ -60,16 +69,23 @@ class Settings:
         return [(name, self._told(each)) for name, each in _SETTABLE.items()]
 
     def _told(self, each: Declared) -> str:
-        value = getattr(self.sampling if each.name in _SAMPLING else self, each.name)
+        of = self.thinking if each.name in _THINKING else self
+        value = getattr(self.sampling if each.name in _SAMPLING else of, each.name)
         if isinstance(value, bool):
             return "on" if value else "off"
-        return "-1" if value is None else f"{value}"
+        if isinstance(value, tuple):
+            return ";".join(value)
+        if isinstance(value, dict):
+            return json.dumps(value)
+        words = (word for word, meant in each.option.words.items() if meant is None)
+        return next(words, "-1") if value is None else f"{value}"
 
 
 _SAMPLING = declared(SamplingParams)
+_THINKING = declared(Thinking)
 _SETTABLE = {
     each.flag: each
-    for each in (*_SAMPLING.values(), *declared(Settings).values())
+    for each in (*_SAMPLING.values(), *declared(Settings).values(), *_THINKING.values())
     if not each.option.many
 }
 """What can be set while a conversation goes on, by the long flag."""

@@ -7,6 +7,7 @@ the tokenizer) inside the commands, so that ``--help`` and a mistyped option ans
 import gc
 import itertools
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -15,6 +16,7 @@ from moestream.cli.command import EXIT_ERROR
 from moestream.cli.commands.version import version_option
 from moestream.cli.config_file import load_defaults
 from moestream.cli.group import CommandModules, Group
+from moestream.cli.habits import meant
 from moestream.terminal.interrupt import terminate_as_interrupt
 
 __all__ = ["main"]
@@ -40,6 +42,11 @@ NOTES = {
         ("MOESTREAM_COMMAND_OPTION", "The same for one command."),
         ("config.toml", "A file of defaults; moestream doctor says where it is looked for."),
     ],
+    "Words of other programs": [
+        ("run MODEL [PROMPT]", "Is chat, or with a prompt generate."),
+        ("ls, pull, show, rm", "Are of moestream models."),
+        ("help, version", "Are --help and --version."),
+    ],
     "Exit status": [
         ("0", "Done."),
         ("1", "It failed; one line on standard error says why."),
@@ -51,12 +58,29 @@ NOTES = {
 }
 
 
+def _meant(ctx: click.Context, args: list[str]) -> list[str]:
+    """What was typed, with words of other programs turned into what they mean here."""
+
+    def is_prompt(rest: Sequence[str]) -> bool:
+        command = cli.commands["generate"]
+        try:
+            parser = command.make_parser(click.Context(command, parent=ctx))
+            values, _, _ = parser.parse_args(list(rest))
+        except click.UsageError:  # an option of chat's
+            return False
+        given = (values.get(name) for name in ("words", "prompt", "file"))
+        return any(isinstance(value, str | tuple) and value for value in given)
+
+    return meant(args, is_prompt)
+
+
 @click.group(
     cls=Group,
     examples=EXAMPLES,
     sections=SECTIONS,
     notes=NOTES,
     defaults=load_defaults,
+    meant=_meant,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @version_option

@@ -55,7 +55,8 @@ class Group(click.Group):
 
     ``defaults`` is called before a command is run; it returns click's default map. ``sections`` are
     headings in the help with the names of commands under them; without any, all are under one.
-    ``notes`` are titles of sections at the end of the help, with their rows.
+    ``notes`` are titles of sections at the end of the help, with their rows. ``meant`` turns what
+    was typed into what is called so here.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Group(click.Group):
         sections: Mapping[str, Sequence[str]] | None = None,
         notes: Mapping[str, list[tuple[str, str]]] | None = None,
         defaults: Callable[["Group"], dict[str, Any]] | None = None,
+        meant: Callable[[click.Context, list[str]], list[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -72,6 +74,11 @@ class Group(click.Group):
         self.sections = sections or {}
         self.notes = notes or {}
         self.defaults = defaults
+        self.meant = meant
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments, with words of other programs turned into what they mean."""
+        return super().parse_args(ctx, args if self.meant is None else self.meant(ctx, args))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by section."""

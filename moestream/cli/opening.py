@@ -3,6 +3,7 @@
 Owns what the user is told on the way. Every command that runs a model, or looks at one, begins so.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from moestream.errors import ModelNotFoundError
 if TYPE_CHECKING:
     from moestream.catalog import ModelSpec
     from moestream.engine.engine import Engine
+    from moestream.engine.options import SamplingChoice, SamplingParams
     from moestream.gguf import GGUFHeader
 
 
@@ -38,6 +40,7 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
 
     with ui.progress(quiet=quiet) as progress:
         path = resolve(model, progress=progress)
+    options = with_preset(model, options)
     with ui.working(f"loading {model}", quiet=quiet) as progress:
         on_warmed = partial(progress, "reading the profile's experts")
         engine = Engine.open(path, **options, on_warmed=on_warmed)
@@ -53,6 +56,59 @@ def context_warning(engine: "Engine") -> str | None:
     if engine.context_length <= trained:
         return None
     return f"a context of {engine.context_length} is more than the model's own {trained}"
+
+
+def with_preset(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What ``Engine.open`` takes, with what the model's entry says where the user said nothing.
+
+    Raises:
+        CatalogError: a ``models.toml`` is wrong.
+        ProfileError: the entry's profile is none.
+    """
+    from moestream.catalog import find_spec
+
+    spec = find_spec(model)
+    if spec is None:
+        return options
+    found = dict(options)
+    if found.get("context_length") is None and spec.context is not None:
+        found["context_length"] = spec.context
+    if spec.profile is not None and found.get("profile") is None and found.get("budget"):
+        from moestream.profiles.names import load_mixture
+
+        found["profile"] = load_mixture(((spec.profile, 1.0),))
+    return found
+
+
+def preset_system(model: str, given: str | None) -> str | None:
+    """The system prompt: as it was given, an empty one too, else the one of the model's entry.
+
+    Raises:
+        CatalogError: a ``models.toml`` is wrong.
+    """
+    from moestream.catalog import find_spec
+
+    if given is not None:
+        return given or None
+    spec = find_spec(model)
+    return None if spec is None else spec.system_prompt
+
+
+def advised(
+    model: str, engine: "Engine", choice: "SamplingChoice", *, quiet: bool
+) -> "tuple[SamplingParams, Mapping[str, Any]]":
+    """How a model is sampled, and what of that was its maker's advice, which is told.
+
+    Raises:
+        CatalogError: a ``models.toml`` is wrong.
+    """
+    from moestream.catalog import advice
+
+    found = advice(model, engine.file)
+    if not quiet and (told := found.told(choice.said)) is not None:
+        ui.note(told)
+    counting = {name: each for name, each in found.values.items() if name not in choice.said}
+    return choice.over(found.values), counting
 
 
 def tell_choices(engine: "Engine", seed: int | None, *, verbose: bool) -> None:

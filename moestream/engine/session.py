@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moestream.backends import Array
 from moestream.engine.expert_streaming import ExpertStreaming, pass_tokens, row_bytes
 from moestream.engine.options import SamplingParams
-from moestream.engine.sampling import Sampler
+from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler
 from moestream.engine.stats import Stats, StopReason
 from moestream.errors import ContextLengthError
 from moestream.layers.batch import CHUNK_TOKENS, cut
@@ -83,12 +83,14 @@ class Session:
         *,
         max_tokens: int | None = None,
         end_ids: frozenset[int] = frozenset(),
+        breakers: Breakers = NO_BREAKERS,
         on_route: RouteObserver | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> Iterator[int]:
         """Append ``tokens``, then yield new ones until an end id, a limit, or the caller stops.
 
-        ``stop`` is asked before each layer of ``tokens``, and can break their pass off.
+        ``stop`` is asked before each layer of ``tokens``, and can break their pass off;
+        ``breakers`` as in ``Sampler``.
 
         An end id is not yielded. ``stop_reason`` tells why it ended, ``stats`` what it took. A
         last token that nothing had to follow is not in ``tokens``: it was never run.
@@ -99,7 +101,7 @@ class Session:
         """
         self.stop_reason = None
         self.decoding = False
-        sampler = Sampler(params or SamplingParams())
+        sampler = Sampler(params or SamplingParams(), end_ids=end_ids, breakers=breakers)
         started = time.perf_counter()
         try:
             logits = self._prefill(tokens, on_route, stop)

@@ -20,7 +20,10 @@ from moestream.grammars import lark, limits, tool_calls
 from moestream.grammars.constraint import GrammarConstraint
 from moestream.grammars.gbnf import GbnfError
 from moestream.grammars.gbnf_to_lark import to_lark
+from moestream.grammars.json_schemas import enforceable
+from moestream.grammars.patterns import PatternError, to_rust
 from moestream.grammars.reasoning import AfterReasoning
+from moestream.grammars.refusals import plain
 from moestream.grammars.vocabulary import Vocabulary
 from moestream.tokenizer import Tokenizer
 
@@ -57,19 +60,21 @@ class Grammars:
         """
         if isinstance(schema, bool):
             schema = {} if schema else {"not": {}}
-        limits.check_schema(schema, "the JSON schema", param)
+        schema = _enforceable(schema, "the JSON schema", param)
         return self._make(_from_lark(f"start: {lark.of_schema(schema)}"), "the JSON schema", param)
 
     def regex(self, pattern: str, *, param: str = "grammar") -> GrammarConstraint:
-        """What a regular expression matches as a whole.
+        """What a regular expression matches as a whole; it is one of ECMA-262, as in a schema.
 
         Raises:
             RequestError: it is none, is too long, or has what cannot be enforced, such as
                 look-arounds.
         """
         limits.check_text(pattern, "the regular expression", param)
-        pattern = re.sub(r"\A\^|(?<!\\)\$\Z", "", pattern)  # as a whole it is matched anyway
-        grammar = LLMatcher.grammar_from_regex(pattern)
+        try:
+            grammar = LLMatcher.grammar_from_regex(to_rust(pattern, whole=True))
+        except PatternError as error:
+            raise _refused("the regular expression", str(error), param) from None
         return self._make(grammar, "the regular expression", param, is_json=False)
 
     def gbnf(self, text: str, *, param: str = "grammar") -> GrammarConstraint:
@@ -102,17 +107,21 @@ class Grammars:
         if choice is not None and choice not in known.names:
             raise RequestError(f"tool_choice names {choice!r}, which is no tool", "tool_choice")
         names = known.names if choice is None else (choice,)
-        schemas = [known.parameters(name) for name in names]
-        for name, schema in zip(names, schemas, strict=True):
-            limits.check_schema(schema, f"the schema of the tool {name!r}", "tools")
-        limits.check_together(schemas, "what the tools take", "tools")
+        schemas = {
+            name: _enforceable(known.parameters(name), f"the schema of the tool {name!r}", "tools")
+            for name in names
+        }
+        limits.check_together(list(schemas.values()), "what the tools take", "tools")
+        known = Tools([{"name": name, "parameters": schema} for name, schema in schemas.items()])
         spell = self._speller(format.specials)
         grammar = tool_calls.of_calls(format, known, names, spell, parallel=parallel)
         ends = (
             () if isinstance(format, HarmonyFormat) or not format.ends_reasoning else format.openers
         )
         matcher = self._matcher(_from_lark(grammar), "a tool's parameters", "tools")
-        return GrammarConstraint(self._vocabulary, matcher, is_answer=False, ends_reasoning=ends)
+        return GrammarConstraint(
+            self._vocabulary, matcher, param="tools", is_answer=False, ends_reasoning=ends
+        )
 
     def _speller(self, specials: Collection[str]) -> Callable[[str], str]:
         """What writes a text of a format: a special token that is hidden must be said to be one."""
@@ -133,7 +142,7 @@ class Grammars:
         self, grammar: str, what: str, param: str, *, is_json: bool = True
     ) -> GrammarConstraint:
         matcher = self._matcher(grammar, what, param)
-        return GrammarConstraint(self._vocabulary, matcher, is_json=is_json)
+        return GrammarConstraint(self._vocabulary, matcher, param=param, is_json=is_json)
 
     def _matcher(self, grammar: str, what: str, param: str) -> LLMatcher:
         with self._lock:
@@ -150,10 +159,20 @@ class Grammars:
     def _compile(self, grammar: str, what: str, param: str) -> LLMatcher:
         matcher = LLMatcher(self._vocabulary.for_grammars, grammar, log_level=0)
         if matcher.is_error():
-            first, *others = matcher.get_error().splitlines()
-            reason = " ".join([first, *(line for line in others if line.startswith("error:"))])
-            raise RequestError(f"{what} cannot be enforced: {reason}", param)
+            raise _refused(what, plain(matcher.get_error()), param)
         return matcher
+
+
+def _enforceable(schema: Mapping[str, Any], what: str, param: str) -> dict[str, Any]:
+    limits.check_schema(schema, what, param)
+    try:
+        return enforceable(schema)
+    except PatternError as error:
+        raise _refused(what, f"of a pattern, {error}", param) from None
+
+
+def _refused(what: str, reason: str, param: str) -> RequestError:
+    return RequestError(f"{what} cannot be enforced: {reason}", param)
 
 
 def _from_lark(grammar: str) -> str:

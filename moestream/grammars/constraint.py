@@ -9,6 +9,7 @@ from llguidance import LLMatcher
 from moestream.chat.reasoning import Markers
 from moestream.errors import RequestError
 from moestream.grammars.reasoning import AfterReasoning
+from moestream.grammars.refusals import plain
 from moestream.grammars.vocabulary import Mask, Vocabulary
 
 _MOST_DIGITS = 20
@@ -22,6 +23,7 @@ class GrammarConstraint:
         vocabulary: Vocabulary,
         matcher: LLMatcher,
         *,
+        param: str,
         is_json: bool = True,
         is_answer: bool = True,
         ends_reasoning: tuple[str, ...] = (),
@@ -31,12 +33,14 @@ class GrammarConstraint:
         Args:
             vocabulary: the model's.
             matcher: at the grammar's beginning.
+            param: the request's field that it stands in.
             is_json: its numbers need not have more digits than a number can hold.
             is_answer: the grammar is of what the answer says, not of the calls that a model writes.
             ends_reasoning: what a reader of the output takes for the end of the reasoning.
         """
         self._vocabulary = vocabulary
         self._matcher = matcher
+        self._param = param
         self._is_json = is_json
         self._digits = 0  # that were said last
         self._is_answer = is_answer
@@ -51,6 +55,7 @@ class GrammarConstraint:
         return GrammarConstraint(
             self._vocabulary,
             matcher,
+            param=self._param,
             is_json=self._is_json,
             is_answer=self._is_answer,
             ends_reasoning=self._ends_reasoning,
@@ -95,7 +100,7 @@ class GrammarConstraint:
         if token in self._vocabulary.ends and self.complete:
             self._ended = True
         elif self._ended or not self._matcher.consume_token(token):
-            raise RequestError(f"the grammar cannot go on: {self._reason}")
+            raise self._stuck()
         self._mask = None
         data = self._vocabulary.bytes[token]
         digits = len(data) - len(data.rstrip(b"0123456789"))
@@ -112,13 +117,15 @@ class GrammarConstraint:
             return self._vocabulary.mask(ends)
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise RequestError(f"the grammar cannot go on: {self._reason}")
+            raise self._stuck()
         mask = np.unpackbits(bits, count=size, bitorder="little").view(np.bool_)
         mask[ends] = self._matcher.is_accepting()
         if self._is_json and self._digits >= _MOST_DIGITS:
             mask = self._without_digits(mask)
         if not mask.any():
-            raise RequestError("the grammar asks for text that this model has no tokens for")
+            raise RequestError(
+                "the grammar asks for text that this model has no tokens for", self._param
+            )
         return mask
 
     def _without_digits(self, mask: Mask) -> Mask:
@@ -127,6 +134,6 @@ class GrammarConstraint:
         in_text = (mask & self._vocabulary.letters).any()
         return others if others.any() and not in_text else mask
 
-    @property
-    def _reason(self) -> str:
-        return self._matcher.get_error().partition("\n")[0] or "the token does not fit"
+    def _stuck(self) -> RequestError:
+        reason = plain(self._matcher.get_error()) or "the token does not fit"
+        return RequestError(f"the grammar cannot go on: {reason}", self._param)

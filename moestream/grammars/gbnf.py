@@ -21,6 +21,7 @@ _ESCAPE = re.compile(
     r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([tnr\"\\\[\]^-]))"
 )
 _LETTERS = {"t": "\t", "n": "\n", "r": "\r"}
+_MOST_DIGITS = 6
 _MOST = {"*": "*", "+": "+", "?": "?"}
 
 
@@ -142,7 +143,7 @@ class _Parser:
         while (part := self._part()) is not None:
             self._skip(space)
             while count := self._repetition():
-                part = Repeat(part, count)
+                part = Repeat(part, count) if count != "{0,0}" else Sequence(())
                 self._skip(space)
             parts.append(part)
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
@@ -211,9 +212,12 @@ class _Parser:
         found = _COUNT.match(self._text, self._at)
         if found is None:
             return ""
-        self._at = found.end()
         least, comma, most = found.groups()
-        return f"{{{least},{(most or '') if comma else least}}}"
+        most = (most or "") if comma else least
+        if max(len(least), len(most)) > _MOST_DIGITS or (most and int(most) < int(least)):
+            self._fail(f"a count of {_MOST_DIGITS} digits at most, or two that go up")
+        self._at = found.end()
+        return f"{{{int(least)},{most and int(most)}}}"
 
     def _skip(self, space: re.Pattern[str]) -> None:
         found = space.match(self._text, self._at)

@@ -8,16 +8,29 @@ more.
 
 from collections.abc import Iterator
 
-from moestream.grammars.gbnf import Choice, Node, Repeat, Rule, Sequence, Word, names, read_rules
+from moestream.grammars.gbnf import (
+    Choice,
+    GbnfError,
+    Node,
+    Repeat,
+    Rule,
+    Sequence,
+    Word,
+    names,
+    read_rules,
+)
 
 
 def to_lark(text: str) -> str:
     """Return the same grammar in Lark.
 
     Raises:
-        GbnfError: it is none.
+        GbnfError: it is none, or has a rule that never ends.
     """
-    return "\n".join(_Writer(read_rules(text)).lines())
+    rules = read_rules(text)
+    if endless := _endless(rules):
+        raise GbnfError(f"the rule {endless} never ends: none of its ways does")
+    return "\n".join(_Writer(rules).lines())
 
 
 class _Writer:
@@ -82,3 +95,32 @@ def _recursive(rules: dict[str, Node]) -> set[str]:
         if not done:
             return set(open_)
         open_ = {name: needs for name, needs in open_.items() if name not in done}
+
+
+def _endless(rules: dict[str, Node]) -> str | None:
+    """A rule that derives no text, as it always needs another of these."""
+    users: dict[str, list[str]] = {name: [] for name in rules}
+    for name, node in rules.items():
+        for used in set(names(node)):
+            users[used].append(name)
+    ending: set[str] = set()
+    open_ = list(rules)
+    while open_:
+        name = open_.pop()
+        if name not in ending and _ends(rules[name], ending):
+            ending.add(name)
+            open_ += users[name]
+    return next((name for name in rules if name not in ending), None)
+
+
+def _ends(node: Node, ending: set[str]) -> bool:
+    match node:
+        case Rule(name):
+            return name in ending
+        case Repeat(part, count):
+            return count in ("*", "?") or count.startswith("{0,") or _ends(part, ending)
+        case Choice(ways):
+            return any(_ends(way, ending) for way in ways)
+        case Sequence(parts):
+            return all(_ends(part, ending) for part in parts)
+    return True

@@ -14,7 +14,7 @@ _NUMBERS = {
 }
 _KNOWN = {
     *("type", "enum", "const", "items", "minItems", "maxItems", "properties", "required"),
-    *("additionalProperties", "description", "title", "default", "examples", "$schema"),
+    *("additionalProperties", "description", "title", "default", "examples", "format", "$schema"),
 }
 
 

@@ -12,7 +12,7 @@ from moestream.errors import RequestError
 
 _WHOLE = ("anyOf", "oneOf", "allOf", "$ref", "patternProperties", "minProperties", "if", "not")
 _DEFINITIONS = ("$defs", "definitions")
-_PLAIN = {"type", "anyOf", "title", "description", "default", "examples", *_DEFINITIONS}
+_PLAIN = {"type", "anyOf", "title", "description", "default", "examples", "format", *_DEFINITIONS}
 
 
 @dataclass(frozen=True, slots=True)

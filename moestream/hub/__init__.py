@@ -3,7 +3,8 @@
 ``notation`` reads ORG/REPO:QUANT and picks files by it, ``local`` finds those that are here,
 ``http`` asks the hub, ``repository`` what it has, ``remote_header`` what a model says of itself,
 and ``download`` fetches all of it. Only these need ``huggingface_hub``, which is imported when they
-are used, and only ``remote_header`` has to do with what is inside a model file.
+are used, and only ``remote_header`` has to do with what is inside a model file. ``stores`` are the
+folders of other programs.
 """
 
 from moestream.hub.local import find, here, remove, repository_folder
@@ -14,6 +15,7 @@ from moestream.hub.notation import (
     ModelFiles,
     choose,
     group_shards,
+    is_reference,
     parse_reference,
 )
 
@@ -26,6 +28,7 @@ __all__ = [
     "find",
     "group_shards",
     "here",
+    "is_reference",
     "parse_reference",
     "remove",
     "repository_folder",

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 from moestream.errors import ModelNotFoundError
 from moestream.folders import find_name, has_suffix
@@ -17,6 +18,12 @@ SUFFIX = ".gguf"
 DEFAULT_QUANT = "Q4_K_M"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+_PAGE = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repository>[^/:?#\s]+/[^/:?#\s]+)"
+    r"(?P<quant>:[^/?#\s]+)?(?:/(?:blob|resolve|tree|raw)/[^/?#\s]+(?:/(?P<file>[^?#\s]+))?)?"
+    r"/?(?:[?#].*)?"
+)
+"""A repository's page, or a file's, as a browser shows its address."""
 _QUANT = re.compile(
     r"(?:^|[-._])((?:UD-)?(?:I?Q\d(?:_[0-9A-Z]+)*|TQ\d_\d|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4))$",
     re.IGNORECASE,
@@ -50,12 +57,23 @@ class ModelFiles:
     """Paths in the repository."""
 
 
+def is_reference(text: str) -> bool:
+    """Whether a text says of itself that it is of the hub: by ``hf:``, or as a page's address."""
+    return text[: len(PREFIX)].casefold() == PREFIX or _PAGE.match(text) is not None
+
+
 def parse_reference(text: str) -> HubReference:
     """Read ``ORG/REPO``, ``ORG/REPO:QUANT`` or ``ORG/REPO:FILE.gguf``, with or without ``hf:``.
+
+    Or the address of a repository's page, or of a file's.
 
     Raises:
         ModelNotFoundError: it is none of these.
     """
+    if (page := _PAGE.fullmatch(text)) is not None:
+        file = unquote(page["file"] or "")
+        colon = ":" if has_suffix(file, SUFFIX) else ""
+        text = f"{page['repository']}{colon}{file if colon else page['quant'] or ''}"
     named = text[len(PREFIX) :] if text[: len(PREFIX)].casefold() == PREFIX else text
     repository, colon, what = named.partition(":")
     wrong = not _REPOSITORY.fullmatch(repository) or (colon and not what)

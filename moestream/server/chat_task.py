@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from moestream.chat.breakers import breakers_of
 from moestream.engine.options import SamplingParams
 from moestream.server.completion import Task
 from moestream.server.constraints import Form, ToolUse, chat_constraints
@@ -37,6 +38,7 @@ def chat_task(model: Model, chat: Chat, wanted: Wanted) -> Task:
             sampling=wanted.sampling,
             max_tokens=wanted.max_tokens,
             end_ids=model.tokenizer.end_ids,
+            breakers=breakers_of(wanted.sampling, model.tokenizer),
             constraint=constraint,
         ),
         stop=wanted.stop,

@@ -3,11 +3,11 @@
 Token ids in, token ids out: text, templates and HTTP are not known here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from moestream.engine.options import SamplingParams
-from moestream.engine.sampling import Constraint
+from moestream.engine.sampling import NO_BREAKERS, Breakers, Constraint
 from moestream.engine.stats import StopReason
 from moestream.errors import MoestreamError
 
@@ -24,7 +24,7 @@ class Job:
     sampling: SamplingParams
     max_tokens: int | None = None
     end_ids: frozenset[int] = frozenset()
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    breakers: Breakers = NO_BREAKERS
     top_logprobs: int | None = None
     constraint: Constraint | None = None
     reuse: bool = True

@@ -8,6 +8,7 @@ from typing import Self
 
 from moestream.chat.reasoning import Markers, find_markers
 from moestream.chat.template import ChatTemplate
+from moestream.chat.thinking import Thinking
 from moestream.chat.tool_calls import GENERIC, ToolFormat, find_tool_format
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
@@ -32,6 +33,9 @@ class Defaults:
     max_tokens: int | None = None
     special: bool = False
     """As in ``ChatTemplate.render``."""
+    thinking: Thinking = field(default_factory=Thinking)
+    system: str | None = None
+    """The system prompt of a chat that has none."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from moestream.chat.template import ChatTemplate
+from moestream.chat.thinking import opens_reasoning
 from moestream.chat.tool_calls import GENERIC, with_tools
 from moestream.errors import TemplateError
 from moestream.server.errors import APIError, too_long
@@ -51,18 +52,22 @@ def render(model: Model, chat: Chat) -> str:
     messages = [_message(model, index, each) for index, each in enumerate(chat.messages)]
     if not messages:
         raise APIError(400, "messages: at least one is needed", param="messages")
+    if model.defaults.system and messages[0].get("role") not in ("system", "developer"):
+        messages.insert(0, {"role": "system", "content": model.defaults.system})
     continued = _continued(chat, messages)
     if continued is not None:
         messages = messages[:-1]
     opens = continued is not None or chat.add_generation_prompt is not False
-    text = _render(model, messages, chat, opens)
+    thinking = model.defaults.thinking.changed(chat.reasoning_effort, chat.template_kwargs)
+    text = _render(
+        model, messages, chat, {"add_generation_prompt": opens, **thinking.template_values()}
+    )
     markers = model.markers
-    inside = markers is not None and text.rstrip().endswith(markers.open)
-    if markers is None or not opens:
-        return text + _said(continued)
-    if inside and (chat.reasoning_effort == "none" or continued is not None):
-        thought = (continued or {}).get("reasoning_content") or ""
-        return f"{text}{thought}{markers.close}{_gap(continued)}{_said(continued)}"
+    if continued is None:
+        return thinking.ended(text, markers) if opens else text
+    if markers is not None and opens_reasoning(text, markers):
+        thought = continued.get("reasoning_content") or ""
+        text += f"{thought}{markers.close}{_gap(continued)}"
     return text + _said(continued)
 
 
@@ -78,8 +83,7 @@ def prepare(model: Model, chat: Chat) -> Prompt:
     if not tokens:
         raise APIError(400, "the chat template writes no text for these messages", param="messages")
     check_length(model, tokens)
-    markers = model.markers
-    return Prompt(text, tokens, markers is not None and text.rstrip().endswith(markers.open))
+    return Prompt(text, tokens, opens_reasoning(text, model.markers))
 
 
 def count_tokens(model: Model, chat: Chat) -> int:
@@ -101,24 +105,17 @@ def check_length(model: Model, tokens: Sequence[int]) -> None:
         raise too_long(len(tokens), model.context)
 
 
-def _render(model: Model, messages: list[dict[str, Any]], chat: Chat, opens: bool) -> str:
-    kwargs = dict(chat.template_kwargs)
-    if chat.reasoning_effort == "none":
-        # Templates know it by one of these names.
-        kwargs = {"enable_thinking": False, "thinking": False, **kwargs}
-    elif chat.reasoning_effort:
-        kwargs["reasoning_effort"] = chat.reasoning_effort
-    for own in ("messages", "tools", "add_generation_prompt", "special", "now"):
-        kwargs.pop(own, None)
+def _render(
+    model: Model, messages: list[dict[str, Any]], chat: Chat, values: Mapping[str, Any]
+) -> str:
     now = datetime.now()
     options = {
         # By these names llama.cpp tells what day it is.
         "date_string": now.strftime("%d %b %Y"),
         "datetime": now.strftime("%b %d %Y"),
-        "add_generation_prompt": opens,
         "tools": list(chat.tools) if chat.tools else None,
         "special": model.defaults.special,
-        **kwargs,
+        **values,
     }
     template = model.template
     if model.tool_format is GENERIC and (chat.tools or "tool" not in template.source):

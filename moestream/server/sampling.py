@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from moestream.engine.options import SamplingParams, draw_seed
+from moestream.engine.options import SamplingParams, draw_seed, read_samplers
 from moestream.server.errors import APIError
 from moestream.server.model import Defaults
 from moestream.tokenizer import Tokenizer
@@ -25,17 +25,11 @@ _CHANCE = (-1, 2**32 - 1)
 """Seeds that ask for one by chance; the second is llama.cpp's."""
 _BANNED = float("-inf")
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "mirostat": (0,),
-    "dry_multiplier": (0,),
-    "xtc_probability": (0,),
-    "typical_p": (1,),
-    "dynatemp_range": (0,),
-    "top_n_sigma": (-1, 0),
+    "adaptive_target": (-1,),
     "min_keep": (0, 1),
     "n_indent": (0,),
     "t_max_predict_ms": (-1, 0),
     "post_sampling_probs": (False,),
-    "samplers": (["penalties", "top_k", "top_p", "min_p", "temperature"],),
     "lora": ([],),
     "store": (False,),
     "background": (False,),
@@ -77,6 +71,23 @@ class SamplingFields(BaseModel):
     repeat_last_n: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: list[str] | None = None
+    top_n_sigma: float | None = None
+    typical_p: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None
+    mirostat: int | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    samplers: str | list[str] | None = Field(
+        None, description="Their order: names, or llama.cpp's letters."
+    )
     logit_bias: dict[str, float | bool] | list[tuple[int | str, float | bool]] | None = None
     stop: str | list[str] | None = None
     ignore_eos: bool | None = None
@@ -95,8 +106,8 @@ class SamplingFields(BaseModel):
         """
         check_known(self.model_extra, NEUTRAL)
 
-    def sampling(self, defaults: SamplingParams) -> SamplingParams:
-        """How tokens are drawn.
+    def sampling(self, defaults: SamplingParams, tokenizer: Tokenizer) -> SamplingParams:
+        """How tokens are drawn; ``biases`` are of the tokenizer's tokens.
 
         Raises:
             APIError: a value is out of range; its field is named.
@@ -106,6 +117,12 @@ class SamplingFields(BaseModel):
             for field in fields(SamplingParams)
             if (value := getattr(self, field.name)) is not None
         }
+        if self.samplers is not None:
+            given["samplers"] = _order(self.samplers)
+        if self.dry_sequence_breakers is not None:
+            breakers = checked_stops(self.dry_sequence_breakers, "dry_sequence_breakers")
+            given["dry_sequence_breakers"] = breakers
+        given["logit_bias"] = tuple(self._biases(defaults, tokenizer).items())
         if given.get("top_k") == -1:
             given["top_k"] = 0
         seed = given.get("seed", defaults.seed)
@@ -132,10 +149,6 @@ class SamplingFields(BaseModel):
         """
         return checked_stops([self.stop] if isinstance(self.stop, str) else self.stop, "stop")
 
-    def end_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
-        """Tokens that end the answer."""
-        return frozenset() if self.ignore_eos else tokenizer.end_ids
-
     def check_ends(self, constraint: object | None) -> None:
         """See that what must have a form may end.
 
@@ -145,16 +158,17 @@ class SamplingFields(BaseModel):
         if constraint is not None and self.ignore_eos:
             raise APIError(400, "ignore_eos does not go with a form that ends", param="ignore_eos")
 
-    def biases(self, tokenizer: Tokenizer) -> dict[int, float]:
+    def _biases(self, defaults: SamplingParams, tokenizer: Tokenizer) -> dict[int, float]:
         """What is added to the scores of which tokens; text stands for each of its tokens.
 
         Raises:
             APIError: an id outside the vocabulary or given twice, or a bias that is none.
         """
-        given: Any = self.logit_bias or {}
+        given: Any = self.chosen("logit_bias", defaults.logit_bias)
         if len(given) > tokenizer.vocab_size:
             raise _no_bias(f"there are {len(given)}, and {tokenizer.vocab_size} tokens")
-        found = dict.fromkeys(tokenizer.end_ids, _BANNED) if self.ignore_eos else {}
+        ignored = self.chosen("ignore_eos", defaults.ignore_eos)
+        found = dict.fromkeys(tokenizer.end_ids, _BANNED) if ignored else {}
         numbers: set[int] = set()
         for token, bias in given.items() if isinstance(given, Mapping) else given:
             if (number := _number(token)) is None:
@@ -171,6 +185,16 @@ class SamplingFields(BaseModel):
         """A field's value, or what stands for None."""
         value = getattr(self, name)
         return default if value is None else value
+
+
+def _order(given: str | Sequence[str]) -> tuple[str, ...]:
+    """An order of samplers; the one of adaptive-p asks for nothing, as its target is off."""
+    if not isinstance(given, str):
+        given = [name for name in given if name not in ("adaptive_p", "adaptive-p")]
+    try:
+        return read_samplers(given)
+    except ValueError as error:
+        raise APIError(400, f"samplers: {error}", param="samplers") from None
 
 
 def check_known(given: Mapping[str, Any] | None, known: Mapping[str, tuple[Any, ...]]) -> None:

@@ -83,7 +83,9 @@ class SequenceRun:
     def begin(self, cache: Cache) -> None:
         """Take a place, with an empty cache."""
         job = self.job
-        self._sampler = Sampler(job.sampling, bias=job.logit_bias, constraint=job.constraint)
+        self._sampler = Sampler(
+            job.sampling, end_ids=job.end_ids, constraint=job.constraint, breakers=job.breakers
+        )
         self.tokens, self._cache, self.state = list(job.prompt), cache, State.READING
         self.usage.prompt_tokens, self.usage.queue_s = len(job.prompt), self._lap()
         self.read()

@@ -24,6 +24,7 @@ SCALES: dict[T, tuple[int, int | None, float]] = {
     T.Q4_K: (0, 2, 7.5),
     T.Q5_K: (0, 2, 15.5),
     T.Q6_K: (208, None, 0.0),
+    T.NVFP4: (0, None, 0.0),  # four scales of a byte: a power of two
     T.Q1_0: (0, None, 0.0),
     T.IQ1_S: (0, None, 0.0),
     T.IQ1_M: (48, None, 0.0),  # four bits at the top of each of four words
@@ -63,6 +64,10 @@ def _deviation(blocks: NDArray[np.uint8], qtype: T) -> np.floating:
 
 def _set_scales(blocks: NDArray[np.uint8], qtype: T, d: np.float16) -> None:
     d_at, dmin_at, ratio = SCALES[qtype]
+    if qtype == T.NVFP4:
+        exponent = int(np.clip(np.rint(np.log2(float(d))) + 7, 1, 14))
+        blocks[:, :4] = exponent << 3
+        return
     if qtype == T.IQ1_M:
         for word in range(4):
             nibble = int(d.view(np.uint16)) >> (4 * word) & 15

@@ -6,17 +6,19 @@ how tokens follow tokens (``engine``), or what is told of a run (``reports``).
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moestream import ui
+from moestream.chat.prompt import Prompt
 from moestream.cli.command import Command, interrupted_status
-from moestream.cli.opening import open_engine, tell_choices
+from moestream.cli.opening import advised, open_engine, preset_system, tell_choices
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.model_argument import model_argument
-from moestream.cli.options.output import json_option, output_options
-from moestream.cli.options.prompt import Prompt, prompt_options
+from moestream.cli.options.output import json_option, output_options, reasoning_option
+from moestream.cli.options.prompt import prompt_options
 from moestream.cli.options.streaming import streaming_options
 from moestream.cli.reports.generate import Run, report
 from moestream.cli.reports.streaming import StreamingReport
@@ -24,13 +26,14 @@ from moestream.errors import MoestreamError
 from moestream.terminal.interrupt import Interrupt, interruptible
 
 if TYPE_CHECKING:
+    from moestream.choices import ReasoningStyle
     from moestream.engine.engine import Engine
-    from moestream.engine.options import SamplingParams
+    from moestream.engine.options import SamplingChoice
     from moestream.engine.session import Session
     from moestream.layers.moe import RouteObserver
 
 EXAMPLES = """
-moestream generate -p "What is the capital of Italy?"
+moestream generate demo "What is the capital of Italy?"
 moestream generate demo -p "Once upon a time" --raw -n 100 --temp 0
 moestream generate demo -p "Why is the sky blue?" --budget 500M -v
 cat notes.txt | moestream generate model.gguf -p "Summarise this." --json
@@ -41,6 +44,7 @@ cat notes.txt | moestream generate model.gguf -p "Summarise this." --json
 @model_argument(default="demo")
 @prompt_options
 @output_options
+@reasoning_option
 @json_option
 @streaming_options
 @engine_options
@@ -54,11 +58,12 @@ def generate(
     prompt: Prompt,
     max_tokens: int | None,
     stop: tuple[str, ...],
+    reasoning: "ReasoningStyle",
     as_json: bool,
     quiet: bool,
     verbose: bool,
     recording: dict[str, Any],
-    sampling: "SamplingParams",
+    sampling: "SamplingChoice",
     **engine_options: Any,
 ) -> None:
     """Answer a prompt, or continue a text.
@@ -66,7 +71,12 @@ def generate(
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
     default is demo. Only the generated text goes to standard output.
     """
-    run, status = Run(model, sampling.seed, as_json, quiet, verbose), 0
+    from moestream.terminal.plain import PlainView
+
+    if not prompt.raw:
+        prompt = replace(prompt, system=preset_system(model, prompt.system))
+    run, status = Run(model, sampling.said["seed"], as_json, quiet, verbose), 0
+    run.view = None if as_json else PlainView("hide" if quiet and reasoning == "dim" else reasoning)
     try:
         with _open(run, engine_options) as engine:
             try:
@@ -95,25 +105,29 @@ def _generate(
     run: Run,
     engine: "Engine",
     prompt: Prompt,
-    sampling: "SamplingParams",
+    choice: "SamplingChoice",
     max_tokens: int | None,
     stop: tuple[str, ...],
     recorded: dict[str, Any],
 ) -> None:
+    from moestream.chat.breakers import breakers_of
+    from moestream.chat.output import OutputParser, OutputStream
     from moestream.tokenizer import Tokenizer
-    from moestream.tokenizer.text_stream import TextStream
     from moestream.traces.recording import Recording
 
     started = time.perf_counter()
     tokenizer = Tokenizer.from_gguf(engine.file)
-    tokens = prompt.encode(tokenizer, engine.file)
+    prepared = prompt.prepare(tokenizer, engine.file)
+    tokens = prepared.tokens
     session = engine.session()
     began = time.perf_counter()
     run.load_s = engine.load_s + began - started
     if not run.quiet:
         tell_choices(engine, run.seed, verbose=run.verbose)
+    sampling, run.advised = advised(run.model, engine, choice, quiet=run.quiet)
     run.stats = session.stats
-    run.stream = stream = TextStream(tokenizer, stop)
+    parser = OutputParser(None, prepared.markers, inside=prepared.inside)
+    run.stream = stream = OutputStream(tokenizer, parser, stop)
     told = not run.quiet and ui.on_terminal()
     with (
         interruptible(_tell_stopping if told else lambda: None) as interrupt,
@@ -127,6 +141,7 @@ def _generate(
             sampling,
             max_tokens=max_tokens,
             end_ids=tokenizer.end_ids,
+            breakers=breakers_of(sampling, tokenizer),
             on_route=observer,
             stop=interrupt.is_wanted,
         )

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moestream import ui
+from moestream.chat.thinking import Thinking
 from moestream.cli.command import Command, interrupted_status
-from moestream.cli.opening import open_engine
-from moestream.cli.options.engine import engine_options
+from moestream.cli.opening import advised, open_engine, preset_system
+from moestream.cli.options.engine import engine_options, sampling_defaults
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.prompt_cache import open_prompt_cache, prompt_cache_option
 from moestream.cli.options.serve import (
     prompt_options,
-    sampling_defaults,
     server_options,
     telling_options,
 )
@@ -29,7 +29,7 @@ from moestream.terminal.interrupt import interruptible
 
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
-    from moestream.engine.options import SamplingParams
+    from moestream.engine.options import SamplingChoice
     from moestream.server.listener import Listener
     from moestream.server.model import Model
     from moestream.server.options import ServerOptions
@@ -65,9 +65,11 @@ def serve(
     max_tokens: int | None,
     chat_template: str | None,
     special: bool,
+    reasoning_effort: str | None,
+    chat_template_kwargs: dict[str, Any] | None,
     prompt_cache: int | None,
     recording: dict[str, Any],
-    sampling: "SamplingParams",
+    sampling: "SamplingChoice",
     **engine_options: Any,
 ) -> None:
     """Serve a model to OpenAI's and llama-server's clients.
@@ -93,7 +95,13 @@ def serve(
                     engine,
                     _names(model, engine, server),
                     server,
-                    Defaults(sampling, max_tokens, special),
+                    Defaults(
+                        advised(model, engine, sampling, quiet=quiet)[0],
+                        max_tokens,
+                        special,
+                        Thinking(reasoning_effort, chat_template_kwargs),
+                        preset_system(model, None),
+                    ),
                     chat_template=chat_template,
                     prompt_cache=stored,
                     on_route=recorded.profile.count if recorded.profile else None,

@@ -4,25 +4,49 @@ import functools
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from moestream.cli.command import Body, apply
-from moestream.cli.options.fields import field_options, filled_by
+from moestream.cli.options.fields import field_options
 from moestream.declare import declared
-from moestream.engine.options import EngineOptions, SamplingParams, draw_seed
+from moestream.engine.options import EngineOptions, SamplingChoice, SamplingParams, draw_seed
+
+WHERE_SILENT = "Where a request says nothing"
 
 
-def _sampling(seed: int | None, **values: Any) -> SamplingParams:
-    """A seed that was not given is drawn here, so that it can be told and a run repeated."""
-    return SamplingParams(seed=draw_seed() if seed is None else seed, **values)
+def sampling_options(body: Body) -> Body:
+    """Add sampling options; the body gets one ``sampling``, a ``SamplingChoice``.
+
+    A seed that was not given is drawn here, so that it can be told and a run repeated.
+    """
+
+    @functools.wraps(body)
+    def with_sampling(*args: Any, **kwargs: Any) -> None:
+        said = _said(kwargs)
+        body(*args, sampling=SamplingChoice({"seed": draw_seed()} | said), **kwargs)
+
+    return apply(field_options(SamplingParams, "Sampling"), with_sampling)
 
 
-sampling_options = filled_by(
-    _sampling,
-    "sampling",
-    field_options(SamplingParams, "Sampling"),
-    tuple(declared(SamplingParams)),
-)
-"""Add sampling options; the body gets one ``sampling``, a ``SamplingParams``."""
+def sampling_defaults(body: Body) -> Body:
+    """Add what requests get that say nothing; without ``--seed``, each has one of its own."""
+
+    @functools.wraps(body)
+    def with_sampling(*args: Any, **kwargs: Any) -> None:
+        body(*args, sampling=SamplingChoice(_said(kwargs)), **kwargs)
+
+    return apply(field_options(SamplingParams, WHERE_SILENT), with_sampling)
+
+
+def _said(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the settings out of a command's values; return those that somebody gave."""
+    ctx = click.get_current_context()
+    found = {name: values.pop(name) for name in declared(SamplingParams)}
+    return {
+        name: value
+        for name, value in found.items()
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
 
 
 def engine_options(body: Body) -> Body:

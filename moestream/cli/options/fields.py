@@ -3,14 +3,13 @@
 What an option is called, takes and does is told at its field; see ``moestream.declare``.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from moestream.cli.command import Body, apply, option
+from moestream.cli.command import Body, option
 from moestream.declare import Declared, OptionSpec, declared
 
 
@@ -23,6 +22,8 @@ class Value(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read a value; from config.toml it may be a number already."""
+        if isinstance(value, tuple | dict):  # read already, or a default
+            return value
         if isinstance(value, bool):
             value = "on" if value else "off"
         try:
@@ -43,47 +44,43 @@ class Value(click.ParamType[Any]):
 
 
 def field_options(
-    of: type, section: str, names: Sequence[str] = (), *, unset: bool = False
+    of: type,
+    section: str,
+    names: Sequence[str] = (),
+    *,
+    unset: bool = False,
+    rare: bool = False,
 ) -> list[Callable[..., Body]]:
     """The options of a dataclass, or of some of its fields, in their order.
 
-    With ``unset``, those that are not given are None, whatever their defaults.
+    With ``unset``, those that are not given are None, whatever their defaults. With ``rare``, all
+    of them are, whatever their fields say.
     """
     fields = declared(of)
-    return [_option(fields[name], section, unset) for name in names or fields]
+    return [_option(fields[name], section, unset, rare) for name in names or fields]
 
 
-def _option(each: Declared, section: str, unset: bool) -> Callable[[Body], Body]:
+def _option(each: Declared, section: str, unset: bool, rare: bool) -> Callable[[Body], Body]:
     takes = each.option
+    rare = rare or takes.rare
     if takes.kind is bool:
         return option(
-            *each.flags, each.name, section=section, is_flag=True, help=takes.help, rare=takes.rare
+            *each.flags,
+            each.name,
+            section=section,
+            is_flag=True,
+            help=takes.help,
+            rare=rare,
         )
     told = f"  [default: {each.told}]" if each.told else ""
     return option(
         *each.flags,
         each.name,
         section=section,
-        type=str if takes.many else Value(takes),
+        type=str if takes.many and takes.parse_text is None else Value(takes),
         multiple=takes.many,
         default=None if unset else each.default,
         metavar=takes.metavar,
-        rare=takes.rare,
+        rare=rare,
         help=takes.help + told,
     )
-
-
-def filled_by(
-    of: Callable[..., Any], name: str, options: Sequence[Any], fields: Sequence[str]
-) -> Callable[[Body], Body]:
-    """Decorate a body that gets one ``name``, made by ``of`` from the values of ``fields``."""
-
-    def decorate(body: Body) -> Body:
-        @functools.wraps(body)
-        def with_value(*args: Any, **kwargs: Any) -> None:
-            values = {field: kwargs.pop(field) for field in fields}
-            body(*args, **{name: of(**values)}, **kwargs)
-
-        return apply(options, with_value)
-
-    return decorate

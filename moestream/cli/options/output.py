@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from moestream.chat.settings import Settings
+from moestream.chat.thinking import Thinking
 from moestream.cli.command import Body, apply, be_quiet, option
 from moestream.cli.options.fields import field_options
 from moestream.cli.options.prompt import require_text
@@ -49,10 +50,13 @@ _OUTPUT_OPTIONS = (
 
 
 def shown_options(body: Body) -> Body:
-    """Add how a chat shows answers; ``body`` gets ``reasoning`` and ``context_shift``."""
-    return apply(field_options(Settings, "Chat", ("reasoning", "context_shift")), body)
+    """Add how a chat shows answers, and how much a model thinks; ``body`` gets their fields."""
+    shown = field_options(Settings, "Chat", ("reasoning", "context_shift"))
+    return apply((*shown, *field_options(Thinking, "Chat")), body)
 
 
+reasoning_option = field_options(Settings, "Output", ("reasoning",), rare=True)[0]
+"""How ``generate`` shows reasoning; the body gets ``reasoning``."""
 json_option = option(
     "--json", "as_json", section="Output", is_flag=True, help="Print one JSON object."
 )

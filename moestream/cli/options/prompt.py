@@ -1,4 +1,4 @@
-"""What the model is asked: the prompt's options, where its text comes from, and its tokens.
+"""What the model is asked: the options of a prompt, and where its text comes from.
 
 Owns the checks that need no model. Every command that takes one prompt uses this.
 """
@@ -8,58 +8,21 @@ import os
 import select
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from moestream import ui
+from moestream.chat.prompt import Prompt
+from moestream.chat.thinking import Thinking
 from moestream.cli.command import Body, apply, option
-from moestream.errors import TemplateError
+from moestream.cli.options.fields import field_options
 from moestream.folders import read_bytes
-
-if TYPE_CHECKING:
-    from moestream.gguf import GGUFFile
-    from moestream.tokenizer import Tokenizer
 
 STANDARD_INPUT = Path("-")
 _SILENT_S = 2.0
 """After it, one is told what is waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A user's words and how they are put to the model."""
-
-    text: str
-    system: str | None = None
-    raw: bool = False
-    chat_template: str | None = None
-    special: bool = False
-    """Whether special tokens that the user spells are read as such."""
-
-    def encode(self, tokenizer: "Tokenizer", file: "GGUFFile") -> list[int]:
-        """Turn the prompt into tokens, through the chat template unless it is raw.
-
-        Raises:
-            TemplateError: no template, or it does not render, or to nothing.
-        """
-        if self.raw:
-            return tokenizer.encode(self.text, parse_special=self.special)
-        from moestream.chat.template import ChatTemplate
-
-        template = ChatTemplate.from_gguf(file, tokenizer, override=self.chat_template)
-        messages = [{"role": "user", "content": self.text}]
-        if self.system is not None:
-            messages.insert(0, {"role": "system", "content": self.system})
-        text = template.render(messages, special=self.special)
-        if not text:
-            raise TemplateError(
-                f"the chat template ({template.origin}) writes no text for the prompt; pass "
-                "another with --chat-template, or --raw"
-            )
-        return tokenizer.encode_chat(text)
 
 
 def prompt_options(body: Body) -> Body:
@@ -68,28 +31,39 @@ def prompt_options(body: Body) -> Body:
     @functools.wraps(body)
     def with_prompt(
         *args: Any,
+        words: tuple[str, ...],
         prompt: str | None,
         file: Path | None,
         system_prompt: str | None,
         raw: bool,
         chat_template: str | None,
         special: bool,
+        reasoning_effort: str | None,
+        chat_template_kwargs: dict[str, Any] | None,
         **kwargs: Any,
     ) -> None:
+        if raw and (reasoning_effort is not None or chat_template_kwargs is not None):
+            raise click.UsageError(
+                "--raw uses no chat template, so it takes no --reasoning-effort or "
+                "--chat-template-kwargs"
+            )
         if raw and (system_prompt is not None or chat_template is not None):
             raise click.UsageError(
                 "--raw uses no chat template, so it takes no --system-prompt or --chat-template"
             )
-        text = _read(prompt, file)
+        if words and prompt is not None:
+            raise click.UsageError("the prompt is given twice: after MODEL, and with --prompt")
+        text = _read(" ".join(words) if words else prompt, file)
         require_text(text.strip() and text, "the prompt")
-        if system_prompt:
-            require_text(system_prompt, "the system prompt")
         if chat_template is not None:
             require_text(chat_template, "--chat-template")
-        asked = Prompt(text, system_prompt or None, raw, chat_template, special)
+        thinking = Thinking(reasoning_effort, chat_template_kwargs)
+        asked = Prompt(text, system_prompt, raw, chat_template, special, thinking)
         body(*args, prompt=asked, **kwargs)
 
-    return apply(_PROMPT_OPTIONS, with_prompt)
+    return click.argument("words", nargs=-1, metavar="[PROMPT]")(
+        apply(_PROMPT_OPTIONS, system_options(with_prompt))
+    )
 
 
 def require_text(text: str, what: str) -> None:
@@ -156,12 +130,43 @@ def _decode(data: bytes, origin: str) -> str:
     return text.removesuffix("\n")  # the one that ends a file's last line, as llama.cpp does
 
 
-system_option = option(
-    "-sys",
-    "--system-prompt",
-    section="Prompt",
-    metavar="TEXT",
-    help="Instructions that come first.",
+def system_options(body: Body) -> Body:
+    """Add the system prompt's options, a text or a file; ``body`` gets one ``system_prompt``."""
+
+    @functools.wraps(body)
+    def with_system(
+        *args: Any, system_prompt: str | None, system_file: Path | None, **kwargs: Any
+    ) -> None:
+        if system_prompt is not None and system_file is not None:
+            raise click.UsageError(
+                "--system-prompt and --system-prompt-file exclude each other; pass one of them"
+            )
+        if system_file is not None:
+            system_prompt = read_text(system_file)
+        if system_prompt:
+            require_text(system_prompt, "the system prompt")
+        body(*args, system_prompt=system_prompt, **kwargs)
+
+    return apply(_SYSTEM_OPTIONS, with_system)
+
+
+_SYSTEM_OPTIONS = (
+    option(
+        "-sys",
+        "--system-prompt",
+        section="Prompt",
+        metavar="TEXT",
+        help="Instructions that come first.",
+    ),
+    option(
+        "-sysf",
+        "--system-prompt-file",
+        "system_file",
+        section="Prompt",
+        rare=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="The same, from a file.",
+    ),
 )
 template_option = option(
     "--chat-template",
@@ -191,8 +196,8 @@ _PROMPT_OPTIONS = (
         type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
         help="A file with the prompt; - is standard input.",
     ),
-    system_option,
     option("--raw", section="Prompt", is_flag=True, help="Continue the text: no chat template."),
     template_option,
     special_option,
+    *field_options(Thinking, "Prompt"),
 )

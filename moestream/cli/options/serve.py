@@ -7,24 +7,16 @@ from typing import Any
 import click
 
 from moestream.chat.settings import Settings
+from moestream.chat.thinking import Thinking
 from moestream.cli.command import Body, apply, be_quiet, option
-from moestream.cli.options.fields import field_options, filled_by
+from moestream.cli.options.engine import WHERE_SILENT
+from moestream.cli.options.fields import field_options
 from moestream.cli.options.prompt import require_text, special_option, template_option
 from moestream.declare import declared
-from moestream.engine.options import SamplingParams
 from moestream.folders import read_text
 from moestream.server.options import ServerOptions
 
-_WHERE_SILENT = "Where a request says nothing"
 KEY_VARIABLE = "MOESTREAM_API_KEY"
-
-sampling_defaults = filled_by(
-    SamplingParams,
-    "sampling",
-    field_options(SamplingParams, _WHERE_SILENT),
-    tuple(declared(SamplingParams)),
-)
-"""Add sampling options; without ``--seed``, every request has one of its own."""
 
 
 def server_options(body: Body) -> Body:
@@ -74,9 +66,10 @@ def telling_options(body: Body) -> Body:
 
 
 def prompt_options(body: Body) -> Body:
-    """Add ``max_tokens``, ``chat_template`` and ``special``."""
-    limit = field_options(Settings, _WHERE_SILENT, ("max_tokens",))
-    return apply((*limit, template_option, special_option), body)
+    """Add ``max_tokens``, ``chat_template``, ``special`` and the fields of ``Thinking``."""
+    silent = field_options(Settings, WHERE_SILENT, ("max_tokens",))
+    silent += field_options(Thinking, WHERE_SILENT)
+    return apply((*silent, template_option, special_option), body)
 
 
 _TELLING = (

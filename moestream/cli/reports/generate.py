@@ -3,6 +3,7 @@
 Owns what is known of a run so far, and its words.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ from moestream import ui
 from moestream.cli.reports.streaming import StreamingReport, saved_fields
 
 if TYPE_CHECKING:
+    from moestream.chat.output import Output, OutputStream
+    from moestream.chat.reasoning import Piece
     from moestream.engine.stats import Stats
-    from moestream.tokenizer.text_stream import TextStream
+    from moestream.terminal.plain import PlainView
     from moestream.traces.recording import ProfileRecorder
 
 
@@ -24,30 +27,41 @@ class Run:
     as_json: bool
     quiet: bool
     verbose: bool = False
-    parts: list[str] = field(default_factory=list)
+    view: "PlainView | None" = None
+    """What writes the text, unless JSON is wanted."""
+    parts: "list[Piece]" = field(default_factory=list)
     backend: str | None = None
     cache_types: tuple[str | None, str | None] = (None, None)
     budget_bytes: int | None = None
+    advised: Mapping[str, Any] = field(default_factory=dict)
+    """What of the sampling the model's maker chose."""
     outcome: StreamingReport | None = None
     profile: "ProfileRecorder | None" = None
     load_s: float = 0.0
     stats: "Stats | None" = None
-    stream: "TextStream | None" = None
+    stream: "OutputStream | None" = None
     stop_reason: str | None = None
 
-    def emit(self, text: str) -> None:
-        """Keep a piece of text, if there is any, and write it unless JSON is wanted."""
-        if text:
-            self.parts.append(text)
-            if not self.as_json:
-                ui.write_text(text)
+    def emit(self, pieces: "Iterable[Output]") -> None:
+        """Keep pieces of text, and write them unless JSON is wanted."""
+        from moestream.chat.reasoning import Piece
+
+        for piece in pieces:
+            assert isinstance(piece, Piece)  # no tools were offered
+            self.parts.append(piece)
+            if self.view is not None:
+                self.view.add(piece.kind, piece.text)
 
     def end_text(self) -> None:
         """Write what was held back, and end the line."""
         if self.stream is not None:
-            self.emit(self.stream.finish())
-        if not self.as_json and self.parts and not self.parts[-1].endswith("\n"):
-            ui.write_text("\n")
+            self.emit(self.stream.finish(cut=False))
+        if self.view is not None:
+            self.view.end()
+
+    def text(self, kind: str) -> str:
+        """All that was said, of the ``reasoning`` or of the ``answer``."""
+        return "".join(piece.text for piece in self.parts if piece.kind == kind)
 
 
 def report(run: Run) -> None:
@@ -102,7 +116,8 @@ def _as_json(run: Run) -> dict[str, Any]:
 
     stats = run.stats or Stats()
     return {
-        "text": "".join(run.parts),
+        "text": run.text("answer"),
+        "reasoning": run.text("reasoning"),
         "prompt_tokens": stats.prompt_tokens,
         "generated_tokens": stats.generated_tokens,
         "stop_reason": run.stop_reason,
@@ -116,6 +131,7 @@ def _as_json(run: Run) -> dict[str, Any]:
         "model": run.model,
         "backend": run.backend,
         "seed": run.seed,
+        "advised_sampling": dict(run.advised),
         "cache_type_k": run.cache_types[0],
         "cache_type_v": run.cache_types[1],
         "budget_bytes": run.budget_bytes,

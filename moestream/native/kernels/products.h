@@ -3,11 +3,12 @@
 // order, and that is here.
 //
 // V has registers of kLanes rows (Float, Int) and their arithmetic. Beyond that it has
-//     dot_block32, dot_block256: a block of kLanes rows and a few tokens, taken apart as it comes;
-//     packed_block32, packed_pair: the same of eight packed rows (packing.h);
+//     dot_block32, dot_block256: a block of kLanes rows and up to kFewTokens tokens, taken apart as
+//     it comes;
+//     packed_block32, packed_pair: the same of eight packed rows (packing.h), up to kFewPacked;
 //     unpack, unpack_packed: kTileRegisters * kLanes rows, taken apart for all tokens;
 //     sum_block32, sum_block256, weigh, rows_of: a block of those, and up to kTileTokens tokens.
-// V::Few is V, or the vectors that take fewer tokens than kGemmTokens.
+// V::Few is V, or the vectors that take few tokens.
 #pragma once
 
 #include "core/packing.h"
@@ -16,7 +17,8 @@
 namespace moestream {
 namespace {
 
-// Tokens from which on taking a panel apart first pays: it costs about three tokens' products.
+// Tokens from which on taking a packed panel apart first pays: it costs about three tokens'
+// products. Others are taken apart for more tokens than kFewTokens.
 inline constexpr int kGemmTokens = 4;
 
 // From a block's integer sum to the result, for the rows of a register and one token.
@@ -156,7 +158,7 @@ template <class V, class T, int NT>
 template <class V, class T>
 inline void packed_gemv(const Panel& panel) {
     for (int first = 0; first < panel.rows; first += kPackedRows) {
-        in_runs<V::kFewTokens>(panel.tokens, [&](auto nt, int token) {
+        in_runs<V::kFewPacked>(panel.tokens, [&](auto nt, int token) {
             packed_tokens<V, T, nt>(panel, first, token);
         });
     }
@@ -214,9 +216,11 @@ template <class V, class T, int NT>
 
 template <class V, class T, bool Packed>
 void matmul(const Panel& panel) {
-    if (panel.tokens < kGemmTokens) {
-        if constexpr (Packed) return packed_gemv<typename V::Few, T>(panel);
-        return gemv<typename V::Few, T>(panel);
+    using Few = typename V::Few;
+    if constexpr (Packed) {
+        if (panel.tokens < kGemmTokens) return packed_gemv<Few, T>(panel);
+    } else {
+        if (panel.tokens <= Few::kFewTokens) return gemv<Few, T>(panel);
     }
     const typename V::Unpacked w(panel.scratch, panel.input->columns, T::kBlock);
     for (int first = 0; first < panel.rows; first += V::kTileRegisters * V::kLanes) {

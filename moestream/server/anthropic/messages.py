@@ -70,7 +70,7 @@ def _prepare(asked: MessagesRequest, model: Model) -> tuple[list[Task], "Speaker
     format = asked.output_config.format if asked.output_config else None
     format = format or asked.output_format
     wanted = Wanted(
-        sampling=asked.sampling(model.defaults.sampling),
+        sampling=asked.sampling(model.defaults.sampling, model.tokenizer),
         max_tokens=asked.max_tokens,
         use=tool_use(asked.tools, asked.tool_choice),
         form=Form(response_format=format, name="output_config.format"),

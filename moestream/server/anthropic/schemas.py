@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moestream.engine.options import SamplingParams
 from moestream.server.sampling import SamplingFields, check_known
+from moestream.tokenizer import Tokenizer
 
 Blocks = list[dict[str, Any]]
 _NEUTRAL: dict[str, tuple[Any, ...]] = {"mcp_servers": ([],), "container": ()}
@@ -77,7 +78,7 @@ class MessagesRequest(CountRequest):
     stop_sequences: list[str] | None = None
     stream: bool | None = None
 
-    def sampling(self, defaults: SamplingParams) -> SamplingParams:
+    def sampling(self, defaults: SamplingParams, tokenizer: Tokenizer) -> SamplingParams:
         """How tokens are drawn.
 
         Raises:
@@ -86,4 +87,4 @@ class MessagesRequest(CountRequest):
         given = SamplingFields.model_construct(
             temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
         )
-        return given.sampling(defaults)
+        return given.sampling(defaults, tokenizer)

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from moestream.chat.breakers import breakers_of
 from moestream.chat.output import Output
 from moestream.chat.reasoning import Piece
 from moestream.chat.tool_calls import CallArguments, CallBegin
@@ -83,13 +84,14 @@ def _tasks(asked: ChatRequest, model: Model, form: Form, use: ToolUse) -> list[T
     prompt = prepare(model, chat_of(asked))
     constraints = chat_constraints(model, form, use, asked.n or 1, inside=prompt.inside)
     asked.check_ends(constraints[0])
-    sampling, limit = asked.sampling(model.defaults.sampling), asked.max_completion_tokens
+    sampling = asked.sampling(model.defaults.sampling, model.tokenizer)
+    limit = asked.max_completion_tokens
     job = Job(
         prompt=prompt.tokens,
         sampling=sampling,
         max_tokens=asked.limit(model.defaults) if limit is None else limit,
-        end_ids=asked.end_ids(model.tokenizer),
-        logit_bias=asked.biases(model.tokenizer),
+        end_ids=model.tokenizer.end_ids,
+        breakers=breakers_of(sampling, model.tokenizer),
         top_logprobs=_logprobs(asked),
         reuse=asked.cache_prompt is not False,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from moestream.chat.breakers import breakers_of
 from moestream.chat.output import Output
 from moestream.chat.reasoning import Piece
 from moestream.server.activity import Sequence as Running
@@ -52,8 +53,8 @@ def text_tasks(
     form = Form(json_schema=asked.json_schema, grammar=asked.grammar)
     constraints = text_constraints(model, form, len(given) * choices)
     asked.check_ends(constraints[0])
-    sampling, end_ids = asked.sampling(model.defaults.sampling), asked.end_ids(model.tokenizer)
-    biases, limit = asked.biases(model.tokenizer), asked.limit(model.defaults)
+    sampling = asked.sampling(model.defaults.sampling, model.tokenizer)
+    breakers, limit = breakers_of(sampling, model.tokenizer), asked.limit(model.defaults)
     stop, places = asked.stop_strings(), iter(constraints)
     return [
         Task(
@@ -61,8 +62,8 @@ def text_tasks(
                 prompt=tokens,
                 sampling=choice(sampling, index),
                 max_tokens=limit,
-                end_ids=end_ids,
-                logit_bias=biases,
+                end_ids=model.tokenizer.end_ids,
+                breakers=breakers,
                 top_logprobs=top_logprobs,
                 constraint=next(places),
                 reuse=asked.cache_prompt is not False,

@@ -128,24 +128,16 @@ class Speaker:
 
     def _settings(self, task: Task) -> dict[str, Any]:
         asked, job = self._asked, task.job
-        biases = job.logit_bias.items()
         return {
             **told.settings(job.sampling, job.max_tokens),
             "stop": list(task.stop),
-            "ignore_eos": bool(asked.ignore_eos),
             "stream": bool(asked.stream),
             "n_probs": asked.n_probs or 0,
-            "logit_bias": [{"bias": _finite(bias), "token": token} for token, bias in biases],
             "timings_per_token": bool(asked.timings_per_token),
         }
 
     def _chances(self, made: Sequence[Made]) -> list[dict[str, Any]]:
         return told.chances(made, self._model.tokenizer)
-
-
-def _finite(bias: float) -> float | None:
-    """JSON has no infinity: llama-server says null."""
-    return None if bias == float("-inf") else bias
 
 
 def _chosen(whole: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

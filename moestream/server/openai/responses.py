@@ -40,7 +40,7 @@ def _prepare(asked: ResponsesRequest, model: Model) -> tuple[list[Task], "Speake
     model.check_name(asked.model)
     limit = asked.max_output_tokens
     wanted = Wanted(
-        sampling=asked.sampling(model.defaults.sampling),
+        sampling=asked.sampling(model.defaults.sampling, model.tokenizer),
         max_tokens=model.defaults.max_tokens if limit is None else limit,
         use=tool_use(asked),
         form=Form(response_format=asked.text.format if asked.text else None, name="text.format"),

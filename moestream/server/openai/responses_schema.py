@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from moestream.engine.options import SamplingParams
 from moestream.server.errors import APIError
 from moestream.server.sampling import SamplingFields, check_known
+from moestream.tokenizer import Tokenizer
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "background": (False,),
@@ -68,11 +69,11 @@ class ResponsesRequest(BaseModel):
         if not self.input and not isinstance(self.input, str):
             raise APIError(400, "input: at least one item is needed", param="input")
 
-    def sampling(self, defaults: SamplingParams) -> SamplingParams:
+    def sampling(self, defaults: SamplingParams, tokenizer: Tokenizer) -> SamplingParams:
         """How tokens are drawn.
 
         Raises:
             APIError: a value is out of range; its field is named.
         """
         given = SamplingFields.model_construct(temperature=self.temperature, top_p=self.top_p)
-        return given.sampling(defaults)
+        return given.sampling(defaults, tokenizer)

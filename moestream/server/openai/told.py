@@ -1,5 +1,6 @@
 """What OpenAI's two endpoints for answers have in common: usage, timings, chances, an envelope."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,20 +20,11 @@ _LEAST_LOGPROB = -9999.0
 
 
 _OFF = {
-    "dynatemp_range": 0.0,
-    "dynatemp_exponent": 1.0,
-    "top_n_sigma": -1.0,
-    "xtc_probability": 0.0,
-    "xtc_threshold": 0.1,
-    "typical_p": 1.0,
-    "dry_multiplier": 0.0,
-    "mirostat": 0,
     "adaptive_target": -1.0,
     "adaptive_decay": 0.9,
     "n_keep": 0,
     "n_discard": 0,
     "min_keep": 0,
-    "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
     "post_sampling_probs": False,
     "lora": [],
 }
@@ -112,7 +104,17 @@ def settings(sampling: SamplingParams, max_tokens: int | None) -> dict[str, Any]
     """llama-server's ``generation_settings``."""
     most = -1 if max_tokens is None else max_tokens
     seed = 2**32 - 1 if sampling.seed is None else sampling.seed
-    return {**asdict(sampling), "seed": seed, "max_tokens": most, "n_predict": most, **_OFF}
+    return {
+        **asdict(sampling),
+        "logit_bias": [
+            {"bias": None if bias == -math.inf else bias, "token": token}  # JSON has no infinity
+            for token, bias in sampling.logit_bias
+        ],
+        "seed": seed,
+        "max_tokens": most,
+        "n_predict": most,
+        **_OFF,
+    }
 
 
 def progress(reading: Reading, running: Running) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from moestream.cli.options.output import output_options, shown_options
 from moestream.cli.options.prompt import (
     require_text,
     special_option,
-    system_option,
+    system_options,
     template_option,
 )
 from moestream.cli.options.prompt_cache import open_prompt_cache, prompt_cache_option
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from moestream.chat.conversation import Conversation
     from moestream.cli.commands.chat.program import Program
     from moestream.engine.engine import Engine
-    from moestream.engine.options import SamplingParams
+    from moestream.engine.options import SamplingChoice
     from moestream.terminal.screen import Screen
 
 EXAMPLES = """
@@ -41,7 +41,7 @@ printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
 
 @click.command(cls=Command, examples=EXAMPLES)
 @model_argument(default="demo")
-@system_option
+@system_options
 @template_option
 @special_option
 @option(
@@ -80,6 +80,8 @@ def chat(
     chat_template: str | None,
     special: bool,
     reasoning: Any,
+    reasoning_effort: str | None,
+    chat_template_kwargs: dict[str, Any] | None,
     context_shift: bool,
     go_on: bool,
     load: Path | None,
@@ -90,7 +92,7 @@ def chat(
     quiet: bool,
     verbose: bool,
     recording: dict[str, Any],
-    sampling: "SamplingParams",
+    sampling: "SamplingChoice",
     **engine_options: Any,
 ) -> None:
     """Talk with a model; it remembers what was said.
@@ -102,13 +104,18 @@ def chat(
     if go_on and load is not None:
         raise click.UsageError("--continue and --load exclude each other; pass one of them")
     from moestream.chat.settings import Settings
+    from moestream.chat.thinking import Thinking
     from moestream.cli.commands.chat.actions import loaded_told
     from moestream.cli.commands.chat.kept import Keeper, model_of, newest
     from moestream.cli.commands.chat.program import Program
     from moestream.cli.commands.chat.slash import run_command
-    from moestream.cli.opening import open_engine, tell_choices
+    from moestream.cli.opening import advised, open_engine, preset_system, tell_choices
+    from moestream.engine.options import SamplingChoice
 
-    settings = Settings(sampling, max_tokens, stop, reasoning, context_shift)
+    thinking = Thinking(reasoning_effort, chat_template_kwargs)
+    settings = Settings(
+        sampling.over({}), max_tokens, stop, reasoning, context_shift, thinking, dict(sampling.said)
+    )
     saved = newest() if go_on else load
     if saved is not None and ctx.get_parameter_source("model") is not ParameterSource.COMMANDLINE:
         model = model_of(saved) or model
@@ -117,12 +124,13 @@ def chat(
         engine = open_engine(name, engine_options, quiet=quiet)
         if not quiet:
             tell_choices(engine, settings.sampling.seed, verbose=verbose)
+        settings.sampling, _ = advised(name, engine, SamplingChoice(settings.said), quiet=quiet)
         return engine
 
     with Program(
         open_and_tell,
         model,
-        _conversation(saved, system_prompt),
+        _conversation(saved, system_prompt, preset_system(model, None)),
         settings,
         run_command,
         chat_template=chat_template,
@@ -142,11 +150,13 @@ def chat(
         ctx.exit(EXIT_ERROR)
 
 
-def _conversation(saved: Path | None, system_prompt: str | None) -> "Conversation":
+def _conversation(
+    saved: Path | None, system_prompt: str | None, preset: str | None
+) -> "Conversation":
     from moestream.chat.conversation import Conversation
 
     if saved is None:
-        return Conversation(system_prompt or None)
+        return Conversation(preset if system_prompt is None else system_prompt or None)
     conversation: Conversation = Conversation.load(saved)
     if system_prompt is not None:
         conversation.system = system_prompt or None
@@ -154,8 +164,6 @@ def _conversation(saved: Path | None, system_prompt: str | None) -> "Conversatio
 
 
 def _check(system_prompt: str | None, chat_template: str | None) -> None:
-    if system_prompt:
-        require_text(system_prompt, "the system prompt")
     if chat_template is not None:
         require_text(chat_template, "--chat-template")
 

@@ -1,11 +1,11 @@
 """What the chat's commands do; their names and arguments are ``slash``'s."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moestream import ui
+from moestream.cli.commands.chat.adjust import Items
 from moestream.cli.reports.streaming import StreamingReport
 from moestream.errors import ChatUsageError
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from moestream.chat.conversation import Conversation, Turn
     from moestream.cli.commands.chat.program import Program
 
-Items = Sequence[tuple[str, str]]
-"""What may stand for an argument, each with what it means."""
 _SHOWN_CHARACTERS = 60
 
 
@@ -36,56 +34,48 @@ def undo(program: "Program", argument: str) -> None:
 
 def retry(program: "Program", argument: str) -> None:
     """Have the last message answered anew; the old answer stays if that fails."""
+    _answer_anew(program, _last_turn(program).user)
+
+
+def edit(program: "Program", argument: str) -> None:
+    """Change the last message in an editor and have it answered; or write the first one."""
+    import click
+
+    turns = program.dialogue.conversation.turns
+    before = turns[-1].user if turns else ""
+    try:
+        text = click.edit(before, extension=".md")
+    except click.ClickException as error:
+        raise ChatUsageError(f"{error.message} ($VISUAL and $EDITOR say which editor)") from None
+    if text is None or not text.strip() or text.rstrip("\n") == before:
+        program.screen.note("nothing was changed")
+    elif turns:
+        _answer_anew(program, text.rstrip("\n"))
+    else:
+        program.say(text.rstrip("\n"))
+
+
+def copy(program: "Program", argument: str) -> None:
+    """Copy the last answer to the clipboard."""
+    from moestream.terminal.clipboard import copy
+
+    answer = _last_turn(program).answer or ""
+    copy(answer)
+    program.screen.note(f"copied the last answer, {len(answer):,} characters")
+
+
+def _answer_anew(program: "Program", text: str) -> None:
+    """Say a text in place of the last message; the old answer stays if that fails."""
     turn, dialogue = _last_turn(program), program.dialogue
     dialogue.conversation.undo()
     before = dialogue.answer
     try:
-        program.say(turn.user)
+        program.say(text)
     finally:
         now = dialogue.answer
         if now is None or now is before or not now.kept:  # the old answer stays
             dialogue.conversation.turns.append(turn)
             dialogue.edited()
-
-
-def system(program: "Program", argument: str) -> None:
-    """Show or set the system prompt."""
-    conversation = program.dialogue.conversation
-    if not argument:
-        system = conversation.system
-        program.screen.note("no system prompt" if system is None else f"system prompt: {system}")
-        return
-    conversation.system = None if argument == "none" else argument
-    program.dialogue.edited()
-    program.screen.note("no system prompt" if argument == "none" else "system prompt set")
-
-
-def change_setting(program: "Program", argument: str) -> None:
-    """Show or change settings."""
-    settings = program.dialogue.settings
-    name, _, value = argument.partition(" ")
-    if not name:
-        program.screen.fields("settings", settings.shown())
-        return
-    if not value.strip():
-        raise ChatUsageError(f"/set {name} needs a value; /set alone shows those that there are")
-    try:
-        settings.set(name, value.strip())
-    except ValueError as error:
-        raise ChatUsageError(str(error)) from None
-    shown = name.lower().replace("_", "-").replace("temperature", "temp")
-    program.screen.note(f"{shown} is {dict(settings.shown())[shown]}")
-
-
-def complete_set(program: "Program", typed: str) -> Items:
-    """Names of settings, and values where they are words."""
-    from moestream.choices import REASONING_STYLES
-
-    values = {"reasoning": REASONING_STYLES, "context-shift": ("on", "off")}
-    name, space, _ = typed.partition(" ")
-    if space:
-        return [(f"{name} {value}", "") for value in values.get(name, ())]
-    return [(name, f"now {value}") for name, value in program.dialogue.settings.shown()]
 
 
 def stats(program: "Program", argument: str) -> None:

@@ -215,7 +215,7 @@ class Program(Closing):
             if line.startswith("/"):
                 self._run_command(self, line)
             else:
-                self.say(line)
+                self.say(self._with_files(line))
         except MessageLengthError as error:
             self._fail(str(error))
         except ContextLengthError as error:
@@ -226,6 +226,17 @@ class Program(Closing):
             self._fail(describe_os_error(error))
         except MoestreamError as error:
             self._fail(str(error))
+
+    def _with_files(self, line: str) -> str:
+        """A message with the files that it names; of what is piped in, no file is read."""
+        from moestream.chat.attachments import with_files
+
+        if not self.screen.stays:
+            return line
+        message, attached = with_files(line)
+        for each in attached:
+            self.screen.note(f"with {each.path}, {len(each.text):,} characters")
+        return message
 
     def _fail(self, message: str) -> None:
         self.failed = True

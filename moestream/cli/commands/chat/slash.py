@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from moestream.cli.commands.chat import actions
+from moestream.chat.attachments import begun_name
+from moestream.cli.commands.chat import actions, adjust
 from moestream.errors import ChatUsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class ChatCommand:
     arguments: str
     summary: str
     run: "Callable[[Program, str], None]"
-    complete: "Callable[[Program, str], actions.Items]" = lambda program, typed: ()
+    complete: "Callable[[Program, str], adjust.Items]" = lambda program, typed: ()
     """What may stand for the argument, given what is there of it."""
     files: bool = False
     """Whether the argument names a file."""
@@ -57,7 +58,8 @@ def complete(program: "Program", before: str) -> "Candidates | None":
     from moestream.terminal.line_editor import Candidates
 
     if not before.startswith("/") or "\n" in before:
-        return None
+        begun = begun_name(before)
+        return None if begun is None else Candidates(len(begun), files=True)
     name, space, argument = before[1:].partition(" ")
     if not space:
         items = [(f"/{each.name}", each.summary) for each in COMMANDS if each.name.startswith(name)]
@@ -73,6 +75,7 @@ def _help(program: "Program", argument: str) -> None:
     rows = [(f"/{each.name} {each.arguments}".strip(), each.summary) for each in COMMANDS]
     program.screen.fields("commands", rows)
     keys = [
+        ("@FILE in a message", "sends the text of a file with it"),
         ("Alt-Enter, or \\ and Enter", "a new line in the message"),
         ("Ctrl-C", "stops the answer; at the prompt, clears the line, and pressed twice leaves"),
         ("Ctrl-D", "leaves"),
@@ -96,6 +99,8 @@ COMMANDS = (
     ChatCommand(
         "retry", "", "have the last message answered anew", actions.retry, aliases=("regen",)
     ),
+    ChatCommand("edit", "", "change the last message in your editor, and send it", actions.edit),
+    ChatCommand("copy", "", "copy the last answer to the clipboard", actions.copy),
     ChatCommand(
         "drop", "[N]", "forget the N oldest turns; alone, as many as make room", actions.drop
     ),
@@ -103,15 +108,22 @@ COMMANDS = (
         "system",
         "[TEXT]",
         "show or set the system prompt; none is without",
-        actions.system,
+        adjust.system,
         lambda program, typed: [("none", "without one")],
     ),
     ChatCommand(
         "set",
         "[NAME VALUE]",
         "show or change settings",
-        actions.change_setting,
-        actions.complete_set,
+        adjust.change_setting,
+        adjust.complete_set,
+    ),
+    ChatCommand(
+        "think",
+        "[on|off|low|medium|high]",
+        "show or change how much the model thinks",
+        adjust.think,
+        adjust.complete_think,
     ),
     ChatCommand("stats", "", "speeds, context and streaming", actions.stats),
     ChatCommand("save", "FILE", "write the conversation as JSON", actions.save, files=True),

@@ -79,6 +79,7 @@ def _fields(
     if spec is not None:
         fields = [
             *([("description", spec.description)] if spec.description else []),
+            *([("from", spec.base)] if spec.base else []),
             ("source", spec.source),
             ("licence", spec.licence or "unknown"),
             *fields,
@@ -88,6 +89,7 @@ def _fields(
         architecture += ", which does not run here yet"
     return [
         *fields,
+        *_preset(spec),
         ("architecture", architecture),
         ("size", bytes_told(figures.size_bytes)),
         ("parameters", count_told(figures.parameters)),
@@ -96,6 +98,20 @@ def _fields(
         ("experts a token", about + bytes_told(figures.expert_bytes_per_token)),
         (f"in {ui.format_memory(memory.available_bytes)}", verdict_told(figures, memory)),
     ]
+
+
+def _preset(spec: "ModelSpec | None") -> list[tuple[str, str]]:
+    """What the entry says of how it is used."""
+    if spec is None:
+        return []
+    sampling = ", ".join(f"{name} {value}" for name, value in spec.sampling.items())
+    found = [
+        ("system prompt", spec.system_prompt),
+        ("sampling", sampling),
+        ("context", None if spec.context is None else f"{spec.context}"),
+        ("profile", spec.profile),
+    ]
+    return [(label, value) for label, value in found if value]
 
 
 def _on_hub(spec: "ModelSpec") -> list[tuple[str | None, int, list[str]]]:

@@ -15,14 +15,17 @@ moestream models list --json | jq '.models[] | select(.verdict == "streams") | .
 
 @click.command("list", cls=Command, examples=EXAMPLES)
 @option("--here", is_flag=True, help="Only those that are on this machine.")
+@option("--all", "stores", is_flag=True, help="Those too that other programs have here.")
 @json_option
-def list_models(here: bool, as_json: bool) -> None:
+def list_models(here: bool, stores: bool, as_json: bool) -> None:
     """List the models that have names, and those that were fetched without one.
 
     Says how large they are and how many parameters a token uses, which are here, and which would
-    run in this machine's memory. --json has more, and moestream models info all of one.
+    run in this machine's memory. With --all, also what Hugging Face's tools, llama.cpp, LM Studio
+    and Ollama have here, which is run where it lies. --json has more, and moestream models info all
+    of one.
     """
-    from moestream.catalog import catalog, fetched_without_name, user_catalog
+    from moestream.catalog import catalog, fetched_without_name, in_stores, user_catalog
     from moestream.cli.commands.models.figures import (
         bytes_told,
         catalogue_figures,
@@ -33,6 +36,7 @@ def list_models(here: bool, as_json: bool) -> None:
 
     known, own, memory = dict(catalog()), user_catalog(), available_memory()
     known |= fetched_without_name(known)
+    known |= in_stores(known) if stores else {}
     all_figures = [catalogue_figures(spec) for spec in known.values()]
     shown = [figures for figures in all_figures if figures.path is not None or not here]
     if as_json:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from moestream.cli.command import Command
 from moestream.cli.options.model_argument import complete_name
 from moestream.cli.options.output import json_option
 from moestream.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from moestream.catalog import ModelSpec
 
 EXAMPLES = """
 moestream models pull qwen3-coder-30b-a3b
@@ -29,12 +32,20 @@ def pull(model: str, as_json: bool) -> None:
     A download that broke off goes on where it was; every file is checked by the sha256 that the hub
     states. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are respected.
     """
-    from moestream.catalog import find_spec
+    from moestream.catalog import find_spec, locate
 
     spec = find_spec(model)
     if spec is None:
         raise ModelNotFoundError(_is_unknown(model))
     started = time.perf_counter()
+    if (store := _other_store(spec)) is not None:
+        ui.note(f"here already, in {store}, and run from there; nothing was fetched")
+        path = str(locate(spec))
+        if as_json:
+            ui.print_json({"model": model, "path": path, "fetched_bytes": 0, "seconds": 0.0})
+        else:
+            ui.print_line(path)
+        return
     values = _download(model, spec.source) if spec.kind == "hf" else _make(model)
     seconds = time.perf_counter() - started
     _tell(values["fetched_bytes"], seconds, made=spec.kind == "recipe")
@@ -42,6 +53,20 @@ def pull(model: str, as_json: bool) -> None:
         ui.print_json({"model": model, **values, "seconds": seconds})
     else:
         ui.print_line(values["path"])
+
+
+def _other_store(spec: "ModelSpec") -> str | None:
+    """Whose store has a model, if it is another program's."""
+    from moestream import hub
+    from moestream.hub.stores import hf_cache, llama_cpp
+
+    if spec.kind != "hf":
+        return None
+    reference = hub.parse_reference(spec.source)
+    if hub.find(reference) is not None:
+        return None
+    stores = (hf_cache, llama_cpp)
+    return next((store.NAME for store in stores if store.find(reference) is not None), None)
 
 
 def _download(model: str, source: str) -> dict[str, Any]:

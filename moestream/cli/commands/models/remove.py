@@ -27,7 +27,7 @@ def remove(ctx: click.Context, model: str, yes: bool, as_json: bool) -> None:
 
     An entry that you added is removed too; a file that you added by its path is never deleted.
     """
-    from moestream.catalog import find_spec, remove_entry, user_catalog
+    from moestream.catalog import find_spec, locate, remove_entry, user_catalog
 
     spec = find_spec(model)
     if spec is None:
@@ -35,15 +35,18 @@ def remove(ctx: click.Context, model: str, yes: bool, as_json: bool) -> None:
             f"no model is called {model!r}; moestream models list --here shows those that are here"
         )
     own = spec.name in user_catalog()
-    files = _files(spec.kind, spec.source)
+    kind = "" if spec.base is not None else spec.kind  # the files are another entry's
+    files = _files(kind, spec.source)
     if not files and not own:
-        _delete(spec.kind, spec.source)  # a lock, an empty folder
-        raise ModelNotFoundError(f"nothing of {model} is here")
+        _delete(kind, spec.source)  # a lock, an empty folder
+        where = locate(spec)
+        kept = "" if where is None else f"; {where} is another program's, and stays"
+        raise ModelNotFoundError(f"nothing of {model} is here{kept}")
     freed = sum(file.lstat().st_size for file in files)
     if not yes and not _agreed(_question(model, files, freed, own)):
         ui.note("nothing was removed")
         ctx.exit(EXIT_ERROR)
-    _delete(spec.kind, spec.source)
+    _delete(kind, spec.source)
     if own:
         remove_entry(spec.name)
     if as_json:

@@ -1,7 +1,7 @@
 """``moestream profile save``: run a workload, or read a trace of one, and keep what it used."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,21 +9,23 @@ import click
 from click.core import ParameterSource
 
 from moestream import ui
+from moestream.chat.prompt import Prompt
 from moestream.cli.command import Command, option
 from moestream.cli.commands.profile.show import fields, summary
+from moestream.cli.opening import advised
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.fields import Value
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import file_callback, name_argument
-from moestream.cli.options.prompt import Prompt, read_text, require_text, special_option
+from moestream.cli.options.prompt import read_text, require_text, special_option
 from moestream.cli.options.streaming import budget_option
 from moestream.cli.reports.streaming import warnings
 from moestream.declare import OptionSpec
 
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
-    from moestream.engine.options import SamplingParams
+    from moestream.engine.options import SamplingChoice, SamplingParams
     from moestream.profiles import Profile
     from moestream.tokenizer import Tokenizer
     from moestream.traces.recording import ProfileRecorder
@@ -41,6 +43,7 @@ class Workload:
 
     prompts: Sequence[Prompt]
     predict: int
+    choice: "SamplingChoice"
     sampling: "SamplingParams"
     files: tuple[Path, ...]
 
@@ -128,7 +131,7 @@ def save(
     trace: Path | None,
     half_life: float,
     as_json: bool,
-    sampling: "SamplingParams",
+    sampling: "SamplingChoice",
     budget: str | None,
     **engine_options: Any,
 ) -> None:
@@ -153,7 +156,7 @@ def save(
         ]
         for prompt in prompts:
             require_text(prompt.text.strip() and prompt.text, "a prompt")
-        work = Workload(prompts, predict, sampling, files)
+        work = Workload(prompts, predict, sampling, sampling.over({}), files)
         options = {"budget": None if budget == "none" else budget or "auto", **engine_options}
         saved = _from_run(path, model or "demo", work, half_life, options, as_json)
     if as_json:
@@ -173,8 +176,6 @@ def _reject_idle(ctx: click.Context) -> None:
 def _from_trace(
     path: Path, trace: Path, model: str | None, half_life: float, quiet: bool
 ) -> "Profile":
-    from dataclasses import replace
-
     from moestream.catalog import resolve
     from moestream.gguf import GGUFFile
     from moestream.profiles import Fingerprint, write_profile
@@ -209,6 +210,7 @@ def _from_run(
     with engine:
         for warning in () if quiet else warnings(engine, None):
             ui.warning(warning)
+        work = replace(work, sampling=advised(model, engine, work.choice, quiet=quiet)[0])
         recorder = ProfileRecorder(path, engine, half_life=half_life, options=work.options())
         tokenizer = Tokenizer.from_gguf(engine.file)
         parts = list(_parts(work, engine, tokenizer))
@@ -231,7 +233,7 @@ def _parts(work: Workload, engine: "Engine", tokenizer: "Tokenizer") -> Iterator
     """Tokens of every prompt; a raw one too long for the context is cut."""
     room = max(engine.context_length - work.predict, 1)
     for prompt in work.prompts:
-        tokens = prompt.encode(tokenizer, engine.file)
+        tokens = prompt.prepare(tokenizer, engine.file).tokens
         step = room if prompt.raw else len(tokens)
         yield from (tokens[i : i + step] for i in range(0, len(tokens), max(step, 1)))
 
@@ -243,6 +245,8 @@ def _run(
     tokens: list[int],
     work: Workload,
 ) -> None:
+    from moestream.chat.breakers import breakers_of
+
     session = engine.session()
     observe = recorder.observer(session)
     if not work.predict:
@@ -254,6 +258,7 @@ def _run(
         work.sampling,
         max_tokens=work.predict,
         end_ids=tokenizer.end_ids,
+        breakers=breakers_of(work.sampling, tokenizer),
         on_route=observe,
     )
     for _ in made:

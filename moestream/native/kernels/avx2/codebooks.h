@@ -241,10 +241,11 @@ struct Blocks<Type::IQ3_S> : SignedRows<Blocks<Type::IQ3_S>, Type::IQ3_S> {
 
 template <>
 struct Blocks<Type::IQ1_S> : Avx2Format<Type::IQ1_S> {
+    // A group's shift is taken off by way of its input's sum, together with the offset.
+    static constexpr int kOffset = 1;
     struct Opened {
         Rows rows;
         __m128i words;
-        alignas(32) int32_t shifts[8];  // of all bytes of 32 codes
     };
     static Opened open(const uint8_t* p) {
         Opened to;
@@ -260,20 +261,21 @@ struct Blocks<Type::IQ1_S> : Avx2Format<Type::IQ1_S> {
         };
         store_rows(p + 2, high(order), high(_mm256_add_epi8(order, _mm256_set1_epi8(8))),
                    to.rows.rows);
-        // -1 where the top bit is set, else 1, in all four bytes.
-        const __m256i minus = _mm256_srai_epi32(_mm256_cvtepi16_epi32(to.words), 31);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to.shifts),
-                           _mm256_or_si256(minus, _mm256_set1_epi8(1)));
         return to;
     }
     static __m256i scales(const Opened& block) {
         const __m128i twice = _mm_and_si128(_mm_srli_epi16(block.words, 11), _mm_set1_epi16(14));
         return _mm256_broadcastsi128_si256(_mm_or_si128(twice, _mm_set1_epi16(1)));
     }
+    // 16 less the shift, which is -1 where a word's top bit is set, else 1, times the scale.
+    static __m256i weights(const Opened& block, __m256i scales) {
+        const __m256i minus = _mm256_srai_epi16(_mm256_broadcastsi128_si256(block.words), 15);
+        const __m256i shift = _mm256_or_si256(minus, _mm256_set1_epi16(1));
+        return _mm256_sub_epi16(_mm256_slli_epi16(scales, 4), _mm256_sign_epi16(scales, shift));
+    }
     template <int J>
     static __m256i codes(const Opened& block) {
-        return _mm256_add_epi8(rows_of_eight(kIq1Grid.data(), block.rows.rows + J * 4),
-                               _mm256_set1_epi32(block.shifts[J]));
+        return rows_of_eight(kIq1Grid.data(), block.rows.rows + J * 4);
     }
 };
 

@@ -35,26 +35,31 @@ inline __m256i split_even_odd(__m256i v) {
     return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, order), 0xd8);
 }
 
-// Pair sums of the J-th 32 codes of an opened super-block.
-template <class T, int J>
-inline __m256i pair_sums_of(const auto& block, __m256i input) {
+// To each token's sum: the J-th 32 codes of an opened super-block, taken apart once, times its
+// inputs from column `at` on, times their scales.
+template <class T, int J, int NT>
+inline void add_scaled(const auto& block, const int8_t* const* q, size_t at, __m256i scales,
+                       __m256i (*acc)[2]) {
+    const __m256i scale = spread_scale<J>(scales);
+    const auto add = [&](int t, __m256i pairs) {
+        acc[t][J % 2] = add_pairs(acc[t][J % 2], pairs, scale);
+    };
     if constexpr (requires { T::template magnitudes<J>(block); }) {
-        return _mm256_maddubs_epi16(T::template magnitudes<J>(block),
-                                    with_signs(T::template signs<J>(block), input));
+        const __m256i magnitudes = T::template magnitudes<J>(block);
+        const auto signs = T::template signs<J>(block);
+        unroll<NT>([&](auto t) {
+            const __m256i input = with_signs(signs, load256(q[t] + at + J * 32));
+            add(t, _mm256_maddubs_epi16(magnitudes, input));
+        });
     } else {
-        return pair_sums<T>(T::template codes<J>(block), input);
+        const __m256i codes = T::template codes<J>(block);
+        unroll<NT>([&](auto t) { add(t, pair_sums<T>(codes, load256(q[t] + at + J * 32))); });
     }
-}
-
-template <class T, int J>
-inline __m256i add_scaled(__m256i acc, const auto& block, const int8_t* q, __m256i scales) {
-    const __m256i pairs = pair_sums_of<T, J>(block, load256(q + J * 32));
-    return add_pairs(acc, pairs, spread_scale<J>(scales));
 }
 
 // The lanes of the sum of a super-block whose groups have no scales.
 template <class T>
-inline __m256i plain_lanes(const auto& block, const int8_t* q) {
+[[gnu::flatten]] inline __m256i plain_lanes(const auto& block, const int8_t* q) {
     if constexpr (kVnni) {
         __m256i lanes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
         unroll<8>([&](auto j) {
@@ -73,32 +78,40 @@ inline __m256i plain_lanes(const auto& block, const int8_t* q) {
     }
 }
 
-// The lanes of a super-block's integer sum; its minimums' (or offset's) sum in `mins`.
-template <class T>
-inline __m256i super_block_lanes(const uint8_t* p, const int8_t* q, __m256i sums, __m256i* mins) {
+// The lanes of row R's integer sums over a super-block with the tokens' inputs from column `at` on,
+// and those of its minimums (or offset).
+template <class T, int NT>
+inline void super_block_lanes(const uint8_t* p, const int8_t* const* q, size_t at,
+                              const __m256i* sums, int r, __m256i (*lanes)[8],
+                              __m256i (*mins)[8]) {
     const auto block = T::open(p);
     if constexpr (T::kPlain) {
-        *mins = _mm256_madd_epi16(T::scales(block), sums);
-        return _mm256_sub_epi32(plain_lanes<T>(block, q),
-                                _mm256_slli_epi32(*mins, shift_of(T::kOffset)));
+        unroll<NT>([&](auto t) {
+            mins[t][r] = _mm256_madd_epi16(T::scales(block), sums[t]);
+            lanes[t][r] = _mm256_sub_epi32(plain_lanes<T>(block, q[t] + at),
+                                         _mm256_slli_epi32(mins[t][r], shift_of(T::kOffset)));
+        });
+        return;
     }
     const __m256i natural = T::scales(block);
-    if constexpr (T::kOffset != 0) *mins = _mm256_madd_epi16(natural, sums);
-    if constexpr (T::kHasMin) *mins = _mm256_madd_epi16(T::mins(block), sums);
     const __m256i scales = T::kGroup == 16 ? split_even_odd(natural) : natural;
-    __m256i a = _mm256_setzero_si256(), b = a;
-    a = add_scaled<T, 0>(a, block, q, scales), b = add_scaled<T, 1>(b, block, q, scales);
-    a = add_scaled<T, 2>(a, block, q, scales), b = add_scaled<T, 3>(b, block, q, scales);
-    a = add_scaled<T, 4>(a, block, q, scales), b = add_scaled<T, 5>(b, block, q, scales);
-    a = add_scaled<T, 6>(a, block, q, scales), b = add_scaled<T, 7>(b, block, q, scales);
-    if constexpr (T::kOffset != 0) {
-        a = _mm256_sub_epi32(a, _mm256_slli_epi32(*mins, shift_of(T::kOffset)));
-    }
-    return _mm256_add_epi32(a, b);
+    __m256i acc[NT][2];
+    for (int t = 0; t < NT; ++t) acc[t][0] = acc[t][1] = _mm256_setzero_si256();
+    unroll<8>([&](auto j) { add_scaled<T, j, NT>(block, q, at, scales, acc); });
+    unroll<NT>([&](auto t) {
+        lanes[t][r] = _mm256_add_epi32(acc[t][0], acc[t][1]);
+        if constexpr (T::kHasMin || T::kOffset != 0) {
+            mins[t][r] = _mm256_madd_epi16(weights_of_sums<T>(block, natural), sums[t]);
+        }
+        if constexpr (T::kOffset != 0) {
+            lanes[t][r] = _mm256_sub_epi32(lanes[t][r],
+                                         _mm256_slli_epi32(mins[t][r], shift_of(T::kOffset)));
+        }
+    });
 }
 
 struct Avx2Gemv : Avx2Floats {
-    static constexpr int kFewTokens = 1;
+    static constexpr int kFewTokens = 4, kFewPacked = 1;
     template <class T>
     static constexpr int kOffset = T::kOffset;
 
@@ -120,23 +133,29 @@ struct Avx2Gemv : Avx2Floats {
     template <class T, int J, int NT>
     static void dot_part(const uint8_t* const* rows, size_t at, int unit,
                          const TokenRows<T, NT>& x, Float* acc) {
-        const __m256i input = load256(x.q[0] + unit * 32);
-        __m256i v[8];
+        __m256i v[NT][8];
         for (int r = 0; r < 8; ++r) {
-            v[r] = quad_sums<T>(zero_int(), codes_of_part<T, J>(rows[r] + at), input);
+            const auto codes = codes_of_part<T, J>(rows[r] + at);
+            unroll<NT>([&](auto t) {
+                v[t][r] = quad_sums<T>(zero_int(), codes, load256(x.q[t] + unit * 32));
+            });
         }
         __m256 d, m = zero();
         if constexpr (T::kBlock == 16) {
-            __m256i sums[2];
-            fold8_halves(v, sums);
+            __m256i sums[NT][2];
+            unroll<NT>([&](auto t) { fold8_halves(v[t], sums[t]); });
             for (int i = 0; i < 2; ++i) {
                 load_floats8<T>(rows, at, J * 2 + i, &d, &m);
-                *acc = add_block32<Avx2Gemv, T>(*acc, sums[i], d, m, x, 0, unit * 2 + i);
+                unroll<NT>([&](auto t) {
+                    acc[t] = add_block32<Avx2Gemv, T>(acc[t], sums[t][i], d, m, x, t, unit * 2 + i);
+                });
             }
         } else {
-            const __m256i sum = T::kSmall ? fold8_small(v, 1) : fold8(v, 1);
             load_floats8<T>(rows, at, 0, &d, &m);
-            *acc = add_block32<Avx2Gemv, T>(*acc, sum, d, m, x, 0, unit);
+            unroll<NT>([&](auto t) {
+                const __m256i sum = T::kSmall ? fold8_small(v[t], 1) : fold8(v[t], 1);
+                acc[t] = add_block32<Avx2Gemv, T>(acc[t], sum, d, m, x, t, unit);
+            });
         }
     }
 
@@ -145,19 +164,22 @@ struct Avx2Gemv : Avx2Floats {
                              const TokenRows<T, NT>& x, Float* acc) {
         size_t at = 0;
         for (int b = 0; b < blocks; ++b, at += T::kBytes) {
-            // With groups of 32 there are eight sums: zeros in the high half keep mins single.
-            const int16_t* from = x.sums(0, b * T::kGroups);
-            const __m256i sums =
-                T::kGroup == 16 ? load256(from) : _mm256_zextsi128_si256(load128(from));
-            __m256i v[8], weighed[8];
+            __m256i sums[NT], v[NT][8], weighed[NT][8];
+            unroll<NT>([&](auto t) {
+                // With groups of 32 there are eight sums: zeros in the high half keep mins single.
+                const int16_t* from = x.sums(t, b * T::kGroups);
+                sums[t] = T::kGroup == 16 ? load256(from) : _mm256_zextsi128_si256(load128(from));
+            });
             for (int r = 0; r < 8; ++r) {
                 prefetch<T::kBytes>(ahead + 8 * at + r * T::kBytes);
-                v[r] = super_block_lanes<T>(rows[r] + at, x.q[0] + b * 256, sums, &weighed[r]);
+                super_block_lanes<T, NT>(rows[r] + at, x.q, b * 256, sums, r, v, weighed);
             }
             __m256 d, m = zero();
             load_floats8<T>(rows, at, 0, &d, &m);
-            const __m256i mins = T::kHasMin ? fold8(weighed, 1) : zero_int();
-            *acc = add_block256<Avx2Gemv, T>(*acc, fold8(v, 1), mins, d, m, x.d(0, b));
+            unroll<NT>([&](auto t) {
+                const __m256i mins = T::kHasMin ? fold8(weighed[t], 1) : zero_int();
+                acc[t] = add_block256<Avx2Gemv, T>(acc[t], fold8(v[t], 1), mins, d, m, x.d(t, b));
+            });
         }
     }
 };

@@ -247,6 +247,19 @@ struct Blocks<Type::IQ4_XS> : Avx2Format<Type::IQ4_XS> {
     }
 };
 
+// What the sums of groups are multiplied by: minimums, or the scales, for an offset, unless a type
+// has weights of its own.
+template <class T>
+inline __m256i weights_of_sums(const auto& block, __m256i scales) {
+    if constexpr (T::kHasMin) {
+        return T::mins(block);
+    } else if constexpr (requires { T::weights(block, scales); }) {
+        return T::weights(block, scales);
+    } else {
+        return scales;
+    }
+}
+
 // Codes of part J of a block of a 32-value type.
 template <class T, int J>
 inline __m256i codes_of_part(const uint8_t* p) {

@@ -72,20 +72,20 @@ inline void store_pairs(__m256i x, __m256i y, int16_t* to, int16_t* to_later) {
 template <class T>
 inline void unpack_scales(const auto* rows, int half, int block, const Unpacked& to) {
     constexpr bool kLater = T::kGroups == 16;
-    __m256i v[8];
-    for (int r = 0; r < 8; ++r) v[r] = T::scales(rows[r]);
+    __m256i v[8], weights[8];
+    for (int r = 0; r < 8; ++r) {
+        v[r] = T::scales(rows[r]);
+        weights[r] = weights_of_sums<T>(rows[r], v[r]);
+    }
     transpose16(v);
     int16_t* scales = to.scales + block * T::kGroups * 32 + half * 16;
     for (int g = 0; g < 8; ++g) {
         store_pairs(v[g], v[g], scales + g * 32, kLater ? scales + (g + 8) * 32 : nullptr);
     }
-    if constexpr (T::kHasMin) {
-        for (int r = 0; r < 8; ++r) v[r] = T::mins(rows[r]);
-        transpose16(v);
-    }
+    transpose16(weights);
     int16_t* pairs = to.pairs + block * T::kGroups * 16 + half * 16;
     for (int g = 0; g < 8; g += 2) {
-        store_pairs(v[g], v[g + 1], pairs + g * 16, kLater ? pairs + (g + 8) * 16 : nullptr);
+        store_pairs(weights[g], weights[g + 1], pairs + g * 16, kLater ? pairs + (g + 8) * 16 : nullptr);
     }
 }
 

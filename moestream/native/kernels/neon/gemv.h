@@ -26,7 +26,7 @@ inline int32x4_t dot_sums(Scales weights, const int16_t* sums) {
 }
 
 struct NeonGemv : NeonFloats {
-    static constexpr int kFewTokens = kGemmTokens - 1;
+    static constexpr int kFewTokens = kGemmTokens - 1, kFewPacked = kFewTokens;
     template <class T>
     static constexpr int kOffset = T::kOffset;
 
