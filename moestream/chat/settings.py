@@ -39,7 +39,7 @@ class Settings:
         "What a model thinks before it answers; in plain lines, dim is to standard error.",
         choices=REASONING_STYLES,
     )
-    context_shift: bool = option(False, "Forget the oldest turns if the context is full.")
+    context_shift: bool = option(False, "Forget old turns where the context is full.")
     thinking: Thinking = field(default_factory=Thinking)
     said: dict[str, Any] = field(default_factory=dict, compare=False)
     """What of sampling the user chose, by field: advice counts for the rest alone."""

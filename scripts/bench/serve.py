@@ -148,7 +148,7 @@ def many_clients(args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _beside_long(port: int, seed: int) -> float:
-    long = asyncio.create_task(chat(port, body(text_of(6500, seed), 1)))
+    long = asyncio.create_task(chat(port, body(text_of(7970, seed), 1)))
     await asyncio.sleep(1.0)
     short = await chat(port, body("What is the capital of Italy?", 4))
     reading = not long.done()
@@ -168,7 +168,7 @@ def short_beside_long(args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _turns(port: int, seed: int) -> tuple[Answer, Answer]:
-    question = text_of(4700, seed) + "\nWhat is this?"
+    question = text_of(5970, seed) + "\nWhat is this?"
     first = await chat(port, body(question, 16))
     messages = [
         {"role": "user", "content": question},

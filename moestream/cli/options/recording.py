@@ -16,13 +16,13 @@ RECORDING_OPTIONS = (
         callback=file_callback,
         shell_complete=complete_profile,
         metavar="NAME",
-        help="Save which experts this run used, when it ends.",
+        help="Save which experts this run used.",
     ),
     option(
         "--trace",
         section="Memory",
         type=click.Path(dir_okay=False, writable=True, path_type=Path),
-        help="Write every routing decision, for moestream simulate.",
+        help="Write each routing, for moestream simulate.",
     ),
 )
 

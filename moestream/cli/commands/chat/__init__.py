@@ -49,7 +49,7 @@ printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
     "go_on",
     section="Chat",
     is_flag=True,
-    help="Go on with the last conversation and its model.",
+    help="Go on with the last conversation.",
 )
 @option(
     "--load",
