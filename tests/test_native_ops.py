@@ -27,7 +27,6 @@ def backend(monkeypatch: pytest.MonkeyPatch, isa: str, threads: int = 2) -> CpuB
     return CpuBackend(threads)
 
 
-@each_isa
 @pytest.mark.parametrize(
     ("kv_types", "dim"),
     [
@@ -37,26 +36,28 @@ def backend(monkeypatch: pytest.MonkeyPatch, isa: str, threads: int = 2) -> CpuB
     ],
 )
 @pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (8, 1), (4, 4), (40, 1)])
-def test_attention_is_the_references(monkeypatch, isa, kv_types, dim, heads, kv_heads):
-    ops = backend(monkeypatch, isa)
+def test_attention_is_the_references(monkeypatch, kv_types, dim, heads, kv_heads):
+    all_ops = [backend(monkeypatch, isa) for isa in ISAS]
     for start, tokens in ((0, 1), (0, 37), (300, 1), (255, 2), (700, 5)):
-        check_attention(ops, kv_types, dim, (heads, kv_heads), start, tokens)
+        check_attention(all_ops, kv_types, dim, (heads, kv_heads), start, tokens)
 
 
-def check_attention(ops, kv_types, dim, all_heads, start, tokens):
+def check_attention(all_ops, kv_types, dim, all_heads, start, tokens):
     rng = np.random.default_rng(start + tokens)
     heads, kv_heads = all_heads
     held = Held(kv_heads, start + tokens + 3, (dim, dim), kv_types, rng=rng)
     theirs = held.twin()
     q = rng.standard_normal((tokens, heads, dim), np.float32) * 2
     k, v = rng.standard_normal((2, tokens, kv_heads, dim), np.float32)
-    scale = dim**-0.5
-    got = held.attend(ops, q, k, v, start, AttentionRule(scale))
-    expected = theirs.attend(REFERENCE, q, k, v, start, AttentionRule(scale))
-    # Float32 scores of up to 20, off by some units in the last place, and their exponentials.
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
-    for which in (0, 1):
-        np.testing.assert_array_equal(held.rows(which), theirs.rows(which))
+    rule = AttentionRule(dim**-0.5)
+    expected = theirs.attend(REFERENCE, q, k, v, start, rule)
+    for ops in all_ops:
+        ours = held.twin()
+        got = ours.attend(ops, q, k, v, start, rule)
+        # Float32 scores of up to 20, off by some units in the last place, and their exponentials.
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+        for which in (0, 1):
+            np.testing.assert_array_equal(ours.rows(which), theirs.rows(which))
 
 
 ODD = {
@@ -67,7 +68,6 @@ ODD = {
 }
 
 
-@each_isa
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize(("start", "tokens"), [(0, 37), (700, 5), (511, 1)])
 @pytest.mark.parametrize(
@@ -75,10 +75,9 @@ ODD = {
     [(32, 32, False), (192, 128, False), (32, 64, False), (20, 12, False), (576, 512, True)],
 )
 def test_attention_with_windows_sinks_and_other_values_is_the_references(
-    monkeypatch, isa, odd, start, tokens, dim, value_dim, in_keys
+    monkeypatch, odd, start, tokens, dim, value_dim, in_keys
 ):
     rng = np.random.default_rng(start + tokens)
-    ops = backend(monkeypatch, isa)
     heads, kv_heads = (16, 1) if in_keys else (6, 2)
     options = dict(ODD[odd])
     if options.get("sinks"):
@@ -91,10 +90,12 @@ def test_attention_with_windows_sinks_and_other_values_is_the_references(
     v = None if in_keys else rng.standard_normal((tokens, kv_heads, value_dim), np.float32)
     if in_keys:
         options["value_dim"] = value_dim
-    got = held.attend(ops, q, k, v, start, AttentionRule(dim**-0.5, **options))
-    expected = theirs.attend(REFERENCE, q, k, v, start, AttentionRule(dim**-0.5, **options))
-    assert got.shape == (tokens, heads * value_dim)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    rule = AttentionRule(dim**-0.5, **options)
+    expected = theirs.attend(REFERENCE, q, k, v, start, rule)
+    assert expected.shape == (tokens, heads * value_dim)
+    for isa in ISAS:
+        got = held.twin().attend(backend(monkeypatch, isa), q, k, v, start, rule)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 @each_isa
