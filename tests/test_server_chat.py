@@ -100,6 +100,7 @@ def test_a_limit_of_tokens(server: Served, name: str) -> None:
     (choice,) = server.chat(**{name: 4})["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("abcd", "length")
     assert server.refused(**{name: "many"})["param"] == name
+    assert server.refused(**{name: True})["param"] == name
 
 
 def test_no_limit_and_none_at_all(server: Served) -> None:
@@ -166,6 +167,21 @@ def test_numbers_out_of_range_are_named(server: Served, field: str, value: float
     error = server.refused(**{field: value})
     assert (error["param"], error["code"]) == (field, 400)
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[(name, True) for name in ("seed", "n", "top_k", "n_probs", "mirostat")],
+        ("guided_json", {"type": "object"}),
+        ("stop_token_ids", [1]),
+        ("bad_words", ["x"]),
+        ("min_tokens", 3),
+        ("echo", True),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(server: Served, field: str, value: object) -> None:
+    assert server.refused(**{field: value})["param"] == field
 
 
 def test_penalties_change_what_is_chosen(server: Served) -> None:

@@ -6,9 +6,10 @@ The ranges of numbers are ``SamplingParams``'.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from moestream.engine.options import SamplingParams, draw_seed, read_samplers
 from moestream.server.errors import APIError
@@ -44,8 +45,27 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning_control": (False,),
     "audio": (),
     "web_search_options": (),
+    "echo": (False,),
+    "min_tokens": (0,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "structured_outputs": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
 }
 """Fields that are known and not to be had, with the values that ask for nothing."""
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+"""A whole number, and not true or false, which Python takes for 1 and 0."""
 
 
 class StreamOptions(BaseModel):
@@ -60,21 +80,21 @@ class SamplingFields(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     model: str | None = None
-    max_tokens: int | None = Field(None, ge=-1, description="-1 is no limit.")
-    n_predict: int | None = Field(None, ge=-1, description="llama-server's name of max_tokens.")
+    max_tokens: Whole | None = Field(None, ge=-1, description="-1 is no limit.")
+    n_predict: Whole | None = Field(None, ge=-1, description="llama-server's name of max_tokens.")
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: Whole | None = None
     min_p: float | None = None
-    seed: int | None = None
+    seed: Whole | None = None
     repeat_penalty: float | None = None
-    repeat_last_n: int | None = None
+    repeat_last_n: Whole | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     dry_multiplier: float | None = None
     dry_base: float | None = None
-    dry_allowed_length: int | None = None
-    dry_penalty_last_n: int | None = None
+    dry_allowed_length: Whole | None = None
+    dry_penalty_last_n: Whole | None = None
     dry_sequence_breakers: list[str] | None = None
     top_n_sigma: float | None = None
     typical_p: float | None = None
@@ -82,7 +102,7 @@ class SamplingFields(BaseModel):
     xtc_threshold: float | None = None
     dynatemp_range: float | None = None
     dynatemp_exponent: float | None = None
-    mirostat: int | None = None
+    mirostat: Whole | None = None
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
     samplers: str | list[str] | None = Field(
@@ -92,7 +112,7 @@ class SamplingFields(BaseModel):
     stop: str | list[str] | None = None
     ignore_eos: bool | None = None
     cache_prompt: bool | None = None
-    n: int | None = Field(None, ge=1, le=_MOST_CHOICES)
+    n: Whole | None = Field(None, ge=1, le=_MOST_CHOICES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     timings_per_token: bool | None = None

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from moestream.engine.options import SamplingParams
-from moestream.server.sampling import SamplingFields, check_known
+from moestream.server.sampling import SamplingFields, Whole, check_known
 from moestream.tokenizer import Tokenizer
 
 Blocks = list[dict[str, Any]]
@@ -32,7 +32,7 @@ class Thinking(BaseModel):
     """Whether the model is to reason before it answers."""
 
     type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: int | None = Field(None, ge=0, description="Not enforced; max_tokens is.")
+    budget_tokens: Whole | None = Field(None, ge=0, description="Not enforced; max_tokens is.")
 
 
 class OutputConfig(BaseModel):
@@ -71,10 +71,10 @@ class CountRequest(BaseModel):
 class MessagesRequest(CountRequest):
     """The body of /v1/messages."""
 
-    max_tokens: int = Field(ge=0)
+    max_tokens: Whole = Field(ge=0)
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: Whole | None = None
     stop_sequences: list[str] | None = None
     stream: bool | None = None
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moestream.engine.options import SamplingParams
 from moestream.server.errors import APIError
-from moestream.server.sampling import SamplingFields, check_known
+from moestream.server.sampling import SamplingFields, Whole, check_known
 from moestream.tokenizer import Tokenizer
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -46,7 +46,7 @@ class ResponsesRequest(BaseModel):
     parallel_tool_calls: bool | None = None
     text: Text | None = None
     reasoning: Reasoning | None = None
-    max_output_tokens: int | None = Field(None, ge=0)
+    max_output_tokens: Whole | None = Field(None, ge=0)
     temperature: float | None = None
     top_p: float | None = None
     metadata: dict[str, Any] | None = None

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from moestream.server.sampling import SamplingFields
+from moestream.server.sampling import SamplingFields, Whole
 
 
 class Message(BaseModel):
@@ -49,10 +49,10 @@ class Prompt(SamplingFields):
 class ChatRequest(Prompt):
     """The body of /v1/chat/completions."""
 
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Whole | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    n_probs: int | None = None
+    top_logprobs: Whole | None = None
+    n_probs: Whole | None = None
     response_format: dict[str, Any] | None = None
     json_schema: Any = None
     grammar: str | None = None
@@ -73,7 +73,7 @@ class LlamaRequest(SamplingFields):
     """The body of /completion, llama-server's own."""
 
     prompt: str | list[Any] | dict[str, Any]
-    n_probs: int | None = None
+    n_probs: Whole | None = None
     return_tokens: bool | None = None
     response_fields: list[str] | None = None
     json_schema: Any = None
