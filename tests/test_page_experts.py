@@ -188,7 +188,7 @@ def test_a_profile_is_saved_listed_and_told(server: Served) -> None:
     [
         {"name": "../x"},
         {"name": "x.json"},
-        {"name": "/tmp/x.json"},
+        {"name": "/elsewhere/x.json"},
         {"name": ""},
         {"uses": [[1, 2, 3]]},
         {"uses": []},

@@ -20,6 +20,7 @@ from moestream.models import ModelConfig
 from moestream.profiles import Fingerprint, Profile
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 from moestream.streaming.build import open_residency
+from moestream.streaming.footprint import ROWS_SHARE
 from moestream.streaming.memory import Memory, MemoryPlan, plan_memory
 from moestream.streaming.options import MOST_GUESSES, StreamingOptions
 from moestream.streaming.prefetch import Predict, Prefetcher
@@ -28,8 +29,6 @@ from moestream.streaming.residency import Warmed
 from moestream.streaming.statistics import ResidencyStats, Tally
 from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
 
-ROWS_SHARE = 8
-"""Of the experts' memory, one part in so many is for the rows of a long pass."""
 _FREE_ROWS_BYTES = 16 << 20
 
 
@@ -175,7 +174,12 @@ def pass_tokens(
     """
     if streaming is None or listens:
         return chunk_tokens
-    rows = streaming.plan.experts_bytes // ROWS_SHARE // (4 * config.hidden_size)
+    return long_pass_tokens(streaming.plan.experts_bytes, config.hidden_size, chunk_tokens)
+
+
+def long_pass_tokens(experts_bytes: int, hidden_size: int, chunk_tokens: int) -> int:
+    """Tokens, in whole chunks, whose rows fit in the part of the experts' memory that is theirs."""
+    rows = experts_bytes // ROWS_SHARE // (4 * hidden_size)
     return max(rows // chunk_tokens, 1) * chunk_tokens
 
 

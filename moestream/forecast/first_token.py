@@ -11,7 +11,7 @@ choose among experts evenly; attention sees all tokens before.
 
 from dataclasses import dataclass
 
-from moestream.engine.expert_streaming import ROWS_SHARE
+from moestream.engine.expert_streaming import long_pass_tokens
 from moestream.forecast.demand import Demand
 from moestream.forecast.speed import COMPUTE_VARIES, DISK_VARIES
 from moestream.layers.batch import CHUNK_TOKENS
@@ -91,8 +91,7 @@ def _pass_tokens(demand: Demand, plan: MemoryPlan) -> int:
     """Most tokens of a pass, as ``Session`` has them."""
     if plan.fits or not demand.hidden_size:
         return _FOREVER
-    rows = plan.experts_bytes // ROWS_SHARE // (4 * demand.hidden_size)
-    return max(rows // CHUNK_TOKENS, 1) * CHUNK_TOKENS
+    return long_pass_tokens(plan.experts_bytes, demand.hidden_size, CHUNK_TOKENS)
 
 
 def _compute_s(demand: Demand, machine: Speeds, tokens: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from moestream.streaming.fences import Fences, munlock
 from moestream.streaming.reader import ExpertReader
 
-_ROWS_SHARE = 8
+ROWS_SHARE = 8
 """Of the experts' memory, one part in so many is for the rows of a long pass while it runs."""
 
 
@@ -51,7 +51,7 @@ class Footprint:
             else:
                 self.n_bytes += self._bytes[key]
             self._touched[key] = None
-        room = self.room_bytes - (self.room_bytes // _ROWS_SHARE if self.long_pass else 0)
+        room = self.room_bytes - (self.room_bytes // ROWS_SHARE if self.long_pass else 0)
         while len(self._touched) > len(keys) and self.n_bytes > room:
             key = next(iter(self._touched))
             del self._touched[key]
