@@ -52,6 +52,21 @@ class Group:
         return ["sh", "-c", script, str(self.folder), *command]
 
 
+def disk_of(path: Path) -> str:
+    """``major:minor`` of the whole disk that holds a file.
+
+    Raises:
+        OSError: the file is on none.
+    """
+    number = path.stat().st_dev
+    folder = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    if not folder.exists():
+        raise OSError(f"{path} is on no disk that could be slowed down")
+    folder = folder.resolve()
+    whole = folder.parent if (folder / "partition").exists() else folder
+    return (whole / "dev").read_text().strip()
+
+
 @contextmanager
 def cgroup(controller: str) -> Iterator[Group]:
     """Make a group for ``memory`` or ``io``, and remove it afterwards with all that is in it.

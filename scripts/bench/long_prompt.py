@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench.capped import child_command, disk_bytes, main_or_child
-from bench.cgroups import cgroup
+from bench.cgroups import cgroup, disk_of
 from moestream.choices import KVType
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
@@ -53,14 +52,6 @@ def read_prompt(spec: dict[str, Any]) -> None:
     print(json.dumps(told))
 
 
-def device_of(path: Path) -> str:
-    """The disk that a file lies on, as ``major:minor``; a partition's whole disk."""
-    number = path.stat().st_dev
-    name = f"{os.major(number)}:{os.minor(number)}"
-    parent = Path(f"/sys/dev/block/{name}").resolve().parent / "dev"
-    return parent.read_text().strip() if parent.exists() else name
-
-
 def warm(path: Path) -> None:
     """Have the page cache hold a file."""
     with path.open("rb", buffering=0) as file:
@@ -78,7 +69,7 @@ def run(args: argparse.Namespace, budget: str | None, disk: int | None) -> dict[
         drop_pages([args.model])
     with nullcontext() if disk is None else cgroup("io") as group:
         if group is not None and disk is not None:
-            group.limit_reads(device_of(args.model), disk * 10**6)
+            group.limit_reads(disk_of(args.model), disk * 10**6)
             command = group.enter(command)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
