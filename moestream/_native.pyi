@@ -50,6 +50,7 @@ class Experts:
         down_bias: NDArray[np.float32] | None = None,
         gate_scale: NDArray[np.float32] | None = None,
         up_scale: NDArray[np.float32] | None = None,
+        limit: float = 0.0,
     ) -> None: ...
     def streamed(self, addresses: NDArray[np.uint64]) -> Experts: ...
 
@@ -142,6 +143,7 @@ class Context:
         up: NDArray[np.float32],
         activation: str,
         out: NDArray[np.float32],
+        limit: float = 0.0,
     ) -> None: ...
     def route(
         self,

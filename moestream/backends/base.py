@@ -168,11 +168,20 @@ class Backend(Protocol):
     def multiply(self, a: Array, b: Array) -> Array:
         """``a * b``, of one shape."""
 
-    def glu(self, gate: Array, up: Array, activation: Activation) -> Array:
-        """``up`` scaled by the activated gate, of one shape."""
+    def glu(self, gate: Array, up: Array, activation: Activation, limit: float = 0.0) -> Array:
+        """``up`` scaled by the activated gate, of one shape; ``limit`` as in ``Activation``."""
+
+    def scale_rows(self, x: Array, factors: NDArray[np.float32]) -> Array:
+        """Each row times its own factor: (T, ...) by (T,)."""
+
+    def clip(self, x: Array, limit: float) -> Array:
+        """``x``, within ``limit`` and its negative."""
+
+    def softplus(self, x: Array) -> Array:
+        """``log(1 + e^x)``."""
 
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
-        """``x * sigmoid(logits)``: (T, E) scaled by (T, 1) or (T, E)."""
+        """``x * sigmoid(logits)``: two shapes that go together."""
 
     def route(
         self,

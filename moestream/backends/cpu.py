@@ -104,6 +104,8 @@ class CpuBackend(NumpyArrays):
     def experts(self, tensors: ExpertTensors | StreamedExperts) -> _native.Experts:
         """Check the experts' layout; their blocks stay where they lie."""
         gate, up, down = tensors.gate, tensors.up, tensors.down
+        biases = tensors.biases or (None, None, None)
+        scales = tensors.scales or (None, None)
         mapped = _native.Experts(
             gate.data,
             int(gate.type),
@@ -112,8 +114,9 @@ class CpuBackend(NumpyArrays):
             down.data,
             int(down.type),
             tensors.activation,
-            *(tensors.biases or (None, None, None)),
-            *(tensors.scales or (None, None)),
+            *biases,
+            *scales,
+            tensors.limit,
         )
         if isinstance(tensors, StreamedExperts):
             return mapped.streamed(tensors.addresses)
@@ -207,10 +210,10 @@ class CpuBackend(NumpyArrays):
         self._run.add(a, b, out)
         return out
 
-    def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
+    def glu(self, gate: Floats, up: Floats, activation: Activation, limit: float = 0.0) -> Floats:
         """See ``Activation``."""
         out = np.empty_like(gate)
-        self._run.glu(gate, up, activation, out)
+        self._run.glu(gate, up, activation, out, limit)
         return out
 
     def route(

@@ -253,11 +253,33 @@ class MlxBackend:
         """Element by element."""
         return self._mx.multiply(a, b)
 
-    def glu(self, gate: Array, up: Array, activation: Activation) -> Array:
+    def scale_rows(self, x: Array, factors: NDArray[np.float32]) -> Array:
+        """Broadcast."""
+        shape = (-1, *[1] * (x.ndim - 1))
+        return self._mx.multiply(x, self._to_device(factors).reshape(shape))
+
+    def clip(self, x: Array, limit: float) -> Array:
+        """Element by element."""
+        return self._mx.clip(x, -limit, limit)
+
+    def softplus(self, x: Array) -> Array:
+        """Element by element."""
+        return self._mx.logaddexp(x, 0.0)
+
+    def glu(self, gate: Array, up: Array, activation: Activation, limit: float = 0.0) -> Array:
         """See ``Activation``."""
         ops = self._mx
-        if activation == "silu":
+        if activation == "relu":
+            return ops.multiply(ops.maximum(gate, 0.0), up)
+        if activation == "silu_clamped":
+            gate = ops.minimum(gate, limit)
+        if activation in ("silu_clamped", "silu_capped"):
+            up = self.clip(up, limit)
+        if activation in ("silu", "silu_clamped"):
             return ops.multiply(ops.multiply(gate, ops.sigmoid(gate)), up)
+        if activation == "silu_capped":
+            passed = ops.minimum(ops.multiply(gate, ops.sigmoid(gate)), limit)
+            return ops.multiply(passed, up)
         if activation == "gelu":
             bent = ops.add(ops.multiply(ops.multiply(gate, gate), 0.044715), 1)
             inner = ops.multiply(ops.multiply(gate, bent), (2 / np.pi) ** 0.5)
@@ -335,7 +357,8 @@ class MlxBackend:
             return ops.add(out, ops.take(biases[part], chosen, axis=0)[:, None])
 
         rows = rows[:, None]
-        inner = self.glu(product(rows, 0), product(rows, 1), experts.mapped.activation)
+        mapped = experts.mapped
+        inner = self.glu(product(rows, 0), product(rows, 1), mapped.activation, mapped.limit)
         return product(inner, 2)[:, 0]
 
     def _in_order(self, outs: list[Array], order: NDArray[np.int64]) -> Array:

@@ -60,6 +60,18 @@ class NumpyArrays:
         """``x * sigmoid(logits)``: a few thousand numbers a token, not worth a kernel."""
         return x * sigmoid(logits)
 
+    def scale_rows(self, x: Floats, factors: Floats) -> Floats:
+        """Broadcast."""
+        return x * factors.reshape(-1, *[1] * (x.ndim - 1))
+
+    def clip(self, x: Floats, limit: float) -> Floats:
+        """Element by element."""
+        return np.clip(x, np.float32(-limit), np.float32(limit))
+
+    def softplus(self, x: Floats) -> Floats:
+        """Element by element; the exponential cannot overflow."""
+        return np.logaddexp(np.float32(0), x)
+
     def begin(self, x: Floats) -> None:
         """Nothing is lazy here."""
 

@@ -159,8 +159,17 @@ class ReferenceBackend(NumpyArrays):
         """Element by element."""
         return a + b
 
-    def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
+    def glu(self, gate: Floats, up: Floats, activation: Activation, limit: float = 0.0) -> Floats:
         """See ``Activation``."""
+        if activation == "relu":
+            rectified: Floats = np.maximum(gate, np.float32(0)) * up
+            return rectified
+        if activation == "silu_clamped":
+            gate, up = np.minimum(gate, np.float32(limit)), self.clip(up, limit)
+            return gate * sigmoid(gate) * up
+        if activation == "silu_capped":
+            capped: Floats = np.minimum(gate * sigmoid(gate), np.float32(limit))
+            return capped * self.clip(up, limit)
         if activation == "silu":
             return gate * sigmoid(gate) * up
         if activation == "gelu":
@@ -222,9 +231,10 @@ class ReferenceBackend(NumpyArrays):
         if experts.scales is not None:
             gated, raised = gated * experts.scales[0][expert], raised * experts.scales[1][expert]
         if experts.biases is None:
-            return self.glu(gated, raised, experts.activation) @ down.T  # (tokens, E)
+            inner = self.glu(gated, raised, experts.activation, experts.limit)
+            return inner @ down.T  # (tokens, E)
         gate_bias, up_bias, down_bias = (bias[expert] for bias in experts.biases)
-        inner = self.glu(gated + gate_bias, raised + up_bias, experts.activation)
+        inner = self.glu(gated + gate_bias, raised + up_bias, experts.activation, experts.limit)
         out: Floats = inner @ down.T + down_bias
         return out
 

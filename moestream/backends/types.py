@@ -33,9 +33,11 @@ RopeStyle = Literal["interleaved", "half"]
 """Which coordinates turn together: ``2i, 2i+1`` (GGUF "norm") or ``i, i + D/2`` ("neox")."""
 
 
-Activation = Literal["silu", "gelu", "swiglu_oai"]
+Activation = Literal["silu", "gelu", "swiglu_oai", "relu", "silu_clamped", "silu_capped"]
 """What the gate passes through before it scales ``up``: ``silu(g) * u``, ``gelu(g) * u`` (by tanh),
-or gpt-oss's ``g * sigmoid(1.702 g) * (u + 1)`` with g at most 7 and u within -7 to 7."""
+gpt-oss's ``g * sigmoid(1.702 g) * (u + 1)`` with g at most 7 and u within -7 to 7, ``max(g, 0) *
+u``; or ``silu(g) * u`` with u within a limit and its negative, and at most that limit the gate
+before it passes (``silu_clamped``) or what has passed (``silu_capped``)."""
 
 ExpertBiases = tuple[Array, Array, Array]
 """Biases of gate, up and down: (N, F) twice, (N, E)."""
@@ -153,7 +155,8 @@ class ExpertTensors:
     ``gate`` and ``up`` are (N, F, E), ``down`` is (N, E, F). Where the file fuses gate and up,
     both are views of the one tensor, so rows of an expert are contiguous but experts may not be.
     ``scales`` (N,) are what products with gate and up are multiplied by; those of down belong to
-    the routing.
+    the routing. Experts without a gate have ``up`` in its place, so that ``relu`` squares.
+    ``limit`` is that of an ``activation`` that has one.
     """
 
     gate: Tensor
@@ -162,6 +165,7 @@ class ExpertTensors:
     activation: Activation = "silu"
     biases: ExpertBiases | None = None
     scales: tuple[Array, Array] | None = None
+    limit: float = 0.0
 
     def matrices(self, expert: int) -> tuple[Bytes, Bytes, Bytes]:
         """Gate, up and down of one expert: (rows, row_bytes) each."""
@@ -189,6 +193,11 @@ class StreamedExperts:
     def activation(self) -> Activation:
         """What the gates pass through."""
         return self.mapped.activation
+
+    @property
+    def limit(self) -> float:
+        """That of ``activation``."""
+        return self.mapped.limit
 
     @property
     def biases(self) -> ExpertBiases | None:

@@ -75,9 +75,13 @@ class Batch:
         """Cosines and sines of each row's position: (T, D/2) each; all layers ask for the same."""
         made = self._angles.get(id(rope))
         if made is None:
-            starts = [np.arange(p.start, p.start + p.rows.stop - p.rows.start) for p in self.parts]
-            made = self._angles[id(rope)] = rope(np.concatenate(starts))
+            made = self._angles[id(rope)] = rope(self.positions())
         return made
+
+    def positions(self) -> NDArray[np.int64]:
+        """Each row's place in its sequence: (T,)."""
+        starts = [np.arange(p.start, p.start + p.rows.stop - p.rows.start) for p in self.parts]
+        return np.concatenate(starts)
 
     def each(self, layer: int, run: Callable[..., Array], *inputs: Array) -> Array:
         """Run something recurrent on each sequence's rows and state of a layer: (T, ...).

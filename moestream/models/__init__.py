@@ -5,16 +5,20 @@ from typing import cast
 from moestream.backends import Backend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile, GGUFHeader
+from moestream.models.bailingmoe import BailingMoE
 from moestream.models.bailingmoe2 import BailingMoE2
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
+from moestream.models.deepseek import DeepSeek
 from moestream.models.deepseek2 import DeepSeek2
+from moestream.models.dots1 import Dots1
 from moestream.models.ernie4_5_moe import Ernie45MoE
 from moestream.models.gemma4 import Gemma4
 from moestream.models.glm4moe import GLM4MoE
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
+from moestream.models.hy_v3 import HyV3
 from moestream.models.keys import Keys
 from moestream.models.lfm2moe import LFM2MoE
 from moestream.models.llama import Llama
@@ -25,6 +29,7 @@ from moestream.models.phimoe import PhiMoE
 from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
 from moestream.models.qwen3next import Qwen3Next
+from moestream.models.qwen3vlmoe import Qwen3VLMoE
 from moestream.models.qwen35moe import Qwen35MoE
 
 ARCHITECTURES: dict[str, type[Decoder]] = {
@@ -45,6 +50,11 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "deepseek2": DeepSeek2,
     "glm4moe": GLM4MoE,
     "bailingmoe2": BailingMoE2,
+    "qwen3vlmoe": Qwen3VLMoE,
+    "bailingmoe": BailingMoE,
+    "deepseek": DeepSeek,
+    "dots1": Dots1,
+    "hy_v3": HyV3,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from moestream.backends import Array
 from moestream.layers.attention import Attention
-from moestream.layers.batch import Batch
 from moestream.layers.weights import Weights
+from moestream.models.blocks import ScaledLayer
 from moestream.models.config import ModelConfig
-from moestream.models.decoder import Decoder, Layer
+from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
 
 
@@ -25,18 +25,6 @@ class GraniteMoEConfig(ModelConfig):
     attention_scale: float
     residual_scale: float
     logit_scale: float
-
-
-class GraniteLayer(Layer):
-    """Both branches are scaled before they are added."""
-
-    scale: float = 1.0
-
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
-        ops = self.ffn.backend
-        x = ops.add(x, self.mixer(x, batch, index) * self.scale)
-        return ops.add(x, self.run_ffn(x, batch, index) * self.scale)
 
 
 class GraniteMoE(Decoder):
@@ -58,9 +46,9 @@ class GraniteMoE(Decoder):
             logit_scale=keys.above(0, "logit_scale"),
         )
 
-    def layer(self, weights: Weights, index: int) -> Layer:
+    def layer(self, weights: Weights, index: int) -> ScaledLayer:
         """A layer with scaled branches."""
-        layer = GraniteLayer(self.mixer(weights, index), self.ffn(weights, index))
+        layer = ScaledLayer(self.mixer(weights, index), self.ffn(weights, index))
         layer.scale = self.config.residual_scale
         return layer
 

@@ -10,8 +10,9 @@ from moestream.errors import ModelFormatError
 from moestream.layers.cache import StateShape
 from moestream.layers.delta_net import DeltaNet, DeltaShape, HeadOrder
 from moestream.layers.weights import Weights
+from moestream.models.blocks import Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
-from moestream.models.decoder import Decoder, Mixer
+from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys, Supported
 
 _INTERVAL = 4
@@ -65,7 +66,7 @@ class Qwen3Next(Decoder):
         """A delta net, or attention with an output gate."""
         config = self.config
         if config.kv_heads[index]:
-            return self.attention(weights, index, output_gate=True)
+            return self.attention(weights, index, output_gate="joined")
         return DeltaNet(
             weights,
             hidden_size=config.hidden_size,

@@ -15,6 +15,7 @@ import gguf
 from golden import ernie4_5_moe, gemma4, phimoe
 from golden.deepseek import DEEPSEEK_LIKE
 from golden.files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec, swiglu
+from golden.later import LATER_MODELS
 from golden.lfm2moe import LFM2MOE_MODELS
 from golden.mixtures import MIXTURES
 from golden.qwen3next import QWEN3NEXT_MODELS
@@ -106,6 +107,7 @@ MODELS: tuple[Model, ...] = (
     *QWEN3NEXT_MODELS,
     *LFM2MOE_MODELS,
     *DEEPSEEK_LIKE,
+    *LATER_MODELS,
 )
 
 

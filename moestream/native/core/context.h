@@ -51,14 +51,22 @@ struct ExpertMatrices {
     }
 };
 
-// What a gate passes through before it scales `up`: silu(g) * u, gelu(g) * u (by tanh), or
-// g * sigmoid(1.702 g) * (u + 1) with g at most 7 and u within -7 to 7.
-enum class Activation { Silu, Gelu, SwigluOai };
+// What a gate passes through before it scales `up`: silu(g) * u, gelu(g) * u (by tanh),
+// g * sigmoid(1.702 g) * (u + 1) with g at most 7 and u within -7 to 7, or max(g, 0) * u.
+enum class Kind { Silu, Gelu, SwigluOai, Relu, SiluClamped, SiluCapped };
+
+// The last two are silu(g) * u with u within -limit to limit, and at most `limit` the gate before
+// it passes, or what has passed.
+struct Activation {
+    Kind kind = Kind::Silu;
+    float limit = 0.0f;
+};
 
 // A layer's routed experts.
 struct ExpertSet {
     ExpertMatrices gate, up, down;
-    Activation activation = Activation::Silu;
+    Activation activation;
+    bool ungated = false;  // gate and up are the same matrix
     // (experts, F) twice and (experts, E), or all null.
     const float* gate_bias = nullptr;
     const float* up_bias = nullptr;

@@ -1,0 +1,86 @@
+"""How a layer's mixer and its network are put together with the residual stream.
+
+Knows nothing of what either computes, nor of architectures; ``decoder`` builds them.
+"""
+
+from typing import Protocol
+
+from moestream.backends import Array
+from moestream.layers.batch import Batch
+from moestream.layers.ffn import FeedForward
+from moestream.layers.moe import MoE
+from moestream.layers.norm import RMSNorm
+from moestream.layers.weights import Weights
+
+
+class Mixer(Protocol):
+    """What lets a token see those before it: attention, or something recurrent."""
+
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """What the block adds to the residual stream: (T, E) -> (T, E); brings the caches up."""
+
+
+class Layer:
+    """One transformer layer: a mixer, then experts or a dense network."""
+
+    def __init__(self, mixer: Mixer, ffn: FeedForward | MoE) -> None:
+        self.mixer = mixer
+        self.ffn = ffn
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        x = ops.add(x, self.mixer(x, batch, index))
+        return ops.add(x, self.run_ffn(x, batch, index))
+
+    def run_ffn(
+        self, x: Array, batch: Batch, index: int, *, routed_by: Array | None = None
+    ) -> Array:
+        """What experts or the dense network add: (T, E) -> (T, E)."""
+        if isinstance(self.ffn, MoE):
+            return self.ffn(x, index, batch.on_route, more=batch.more, routed_by=routed_by)
+        return self.ffn(x)
+
+
+class ScaledLayer(Layer):
+    """Both branches are scaled before they are added."""
+
+    scale: float = 1.0
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        x = ops.add(x, self.mixer(x, batch, index) * self.scale)
+        return ops.add(x, self.run_ffn(x, batch, index) * self.scale)
+
+
+class PostNormedLayer(Layer):
+    """Norms after both branches too, before they are added."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        hidden_size: int,
+        eps: float,
+        mixer: Mixer,
+        ffn: FeedForward | MoE,
+    ) -> None:
+        super().__init__(mixer, ffn)
+        self.post_attention_norm = RMSNorm(weights, "post_attention_norm.weight", hidden_size, eps)
+        self.post_ffw_norm = RMSNorm(weights, "post_ffw_norm.weight", hidden_size, eps)
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        x = ops.add(x, self.post_attention_norm(self.mixer(x, batch, index)))
+        return ops.add(x, self.post_ffw_norm(self.run_ffn(x, batch, index)))
+
+
+class ParallelLayer(Layer):
+    """Mixer and network see the same stream."""
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        mixed = self.mixer(x, batch, index)
+        return ops.add(ops.add(x, self.run_ffn(x, batch, index)), mixed)
