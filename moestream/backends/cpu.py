@@ -114,8 +114,11 @@ class CpuBackend(NumpyArrays):
             down.data,
             int(down.type),
             tensors.activation,
-            *biases,
-            *scales,
+            biases[0],
+            biases[1],
+            biases[2],
+            scales[0],
+            scales[1],
             tensors.limit,
         )
         if isinstance(tensors, StreamedExperts):

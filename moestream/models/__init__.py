@@ -5,14 +5,17 @@ from typing import cast
 from moestream.backends import Backend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile, GGUFHeader
+from moestream.models.afmoe import AFMoE
 from moestream.models.bailingmoe import BailingMoE
 from moestream.models.bailingmoe2 import BailingMoE2
+from moestream.models.cohere2moe import Cohere2MoE
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
 from moestream.models.deepseek import DeepSeek
 from moestream.models.deepseek2 import DeepSeek2
 from moestream.models.dots1 import Dots1
 from moestream.models.ernie4_5_moe import Ernie45MoE
+from moestream.models.exaone_moe import ExaoneMoE
 from moestream.models.gemma4 import Gemma4
 from moestream.models.glm4moe import GLM4MoE
 from moestream.models.gpt_oss import GptOss
@@ -20,8 +23,12 @@ from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.hy_v3 import HyV3
 from moestream.models.keys import Keys
+from moestream.models.laguna import Laguna
 from moestream.models.lfm2moe import LFM2MoE
 from moestream.models.llama import Llama
+from moestream.models.maple import Maple
+from moestream.models.mellum import Mellum
+from moestream.models.mimo2 import MiMo2
 from moestream.models.minimax_m2 import MiniMaxM2
 from moestream.models.olmoe import OLMoE
 from moestream.models.outline import Outliner, Outlines
@@ -31,6 +38,8 @@ from moestream.models.qwen3moe import Qwen3MoE
 from moestream.models.qwen3next import Qwen3Next
 from moestream.models.qwen3vlmoe import Qwen3VLMoE
 from moestream.models.qwen35moe import Qwen35MoE
+from moestream.models.smallthinker import SmallThinker
+from moestream.models.step35 import Step35
 
 ARCHITECTURES: dict[str, type[Decoder]] = {
     "llama": Llama,
@@ -55,6 +64,15 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "deepseek": DeepSeek,
     "dots1": Dots1,
     "hy_v3": HyV3,
+    "afmoe": AFMoE,
+    "cohere2moe": Cohere2MoE,
+    "exaone-moe": ExaoneMoE,
+    "laguna": Laguna,
+    "maple": Maple,
+    "mellum": Mellum,
+    "mimo2": MiMo2,
+    "smallthinker": SmallThinker,
+    "step35": Step35,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

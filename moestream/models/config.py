@@ -62,7 +62,7 @@ class ModelConfig:
             UnsupportedModelError: a value asks for what we lack.
         """
         hidden_size = keys.positive("embedding_length")
-        num_heads = keys.positive("attention.head_count")
+        num_heads = cast(int, own.get("num_heads", 0)) or keys.positive("attention.head_count")
         num_layers = keys.num_layers()
         head_dim = keys.count("attention.key_length", hidden_size // num_heads)
         values: dict[str, object] = {
@@ -81,9 +81,10 @@ class ModelConfig:
             "moe_intermediate_size": keys.count("expert_feed_forward_length", 0),
             "shared_intermediate_size": keys.count("expert_shared_feed_forward_length", 0),
             "leading_dense_layers": 0,
-            "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
         }
         values |= own
+        if "rms_norm_eps" not in values:
+            values["rms_norm_eps"] = keys.number("attention.layer_norm_rms_epsilon")
         if "rope" not in values:
             values["rope"] = read_rope(keys, head_dim)
         config = cls(**values)  # type: ignore[arg-type]

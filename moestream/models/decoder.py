@@ -89,7 +89,7 @@ class Decoder(ABC):
     activation: ClassVar[Activation] = "silu"
     dense_without_router: ClassVar[bool] = False
     """Whether a layer is dense where the file has no router for it, besides those that lead."""
-    centred_norms: ClassVar[bool] = False
+    mixture: ClassVar[type[MoE]] = MoE
     weigh_input: ClassVar[bool] = False
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
     output_norm_name: ClassVar[str] = "output_norm.weight"
@@ -220,7 +220,7 @@ class Decoder(ABC):
                 f"{weights.file.path}: {config.architecture}.expert_count is missing or 0, "
                 f"but {config.architecture} is a mixture of experts"
             )
-        return MoE(
+        return self.mixture(
             weights,
             hidden_size=config.hidden_size,
             width=self.expert_width,
@@ -238,6 +238,11 @@ class Decoder(ABC):
     def routing(self) -> Routing:
         """How a layer's router chooses."""
         return Routing(self.config.num_experts_per_tok, normalise=self.norm_topk_prob)
+
+    @property
+    def centred_norms(self) -> bool:
+        """Whether norms take the mean first."""
+        return False
 
     @property
     def expert_width(self) -> int:

@@ -53,6 +53,7 @@ class Assembled:
     joined: bool = False
     sinks: bool = False
     tied: bool = False
+    rope_factors: int = 0
     ffn_norm: str = "ffn_norm"
     more_norms: tuple[str, ...] = ()
     query_norm_mean: float = 1.5
@@ -96,6 +97,8 @@ class Assembled:
         yield "output_norm.weight", (hidden,), 0.3
         if not self.tied:
             yield "output.weight", (VOCAB, hidden), 1.5 * hidden**-0.5
+        if self.rope_factors:
+            yield "rope_freqs.weight", (self.rope_factors,), 0.3
         for layer in range(self.layers):
             for part in self._parts(layer):
                 for name, shape, std in part:
@@ -141,7 +144,7 @@ class Assembled:
         """Router, experts and shared expert."""
         yield "ffn_gate_inp.weight", (self.experts, self.hidden), self.hidden**-0.5
         if self.selection_bias:
-            yield self.selection_bias, (self.experts,), 0.2
+            yield self.selection_bias, (self.experts,), 0.1
         yield from swiglu(self.hidden, self.width, "_exps", self.experts)
         if self.shared:
             yield from swiglu(self.hidden, self.shared, "_shexp")

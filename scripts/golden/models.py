@@ -19,6 +19,7 @@ from golden.later import LATER_MODELS
 from golden.lfm2moe import LFM2MOE_MODELS
 from golden.mixtures import MIXTURES
 from golden.qwen3next import QWEN3NEXT_MODELS
+from golden.windows import WINDOW_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ MODELS: tuple[Model, ...] = (
     *LFM2MOE_MODELS,
     *DEEPSEEK_LIKE,
     *LATER_MODELS,
+    *WINDOW_MODELS,
 )
 
 
