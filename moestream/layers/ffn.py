@@ -22,7 +22,8 @@ class Gate:
 class GatedMLP:
     """``down(act(gate(x)) * up(x))`` of resident weights: (T, E) -> (T, E).
 
-    ``suffix`` picks the shared expert's tensors (``_shexp``).
+    ``suffix`` picks the shared expert's tensors (``_shexp``). ``fused``: the matrix ``up`` has the
+    gate's rows first.
     """
 
     def __init__(
@@ -32,11 +33,16 @@ class GatedMLP:
         width: int,
         suffix: str = "",
         gate: Gate = Gate(),
+        *,
+        fused: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.rule = gate
         names = [f"ffn_{part}{suffix}.weight" for part in ("gate", "up")][not gate.own :]
-        self.inner = [weights.matrix(name, width, hidden_size) for name in names]
+        if fused:
+            self.inner = weights.matrices(names[-1], dict.fromkeys(names, width), hidden_size)
+        else:
+            self.inner = [weights.matrix(name, width, hidden_size) for name in names]
         self.down = weights.matrix(f"ffn_down{suffix}.weight", hidden_size, width)
         self.biases = [
             weights.optional_vector(name.removesuffix(".weight") + ".bias", width) for name in names

@@ -10,6 +10,7 @@ Source: arXiv 2405.04434; llama.cpp, src/models/deepseek2.cpp.
 from dataclasses import dataclass
 
 from moestream.backends import Array, AttentionRule, RopeStyle
+from moestream.layers.attention import Temperature
 from moestream.layers.batch import Batch
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
@@ -44,8 +45,10 @@ class LatentAttention:
         rope: Rope,
         rope_style: RopeStyle,
         scale: float,
+        temperature: Temperature | None = None,
     ) -> None:
         self.backend = weights.backend
+        self.temperature = temperature
         self.num_heads, self.sizes = num_heads, sizes
         self.rule = AttentionRule(scale, value_dim=sizes.latent)
         self.rope, self.rope_style = rope, rope_style
@@ -78,6 +81,8 @@ class LatentAttention:
         turned = ops.rope(turned[:, None], *angles, self.rope_style)  # (T, 1, R)
         keys = ops.join(self.kv_a_norm(latent)[:, None], turned)  # (T, 1, L + R)
         q = ops.join(*self._queries(x, angles))  # (T, H, L + R)
+        if self.temperature is not None:
+            q = ops.scale_rows(q, self.temperature(batch.positions()))
         out = ops.attention(q, keys, None, batch.kv, layer, self.rule)
         out = ops.heads_linear(out.reshape(len(x), self.num_heads, -1), self.v_b)  # (T, H, Dv)
         return ops.linear(out.reshape(len(x), -1), self.output)

@@ -6,10 +6,12 @@ from moestream.backends import Backend
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.models.afmoe import AFMoE
+from moestream.models.arctic import Arctic
 from moestream.models.bailingmoe import BailingMoE
 from moestream.models.bailingmoe2 import BailingMoE2
 from moestream.models.cohere2moe import Cohere2MoE
 from moestream.models.config import ModelConfig
+from moestream.models.dbrx import DBRX
 from moestream.models.decoder import Decoder
 from moestream.models.deepseek import DeepSeek
 from moestream.models.deepseek2 import DeepSeek2
@@ -19,6 +21,7 @@ from moestream.models.exaone_moe import ExaoneMoE
 from moestream.models.gemma4 import Gemma4
 from moestream.models.glm4moe import GLM4MoE
 from moestream.models.gpt_oss import GptOss
+from moestream.models.granite_swa import GraniteSWA
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.hy_v3 import HyV3
@@ -26,10 +29,12 @@ from moestream.models.keys import Keys
 from moestream.models.laguna import Laguna
 from moestream.models.lfm2moe import LFM2MoE
 from moestream.models.llama import Llama
+from moestream.models.llama4 import Llama4
 from moestream.models.maple import Maple
 from moestream.models.mellum import Mellum
 from moestream.models.mimo2 import MiMo2
 from moestream.models.minimax_m2 import MiniMaxM2
+from moestream.models.mistral4 import Mistral4
 from moestream.models.olmoe import OLMoE
 from moestream.models.outline import Outliner, Outlines
 from moestream.models.phimoe import PhiMoE
@@ -64,6 +69,11 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "deepseek": DeepSeek,
     "dots1": Dots1,
     "hy_v3": HyV3,
+    "arctic": Arctic,
+    "dbrx": DBRX,
+    "granite_swa": GraniteSWA,
+    "llama4": Llama4,
+    "mistral4": Mistral4,
     "afmoe": AFMoE,
     "cohere2moe": Cohere2MoE,
     "exaone-moe": ExaoneMoE,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from moestream.backends import AttentionShape, Gating
 from moestream.errors import ModelFormatError, UnsupportedModelError
+from moestream.layers.attention import Temperature
 from moestream.layers.cache import StateShape
 from moestream.layers.mla import LatentAttention, LatentSizes
 from moestream.layers.rope import RopeConfig
@@ -24,6 +25,7 @@ class DeepSeek2Config(DeepSeekMoEConfig):
     query_rank: int
     latent: int
     scale: float
+    temperature: Temperature | None
 
     def state_shapes(self) -> tuple[StateShape, ...]:
         """One latent and one turned key a position, of which the latent is the value too."""
@@ -34,9 +36,6 @@ class DeepSeek2Config(DeepSeekMoEConfig):
 class DeepSeek2(DeepSeekMoE):
     """Latent attention before DeepSeek's mixture."""
 
-    supported = DeepSeekMoE.supported | {
-        "attention.temperature_scale": ((0.0,), "0: no scaling of queries by their position"),
-    }
     rope_style = "interleaved"
     config: DeepSeek2Config
 
@@ -57,6 +56,7 @@ class DeepSeek2(DeepSeekMoE):
             query_rank=keys.count("attention.q_lora_rank", 0),
             latent=keys.positive("attention.kv_lora_rank"),
             scale=scale,
+            temperature=_read_temperature(keys),
             **read_mixture(keys, _default_gating(keys)),
         )
 
@@ -74,6 +74,7 @@ class DeepSeek2(DeepSeekMoE):
             rope=self.rope,
             rope_style=self.rope_style,
             scale=config.scale,
+            temperature=config.temperature,
         )
 
 
@@ -105,6 +106,12 @@ def _read_scales(keys: Keys, head_dim: int) -> tuple[RopeConfig, float]:
         factor = rope.attention_factor / (1 + 0.1 * growth)
         rope = replace(rope, attention_factor=factor)
     return rope, scale
+
+
+def _read_temperature(keys: Keys) -> Temperature | None:
+    """How queries grow with their position, if they do (Mistral Large 3)."""
+    scale = keys.number("attention.temperature_scale", 0.0)
+    return Temperature(scale, keys.positive("attention.temperature_length")) if scale else None
 
 
 def _default_gating(keys: Keys) -> Gating:

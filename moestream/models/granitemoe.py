@@ -36,15 +36,9 @@ class GraniteMoE(Decoder):
 
     @classmethod
     def read_config(cls, keys: Keys) -> GraniteMoEConfig:
-        """Add the multipliers; a factor that is missing or 0 is none."""
+        """Add the multipliers."""
         keys.require(cls.supported)
-        return GraniteMoEConfig.read(
-            keys,
-            embedding_scale=keys.number("embedding_scale", 0.0) or 1.0,
-            attention_scale=keys.number("attention.scale", 0.0),
-            residual_scale=keys.number("residual_scale", 0.0) or 1.0,
-            logit_scale=keys.above(0, "logit_scale"),
-        )
+        return GraniteMoEConfig.read(keys, **read_multipliers(keys))
 
     def layer(self, weights: Weights, index: int) -> ScaledLayer:
         """A layer with scaled branches."""
@@ -68,3 +62,16 @@ class GraniteMoE(Decoder):
     def logits(self, hidden: Array) -> NDArray[np.float32]:
         """Divided logits: (T, E) -> (T, V)."""
         return super().logits(hidden) * np.float32(1 / self.config.logit_scale)
+
+
+def read_multipliers(keys: Keys, logit_scale: float | None = None) -> dict[str, object]:
+    """Fields of the multipliers; a factor that is missing or 0 is none.
+
+    ``logit_scale`` is that of a file that does not say.
+    """
+    return {
+        "embedding_scale": keys.number("embedding_scale", 0.0) or 1.0,
+        "attention_scale": keys.number("attention.scale", 0.0),
+        "residual_scale": keys.number("residual_scale", 0.0) or 1.0,
+        "logit_scale": keys.above(0, "logit_scale", logit_scale),
+    }

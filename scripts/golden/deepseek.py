@@ -115,6 +115,11 @@ def _v2_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
 
 
 def _v3_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
+    _v3_attention_keys(writer, model)
+    _groups(writer)
+
+
+def _v3_attention_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     _latent_keys(writer, model)
     _further_layer(writer, model)
     writer.add_head_count_kv(1)
@@ -123,7 +128,6 @@ def _v3_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     writer.add_key_length_mla(model.plain + TURNED)
     writer.add_value_length_mla(model.value)
     writer.add_q_lora_rank(QUERY_RANK)
-    _groups(writer)
     _yarn(writer, 0.1)
 
 
@@ -193,10 +197,19 @@ def _head_norms(model: DeepSeekLike) -> Iterator[TensorSpec]:
     yield "attn_k_norm.weight", (model.head_dim,), 0.3
 
 
+def _mistral_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
+    """Queries grow from the sixteenth position on."""
+    _v3_attention_keys(writer, model)
+    writer.add_attn_temperature_scale(0.3)
+    writer.add_attn_temperature_length(16)
+
+
 V2 = {"keys": _v2_keys, "own": _v2_attention, "sigmoid": False}
 V3 = {"keys": _v3_keys, "own": _v3_attention}
+MISTRAL = {"keys": _mistral_keys, "own": _v3_attention}
 GLM = {"keys": _glm_keys, "own": _glm_attention, "ffn_norm": "post_attention_norm"}
 LING = {"keys": _ling_keys, "own": _ling_attention, "head_dim": 16}
+ALL = {"used": 8}  # no choice of experts that rounding could turn
 SURE = {"layers": 2, "used": 2}  # few choices, so few that rounding turns
 BLOCKS = {"plain": 32, "value": 24}  # rows of whole blocks
 
@@ -207,6 +220,8 @@ DEEPSEEK_LIKE: tuple[DeepSeekLike, ...] = (
     DeepSeekLike("deepseek2-v3-q8_0", "deepseek2", 505, types=("Q8_0",), **SURE, **V3, **BLOCKS),
     DeepSeekLike("glm4moe", "glm4moe", 405, **GLM),
     DeepSeekLike("glm4moe-q8_0", "glm4moe", 514, types=("Q8_0",), norms=False, **SURE, **GLM),
+    DeepSeekLike("mistral4", "mistral4", 408, layers=4, **MISTRAL),
+    DeepSeekLike("mistral4-q8_0", "mistral4", 409, types=("Q8_0",), **ALL, **MISTRAL, **BLOCKS),
     DeepSeekLike("bailingmoe2", "bailingmoe2", 407, **LING),
     DeepSeekLike("bailingmoe2-q8_0", "bailingmoe2", 520, types=("Q8_0",), **SURE, **LING),
 )

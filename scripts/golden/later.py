@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import gguf
 
 from golden.assembled import EXPERTS, Assembled
+from golden.files import TensorSpec
 
 
 def _experts(writer: gguf.GGUFWriter, model: Assembled) -> None:
@@ -46,6 +49,41 @@ def _hy_v3(writer: gguf.GGUFWriter, model: Assembled) -> None:
     writer.add_expert_weights_scale(1.3)
 
 
+def _arctic(writer: gguf.GGUFWriter, model: Assembled) -> None:
+    writer.add_feed_forward_length(model.width)
+
+
+def _arctic_extras(model: Assembled, layer: int) -> Iterator[TensorSpec]:
+    for name in ("gate", "up", "down"):
+        yield f"ffn_{name}.weight", (model.hidden, model.hidden), model.hidden**-0.5
+
+
+def _dbrx(writer: gguf.GGUFWriter, model: Assembled) -> None:
+    writer.add_feed_forward_length(model.width)
+    writer.add_clamp_kqv(1.2)
+
+
+def _llama4(writer: gguf.GGUFWriter, model: Assembled) -> None:
+    _experts(writer, model)
+    writer.add_interleave_moe_layer_step(model.moe_every)
+
+
+def _granite_swa(writer: gguf.GGUFWriter, model: Assembled) -> None:
+    writer.add_feed_forward_length(model.width)
+    writer.add_attention_scale(0.3)
+    writer.add_embedding_scale(3.0)
+    writer.add_residual_scale(0.7)
+    writer.add_logit_scale(1.5)
+    writer.add_expert_shared_feed_forward_length(SHARED)
+    turned = [(False, True, True)[i % 3] for i in range(model.layers)]
+    writer.add_array("granite_swa.attention.rope_pattern", turned)
+
+
+def _fused_shared(model: Assembled, layer: int) -> Iterator[TensorSpec]:
+    yield "ffn_up_shexp.weight", (2 * SHARED, model.hidden), model.hidden**-0.5
+    yield "ffn_down_shexp.weight", (model.hidden, SHARED), 1.5 * SHARED**-0.5
+
+
 QWEN3VL = {"arch": "qwen3vlmoe", "keys": _qwen3vl, "qk_norm": True, "used": 2}
 BAILING = {"arch": "bailingmoe", "keys": _bailing}
 DEEPSEEK = {"arch": "deepseek", "keys": _shared, "lead": 1, "layers": 4}
@@ -54,8 +92,18 @@ DOTS1 = {"arch": "dots1", "keys": _sigmoid, "kv_heads": 4, "selection_bias": "ex
 HY_V3 = {"arch": "hy_v3", "keys": _hy_v3, "selection_bias": "exp_probs_b"}
 DOTS1, HY_V3 = DOTS1 | BIASED, HY_V3 | BIASED
 BLOCKS = {"width": 32, "dense_width": 64, "head_dim": 32}  # rows of whole blocks
+ARCTIC = {"arch": "arctic", "keys": _arctic, "own": _arctic_extras}
+ARCTIC |= {"more_norms": ("ffn_norm_exps",)}
+DBRX = {"arch": "dbrx", "keys": _dbrx, "joined": True, "eps_key": "layer"}
+DBRX |= {"ffn_norm": "attn_output_norm"}
+LLAMA4 = {"arch": "llama4", "keys": _llama4, "moe_every": 2, "used": 1}
+GRANITE = {"arch": "granite_swa", "keys": _granite_swa, "own": _fused_shared, "sinks": True}
+SHARED = 32
 SURE = {"used": EXPERTS, "layers": 3}  # no choice of experts that rounding could turn
-BLOCKS |= SURE
+ONE = BLOCKS | {"layers": 4, "experts": 1}
+SIX = {"layers": 6, "windowed": (True, False) * 3, "hidden": 32}
+THREE = {"windowed": (True, False, True)}
+BLOCKS = BLOCKS | SURE
 SQUARE = BLOCKS | {"head_dim": 16}
 
 LATER_MODELS: tuple[Assembled, ...] = (
@@ -74,5 +122,13 @@ LATER_MODELS: tuple[Assembled, ...] = (
     Assembled("dots1", seed=607, shared=32, head_dim=24, **DOTS1),
     Assembled("dots1-q8_0", seed=608, types=("Q8_0",), shared=64, **(DOTS1 | BLOCKS)),
     Assembled("hy_v3", seed=609, shared=24, **HY_V3),
+    Assembled("arctic", seed=611, **ARCTIC),
+    Assembled("arctic-q8_0", seed=612, types=("Q8_0",), **(ARCTIC | SQUARE)),
+    Assembled("dbrx", seed=613, **DBRX),
+    Assembled("dbrx-q4_1", seed=614, types=("Q4_1",), **(DBRX | SQUARE)),
+    Assembled("llama4", seed=615, layers=12, shared=16, **(LLAMA4 | {"hidden": 32})),
+    Assembled("llama4-q8_0", seed=616, types=("Q8_0",), shared=32, **(LLAMA4 | ONE)),
+    Assembled("granite_swa", seed=617, **SIX, **GRANITE),
+    Assembled("granite_swa-q8_0", seed=618, types=("Q8_0",), **(GRANITE | BLOCKS | THREE)),
     Assembled("hy_v3-q8_0", seed=610, types=("Q8_0",), shared=32, **(HY_V3 | BLOCKS)),
 )
