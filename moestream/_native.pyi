@@ -164,6 +164,7 @@ class Context:
         past: NDArray[np.float32],
         silu: bool,
         out: NDArray[np.float32],
+        bias: NDArray[np.float32] | None = None,
     ) -> None: ...
     def delta_net(
         self,
@@ -175,6 +176,17 @@ class Context:
         key_heads: NDArray[np.int32],
         num_key_heads: int,
         eps: float,
+        state: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def mamba2(
+        self,
+        xbc: NDArray[np.float32],
+        steps: NDArray[np.float32],
+        rates: NDArray[np.float32],
+        time_bias: NDArray[np.float32],
+        skips: NDArray[np.float32],
+        groups: int,
         state: NDArray[np.float32],
         out: NDArray[np.float32],
     ) -> None: ...

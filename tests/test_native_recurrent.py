@@ -7,7 +7,7 @@ import pytest
 from native_blocks import ISAS
 
 from moestream import _native
-from moestream.backends import DeltaRule
+from moestream.backends import DeltaRule, Mamba2Rule
 from moestream.backends.cpu import CpuBackend
 from moestream.backends.reference import ReferenceBackend
 
@@ -35,6 +35,89 @@ def test_convolution_is_the_references(monkeypatch, isa, channels, width, tokens
     expected = REFERENCE.causal_conv(x, kernel, theirs, silu=silu)
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
     np.testing.assert_array_equal(past, theirs)
+
+
+@each_isa
+@pytest.mark.parametrize("width", [4, 17])
+def test_convolution_adds_its_bias(monkeypatch, isa, width):
+    rng = np.random.default_rng(width)
+    x, kernel, past, bias = (
+        rng.standard_normal(shape, np.float32)
+        for shape in ((3, 70), (70, width), (width - 1, 70), (70,))
+    )
+    theirs = past.copy()
+    got = backend(monkeypatch, isa).causal_conv(x, kernel, past, silu=True, bias=bias)
+    expected = REFERENCE.causal_conv(x, kernel, theirs, silu=True, bias=bias)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+    without = REFERENCE.causal_conv(x, kernel, theirs.copy(), silu=True)
+    assert np.abs(expected - without).max() > 0.1
+
+
+def scan_of(rng, heads: int, groups: int, dim: int, size: int) -> Mamba2Rule:
+    rates, bias, skips = (rng.standard_normal(heads, np.float32) for _ in range(3))
+    return Mamba2Rule(-np.abs(rates), bias, skips, groups, dim, size)
+
+
+def scanned(rng, tokens: int, rule: Mamba2Rule) -> tuple[np.ndarray, np.ndarray]:
+    heads = len(rule.rates)
+    columns = heads * rule.dim + 2 * rule.groups * rule.size
+    xbc = rng.standard_normal((tokens, columns), np.float32)
+    steps = 2 * rng.standard_normal((tokens, heads), np.float32)
+    steps[0, 0] = 30  # where 1 + e^x is e^x
+    return xbc, steps
+
+
+@each_isa
+@pytest.mark.parametrize(
+    ("heads", "groups", "dim", "size"),
+    [(1, 1, 4, 8), (6, 2, 12, 24), (8, 8, 64, 128), (4, 2, 6, 8)],
+)
+@pytest.mark.parametrize("tokens", [1, 30])
+def test_mamba2_is_the_references(monkeypatch, isa, heads, groups, dim, size, tokens):
+    rng = np.random.default_rng(dim + tokens)
+    rule = scan_of(rng, heads, groups, dim, size)
+    xbc, steps = scanned(rng, tokens, rule)
+    state = rng.standard_normal((heads, dim, size), np.float32)
+    theirs = state.copy()
+    got = backend(monkeypatch, isa).mamba2(xbc, steps, state, rule)
+    expected = REFERENCE.mamba2(xbc, steps, theirs, rule)
+    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-5 * size)
+    np.testing.assert_allclose(state, theirs, rtol=2e-6, atol=2e-5)
+
+
+def test_mamba2_gives_the_same_bits_in_every_way(monkeypatch):
+    rng = np.random.default_rng(1)
+    rule = scan_of(rng, 6, 3, 12, 40)
+    xbc, steps = scanned(rng, 30, rule)
+    results = []
+    for isa, threads, chunk in product(ISAS, (1, 5), (1, 7, 30)):
+        ops = backend(monkeypatch, isa, threads)
+        state = ops.zeros((6, 12, 40))
+        parts = [
+            ops.mamba2(xbc[at : at + chunk], steps[at : at + chunk], state, rule)
+            for at in range(0, 30, chunk)
+        ]
+        results.append(np.concatenate([*parts, state.reshape(-1, 72)]))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def test_states_that_do_not_fit_are_refused():
+    run, rule = _native.Context(1), scan_of(np.random.default_rng(0), 4, 2, 4, 8)
+
+    def scan(state: tuple[int, ...], groups: int = 2, columns: int = 48) -> None:
+        inputs = np.zeros((3, columns), np.float32), np.zeros((3, 4), np.float32)
+        parameters = rule.rates, rule.time_bias, rule.skips, groups
+        outputs = np.zeros(state, np.float32), np.zeros((3, 16), np.float32)
+        run.mamba2(*inputs, *parameters, *outputs)
+
+    scan((4, 4, 8))
+    with pytest.raises(ValueError, match="4 by 12 are no multiples of 4 and 8"):
+        scan((4, 4, 12))
+    with pytest.raises(ValueError, match="4 heads do not divide among 3 groups"):
+        scan((4, 4, 8), groups=3)
+    with pytest.raises(ValueError, match="xbc has shape"):
+        scan((4, 4, 8), columns=40)
 
 
 def rule_of(rng, keys: int, heads: int, dim: int) -> DeltaRule:

@@ -26,6 +26,7 @@ from moestream.backends.types import (
     KVStore,
     KVStores,
     MakeSlots,
+    Mamba2Rule,
     Matrices,
     Matrix,
     RopeStyle,
@@ -141,10 +142,18 @@ class Backend(Protocol):
         none. Returns (T, H * value length).
         """
 
-    def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
+    def causal_conv(
+        self,
+        x: Array,
+        kernel: Array,
+        past: Array,
+        *,
+        silu: bool = False,
+        bias: Array | None = None,
+    ) -> Array:
         """Weigh each channel's last w values: (T, C) -> (T, C), the newest by the last weight.
 
-        With ``silu``, the sum y becomes ``y * sigmoid(y)``.
+        ``bias`` (C,) is added; with ``silu``, the sum y becomes ``y * sigmoid(y)``.
         ``kernel`` is (C, w). ``past`` (w - 1, C) holds the values before the chunk, the oldest
         first, and is brought up to its end.
         """
@@ -160,6 +169,25 @@ class Backend(Protocol):
         values, is brought up to the chunk's end.
 
         Source: arXiv 2412.06464.
+        """
+
+    def kimi_delta(self, qkv: Array, write: Array, decay: Array, state: Array, eps: float) -> Array:
+        """``delta_net`` with as many keys as values, which decay by coordinate: (T, H * D).
+
+        ``qkv`` is (T, 3 * H * D), and ``decay`` (T, H * D) are logarithms of what is kept, by
+        coordinate of the keys.
+
+        Source: arXiv 2510.26692.
+        """
+
+    def mamba2(self, xbc: Array, steps: Array, state: Array, rule: Mamba2Rule) -> Array:
+        """Mamba-2's recurrence, token by token: (T, H * dim).
+
+        ``xbc`` (T, H * dim + 2 * groups * size) are inputs, what writes them, and what reads;
+        ``steps`` (T, H) the logits of how long a step is. ``state`` (H, dim, size) is brought up to
+        the chunk's end.
+
+        Source: arXiv 2405.21060.
         """
 
     def add(self, a: Array, b: Array) -> Array:

@@ -24,6 +24,7 @@ from moestream.backends.types import (
     AttentionRule,
     DeltaRule,
     ExpertTensors,
+    Mamba2Rule,
     RopeStyle,
     Routing,
     StreamedExperts,
@@ -187,12 +188,20 @@ class CpuBackend(NumpyArrays):
         self._run.attention(q, k, v, *where, rule.scale, rule.window, rule.sinks, out)
         return out  # (T, H * Dv)
 
-    def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
+    def causal_conv(
+        self,
+        x: Floats,
+        kernel: Floats,
+        past: Floats,
+        *,
+        silu: bool = False,
+        bias: Floats | None = None,
+    ) -> Floats:
         """Channel by channel, shared out among the threads."""
         if kernel.shape[1] > _MOST_WIDTH:
-            return _FORMULAS.causal_conv(x, kernel, past, silu=silu)
+            return _FORMULAS.causal_conv(x, kernel, past, silu=silu, bias=bias)
         out = np.empty_like(x)
-        self._run.causal_conv(x, kernel, past, silu, out)
+        self._run.causal_conv(x, kernel, past, silu, out, bias)
         return out  # (T, C)
 
     def delta_net(
@@ -205,6 +214,27 @@ class CpuBackend(NumpyArrays):
         out = np.empty((len(qkv), heads * dim), np.float32)
         parameters = rule.rates, rule.time_bias, rule.key_heads, rule.num_key_heads, rule.eps
         self._run.delta_net(qkv, write, forget, *parameters, state, out)
+        return out  # (T, H * D)
+
+    def kimi_delta(
+        self, qkv: Floats, write: Floats, decay: Floats, state: Floats, eps: float
+    ) -> Floats:
+        """Head by head, as ``delta_net``."""
+        heads, dim, _ = state.shape
+        if dim % 8:
+            return _FORMULAS.kimi_delta(qkv, write, decay, state, eps)
+        out = np.empty((len(qkv), heads * dim), np.float32)
+        self._run.kimi_delta(qkv, write, decay, eps, state, out)
+        return out  # (T, H * D)
+
+    def mamba2(self, xbc: Floats, steps: Floats, state: Floats, rule: Mamba2Rule) -> Floats:
+        """Head by head, each one's state read and written once a token."""
+        heads, dim, size = state.shape
+        if dim % 4 or size % 8:
+            return _FORMULAS.mamba2(xbc, steps, state, rule)
+        out = np.empty((len(xbc), heads * dim), np.float32)
+        parameters = rule.rates, rule.time_bias, rule.skips, rule.groups
+        self._run.mamba2(xbc, steps, *parameters, state, out)
         return out  # (T, H * D)
 
     def add(self, a: Floats, b: Floats) -> Floats:

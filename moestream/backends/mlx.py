@@ -31,6 +31,7 @@ from moestream.backends.types import (
     DeltaRule,
     ExpertTensors,
     KVPass,
+    Mamba2Rule,
     RopeStyle,
     Routing,
     StreamedExperts,
@@ -234,9 +235,25 @@ class MlxBackend:
             )
         return self.stack_rows(outs)
 
-    def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
+    def causal_conv(
+        self,
+        x: Array,
+        kernel: Array,
+        past: Array,
+        *,
+        silu: bool = False,
+        bias: Array | None = None,
+    ) -> Array:
         """See ``mlx_recurrent``."""
-        return mlx_recurrent.causal_conv(self._mx, x, kernel, past, silu=silu)
+        return mlx_recurrent.causal_conv(self._mx, x, kernel, past, silu=silu, bias=bias)
+
+    def kimi_delta(self, qkv: Array, write: Array, decay: Array, state: Array, eps: float) -> Array:
+        """See ``mlx_recurrent``."""
+        return mlx_recurrent.kimi_delta(self._mx, qkv, write, decay, state, eps)
+
+    def mamba2(self, xbc: Array, steps: Array, state: Array, rule: Mamba2Rule) -> Array:
+        """See ``mlx_recurrent``."""
+        return mlx_recurrent.mamba2(self._mx, xbc, steps, state, rule)
 
     def delta_net(
         self, qkv: Array, write: Array, forget: Array, state: Array, rule: DeltaRule

@@ -123,6 +123,23 @@ class DeltaRule:
     eps: float
 
 
+@dataclass(frozen=True, slots=True)
+class Mamba2Rule:
+    """The parameters of a Mamba-2 layer that do not depend on the token.
+
+    ``rates`` (H,), negative, and ``time_bias`` (H,) turn what a token asks into a step and a decay;
+    ``skips`` (H,) are what passes the state by. Of ``groups`` of neighbouring heads, each has what
+    writes and what reads, of ``size`` numbers, in common; a head has ``dim``.
+    """
+
+    rates: Array
+    time_bias: Array
+    skips: Array
+    groups: int
+    dim: int
+    size: int
+
+
 @dataclass(slots=True)
 class Work:
     """What a backend with a device of its own did, which costs beside the arithmetic.

@@ -31,7 +31,11 @@ class LatentSizes:
 
 
 class LatentAttention:
-    """Norm, projections, rotation, attention over latents, output projection: (T, E) -> (T, E)."""
+    """Norm, projections, rotation, attention over latents, output projection: (T, E) -> (T, E).
+
+    Without ``rope``, nothing is turned. ``gated_heads``: each head's result is scaled by the
+    sigmoid of a projection.
+    """
 
     def __init__(
         self,
@@ -42,10 +46,11 @@ class LatentAttention:
         sizes: LatentSizes,
         query_rank: int,
         eps: float,
-        rope: Rope,
+        rope: Rope | None,
         rope_style: RopeStyle,
         scale: float,
         temperature: Temperature | None = None,
+        gated_heads: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.temperature = temperature
@@ -70,28 +75,36 @@ class LatentAttention:
             self.k_b, self.v_b = weights.heads_of_pairs(
                 "attn_kv_b.weight", num_heads, sizes.plain, sizes.value, sizes.latent
             )
+        self.gate = None
+        if gated_heads:
+            self.gate = weights.matrix("attn_gate.weight", num_heads, hidden_size)
         self.output = weights.matrix("attn_output.weight", hidden_size, num_heads * sizes.value)
 
     def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
         """Attend within each sequence; writes the rows' latents to the caches."""
         ops, sizes = self.backend, self.sizes
         x = self.norm(x)
-        angles = batch.angles(self.rope)
+        angles = None if self.rope is None else batch.angles(self.rope)
         latent, turned = ops.split(ops.linear(x, self.kv_a), sizes.latent)  # (T, L), (T, R)
-        turned = ops.rope(turned[:, None], *angles, self.rope_style)  # (T, 1, R)
+        turned = self._turn(turned[:, None], angles)  # (T, 1, R)
         keys = ops.join(self.kv_a_norm(latent)[:, None], turned)  # (T, 1, L + R)
         q = ops.join(*self._queries(x, angles))  # (T, H, L + R)
         if self.temperature is not None:
             q = ops.scale_rows(q, self.temperature(batch.positions()))
         out = ops.attention(q, keys, None, batch.kv, layer, self.rule)
         out = ops.heads_linear(out.reshape(len(x), self.num_heads, -1), self.v_b)  # (T, H, Dv)
+        if self.gate is not None:
+            out = ops.sigmoid_scale(out, ops.linear(x, self.gate)[..., None])
         return ops.linear(out.reshape(len(x), -1), self.output)
 
-    def _queries(self, x: Array, angles: tuple[Array, Array]) -> tuple[Array, Array]:
+    def _turn(self, x: Array, angles: tuple[Array, Array] | None) -> Array:
+        return x if angles is None else self.backend.rope(x, *angles, self.rope_style)
+
+    def _queries(self, x: Array, angles: tuple[Array, Array] | None) -> tuple[Array, Array]:
         """Queries of the latent (T, H, L) and of the turned dimensions (T, H, R)."""
         ops = self.backend
         if self.q_a is not None:
             x = self.q_a_norm(ops.linear(x, self.q_a))
         q = ops.linear(x, self.q).reshape(len(x), self.num_heads, -1)
         plain, turned = ops.split(q, self.sizes.plain)
-        return ops.heads_linear(plain, self.k_b), ops.rope(turned, *angles, self.rope_style)
+        return ops.heads_linear(plain, self.k_b), self._turn(turned, angles)

@@ -197,7 +197,7 @@ class Weights:
             tensor = replace(tensor, scale=scale)
         if tensor.shape == shape:
             return tensor
-        # GGUF writes and leaves out slowest axes of length one as it likes.
+        # GGUF writes and leaves out axes of length one as it likes.
         if _without_ones(tensor.shape) != _without_ones(shape):
             raise ModelFormatError(
                 f"{self.file.path}: tensor {tensor.name!r} has shape {tensor.shape}, "
@@ -217,9 +217,8 @@ class Weights:
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without slowest axes of length one."""
-    start = next((at for at, size in enumerate(shape[:-1]) if size != 1), len(shape) - 1)
-    return shape[start:]
+    """A shape without axes of length one, but for the fastest."""
+    return *(size for size in shape[:-1] if size != 1), shape[-1]
 
 
 def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:

@@ -22,6 +22,7 @@ from moestream.models.gemma4 import Gemma4
 from moestream.models.glm4moe import GLM4MoE
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granite_swa import GraniteSWA
+from moestream.models.granitehybrid import GraniteHybrid
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.hy_v3 import HyV3
@@ -35,6 +36,7 @@ from moestream.models.mellum import Mellum
 from moestream.models.mimo2 import MiMo2
 from moestream.models.minimax_m2 import MiniMaxM2
 from moestream.models.mistral4 import Mistral4
+from moestream.models.nemotron_h_moe import NemotronHMoE
 from moestream.models.olmoe import OLMoE
 from moestream.models.outline import Outliner, Outlines
 from moestream.models.phimoe import PhiMoE
@@ -69,6 +71,8 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "deepseek": DeepSeek,
     "dots1": Dots1,
     "hy_v3": HyV3,
+    "granitehybrid": GraniteHybrid,
+    "nemotron_h_moe": NemotronHMoE,
     "arctic": Arctic,
     "dbrx": DBRX,
     "granite_swa": GraniteSWA,

@@ -84,3 +84,32 @@ class ParallelLayer(Layer):
         ops = self.ffn.backend
         mixed = self.mixer(x, batch, index)
         return ops.add(ops.add(x, self.run_ffn(x, batch, index)), mixed)
+
+
+class MixerLayer:
+    """A mixer alone."""
+
+    ffn = None
+
+    def __init__(self, mixer: Mixer) -> None:
+        self.mixer = mixer
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        added: Array = x + self.mixer(x, batch, index)
+        return added
+
+
+class NetworkLayer(Layer):
+    """Experts or a dense network alone."""
+
+    def __init__(self, ffn: FeedForward | MoE) -> None:
+        self.ffn = ffn
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        return self.ffn.backend.add(x, self.run_ffn(x, batch, index))
+
+
+Block = Layer | MixerLayer
+"""What a model is a list of."""

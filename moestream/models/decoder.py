@@ -17,7 +17,7 @@ from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
-from moestream.models.blocks import Layer, Mixer
+from moestream.models.blocks import Block, Layer, Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.keys import Keys, Supported
 
@@ -131,7 +131,7 @@ class Decoder(ABC):
         """What the frequencies of rotation are divided by, (D/2,), if the file says."""
         return weights.optional_floats("rope_freqs.weight", self.config.rope.dimensions // 2)
 
-    def layer(self, weights: Weights, index: int) -> Layer:
+    def layer(self, weights: Weights, index: int) -> Block:
         """Build one layer from its tensors."""
         return Layer(self.mixer(weights, index), self.ffn(weights, index))
 
@@ -233,11 +233,17 @@ class Decoder(ABC):
             shared_gate=self.shared_gate,
             centred=self.centred_norms,
             weigh_input=self.weigh_input,
+            latent=self.expert_latent,
         )
 
     def routing(self) -> Routing:
         """How a layer's router chooses."""
         return Routing(self.config.num_experts_per_tok, normalise=self.norm_topk_prob)
+
+    @property
+    def expert_latent(self) -> int:
+        """The width that routed experts work in, 0 for that of the stream."""
+        return 0
 
     @property
     def centred_norms(self) -> bool:

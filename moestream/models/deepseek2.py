@@ -5,6 +5,7 @@ Source: arXiv 2405.04434, 2412.19437; llama.cpp, src/models/deepseek2.cpp, src/l
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from moestream.backends import AttentionShape, Gating
 from moestream.errors import ModelFormatError, UnsupportedModelError
@@ -37,28 +38,16 @@ class DeepSeek2(DeepSeekMoE):
     """Latent attention before DeepSeek's mixture."""
 
     rope_style = "interleaved"
+    turned: ClassVar[bool] = True
+    gated_heads: ClassVar[bool] = False
     config: DeepSeek2Config
 
     @classmethod
     def read_config(cls, keys: Keys) -> DeepSeek2Config:
         """Add the latent's keys. Lengths of heads have keys of their own in newer files."""
         keys.require(cls.supported)
-        length = keys.count("attention.key_length_mla", 0) or keys.positive("attention.key_length")
-        value = keys.count("attention.value_length_mla", 0) or keys.positive(
-            "attention.value_length"
-        )
-        rope, scale = _read_scales(keys, length)
-        return DeepSeek2Config.read(
-            keys,
-            head_dim=length,
-            value_dim=value,
-            rope=rope,
-            query_rank=keys.count("attention.q_lora_rank", 0),
-            latent=keys.positive("attention.kv_lora_rank"),
-            scale=scale,
-            temperature=_read_temperature(keys),
-            **read_mixture(keys, _default_gating(keys)),
-        )
+        mixture = read_mixture(keys, _default_gating(keys))
+        return DeepSeek2Config.read(keys, **read_latent(keys), **mixture)
 
     def mixer(self, weights: Weights, index: int) -> LatentAttention:
         """Latent attention."""
@@ -71,11 +60,32 @@ class DeepSeek2(DeepSeekMoE):
             sizes=LatentSizes(config.latent, config.head_dim - turned, turned, config.value_dim),
             query_rank=config.query_rank,
             eps=config.rms_norm_eps,
-            rope=self.rope,
+            rope=self.rope if self.turned else None,
             rope_style=self.rope_style,
             scale=config.scale,
             temperature=config.temperature,
+            gated_heads=self.gated_heads,
         )
+
+
+def read_latent(keys: Keys) -> dict[str, object]:
+    """Fields of latent attention.
+
+    Raises:
+        ModelFormatError, UnsupportedModelError: rotation that makes no sense, or is not there.
+    """
+    length = keys.count("attention.key_length_mla", 0) or keys.positive("attention.key_length")
+    value = keys.count("attention.value_length_mla", 0) or keys.positive("attention.value_length")
+    rope, scale = _read_scales(keys, length)
+    return {
+        "head_dim": length,
+        "value_dim": value,
+        "rope": rope,
+        "query_rank": keys.count("attention.q_lora_rank", 0),
+        "latent": keys.positive("attention.kv_lora_rank"),
+        "scale": scale,
+        "temperature": _read_temperature(keys),
+    }
 
 
 def _read_scales(keys: Keys, head_dim: int) -> tuple[RopeConfig, float]:

@@ -66,17 +66,13 @@ class Step35(SlidingMoE):
 
     def gating(self, index: int) -> Gate:
         """Bounded after the gate has passed."""
-        return _capped(self.config.limits[index])
+        return Gate.capped(self.config.limits[index])
 
     def shared_gating(self, index: int) -> Gate:
         """The same, with a limit of their own."""
-        return _capped(self.config.shared_limits[index])
+        return Gate.capped(self.config.shared_limits[index])
 
     @property
     def shared_width(self) -> int:
         """None where the file does not say."""
         return self.config.shared_intermediate_size
-
-
-def _capped(limit: float) -> Gate:
-    return Gate("silu_capped", limit) if limit else Gate()

@@ -17,6 +17,7 @@ from golden.deepseek import DEEPSEEK_LIKE
 from golden.files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec, swiglu
 from golden.later import LATER_MODELS
 from golden.lfm2moe import LFM2MOE_MODELS
+from golden.mamba2 import MAMBA2_MODELS
 from golden.mixtures import MIXTURES
 from golden.qwen3next import QWEN3NEXT_MODELS
 from golden.windows import WINDOW_MODELS
@@ -110,6 +111,7 @@ MODELS: tuple[Model, ...] = (
     *DEEPSEEK_LIKE,
     *LATER_MODELS,
     *WINDOW_MODELS,
+    *MAMBA2_MODELS,
 )
 
 

@@ -181,10 +181,10 @@ struct Convolution {
     int tokens, channels, width;  // width at most kMostWidth
 };
 
-// Weighted sum of each channel's last values, `past` (width - 1, channels) before the first token;
-// brings `past` up to the last.
-void causal_conv(Context&, const Convolution&, const float* x, const float* kernel, bool silu,
-                 float* past, float* out);
+// Weighted sum of each channel's last values, `past` (width - 1, channels) before the first token,
+// and its bias if there are any; brings `past` up to the last.
+void causal_conv(Context&, const Convolution&, const float* x, const float* kernel,
+                 const float* bias, bool silu, float* past, float* out);
 
 struct DeltaNet {
     int tokens, heads, key_heads, dim;
@@ -197,6 +197,16 @@ struct DeltaNet {
 // The gated delta rule; see Backend.delta_net.
 void delta_net(Context&, const DeltaNet&, const float* qkv, const float* write,
                const float* forget, float* state, float* out);
+
+struct Scan {
+    int tokens, heads, groups, rows, columns;
+    const float* rates;      // (heads)
+    const float* time_bias;  // (heads)
+    const float* skips;      // (heads)
+};
+
+// Mamba-2's recurrence; see Backend.mamba2.
+void mamba2(Context&, const Scan&, const float* xbc, const float* steps, float* state, float* out);
 
 // Bytes of a resident copy of `matrix`, in the order that the kernels want, and the copy.
 size_t resident_bytes(const Context&, const Matrix& matrix);

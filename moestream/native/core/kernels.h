@@ -73,6 +73,18 @@ struct DeltaStep {
     float* out;
 };
 
+// One head's token in Mamba-2. `state` (rows, columns), a row a coordinate of x, becomes
+// keep * state + step * x b^T; out = state @ c + skip * x.
+struct ScanStep {
+    float* state;
+    const float* x;
+    const float* b;
+    const float* c;
+    float keep, step, skip;
+    int rows, columns;  // multiples of 4 and of 8
+    float* out;
+};
+
 // A product of one panel with any number of tokens.
 using Matmul = void (*)(const Panel&);
 
@@ -101,6 +113,7 @@ struct Kernels {
     // out = e^(x - shift).
     void (*exponentials)(const float* x, int count, float shift, float* out);
     void (*delta_step)(const DeltaStep&);
+    void (*scan_step)(const ScanStep&);
 };
 
 extern const Kernels kScalarKernels;

@@ -1,4 +1,4 @@
-// Layers whose memory does not grow: the short convolution and the gated delta rule.
+// Layers whose memory does not grow: the short convolution, the gated delta rule and Mamba-2.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -25,8 +25,8 @@ float sigmoid(float x) {
 float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
 
 // Channels `first` to `last` of all tokens.
-void convolve(const Convolution& shape, const float* x, const float* kernel, int first, int last,
-              float* past, float* out) {
+void convolve(const Convolution& shape, const float* x, const float* kernel, const float* bias,
+              int first, int last, float* past, float* out) {
     const int before = shape.width - 1;
     const auto channels = static_cast<size_t>(shape.channels);
     const auto seen = [&](int index) {
@@ -40,7 +40,7 @@ void convolve(const Convolution& shape, const float* x, const float* kernel, int
             const float* weights = kernel + static_cast<size_t>(c) * shape.width;
             float sum = 0.0f;
             for (int j = 0; j < shape.width; ++j) sum += rows[j][c] * weights[j];
-            sums[c] = sum;
+            sums[c] = bias == nullptr ? sum : sum + bias[c];
         }
     }
     // The oldest first: what is read has not been overwritten yet.
@@ -53,11 +53,11 @@ void convolve(const Convolution& shape, const float* x, const float* kernel, int
 }  // namespace
 
 void causal_conv(Context& context, const Convolution& shape, const float* x, const float* kernel,
-                 bool silu, float* past, float* out) {
+                 const float* bias, bool silu, float* past, float* out) {
     const int tasks = (shape.channels + kChannels - 1) / kChannels;
     context.pool.parallel_for(tasks, [&](int task, int) {
         const int first = task * kChannels, last = std::min(shape.channels, first + kChannels);
-        convolve(shape, x, kernel, first, last, past, out);
+        convolve(shape, x, kernel, bias, first, last, past, out);
         for (int token = 0; silu && token < shape.tokens; ++token) {
             float* sums = out + static_cast<size_t>(token) * shape.channels + first;
             context.kernels.swiglu(sums, kOnes.data(), last - first, sums);
@@ -91,6 +91,26 @@ void delta_net(Context& context, const DeltaNet& net, const float* qkv, const fl
             context.kernels.delta_step({state + static_cast<size_t>(head) * dim * dim, q, k,
                                         row + static_cast<size_t>(2 * keys + head) * dim, keep,
                                         sigmoid(write[at]), dim, out + at * dim});
+        }
+    });
+}
+
+void mamba2(Context& context, const Scan& scan, const float* xbc, const float* steps, float* state,
+            float* out) {
+    const int heads = scan.heads, rows = scan.rows, columns = scan.columns;
+    const size_t inner = static_cast<size_t>(heads) * rows;
+    const size_t shared = static_cast<size_t>(scan.groups) * columns;
+    context.pool.parallel_for(heads, [&](int head, int) {
+        const size_t group = static_cast<size_t>(head / (heads / scan.groups)) * columns;
+        for (int token = 0; token < scan.tokens; ++token) {
+            const float* row = xbc + token * (inner + 2 * shared);
+            const size_t at = static_cast<size_t>(token) * heads + head;
+            const float step = softplus(steps[at] + scan.time_bias[head]);
+            const size_t own = static_cast<size_t>(head) * rows;
+            context.kernels.scan_step({state + own * columns, row + own, row + inner + group,
+                                       row + inner + shared + group,
+                                       std::exp(scan.rates[head] * step), step, scan.skips[head],
+                                       rows, columns, out + token * inner + own});
         }
     });
 }

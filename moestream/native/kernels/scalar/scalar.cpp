@@ -9,6 +9,7 @@
 #include "core/scalar_math.h"
 #include "kernels/delta_step.h"
 #include "kernels/loops.h"
+#include "kernels/scan_step.h"
 
 namespace moestream {
 namespace {
@@ -249,6 +250,7 @@ const Kernels kScalarKernels = {
     to_half,
     exponentials,
     delta_step,
+    scan_step,
 };
 
 }  // namespace moestream
