@@ -179,6 +179,15 @@ class Context:
         state: NDArray[np.float32],
         out: NDArray[np.float32],
     ) -> None: ...
+    def kimi_delta(
+        self,
+        qkv: NDArray[np.float32],
+        write: NDArray[np.float32],
+        decay: NDArray[np.float32],
+        eps: float,
+        state: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None: ...
     def mamba2(
         self,
         xbc: NDArray[np.float32],

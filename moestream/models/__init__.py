@@ -9,6 +9,7 @@ from moestream.models.afmoe import AFMoE
 from moestream.models.arctic import Arctic
 from moestream.models.bailingmoe import BailingMoE
 from moestream.models.bailingmoe2 import BailingMoE2
+from moestream.models.bailingmoe3 import BailingMoE3
 from moestream.models.cohere2moe import Cohere2MoE
 from moestream.models.config import ModelConfig
 from moestream.models.dbrx import DBRX
@@ -27,6 +28,7 @@ from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.hy_v3 import HyV3
 from moestream.models.keys import Keys
+from moestream.models.kimi_linear import KimiLinear
 from moestream.models.laguna import Laguna
 from moestream.models.lfm2moe import LFM2MoE
 from moestream.models.llama import Llama
@@ -34,6 +36,7 @@ from moestream.models.llama4 import Llama4
 from moestream.models.maple import Maple
 from moestream.models.mellum import Mellum
 from moestream.models.mimo2 import MiMo2
+from moestream.models.minimax_01 import MiniMax01
 from moestream.models.minimax_m2 import MiniMaxM2
 from moestream.models.mistral4 import Mistral4
 from moestream.models.nemotron_h_moe import NemotronHMoE
@@ -71,6 +74,9 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "deepseek": DeepSeek,
     "dots1": Dots1,
     "hy_v3": HyV3,
+    "minimax-01": MiniMax01,
+    "bailingmoe3": BailingMoE3,
+    "kimi-linear": KimiLinear,
     "granitehybrid": GraniteHybrid,
     "nemotron_h_moe": NemotronHMoE,
     "arctic": Arctic,

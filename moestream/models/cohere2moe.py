@@ -1,4 +1,4 @@
-"""Cohere's Command A+ and North (cohere2moe).
+"""Cohere's North Mini Code (cohere2moe).
 
 Source: llama.cpp, src/models/cohere2moe.cpp.
 """

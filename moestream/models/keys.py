@@ -138,6 +138,14 @@ class Keys:
             )
         return tuple(values[:num_layers])
 
+    def recurrent_layers(self, num_layers: int, interval: int) -> tuple[bool, ...]:
+        """Which layers do not attend: told layer by layer, or by how often one does."""
+        listed = self.flags("attention.recurrent_layers", num_layers)
+        if listed is not None:
+            return listed
+        interval = self.positive("full_attention_interval", interval)
+        return tuple((layer + 1) % interval != 0 for layer in range(num_layers))
+
     def positive(self, key: str, default: int | None = None) -> int:
         """A count of at least one."""
         value = self.count(key, default)

@@ -1,4 +1,4 @@
-"""Mistral Large 3 and Small 4.
+"""Mistral's mixtures with latent attention (mistral4).
 
 Source: llama.cpp, src/models/mistral4.cpp, which is deepseek2.cpp.
 """

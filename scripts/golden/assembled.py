@@ -23,7 +23,8 @@ class Assembled:
 
     ``windowed`` says layer by layer which see a window; ``lead`` layers are dense; ``moe_every``-th
     layers alone have experts. ``shared`` is the width of the shared expert, 0 for none. ``gates``
-    of attention: none, one a head, or one a number. ``own`` adds tensors to each layer.
+    of attention: none, one a head, or one a number. ``own`` adds tensors to each layer;
+    ``replaces`` stands for every other layer, from the first on.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Assembled:
     more_norms: tuple[str, ...] = ()
     query_norm_mean: float = 1.5
     own: Callable[[Self, int], Iterator[TensorSpec]] | None = None
+    replaces: Callable[[Self, int], Iterator[TensorSpec]] | None = None
 
     @property
     def moe_layers(self) -> list[int]:
@@ -105,6 +107,9 @@ class Assembled:
                     yield f"blk.{layer}.{name}", shape, std
 
     def _parts(self, layer: int) -> Iterator[Iterator[TensorSpec]]:
+        if self.replaces is not None and layer % 2 == 0:
+            yield self.replaces(self, layer)
+            return
         yield self._norms()
         yield self.attention(layer)
         if layer in self.moe_layers:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import gguf
 
-from golden.assembled import EXPERTS, Assembled
+from golden.assembled import EXPERTS, HEADS, Assembled
 from golden.files import TensorSpec
 
 
@@ -84,6 +84,23 @@ def _fused_shared(model: Assembled, layer: int) -> Iterator[TensorSpec]:
     yield "ffn_down_shexp.weight", (model.hidden, SHARED), 1.5 * SHARED**-0.5
 
 
+def _minimax_01(writer: gguf.GGUFWriter, model: Assembled) -> None:
+    writer.add_feed_forward_length(model.width)
+    writer.add_residual_scale(1.3)
+    writer.add_full_attention_interval(2)
+
+
+def _lightning(model: Assembled, layer: int) -> Iterator[TensorSpec]:
+    inner = HEADS * model.head_dim
+    yield "attn_norm.weight", (model.hidden,), 0.3
+    yield "attn_qkv.weight", (3 * inner, model.hidden), model.hidden**-0.5
+    yield "attn_gate.weight", (inner, model.hidden), model.hidden**-0.5
+    yield "attn_norm_2.weight", (inner,), 0.3
+    yield "attn_output.weight", (model.hidden, inner), inner**-0.5
+    yield "ffn_norm.weight", (model.hidden,), 0.3
+    yield from model.mixture()
+
+
 QWEN3VL = {"arch": "qwen3vlmoe", "keys": _qwen3vl, "qk_norm": True, "used": 2}
 BAILING = {"arch": "bailingmoe", "keys": _bailing}
 DEEPSEEK = {"arch": "deepseek", "keys": _shared, "lead": 1, "layers": 4}
@@ -98,6 +115,7 @@ DBRX = {"arch": "dbrx", "keys": _dbrx, "joined": True, "eps_key": "layer"}
 DBRX |= {"ffn_norm": "attn_output_norm"}
 LLAMA4 = {"arch": "llama4", "keys": _llama4, "moe_every": 2, "used": 1}
 GRANITE = {"arch": "granite_swa", "keys": _granite_swa, "own": _fused_shared, "sinks": True}
+MINIMAX = {"arch": "minimax-01", "keys": _minimax_01, "turned": 8, "replaces": _lightning}
 SHARED = 32
 SURE = {"used": EXPERTS, "layers": 3}  # no choice of experts that rounding could turn
 ONE = BLOCKS | {"layers": 4, "experts": 1}
@@ -130,5 +148,7 @@ LATER_MODELS: tuple[Assembled, ...] = (
     Assembled("llama4-q8_0", seed=616, types=("Q8_0",), shared=32, **(LLAMA4 | ONE)),
     Assembled("granite_swa", seed=617, **SIX, **GRANITE),
     Assembled("granite_swa-q8_0", seed=618, types=("Q8_0",), **(GRANITE | BLOCKS | THREE)),
+    Assembled("minimax-01", seed=619, **MINIMAX, **{"hidden": 32, "layers": 6}),
+    Assembled("minimax-01-q8_0", seed=620, types=("Q8_0",), **(MINIMAX | BLOCKS)),
     Assembled("hy_v3-q8_0", seed=610, types=("Q8_0",), shared=32, **(HY_V3 | BLOCKS)),
 )

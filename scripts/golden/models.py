@@ -15,6 +15,7 @@ import gguf
 from golden import ernie4_5_moe, gemma4, phimoe
 from golden.deepseek import DEEPSEEK_LIKE
 from golden.files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec, swiglu
+from golden.kimi import KIMI_MODELS
 from golden.later import LATER_MODELS
 from golden.lfm2moe import LFM2MOE_MODELS
 from golden.mamba2 import MAMBA2_MODELS
@@ -112,6 +113,7 @@ MODELS: tuple[Model, ...] = (
     *LATER_MODELS,
     *WINDOW_MODELS,
     *MAMBA2_MODELS,
+    *KIMI_MODELS,
 )
 
 

@@ -65,6 +65,28 @@ void call_delta_net(Context& context, const Floats& qkv, const Floats& write, co
     delta_net(context, net, qkv.data(), write.data(), forget.data(), state.data(), out.data());
 }
 
+void call_kimi_delta(Context& context, const Floats& qkv, const Floats& write,
+                     const Floats& decay, float eps, const FloatsOut& state,
+                     const FloatsOut& out) {
+    check_shape("state", state, {-1, -1, -1});
+    const auto heads = static_cast<int64_t>(state.shape(0)),
+               dim = static_cast<int64_t>(state.shape(1));
+    check_shape("state", state, {heads, dim, dim});
+    if (dim == 0 || dim % 8 != 0) {
+        fail("heads of " + std::to_string(dim) + " are no multiple of 8");
+    }
+    check_shape("qkv", qkv, {-1, 3 * heads * dim});
+    const auto tokens = static_cast<int64_t>(qkv.shape(0));
+    check_shape("write", write, {tokens, heads});
+    check_shape("decay", decay, {tokens, heads * dim});
+    check_shape("out", out, {tokens, heads * dim});
+    const KimiDelta net{checked_int("tokens", tokens), checked_int("heads", heads),
+                        checked_int("head size", dim), eps};
+    if (tokens == 0 || heads == 0) return;
+    Running running(context);
+    kimi_delta(context, net, qkv.data(), write.data(), decay.data(), state.data(), out.data());
+}
+
 void call_mamba2(Context& context, const Floats& xbc, const Floats& steps, const Floats& rates,
                  const Floats& time_bias, const Floats& skips, int num_groups,
                  const FloatsOut& state, const FloatsOut& out) {
@@ -107,6 +129,9 @@ void bind_recurrent(nb::class_<Context>& context) {
              arg("forget").noconvert(), arg("rates").noconvert(), arg("time_bias").noconvert(),
              arg("key_heads").noconvert(), arg("num_key_heads"), arg("eps"),
              arg("state").noconvert(), arg("out").noconvert())
+        .def("kimi_delta", &call_kimi_delta, arg("qkv").noconvert(), arg("write").noconvert(),
+             arg("decay").noconvert(), arg("eps"), arg("state").noconvert(),
+             arg("out").noconvert())
         .def("mamba2", &call_mamba2, arg("xbc").noconvert(), arg("steps").noconvert(),
              arg("rates").noconvert(), arg("time_bias").noconvert(), arg("skips").noconvert(),
              arg("groups"), arg("state").noconvert(), arg("out").noconvert());

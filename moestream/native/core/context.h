@@ -198,6 +198,15 @@ struct DeltaNet {
 void delta_net(Context&, const DeltaNet&, const float* qkv, const float* write,
                const float* forget, float* state, float* out);
 
+struct KimiDelta {
+    int tokens, heads, dim;
+    float eps;
+};
+
+// The same with a decay a coordinate of the keys; see Backend.kimi_delta.
+void kimi_delta(Context&, const KimiDelta&, const float* qkv, const float* write,
+                const float* decay, float* state, float* out);
+
 struct Scan {
     int tokens, heads, groups, rows, columns;
     const float* rates;      // (heads)

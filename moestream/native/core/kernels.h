@@ -62,7 +62,8 @@ struct QuantizedRow {
 struct AttentionTile;  // attention.h
 
 // One head's token in the gated delta rule. `state` (dim, dim), a row a coordinate of v, becomes
-// keep * state, then nears v at k by the part `write` of what is missing; out = state @ q.
+// keep * state, column by column where there are `keeps`, then nears v at k by the part `write` of
+// what is missing; out = state @ q.
 struct DeltaStep {
     float* state;
     const float* q;
@@ -71,6 +72,7 @@ struct DeltaStep {
     float keep, write;
     int dim;  // a multiple of 8
     float* out;
+    const float* keeps = nullptr;  // (dim,), in place of `keep`
 };
 
 // One head's token in Mamba-2. `state` (rows, columns), a row a coordinate of x, becomes

@@ -50,6 +50,28 @@ void convolve(const Convolution& shape, const float* x, const float* kernel, con
     }
 }
 
+// Brings vectors to unit length, as a root mean square: eps is beside the sum of squares. Queries
+// are scaled by 1 / sqrt(dim) besides. `scratch` is of 2 * dim.
+class UnitLength {
+  public:
+    UnitLength(float* scratch, int dim, float eps)
+        : unit_(scratch), scaled_(scratch + dim), dim_(dim), eps_(eps / static_cast<float>(dim)) {
+        std::fill(unit_, unit_ + dim, 1.0f / std::sqrt(static_cast<float>(dim)));
+        std::fill(scaled_, scaled_ + dim, 1.0f / static_cast<float>(dim));
+    }
+    void queries(const Kernels& kernels, const float* x, float* out) const {
+        kernels.rms_norm(x, scaled_, dim_, eps_, out);
+    }
+    void keys(const Kernels& kernels, const float* x, float* out) const {
+        kernels.rms_norm(x, unit_, dim_, eps_, out);
+    }
+
+  private:
+    float *unit_, *scaled_;
+    int dim_;
+    float eps_;
+};
+
 }  // namespace
 
 void causal_conv(Context& context, const Convolution& shape, const float* x, const float* kernel,
@@ -72,25 +94,42 @@ void delta_net(Context& context, const DeltaNet& net, const float* qkv, const fl
     context.reserve_scratch(sizeof(float) * dim * 4);
     context.pool.parallel_for(heads, [&](int head, int thread) {
         float* q = context.scratch[thread].get<float>(0);
-        float *k = q + dim, *unit = k + dim, *scaled = unit + dim;
-        // To unit length, as a root mean square: eps is beside the sum of squares. Queries are
-        // scaled by 1 / sqrt(dim) besides.
-        const float root = std::sqrt(static_cast<float>(dim));
-        std::fill(unit, unit + dim, 1.0f / root);
-        std::fill(scaled, scaled + dim, 1.0f / static_cast<float>(dim));
-        const float eps = net.eps / static_cast<float>(dim);
+        float* k = q + dim;
+        const UnitLength unit(k + dim, dim, net.eps);
         for (int token = 0; token < net.tokens; ++token) {
             const float* row = qkv + token * row_size;
             const int key = net.key_of[head];
             const size_t at = static_cast<size_t>(token) * heads + head;
-            context.kernels.rms_norm(row + static_cast<size_t>(key) * dim, scaled, dim, eps, q);
-            context.kernels.rms_norm(row + static_cast<size_t>(keys + key) * dim, unit, dim, eps,
-                                     k);
+            unit.queries(context.kernels, row + static_cast<size_t>(key) * dim, q);
+            unit.keys(context.kernels, row + static_cast<size_t>(keys + key) * dim, k);
             const float keep =
                 std::exp(net.rates[head] * softplus(forget[at] + net.time_bias[head]));
             context.kernels.delta_step({state + static_cast<size_t>(head) * dim * dim, q, k,
                                         row + static_cast<size_t>(2 * keys + head) * dim, keep,
                                         sigmoid(write[at]), dim, out + at * dim});
+        }
+    });
+}
+
+void kimi_delta(Context& context, const KimiDelta& net, const float* qkv, const float* write,
+                const float* decay, float* state, float* out) {
+    const int dim = net.dim, heads = net.heads;
+    const size_t inner = static_cast<size_t>(heads) * dim;
+    context.reserve_scratch(sizeof(float) * dim * 5);
+    context.pool.parallel_for(heads, [&](int head, int thread) {
+        float* q = context.scratch[thread].get<float>(0);
+        float *k = q + dim, *kept = k + dim;
+        const UnitLength unit(kept + dim, dim, net.eps);
+        const size_t own = static_cast<size_t>(head) * dim;
+        for (int token = 0; token < net.tokens; ++token) {
+            const float* row = qkv + token * 3 * inner + own;
+            const size_t at = token * inner + own;
+            unit.queries(context.kernels, row, q);
+            unit.keys(context.kernels, row + inner, k);
+            context.kernels.exponentials(decay + at, dim, 0.0f, kept);
+            context.kernels.delta_step({state + own * dim, q, k, row + 2 * inner, 0.0f,
+                                        sigmoid(write[static_cast<size_t>(token) * heads + head]),
+                                        dim, out + at, kept});
         }
     });
 }

@@ -120,11 +120,14 @@ void check_delta_step(const Kernels& kernels, int dim, Random& random, Style sty
     std::copy(got.data(), got.data() + size, expected.data());
     const Guarded<float> q = floats(random, style, dim), k = floats(random, style, dim),
                          v = floats(random, style, dim), out(dim), wanted(dim);
-    kernels.delta_step({got.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, out.data()});
-    kScalarKernels.delta_step(
-        {expected.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, wanted.data()});
-    compare("state", got, expected);
-    compare("out", out, wanted);
+    for (const float* keeps : {static_cast<const float*>(nullptr), q.data()}) {
+        kernels.delta_step(
+            {got.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, out.data(), keeps});
+        kScalarKernels.delta_step(
+            {expected.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, wanted.data(), keeps});
+        compare("state", got, expected);
+        compare("out", out, wanted);
+    }
 }
 
 void check_scan_step(const Kernels& kernels, int rows, int columns, Random& random, Style style) {
