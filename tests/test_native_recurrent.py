@@ -53,6 +53,55 @@ def test_convolution_adds_its_bias(monkeypatch, isa, width):
     assert np.abs(expected - without).max() > 0.1
 
 
+def kimi_inputs(rng, tokens: int, heads: int, dim: int) -> tuple[np.ndarray, ...]:
+    qkv = rng.standard_normal((tokens, 3 * heads * dim), np.float32)
+    write = 3 * rng.standard_normal((tokens, heads), np.float32)
+    decay = -2 * rng.random((tokens, heads * dim), np.float32)
+    return qkv, write, decay
+
+
+@each_isa
+@pytest.mark.parametrize(("heads", "dim"), [(1, 8), (4, 24), (3, 128), (2, 20)])
+@pytest.mark.parametrize("tokens", [1, 30])
+def test_kimis_delta_rule_is_the_references(monkeypatch, isa, heads, dim, tokens):
+    rng = np.random.default_rng(dim + tokens)
+    inputs = kimi_inputs(rng, tokens, heads, dim)
+    state = rng.standard_normal((heads, dim, dim), np.float32)
+    theirs = state.copy()
+    got = backend(monkeypatch, isa).kimi_delta(*inputs, state, 1e-3)
+    expected = REFERENCE.kimi_delta(*inputs, theirs, 1e-3)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(state, theirs, rtol=0, atol=1e-5)
+
+
+def test_equal_decays_are_the_plain_delta_rules():
+    rng = np.random.default_rng(2)
+    qkv, write, _ = kimi_inputs(rng, 9, 4, 16)
+    heads = np.arange(4, dtype=np.int32)
+    rule = DeltaRule(np.full(4, -1, np.float32), np.zeros(4, np.float32), heads, 4, 16, 1e-3)
+    forget = rng.standard_normal((9, 4), np.float32)
+    states = np.zeros((2, 4, 16, 16), np.float32)
+    plain = REFERENCE.delta_net(qkv, write, forget, states[0], rule)
+    decay = np.repeat(-np.logaddexp(np.float32(0), forget), 16, axis=1)
+    got = REFERENCE.kimi_delta(qkv, write, decay, states[1], 1e-3)
+    np.testing.assert_allclose(got, plain, rtol=0, atol=1e-6)
+
+
+def test_kimis_delta_rule_gives_the_same_bits_in_every_way(monkeypatch):
+    inputs = kimi_inputs(np.random.default_rng(1), 30, 6, 40)
+    results = []
+    for isa, threads, chunk in product(ISAS, (1, 5), (1, 7, 30)):
+        ops = backend(monkeypatch, isa, threads)
+        state = ops.zeros((6, 40, 40))
+        parts = [
+            ops.kimi_delta(*(part[at : at + chunk] for part in inputs), state, 1e-3)
+            for at in range(0, 30, chunk)
+        ]
+        results.append(np.concatenate([*parts, state.reshape(-1, 240)]))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
 def scan_of(rng, heads: int, groups: int, dim: int, size: int) -> Mamba2Rule:
     rates, bias, skips = (rng.standard_normal(heads, np.float32) for _ in range(3))
     return Mamba2Rule(-np.abs(rates), bias, skips, groups, dim, size)
@@ -118,6 +167,13 @@ def test_states_that_do_not_fit_are_refused():
         scan((4, 4, 8), groups=3)
     with pytest.raises(ValueError, match="xbc has shape"):
         scan((4, 4, 8), columns=40)
+    qkv, write, decay = kimi_inputs(np.random.default_rng(0), 3, 2, 8)
+    state, out = np.zeros((2, 8, 8), np.float32), np.zeros((3, 16), np.float32)
+    run.kimi_delta(qkv, write, decay, 1e-3, state, out)
+    with pytest.raises(ValueError, match="decay has shape"):
+        run.kimi_delta(qkv, write, write, 1e-3, state, out)
+    with pytest.raises(ValueError, match="heads of 12 are no multiple of 8"):
+        run.kimi_delta(qkv, write, decay, 1e-3, np.zeros((2, 12, 12), np.float32), out)
 
 
 def rule_of(rng, keys: int, heads: int, dim: int) -> DeltaRule:
