@@ -117,6 +117,7 @@ class Context:
         window: int,
         sinks: NDArray[np.float32] | None,
         out: NDArray[np.float32],
+        seen: NDArray[np.uint8] | None = None,
     ) -> None: ...
     def embed(self, table: Matrix, tokens: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
     def rms_norm(
@@ -185,6 +186,18 @@ class Context:
         write: NDArray[np.float32],
         decay: NDArray[np.float32],
         eps: float,
+        state: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def mamba(
+        self,
+        x: NDArray[np.float32],
+        steps: NDArray[np.float32],
+        b: NDArray[np.float32],
+        c: NDArray[np.float32],
+        rates: NDArray[np.float32],
+        time_bias: NDArray[np.float32],
+        skips: NDArray[np.float32],
         state: NDArray[np.float32],
         out: NDArray[np.float32],
     ) -> None: ...

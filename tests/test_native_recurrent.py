@@ -7,7 +7,7 @@ import pytest
 from native_blocks import ISAS
 
 from moestream import _native
-from moestream.backends import DeltaRule, Mamba2Rule
+from moestream.backends import DeltaRule, Mamba2Rule, MambaRule
 from moestream.backends.cpu import CpuBackend
 from moestream.backends.reference import ReferenceBackend
 
@@ -51,6 +51,44 @@ def test_convolution_adds_its_bias(monkeypatch, isa, width):
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
     without = REFERENCE.causal_conv(x, kernel, theirs.copy(), silu=True)
     assert np.abs(expected - without).max() > 0.1
+
+
+def channel_scan(rng, tokens: int, channels: int, size: int) -> tuple[tuple, MambaRule]:
+    x, steps = rng.standard_normal((2, tokens, channels), np.float32)
+    steps[0, 0] = 30  # where 1 + e^x is e^x
+    b, c = rng.standard_normal((2, tokens, size), np.float32)
+    rates = -rng.random((channels, size), np.float32)
+    bias, skips = rng.standard_normal((2, channels), np.float32)
+    return (x, steps, b, c), MambaRule(rates, bias, skips)
+
+
+@each_isa
+@pytest.mark.parametrize(("channels", "size"), [(1, 1), (70, 10), (128, 16)])
+@pytest.mark.parametrize("tokens", [1, 30])
+def test_mamba_is_the_references(monkeypatch, isa, channels, size, tokens):
+    rng = np.random.default_rng(channels + tokens)
+    inputs, rule = channel_scan(rng, tokens, channels, size)
+    state = rng.standard_normal((channels, size), np.float32)
+    theirs = state.copy()
+    got = backend(monkeypatch, isa).mamba(*inputs, state, rule)
+    expected = REFERENCE.mamba(*inputs, theirs, rule)
+    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-5)
+    np.testing.assert_allclose(state, theirs, rtol=2e-6, atol=2e-5)
+
+
+def test_mamba_gives_the_same_bits_in_every_way(monkeypatch):
+    inputs, rule = channel_scan(np.random.default_rng(1), 30, 130, 12)
+    results = []
+    for isa, threads, chunk in product(ISAS, (1, 5), (1, 7, 30)):
+        ops = backend(monkeypatch, isa, threads)
+        state = ops.zeros((130, 12))
+        parts = [
+            ops.mamba(*(part[at : at + chunk] for part in inputs), state, rule)
+            for at in range(0, 30, chunk)
+        ]
+        results.append(np.concatenate([*parts, state.reshape(-1, 130)]))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
 
 
 def kimi_inputs(rng, tokens: int, heads: int, dim: int) -> tuple[np.ndarray, ...]:
@@ -172,6 +210,12 @@ def test_states_that_do_not_fit_are_refused():
     run.kimi_delta(qkv, write, decay, 1e-3, state, out)
     with pytest.raises(ValueError, match="decay has shape"):
         run.kimi_delta(qkv, write, write, 1e-3, state, out)
+    inputs, channels = channel_scan(np.random.default_rng(0), 3, 5, 2)
+    parameters = channels.rates, channels.time_bias, channels.skips
+    state, out = np.zeros((5, 2), np.float32), np.zeros((3, 5), np.float32)
+    run.mamba(*inputs, *parameters, state, out)
+    with pytest.raises(ValueError, match="b has shape"):
+        run.mamba(*inputs[:2], inputs[0], inputs[3], *parameters, state, out)
     with pytest.raises(ValueError, match="heads of 12 are no multiple of 8"):
         run.kimi_delta(qkv, write, decay, 1e-3, np.zeros((2, 12, 12), np.float32), out)
 

@@ -22,15 +22,18 @@ from moestream.backends.types import (
     DeltaRule,
     Experts,
     ExpertTensors,
+    IndexQueries,
     KVPass,
     KVStore,
     KVStores,
     MakeSlots,
     Mamba2Rule,
+    MambaRule,
     Matrices,
     Matrix,
     RopeStyle,
     Routing,
+    Seen,
     StreamedExperts,
     Work,
 )
@@ -134,12 +137,21 @@ class Backend(Protocol):
         kv_pass: KVPass,
         layer: int,
         rule: AttentionRule,
+        seen: Seen | None = None,
     ) -> Array:
         """Write k, v (T, K, D) into the sequences' stores, then attend causally within each.
+
+        ``seen``, where given, are the only positions that rows attend to.
 
         What is attended to is what the stores hold, rounded to their types, which may differ.
         q is (T, H, D). Values may have another length than keys; ``v`` is None where there are
         none. Returns (T, H * value length).
+        """
+
+    def choose(self, index: IndexQueries, k: Array, kv_pass: KVPass, layer: int) -> Seen | None:
+        """Write k (T, 1, D), and choose positions by the last numbers of all keys; None is all.
+
+        Source: DeepSeek-V3.2-Exp (DeepSeek-AI, 2025); see ``sparse``.
         """
 
     def causal_conv(
@@ -178,6 +190,17 @@ class Backend(Protocol):
         coordinate of the keys.
 
         Source: arXiv 2510.26692.
+        """
+
+    def mamba(
+        self, x: Array, steps: Array, b: Array, c: Array, state: Array, rule: MambaRule
+    ) -> Array:
+        """Mamba's recurrence, token by token: (T, C).
+
+        ``x`` (T, C) are inputs, ``steps`` (T, C) the logits of how long a step is, ``b`` and ``c``
+        (T, size) what writes and what reads. ``state`` (C, size) is brought up to the chunk's end.
+
+        Source: arXiv 2312.00752.
         """
 
     def mamba2(self, xbc: Array, steps: Array, state: Array, rule: Mamba2Rule) -> Array:

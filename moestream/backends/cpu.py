@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStores, Rows
 from moestream.backends.kv_rows import GGML_TYPES
-from moestream.backends.numpy_arrays import Floats, NumpyArrays
-from moestream.backends.reference import ReferenceBackend
+from moestream.backends.numpy_arrays import Floats
+from moestream.backends.sparse import choose_in_blocks
 from moestream.backends.types import (
     Activation,
     Arrivals,
     AttentionRule,
-    DeltaRule,
     ExpertTensors,
-    Mamba2Rule,
+    IndexQueries,
     RopeStyle,
     Routing,
     StreamedExperts,
@@ -35,17 +34,12 @@ from moestream.quants import dequantize
 
 try:
     from moestream import _native
+    from moestream.backends.cpu_recurrent import RecurrentKernels
 except ImportError as error:
     raise UnsupportedModelError(
         "the native kernels are not compiled; install moestream with pip, or choose the backend "
         f"'reference' ({error})"
     ) from None
-
-_MOST_WIDTH = 16
-"""Weights a channel that the kernel of convolutions takes."""
-
-_FORMULAS = ReferenceBackend()
-"""For shapes that have no kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +48,10 @@ class CpuPass:
 
     native: _native.KVPass
     places: list[Any]
+    parts: Sequence[tuple[Any, int, int]]
 
 
-class CpuBackend(NumpyArrays):
+class CpuBackend(RecurrentKernels):
     """Every operation in native code, on ``threads`` threads (one a physical core by default).
 
     The environment variable ``MOESTREAM_ISA`` forces an instruction set.
@@ -170,7 +165,8 @@ class CpuBackend(NumpyArrays):
         if stores not in self._places:
             self._places[stores] = [layer and _place(*layer) for layer in stores.layers]
         sequences = [(store.addresses, start, rows) for store, start, rows in parts]
-        return CpuPass(_native.KVPass(sequences, stores.block_bytes), self._places[stores])
+        native = _native.KVPass(sequences, stores.block_bytes)
+        return CpuPass(native, self._places[stores], parts)
 
     def attention(
         self,
@@ -180,62 +176,20 @@ class CpuBackend(NumpyArrays):
         kv_pass: CpuPass,
         layer: int,
         rule: AttentionRule,
+        seen: NDArray[np.uint8] | None = None,
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
         tokens, heads, _ = q.shape
         out = np.empty((tokens, heads * (rule.value_dim if v is None else v.shape[2])), np.float32)
         where = kv_pass.native, kv_pass.places[layer]
-        self._run.attention(q, k, v, *where, rule.scale, rule.window, rule.sinks, out)
+        self._run.attention(q, k, v, *where, rule.scale, rule.window, rule.sinks, out, seen)
         return out  # (T, H * Dv)
 
-    def causal_conv(
-        self,
-        x: Floats,
-        kernel: Floats,
-        past: Floats,
-        *,
-        silu: bool = False,
-        bias: Floats | None = None,
-    ) -> Floats:
-        """Channel by channel, shared out among the threads."""
-        if kernel.shape[1] > _MOST_WIDTH:
-            return _FORMULAS.causal_conv(x, kernel, past, silu=silu, bias=bias)
-        out = np.empty_like(x)
-        self._run.causal_conv(x, kernel, past, silu, out, bias)
-        return out  # (T, C)
-
-    def delta_net(
-        self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
-    ) -> Floats:
-        """Head by head, each one's state read and written once a token."""
-        heads, dim, _ = state.shape
-        if dim % 8:
-            return _FORMULAS.delta_net(qkv, write, forget, state, rule)
-        out = np.empty((len(qkv), heads * dim), np.float32)
-        parameters = rule.rates, rule.time_bias, rule.key_heads, rule.num_key_heads, rule.eps
-        self._run.delta_net(qkv, write, forget, *parameters, state, out)
-        return out  # (T, H * D)
-
-    def kimi_delta(
-        self, qkv: Floats, write: Floats, decay: Floats, state: Floats, eps: float
-    ) -> Floats:
-        """Head by head, as ``delta_net``."""
-        heads, dim, _ = state.shape
-        if dim % 8:
-            return _FORMULAS.kimi_delta(qkv, write, decay, state, eps)
-        out = np.empty((len(qkv), heads * dim), np.float32)
-        self._run.kimi_delta(qkv, write, decay, eps, state, out)
-        return out  # (T, H * D)
-
-    def mamba2(self, xbc: Floats, steps: Floats, state: Floats, rule: Mamba2Rule) -> Floats:
-        """Head by head, each one's state read and written once a token."""
-        heads, dim, size = state.shape
-        if dim % 4 or size % 8:
-            return _FORMULAS.mamba2(xbc, steps, state, rule)
-        out = np.empty((len(xbc), heads * dim), np.float32)
-        parameters = rule.rates, rule.time_bias, rule.skips, rule.groups
-        self._run.mamba2(xbc, steps, *parameters, state, out)
-        return out  # (T, H * D)
+    def choose(
+        self, index: IndexQueries, k: Floats, kv_pass: CpuPass, layer: int
+    ) -> NDArray[np.uint8] | None:
+        """See ``sparse``."""
+        return choose_in_blocks(index, k, kv_pass.parts, layer)
 
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""

@@ -23,6 +23,7 @@ from moestream.backends.mlx_experts import Batch, MlxExperts, empty_slots, gathe
 from moestream.backends.mlx_kv import MlxStores
 from moestream.backends.mlx_weights import MLXSlots, Weight, laid_out_bytes
 from moestream.backends.reference import ReferenceBackend
+from moestream.backends.sparse import choose_positions
 from moestream.backends.types import (
     Activation,
     Array,
@@ -30,8 +31,10 @@ from moestream.backends.types import (
     AttentionRule,
     DeltaRule,
     ExpertTensors,
+    IndexQueries,
     KVPass,
     Mamba2Rule,
+    MambaRule,
     RopeStyle,
     Routing,
     StreamedExperts,
@@ -199,6 +202,7 @@ class MlxBackend:
         kv_pass: KVPass,
         layer: int,
         rule: AttentionRule,
+        seen: NDArray[np.bool_] | None = None,
     ) -> Array:
         """MLX's own, in the type of keys and values, one sequence after the other."""
         outs, row = [], 0
@@ -206,9 +210,31 @@ class MlxBackend:
             rows = slice(row, row + tokens)
             span = Span(start, tokens, rule.window)
             new = (k[rows], None if v is None else v[rows])
-            outs.append(self._attend(q[rows], new, store.layers[layer], span, rule))
+            chosen = None if seen is None else seen[rows]
+            outs.append(self._attend(q[rows], new, store.layers[layer], span, rule, chosen))
             row += tokens
         return self.stack_rows(outs)  # (T, H * D)
+
+    def choose(
+        self, index: IndexQueries, k: Array, kv_pass: KVPass, layer: int
+    ) -> NDArray[np.bool_] | None:
+        """On the CPU, as the reference does."""
+        longest = max(start + tokens for _, start, tokens in kv_pass)
+        if longest <= index.most:
+            return None
+        seen, row = np.zeros((len(k), longest), np.bool_), 0
+        queries, weights = self._wait_for(index.queries), self._wait_for(index.weights)
+        for store, start, tokens in kv_pass:
+            rows, stop = slice(row, row + tokens), start + tokens
+            keys = store.layers[layer][0]
+            write_rows(self._mx, keys, k[rows], Span(start, tokens, 0))
+            past = keys[0, :stop, -queries.shape[2] :].astype(mx.float32)
+            past = self._wait_for(past)
+            seen[rows, :stop] = choose_positions(
+                queries[rows], weights[rows], past, start, index.most
+            )
+            row += tokens
+        return seen
 
     def _attend(
         self,
@@ -217,6 +243,7 @@ class MlxBackend:
         buffers: tuple[Array, Array | None],
         span: Span,
         rule: AttentionRule,
+        seen: NDArray[np.bool_] | None,
     ) -> Array:
         ops, (keys, values) = self._mx, buffers
         write_rows(ops, keys, new[0], span)
@@ -230,6 +257,8 @@ class MlxBackend:
                 self._evaluate(outs[-1])
             rows = slice(part.start - span.start, part.stop - span.start)
             mask = self._masks.of(part)
+            if seen is not None:
+                mask = self._to_device(seen[rows, part.first : part.stop])
             outs.append(
                 attend(ops, self._fast, q[rows], keys, values, part, mask, rule.scale, rule.sinks)
             )
@@ -250,6 +279,12 @@ class MlxBackend:
     def kimi_delta(self, qkv: Array, write: Array, decay: Array, state: Array, eps: float) -> Array:
         """See ``mlx_recurrent``."""
         return mlx_recurrent.kimi_delta(self._mx, qkv, write, decay, state, eps)
+
+    def mamba(
+        self, x: Array, steps: Array, b: Array, c: Array, state: Array, rule: MambaRule
+    ) -> Array:
+        """See ``mlx_recurrent``."""
+        return mlx_recurrent.mamba(self._mx, x, steps, b, c, state, rule)
 
     def mamba2(self, xbc: Array, steps: Array, state: Array, rule: Mamba2Rule) -> Array:
         """See ``mlx_recurrent``."""

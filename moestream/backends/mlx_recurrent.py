@@ -5,7 +5,7 @@ Token by token, as the reference has it. No kernel of our own: a long prompt is 
 
 from typing import Any
 
-from moestream.backends.types import Array, DeltaRule, Mamba2Rule
+from moestream.backends.types import Array, DeltaRule, Mamba2Rule, MambaRule
 
 
 def causal_conv(
@@ -68,6 +68,21 @@ def _delta(
     state[:] = memory
     out = ops.multiply(ops.stack(outs), dim**-0.5)
     return out.reshape(tokens, -1)  # (T, H * D)
+
+
+def mamba(
+    ops: Any, x: Array, steps: Array, b: Array, c: Array, state: Array, rule: MambaRule
+) -> Array:
+    """Decay, write, read; see ``Backend.mamba``."""
+    step = ops.logaddexp(ops.add(steps, rule.time_bias), 0.0)  # (T, C)
+    written = ops.multiply(step, x)[..., None]
+    memory, outs = state, []
+    for token in range(len(x)):
+        kept = ops.exp(ops.multiply(step[token][:, None], rule.rates))
+        memory = ops.add(ops.multiply(memory, kept), ops.multiply(written[token], b[token]))
+        outs.append(ops.matmul(memory, c[token]))
+    state[:] = memory
+    return ops.add(ops.stack(outs), ops.multiply(x, rule.skips))  # (T, C)
 
 
 def mamba2(ops: Any, xbc: Array, steps: Array, state: Array, rule: Mamba2Rule) -> Array:

@@ -79,6 +79,22 @@ class AttentionRule:
     value_dim: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class IndexQueries:
+    """What chooses ``most`` of the positions that are attended to, by the ends of their keys.
+
+    ``queries`` are (T, heads, D) and ``weights`` (T, heads).
+    """
+
+    queries: Array
+    weights: Array
+    most: int
+
+
+Seen: TypeAlias = Any
+"""A backend's own form of which positions were chosen for each row of a pass."""
+
+
 class KVStore(Protocol):
     """Keys and values of one sequence, of all layers that attend."""
 
@@ -121,6 +137,19 @@ class DeltaRule:
     num_key_heads: int
     dim: int
     eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class MambaRule:
+    """The parameters of a Mamba layer that do not depend on the token.
+
+    ``rates`` (C, size), negative, and ``time_bias`` (C,) turn what a token asks into a step and
+    decays; ``skips`` (C,) are what passes the state by.
+    """
+
+    rates: Array
+    time_bias: Array
+    skips: Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass
+from moestream.backends.types import Seen
 from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
 from moestream.layers.rope import Rope
@@ -69,6 +70,8 @@ class Batch:
         )
         self._copies: list[dict[int, dict[int, State]]] = [{} for _ in self.parts]
         """Of each part's recurrent states, by length and layer."""
+        self.chosen: Seen | None = None
+        """Positions that the last layer with an indexer chose; None is all."""
         self._angles: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
     def angles(self, rope: Rope) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

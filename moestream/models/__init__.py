@@ -16,17 +16,21 @@ from moestream.models.dbrx import DBRX
 from moestream.models.decoder import Decoder
 from moestream.models.deepseek import DeepSeek
 from moestream.models.deepseek2 import DeepSeek2
+from moestream.models.deepseek32 import DeepSeek32
 from moestream.models.dots1 import Dots1
+from moestream.models.dots3note import Dots3Note
 from moestream.models.ernie4_5_moe import Ernie45MoE
 from moestream.models.exaone_moe import ExaoneMoE
 from moestream.models.gemma4 import Gemma4
 from moestream.models.glm4moe import GLM4MoE
+from moestream.models.glm_dsa import GLMDSA
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granite_swa import GraniteSWA
 from moestream.models.granitehybrid import GraniteHybrid
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.hy_v3 import HyV3
+from moestream.models.jamba import Jamba
 from moestream.models.keys import Keys
 from moestream.models.kimi_linear import KimiLinear
 from moestream.models.laguna import Laguna
@@ -74,6 +78,10 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "deepseek": DeepSeek,
     "dots1": Dots1,
     "hy_v3": HyV3,
+    "dots3note": Dots3Note,
+    "deepseek32": DeepSeek32,
+    "glm-dsa": GLMDSA,
+    "jamba": Jamba,
     "minimax-01": MiniMax01,
     "bailingmoe3": BailingMoE3,
     "kimi-linear": KimiLinear,

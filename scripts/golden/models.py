@@ -14,7 +14,9 @@ import gguf
 
 from golden import ernie4_5_moe, gemma4, phimoe
 from golden.deepseek import DEEPSEEK_LIKE
+from golden.dots3note import DOTS3NOTE_MODELS
 from golden.files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec, swiglu
+from golden.jamba import JAMBA_MODELS
 from golden.kimi import KIMI_MODELS
 from golden.later import LATER_MODELS
 from golden.lfm2moe import LFM2MOE_MODELS
@@ -114,6 +116,8 @@ MODELS: tuple[Model, ...] = (
     *WINDOW_MODELS,
     *MAMBA2_MODELS,
     *KIMI_MODELS,
+    *JAMBA_MODELS,
+    *DOTS3NOTE_MODELS,
 )
 
 

@@ -87,6 +87,29 @@ void call_kimi_delta(Context& context, const Floats& qkv, const Floats& write,
     kimi_delta(context, net, qkv.data(), write.data(), decay.data(), state.data(), out.data());
 }
 
+void call_mamba(Context& context, const Floats& x, const Floats& steps, const Floats& b,
+                const Floats& c, const Floats& rates, const Floats& time_bias,
+                const Floats& skips, const FloatsOut& state, const FloatsOut& out) {
+    check_shape("state", state, {-1, -1});
+    const auto channels = static_cast<int64_t>(state.shape(0)),
+               size = static_cast<int64_t>(state.shape(1));
+    check_shape("x", x, {-1, channels});
+    const auto tokens = static_cast<int64_t>(x.shape(0));
+    check_same_shape("steps", steps, x);
+    check_same_shape("out", out, x);
+    check_shape("b", b, {tokens, size});
+    check_shape("c", c, {tokens, size});
+    check_shape("rates", rates, {channels, size});
+    check_shape("time_bias", time_bias, {channels});
+    check_shape("skips", skips, {channels});
+    const ChannelScan scan{checked_int("tokens", tokens), checked_int("channels", channels),
+                           checked_int("size", size),     rates.data(),
+                           time_bias.data(),              skips.data()};
+    if (tokens == 0 || channels == 0) return;
+    Running running(context);
+    mamba(context, scan, x.data(), steps.data(), b.data(), c.data(), state.data(), out.data());
+}
+
 void call_mamba2(Context& context, const Floats& xbc, const Floats& steps, const Floats& rates,
                  const Floats& time_bias, const Floats& skips, int num_groups,
                  const FloatsOut& state, const FloatsOut& out) {
@@ -131,6 +154,10 @@ void bind_recurrent(nb::class_<Context>& context) {
              arg("state").noconvert(), arg("out").noconvert())
         .def("kimi_delta", &call_kimi_delta, arg("qkv").noconvert(), arg("write").noconvert(),
              arg("decay").noconvert(), arg("eps"), arg("state").noconvert(),
+             arg("out").noconvert())
+        .def("mamba", &call_mamba, arg("x").noconvert(), arg("steps").noconvert(),
+             arg("b").noconvert(), arg("c").noconvert(), arg("rates").noconvert(),
+             arg("time_bias").noconvert(), arg("skips").noconvert(), arg("state").noconvert(),
              arg("out").noconvert())
         .def("mamba2", &call_mamba2, arg("xbc").noconvert(), arg("steps").noconvert(),
              arg("rates").noconvert(), arg("time_bias").noconvert(), arg("skips").noconvert(),

@@ -188,6 +188,10 @@ class Attention {
             work.q[i] = q_ + row(tile, at) * shape_.dim;
             work.first[i] = first_seen(sequence, at.token) - origin;
             work.visible[i] = sequence.start + at.token + 1 - origin;
+            if (shape_.chosen != nullptr) {
+                const auto at_row = static_cast<size_t>(sequence.row + at.token);
+                work.chosen[i] = shape_.chosen + at_row * shape_.chosen_stride + origin;
+            }
         }
         work.dim = shape_.dim;
         work.value_dim = shape_.value_dim;

@@ -169,6 +169,8 @@ struct AttentionShape {
     int window;                 // positions that a token sees; 0: all
     const float* sinks;         // (heads,), scores of a position without a value; or null
     Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
+    const uint8_t* chosen;      // (rows, chosen_stride), positions that rows see; or null
+    size_t chosen_stride;       // at least the longest sequence
 };
 
 // `v` is null where a position's values are the first value_dim of its keys.
@@ -206,6 +208,17 @@ struct KimiDelta {
 // The same with a decay a coordinate of the keys; see Backend.kimi_delta.
 void kimi_delta(Context&, const KimiDelta&, const float* qkv, const float* write,
                 const float* decay, float* state, float* out);
+
+struct ChannelScan {
+    int tokens, channels, size;
+    const float* rates;      // (channels, size)
+    const float* time_bias;  // (channels)
+    const float* skips;      // (channels)
+};
+
+// Mamba's recurrence; see Backend.mamba.
+void mamba(Context&, const ChannelScan&, const float* x, const float* steps, const float* b,
+           const float* c, float* state, float* out);
 
 struct Scan {
     int tokens, heads, groups, rows, columns;

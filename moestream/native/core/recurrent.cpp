@@ -134,6 +134,35 @@ void kimi_delta(Context& context, const KimiDelta& net, const float* qkv, const 
     });
 }
 
+void mamba(Context& context, const ChannelScan& scan, const float* x, const float* steps,
+           const float* b, const float* c, float* state, float* out) {
+    constexpr int kTask = 64;  // channels
+    const int size = scan.size;
+    context.reserve_scratch(sizeof(float) * size);
+    context.pool.parallel_for((scan.channels + kTask - 1) / kTask, [&](int task, int thread) {
+        float* kept = context.scratch[thread].get<float>(0);
+        const int last = std::min(scan.channels, (task + 1) * kTask);
+        for (int channel = task * kTask; channel < last; ++channel) {
+            float* row = state + static_cast<size_t>(channel) * size;
+            const float* rates = scan.rates + static_cast<size_t>(channel) * size;
+            for (int token = 0; token < scan.tokens; ++token) {
+                const size_t at = static_cast<size_t>(token) * scan.channels + channel;
+                const float* write = b + static_cast<size_t>(token) * size;
+                const float* read = c + static_cast<size_t>(token) * size;
+                const float step = softplus(steps[at] + scan.time_bias[channel]);
+                for (int i = 0; i < size; ++i) kept[i] = step * rates[i];
+                context.kernels.exponentials(kept, size, 0.0f, kept);
+                float sum = 0.0f;
+                for (int i = 0; i < size; ++i) {
+                    row[i] = row[i] * kept[i] + step * x[at] * write[i];
+                    sum += row[i] * read[i];
+                }
+                out[at] = sum + scan.skips[channel] * x[at];
+            }
+        }
+    });
+}
+
 void mamba2(Context& context, const Scan& scan, const float* xbc, const float* steps, float* state,
             float* out) {
     const int heads = scan.heads, rows = scan.rows, columns = scan.columns;

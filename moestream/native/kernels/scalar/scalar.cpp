@@ -190,7 +190,8 @@ void attend_split(const AttentionTile& tile, int query, float* largest, float* s
         const float* key = block_floats(tile.keys, j, 1, dim, tile.scratch);
         float score = 0.0f;
         for (int c = 0; c < dim; ++c) score = std::fma(key[c], tile.q[query][c], score);
-        scores[j] = score * tile.scale;
+        scores[j] = tile.hides(query, j) ? -std::numeric_limits<float>::infinity()
+                                         : score * tile.scale;
         *largest = scores[j] > *largest ? scores[j] : *largest;
     }
     *largest += 0.0f;  // of two zeros the positive one
