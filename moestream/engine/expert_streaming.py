@@ -174,18 +174,18 @@ def pass_tokens(
     """
     if streaming is None or listens:
         return chunk_tokens
-    return long_pass_tokens(streaming.plan.experts_bytes, config.hidden_size, chunk_tokens)
+    return long_pass_tokens(streaming.plan.experts_bytes, config.row_size, chunk_tokens)
 
 
-def long_pass_tokens(experts_bytes: int, hidden_size: int, chunk_tokens: int) -> int:
+def long_pass_tokens(experts_bytes: int, row_size: int, chunk_tokens: int) -> int:
     """Tokens, in whole chunks, whose rows fit in the part of the experts' memory that is theirs."""
-    rows = experts_bytes // ROWS_SHARE // (4 * hidden_size)
+    rows = experts_bytes // ROWS_SHARE // (4 * row_size)
     return max(rows // chunk_tokens, 1) * chunk_tokens
 
 
 def row_bytes(config: ModelConfig, tokens: int) -> int:
     """What the rows of a pass take beyond those for which the program's own part has room."""
-    return max(4 * config.hidden_size * tokens - _FREE_ROWS_BYTES, 0)
+    return max(4 * config.row_size * tokens - _FREE_ROWS_BYTES, 0)
 
 
 ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]

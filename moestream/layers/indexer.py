@@ -11,18 +11,21 @@ from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
 
-_EPS = 1e-6
-"""Of the norm of keys, which takes the mean first."""
-
 
 @dataclass(frozen=True, slots=True)
 class IndexShape:
-    """Queries of ``heads`` of ``dim`` numbers; ``most`` positions are chosen."""
+    """Queries of ``heads`` of ``dim`` numbers; ``most`` positions are chosen.
+
+    ``eps`` is of the norm of keys, which takes the mean first. The first numbers are turned, or,
+    ``turned_last``, the last.
+    """
 
     heads: int
     dim: int
     most: int
     rope_style: RopeStyle
+    eps: float = 1e-6
+    turned_last: bool = False
 
 
 class Indexer:
@@ -42,7 +45,7 @@ class Indexer:
         width = shape.heads * shape.dim
         self.attn_q = weights.matrix("indexer.attn_q_b.weight", width, rank)
         self.attn_k = weights.matrix("indexer.attn_k.weight", shape.dim, hidden_size)
-        self.k_norm = RMSNorm(weights, "indexer.k_norm.weight", shape.dim, _EPS, centred=True)
+        self.k_norm = RMSNorm(weights, "indexer.k_norm.weight", shape.dim, shape.eps, centred=True)
         self.proj = weights.matrix("indexer.proj.weight", shape.heads, hidden_size)
 
     def keys(self, x: Array, batch: Batch) -> Array:
@@ -61,4 +64,9 @@ class Indexer:
     def _turn(self, x: Array, batch: Batch) -> Array:
         if self.rope is None:
             return x
-        return self.backend.rope(x, *batch.angles(self.rope), self.shape.rope_style)
+        ops, shape = self.backend, self.shape
+        angles = batch.angles(self.rope)
+        if not shape.turned_last:
+            return ops.rope(x, *angles, shape.rope_style)
+        plain, turned = ops.split(x, shape.dim - 2 * len(self.rope.frequencies))
+        return ops.join(plain, ops.rope(turned, *angles, shape.rope_style))

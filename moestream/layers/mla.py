@@ -8,6 +8,7 @@ Source: arXiv 2405.04434; llama.cpp, src/models/deepseek2.cpp.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from moestream.backends import Array, AttentionRule, RopeStyle
 from moestream.layers.attention import Temperature
@@ -16,6 +17,8 @@ from moestream.layers.indexer import Indexer, IndexShape
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
+
+LatentGate = Literal["none", "heads", "values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,12 @@ class LatentSizes:
 class LatentAttention:
     """Norm, projections, rotation, attention over latents, output projection: (T, E) -> (T, E).
 
-    Without ``rope``, nothing is turned. ``gated_heads``: each head's result is scaled by the
-    sigmoid of a projection. ``index`` asks for an indexer, which chooses what is attended to; a
-    layer without its ``own`` attends to what the last one chose. What the index goes by lies behind
-    each position's latent and turned numbers, where queries are zero. ``window`` is how many
-    positions a token sees, 0 for all; ``norm_turned``: what keys turn is normed before.
+    Without ``rope``, nothing is turned. ``gate``: each head's result is scaled by the sigmoid of a
+    projection, or each of its values is; ``sinks`` as in ``Attention``. ``index`` asks for an
+    indexer, which chooses what is attended to; a layer without its ``own`` attends to what the last
+    one chose. What the index goes by lies behind each position's latent and turned numbers, where
+    queries are zero. ``window`` is how many positions a token sees, 0 for all; ``norm_turned``:
+    what keys turn is normed before.
     """
 
     def __init__(
@@ -54,7 +58,8 @@ class LatentAttention:
         rope_style: RopeStyle,
         scale: float,
         temperature: Temperature | None = None,
-        gated_heads: bool = False,
+        gate: LatentGate = "none",
+        sinks: bool = False,
         index: IndexShape | None = None,
         own_index: bool = True,
         window: int = 0,
@@ -63,7 +68,8 @@ class LatentAttention:
         self.backend = weights.backend
         self.temperature = temperature
         self.num_heads, self.sizes = num_heads, sizes
-        self.rule = AttentionRule(scale, window, value_dim=sizes.latent)
+        sink_scores = weights.vector("attn_sinks.weight", num_heads) if sinks else None
+        self.rule = AttentionRule(scale, window, sink_scores, value_dim=sizes.latent)
         self.rope, self.rope_style = rope, rope_style
         queries = num_heads * (sizes.plain + sizes.turned)
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
@@ -84,8 +90,9 @@ class LatentAttention:
                 "attn_kv_b.weight", num_heads, sizes.plain, sizes.value, sizes.latent
             )
         self.gate = None
-        if gated_heads:
-            self.gate = weights.matrix("attn_gate.weight", num_heads, hidden_size)
+        if gate != "none":
+            scaled = num_heads * (sizes.value if gate == "values" else 1)
+            self.gate = weights.matrix("attn_gate.weight", scaled, hidden_size)
         self.turned_norm = None
         if norm_turned:
             self.turned_norm = RMSNorm(weights, "attn_k_norm.weight", sizes.turned, eps)
@@ -120,7 +127,8 @@ class LatentAttention:
         out = ops.attention(q, keys, None, batch.kv, layer, self.rule, seen)
         out = ops.heads_linear(out.reshape(len(x), self.num_heads, -1), self.v_b)  # (T, H, Dv)
         if self.gate is not None:
-            out = ops.sigmoid_scale(out, ops.linear(x, self.gate)[..., None])
+            logits = ops.linear(x, self.gate).reshape(len(x), self.num_heads, -1)
+            out = ops.sigmoid_scale(out, logits)
         return ops.linear(out.reshape(len(x), -1), self.output)
 
     def _turn(self, x: Array, angles: tuple[Array, Array] | None) -> Array:

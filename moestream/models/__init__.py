@@ -30,6 +30,7 @@ from moestream.models.granitehybrid import GraniteHybrid
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.hy_v3 import HyV3
+from moestream.models.hy_v4 import HyV4
 from moestream.models.jamba import Jamba
 from moestream.models.keys import Keys
 from moestream.models.kimi_linear import KimiLinear
@@ -81,6 +82,7 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "dots3note": Dots3Note,
     "deepseek32": DeepSeek32,
     "glm-dsa": GLMDSA,
+    "hy_v4": HyV4,
     "jamba": Jamba,
     "minimax-01": MiniMax01,
     "bailingmoe3": BailingMoE3,

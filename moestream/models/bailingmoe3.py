@@ -29,7 +29,7 @@ class BailingMoE3(KimiLinear):
         "kda.safe_gate": ((True,), "True: decays that are bounded"),
     }
     turned = True
-    gated_heads = True
+    gate = "heads"
     normalise = None
     config: BailingMoE3Config
 

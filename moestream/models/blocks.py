@@ -8,6 +8,7 @@ from typing import Protocol
 from moestream.backends import Array
 from moestream.layers.batch import Batch
 from moestream.layers.ffn import FeedForward
+from moestream.layers.hyper import HyperConnection
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
@@ -84,6 +85,29 @@ class ParallelLayer(Layer):
         ops = self.ffn.backend
         mixed = self.mixer(x, batch, index)
         return ops.add(ops.add(x, self.run_ffn(x, batch, index)), mixed)
+
+
+class HyperLayer(Layer):
+    """Both branches read of several streams, and write to them: (T, S, E) -> (T, S, E)."""
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        ffn: FeedForward | MoE,
+        around_mixer: HyperConnection,
+        around_ffn: HyperConnection,
+    ) -> None:
+        super().__init__(mixer, ffn)
+        self.around_mixer, self.around_ffn = around_mixer, around_ffn
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The streams after this layer."""
+        around = self.around_mixer
+        logits = around.logits(x)
+        x = around.write(x, self.mixer(around.read(x, logits), batch, index), logits)
+        around = self.around_ffn
+        logits = around.logits(x)
+        return around.write(x, self.run_ffn(around.read(x, logits), batch, index), logits)
 
 
 class MixerLayer:

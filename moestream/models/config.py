@@ -91,6 +91,11 @@ class ModelConfig:
         _check(config, keys)
         return config
 
+    @property
+    def row_size(self) -> int:
+        """Numbers a token has between layers."""
+        return self.hidden_size
+
     def state_shapes(self) -> tuple[StateShape, ...]:
         """What each layer keeps of the tokens it has seen."""
         return tuple(

@@ -11,7 +11,7 @@ from moestream.backends import AttentionShape, Gating
 from moestream.errors import ModelFormatError, UnsupportedModelError
 from moestream.layers.attention import Temperature
 from moestream.layers.cache import StateShape
-from moestream.layers.mla import LatentAttention, LatentSizes
+from moestream.layers.mla import LatentAttention, LatentGate, LatentSizes
 from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
 from moestream.models.config import read_rope
@@ -39,7 +39,7 @@ class DeepSeek2(DeepSeekMoE):
 
     rope_style = "interleaved"
     turned: ClassVar[bool] = True
-    gated_heads: ClassVar[bool] = False
+    gate: ClassVar[LatentGate] = "none"
     config: DeepSeek2Config
 
     @classmethod
@@ -64,7 +64,7 @@ class DeepSeek2(DeepSeekMoE):
             rope_style=self.rope_style,
             scale=config.scale,
             temperature=config.temperature,
-            gated_heads=self.gated_heads,
+            gate=self.gate,
         )
 
 

@@ -18,15 +18,19 @@ from moestream.models.keys import Keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeepSeek32Config(DeepSeek2Config):
-    """``indexed`` layers have an ``index`` of their own; the others go by the last before them."""
+    """``indexed`` layers have an ``index`` of their own; the others go by the last before them.
 
-    index: IndexShape
+    Without an ``index``, all positions are attended to.
+    """
+
+    index: IndexShape | None
     indexed: tuple[bool, ...]
 
     def state_shapes(self) -> tuple[StateShape, ...]:
         """Latents, and behind them what the index goes by."""
         latent = self.latent + self.rope.dimensions
-        dims = (latent + self.index.dim if own else latent for own in self.indexed)
+        behind = self.index.dim if self.index else 0
+        dims = (latent + behind if own else latent for own in self.indexed)
         return tuple(AttentionShape(1, dim, 0) for dim in dims)
 
 
@@ -34,6 +38,7 @@ class DeepSeek32(DeepSeek2):
     """DeepSeek-V3 whose layers attend to the positions that an indexer chooses."""
 
     index_rope_style: ClassVar[RopeStyle] = "half"
+    sinks: ClassVar[bool] = False
     config: DeepSeek32Config
 
     @classmethod
@@ -49,7 +54,7 @@ class DeepSeek32(DeepSeek2):
         )
 
     @classmethod
-    def read_index(cls, keys: Keys) -> IndexShape:
+    def read_index(cls, keys: Keys) -> IndexShape | None:
         """The indexer's sizes."""
         return IndexShape(
             heads=keys.positive("attention.indexer.head_count"),
@@ -77,6 +82,8 @@ class DeepSeek32(DeepSeek2):
             rope=self.rope,
             rope_style=self.rope_style,
             scale=config.scale,
+            gate=self.gate,
+            sinks=self.sinks,
             index=config.index,
             own_index=config.indexed[index],
         )

@@ -103,7 +103,7 @@ class Dots3Note(DeepSeek32):
             rope=self.rope if full else self.windowed_rope,
             rope_style=self.rope_style,
             scale=1 / math.sqrt(sizes.plain + sizes.turned),
-            gated_heads=True,
+            gate="heads",
             index=config.index if full else None,
             window=0 if full else config.window,
             norm_turned=True,

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import gguf
 
-from golden.files import EPSILON, VOCAB, Described, TensorSpec, is_f32, swiglu
+from golden.files import EPSILON, VOCAB, Described, TensorSpec, swiglu
 
 HEADS, KV_HEADS = 4, 2
 SHARED = 2
 LATENT, QUERY_RANK, TURNED = 32, 32, 8
-INDEX_HEADS, INDEX = 12, 64  # llama.cpp turns index keys in blocks of 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,8 @@ def _further_layer(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     writer.add_nextn_predict_layers(1)
 
 
-def _yarn(writer: gguf.GGUFWriter, multiplier: float) -> None:
+def yarn(writer: gguf.GGUFWriter, multiplier: float) -> None:
+    """Add the keys of lengthened contexts."""
     writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
     writer.add_rope_scaling_factor(4.0)
     writer.add_rope_scaling_orig_ctx_len(32)
@@ -112,18 +112,24 @@ def _v2_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     writer.add_value_length(model.value)
     writer.add_q_lora_rank(0)
     writer.add_expert_weights_scale(1.3)
-    _yarn(writer, 0.0707)
+    yarn(writer, 0.0707)
 
 
 def _v3_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
-    _v3_attention_keys(writer, model)
+    v3_attention_keys(writer, model)
     _groups(writer)
-    _yarn(writer, 0.1)
+    yarn(writer, 0.1)
 
 
-def _v3_attention_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
+def v3_attention_keys(
+    writer: gguf.GGUFWriter, model: DeepSeekLike, *, further: bool = True
+) -> None:
+    """As newer files: lengths of heads, and of what is kept, have keys of their own."""
     _latent_keys(writer, model)
-    _further_layer(writer, model)
+    if further:
+        _further_layer(writer, model)
+    else:
+        writer.add_block_count(model.layers)
     writer.add_head_count_kv(1)
     writer.add_key_length(LATENT + TURNED)
     writer.add_value_length(LATENT)
@@ -139,7 +145,8 @@ def _v2_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
     yield "attn_kv_b.weight", (pairs, LATENT), 0.5 * LATENT**-0.5
 
 
-def _v3_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
+def v3_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
+    """Projections apart, queries from a narrow row."""
     queries = HEADS * (model.plain + TURNED)
     yield "attn_q_a.weight", (QUERY_RANK, model.hidden), model.hidden**-0.5
     yield "attn_q_a_norm.weight", (QUERY_RANK,), 0.3
@@ -200,44 +207,15 @@ def _head_norms(model: DeepSeekLike) -> Iterator[TensorSpec]:
 
 def _mistral_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     """Queries grow from the sixteenth position on."""
-    _v3_attention_keys(writer, model)
-    _yarn(writer, 0.1)
+    v3_attention_keys(writer, model)
+    yarn(writer, 0.1)
     writer.add_attn_temperature_scale(0.3)
     writer.add_attn_temperature_length(16)
 
 
-def _sparse_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
-    """Twelve positions of up to 64 are attended to, or all, where rounding could turn a choice."""
-    _v3_attention_keys(writer, model)
-    writer.add_indexer_head_count(INDEX_HEADS)
-    writer.add_indexer_key_length(INDEX)
-    writer.add_indexer_top_k(12 if is_f32(model) else 64)
-
-
-def _v32_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
-    _sparse_keys(writer, model)
-    _yarn(writer, 0.1)
-
-
-def _glm_dsa_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
-    _sparse_keys(writer, model)
-    writer.add_array("glm-dsa.attention.indexer.types", [1, 0, 1, 0, 0, 1][: model.layers])
-
-
-def _sparse_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
-    yield from _v3_attention(model)
-    yield "indexer.k_norm.weight", (INDEX,), 0.3
-    yield "indexer.k_norm.bias", (INDEX,), 0.3
-    yield "indexer.proj.weight", (INDEX_HEADS, model.hidden), model.hidden**-0.5
-    yield "indexer.attn_k.weight", (INDEX, model.hidden), model.hidden**-0.5
-    yield "indexer.attn_q_b.weight", (INDEX_HEADS * INDEX, QUERY_RANK), QUERY_RANK**-0.5
-
-
 V2 = {"keys": _v2_keys, "own": _v2_attention, "sigmoid": False}
-V3 = {"keys": _v3_keys, "own": _v3_attention}
-MISTRAL = {"keys": _mistral_keys, "own": _v3_attention}
-SPARSE = {"keys": _v32_keys, "own": _sparse_attention}
-GLM_DSA = {"keys": _glm_dsa_keys, "own": _sparse_attention}
+V3 = {"keys": _v3_keys, "own": v3_attention}
+MISTRAL = {"keys": _mistral_keys, "own": v3_attention}
 GLM = {"keys": _glm_keys, "own": _glm_attention, "ffn_norm": "post_attention_norm"}
 LING = {"keys": _ling_keys, "own": _ling_attention, "head_dim": 16}
 ALL = {"used": 8}  # no choice of experts that rounding could turn
@@ -253,10 +231,6 @@ DEEPSEEK_LIKE: tuple[DeepSeekLike, ...] = (
     DeepSeekLike("glm4moe-q8_0", "glm4moe", 514, types=("Q8_0",), norms=False, **SURE, **GLM),
     DeepSeekLike("mistral4", "mistral4", 408, layers=4, **MISTRAL),
     DeepSeekLike("mistral4-q8_0", "mistral4", 409, types=("Q8_0",), **ALL, **MISTRAL, **BLOCKS),
-    DeepSeekLike("deepseek32", "deepseek32", 671, layers=4, hidden=32, width=16, used=4, **SPARSE),
-    DeepSeekLike("deepseek32-q8_0", "deepseek32", 672, types=("Q8_0",), **ALL, **SPARSE, **BLOCKS),
-    DeepSeekLike("glm-dsa", "glm-dsa", 673, layers=6, hidden=32, width=16, used=4, **GLM_DSA),
-    DeepSeekLike("glm-dsa-q8_0", "glm-dsa", 674, types=("Q8_0",), **ALL, **GLM_DSA, **BLOCKS),
     DeepSeekLike("bailingmoe2", "bailingmoe2", 407, **LING),
     DeepSeekLike("bailingmoe2-q8_0", "bailingmoe2", 520, types=("Q8_0",), **SURE, **LING),
 )

@@ -23,6 +23,7 @@ from golden.lfm2moe import LFM2MOE_MODELS
 from golden.mamba2 import MAMBA2_MODELS
 from golden.mixtures import MIXTURES
 from golden.qwen3next import QWEN3NEXT_MODELS
+from golden.sparse import SPARSE_MODELS
 from golden.windows import WINDOW_MODELS
 
 
@@ -112,6 +113,7 @@ MODELS: tuple[Model, ...] = (
     *QWEN3NEXT_MODELS,
     *LFM2MOE_MODELS,
     *DEEPSEEK_LIKE,
+    *SPARSE_MODELS,
     *LATER_MODELS,
     *WINDOW_MODELS,
     *MAMBA2_MODELS,

@@ -120,7 +120,8 @@ void check_delta_step(const Kernels& kernels, int dim, Random& random, Style sty
     std::copy(got.data(), got.data() + size, expected.data());
     const Guarded<float> q = floats(random, style, dim), k = floats(random, style, dim),
                          v = floats(random, style, dim), out(dim), wanted(dim);
-    for (const float* keeps : {static_cast<const float*>(nullptr), q.data()}) {
+    const float* const by_column = q.data();
+    for (const float* keeps : {static_cast<const float*>(nullptr), by_column}) {
         kernels.delta_step(
             {got.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, out.data(), keeps});
         kScalarKernels.delta_step(
