@@ -118,6 +118,7 @@ class Context:
         sinks: NDArray[np.float32] | None,
         out: NDArray[np.float32],
         seen: NDArray[np.uint8] | None = None,
+        cap: float = 0.0,
     ) -> None: ...
     def embed(self, table: Matrix, tokens: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
     def rms_norm(

@@ -182,7 +182,9 @@ class CpuBackend(RecurrentKernels):
         tokens, heads, _ = q.shape
         out = np.empty((tokens, heads * (rule.value_dim if v is None else v.shape[2])), np.float32)
         where = kv_pass.native, kv_pass.places[layer]
-        self._run.attention(q, k, v, *where, rule.scale, rule.window, rule.sinks, out, seen)
+        self._run.attention(
+            q, k, v, *where, rule.scale, rule.window, rule.sinks, out, seen, rule.cap
+        )
         return out  # (T, H * Dv)
 
     def choose(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from moestream.backends import mlx_recurrent
 from moestream.backends.kv_rows import AttentionShape
-from moestream.backends.mlx_attention import Masks, Span, attend, write_rows
+from moestream.backends.mlx_attention import Masks, Span, attend, attend_within, write_rows
 from moestream.backends.mlx_core import Counted, allocate, as_type, mx, options
 from moestream.backends.mlx_experts import Batch, MlxExperts, empty_slots, gather
 from moestream.backends.mlx_kv import MlxStores
@@ -256,6 +256,10 @@ class MlxBackend:
             if outs:  # or the scores of all parts would be in memory at once
                 self._evaluate(outs[-1])
             rows = slice(part.start - span.start, part.stop - span.start)
+            if rule.cap:
+                seen_here = self._to_device(part.mask())
+                outs.append(attend_within(ops, q[rows], keys, values, part, seen_here, rule))
+                continue
             mask = self._masks.of(part)
             if seen is not None:
                 mask = self._to_device(seen[rows, part.first : part.stop])

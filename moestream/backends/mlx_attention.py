@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.mlx_core import as_type, mx
-from moestream.backends.types import Array
+from moestream.backends.types import Array, AttentionRule
 
 _SCORES_BYTES = 16 << 20
 """Of the scores of a call, where MLX has no kernel that does without them: a few queries at a time
@@ -50,7 +50,7 @@ class Span:
     def mask(self) -> NDArray[np.bool_]:
         """Which positions from ``first`` on each token sees: (T, S)."""
         ages = np.arange(self.start, self.stop)[:, None] - np.arange(self.first, self.stop)
-        return (ages >= 0) & (ages < self.window)
+        return (ages >= 0) & (ages < (self.window or self.stop))
 
 
 @dataclass(slots=True)
@@ -75,6 +75,23 @@ def write_rows(ops: Any, buffer: Array, new: Array, span: Span) -> None:
     """Put (T, K, D) into a buffer (K, S, D); in place, where nothing else holds the buffer."""
     rows = as_type(ops, new.swapaxes(0, 1), buffer.dtype)
     buffer[:, span.start : span.stop] = rows
+
+
+def attend_within(
+    ops: Any, q: Array, keys: Array, values: Array, span: Span, seen: Array, rule: AttentionRule
+) -> Array:
+    """``attend``, with scores that stay within the rule's cap: MLX has no kernel for that.
+
+    ``seen`` (T, S) says which positions each token sees.
+    """
+    there = slice(span.first, span.stop)
+    tokens, heads, dim = q.shape
+    q = q.swapaxes(0, 1).reshape(len(keys), heads // len(keys), tokens, dim)
+    scores = ops.matmul(q, as_type(ops, keys[:, None, there], mx.float32).swapaxes(2, 3))
+    scores = ops.multiply(ops.tanh(ops.multiply(scores, rule.scale / rule.cap)), rule.cap)
+    shares = ops.softmax(ops.where(seen, scores, -np.inf), axis=-1)
+    out = ops.matmul(shares, as_type(ops, values[:, None, there], mx.float32))
+    return out.reshape(heads, tokens, -1).swapaxes(0, 1).reshape(tokens, -1)
 
 
 def attend(

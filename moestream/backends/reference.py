@@ -240,6 +240,8 @@ def _attend(
     out = np.empty((tokens, heads, values.shape[2]), np.float32)
     for head in range(heads):
         scores = q[:, head] @ keys[head // group].T * np.float32(rule.scale)  # (T, S)
+        if rule.cap:
+            scores = np.tanh(scores / np.float32(rule.cap)) * np.float32(rule.cap)
         scores[hidden] = -np.inf
         if rule.sinks is not None:
             scores = np.column_stack([scores, np.full(tokens, rule.sinks[head])])

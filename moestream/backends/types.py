@@ -70,13 +70,14 @@ class AttentionRule:
     Scores are multiplied by ``scale``; token t sees positions 0 to its own, or the last ``window``
     of them. ``sinks`` (H,) are scores of a position of no value, which takes its share of each
     head's softmax. Where there are no values, those of a position are the first ``value_dim`` of
-    its keys.
+    its keys. Scaled scores s become ``cap * tanh(s / cap)``, unless that is 0.
     """
 
     scale: float
     window: int = 0
     sinks: Array | None = None
     value_dim: int = 0
+    cap: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,8 +47,8 @@ class Attention:
     how many positions a token sees, 0 for all; ``sinks`` asks for a score of no value in each
     head's softmax. ``keys_as_values``: there is no ``attn_v``; what is projected to be keys is,
     before its norm and rotation, values too. ``norm_values``: head by head, without a weight.
-    ``clamp`` is what queries, keys and values stay within, 0 for no bound. ``centred``: see
-    ``RMSNorm``.
+    ``clamp`` is what queries, keys and values stay within, 0 for no bound; ``cap`` is what scores
+    do, by a tanh. ``centred``: see ``RMSNorm``.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Attention:
         output_gate: OutputGate = "none",
         temperature: Temperature | None = None,
         clamp: float = 0.0,
+        cap: float = 0.0,
         centred: bool = False,
     ) -> None:
         self.backend = weights.backend
@@ -113,6 +114,7 @@ class Attention:
             1 / math.sqrt(head_dim) if scale is None else scale,
             window,
             weights.vector("attn_sinks.weight", num_heads) if sinks else None,
+            cap=cap,
         )
         if qk_norm == "unweighted_turned":
             self.q_norm: Norm = UnweightedRMSNorm(self.backend, head_dim, eps)

@@ -28,6 +28,7 @@ from moestream.models.gpt_oss import GptOss
 from moestream.models.granite_swa import GraniteSWA
 from moestream.models.granitehybrid import GraniteHybrid
 from moestream.models.granitemoe import GraniteMoE
+from moestream.models.grok import Grok
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.hy_v3 import HyV3
 from moestream.models.hy_v4 import HyV4
@@ -83,6 +84,7 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "deepseek32": DeepSeek32,
     "glm-dsa": GLMDSA,
     "hy_v4": HyV4,
+    "grok": Grok,
     "jamba": Jamba,
     "minimax-01": MiniMax01,
     "bailingmoe3": BailingMoE3,

@@ -65,10 +65,12 @@ class PostNormedLayer(Layer):
         eps: float,
         mixer: Mixer,
         ffn: FeedForward | MoE,
+        names: tuple[str, str] = ("post_attention_norm.weight", "post_ffw_norm.weight"),
     ) -> None:
         super().__init__(mixer, ffn)
-        self.post_attention_norm = RMSNorm(weights, "post_attention_norm.weight", hidden_size, eps)
-        self.post_ffw_norm = RMSNorm(weights, "post_ffw_norm.weight", hidden_size, eps)
+        self.post_attention_norm, self.post_ffw_norm = (
+            RMSNorm(weights, name, hidden_size, eps) for name in names
+        )
 
     def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """The residual stream after this layer: (T, E) -> (T, E)."""

@@ -154,6 +154,7 @@ class Decoder(ABC):
         output_gate: OutputGate = "none",
         temperature: Temperature | None = None,
         clamp: float = 0.0,
+        cap: float = 0.0,
     ) -> Attention:
         """Build a layer's attention; what is not said is as in all layers."""
         config = self.config
@@ -174,6 +175,7 @@ class Decoder(ABC):
             output_gate=output_gate,
             temperature=temperature,
             clamp=clamp,
+            cap=cap,
             centred=self.centred_norms,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import gguf
 
 from golden.assembled import EXPERTS, HEADS, Assembled
-from golden.files import TensorSpec
+from golden.files import TensorSpec, swiglu
 
 
 def _experts(writer: gguf.GGUFWriter, model: Assembled) -> None:
@@ -101,6 +101,31 @@ def _lightning(model: Assembled, layer: int) -> Iterator[TensorSpec]:
     yield from model.mixture()
 
 
+def _grok(writer: gguf.GGUFWriter, model: Assembled) -> None:
+    """As Grok 2: bounds that are reached, and YaRN."""
+    _experts(writer, model)
+    writer.add_embedding_scale(1.7)
+    writer.add_logit_scale(1.3)
+    writer.add_float32("grok.attention.output_scale", 0.4)
+    writer.add_attn_logit_softcapping(2.0)
+    writer.add_final_logit_softcapping(5.0)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(4.0)
+    writer.add_rope_scaling_orig_ctx_len(32)
+    writer.add_rope_scaling_yarn_ext_factor(1.0)
+    writer.add_rope_scaling_yarn_beta_fast(4.0)
+    writer.add_rope_scaling_yarn_beta_slow(0.5)
+
+
+def _grok_dense(model: Assembled, layer: int) -> Iterator[TensorSpec]:
+    return swiglu(model.hidden, model.dense_width)
+
+
+def _grok_1(writer: gguf.GGUFWriter, model: Assembled) -> None:
+    """An old file, without keys of its own."""
+    writer.add_feed_forward_length(model.width)
+
+
 QWEN3VL = {"arch": "qwen3vlmoe", "keys": _qwen3vl, "qk_norm": True, "used": 2}
 BAILING = {"arch": "bailingmoe", "keys": _bailing}
 DEEPSEEK = {"arch": "deepseek", "keys": _shared, "lead": 1, "layers": 4}
@@ -115,6 +140,10 @@ DBRX = {"arch": "dbrx", "keys": _dbrx, "joined": True, "eps_key": "layer"}
 DBRX |= {"ffn_norm": "attn_output_norm"}
 LLAMA4 = {"arch": "llama4", "keys": _llama4, "moe_every": 2, "used": 1}
 GRANITE = {"arch": "granite_swa", "keys": _granite_swa, "own": _fused_shared, "sinks": True}
+GROK_1 = {"arch": "grok", "keys": _grok_1}
+GROK_1 |= {"more_norms": ("attn_output_norm", "layer_output_norm")}
+GROK = {"arch": "grok", "keys": _grok, "own": _grok_dense}
+GROK |= {"more_norms": ("attn_output_norm", "post_ffw_norm")}
 MINIMAX = {"arch": "minimax-01", "keys": _minimax_01, "turned": 8, "replaces": _lightning}
 SHARED = 32
 SURE = {"used": EXPERTS, "layers": 3}  # no choice of experts that rounding could turn
@@ -146,6 +175,9 @@ LATER_MODELS: tuple[Assembled, ...] = (
     Assembled("dbrx-q4_1", seed=614, types=("Q4_1",), **(DBRX | SQUARE)),
     Assembled("llama4", seed=615, layers=12, shared=16, **(LLAMA4 | {"hidden": 32})),
     Assembled("llama4-q8_0", seed=616, types=("Q8_0",), shared=32, **(LLAMA4 | ONE)),
+    Assembled("grok", seed=693, **GROK),
+    Assembled("grok-1", seed=694, **GROK_1),
+    Assembled("grok-q8_0", seed=695, types=("Q8_0",), **(GROK | SQUARE)),
     Assembled("granite_swa", seed=617, **SIX, **GRANITE),
     Assembled("granite_swa-q8_0", seed=618, types=("Q8_0",), **(GRANITE | BLOCKS | THREE)),
     Assembled("minimax-01", seed=619, **MINIMAX, **{"hidden": 32, "layers": 6}),

@@ -82,7 +82,7 @@ void check_chosen(const Bytes& chosen, const Sequences& in, int64_t tokens) {
 void call_attention(Context& context, const Floats& q, const Floats& k,
                     const std::optional<Floats>& v, const Sequences& in, const KVPlace& place,
                     float scale, int64_t window, const std::optional<Floats>& sinks,
-                    const FloatsOut& out, const std::optional<Bytes>& chosen) {
+                    const FloatsOut& out, const std::optional<Bytes>& chosen, float cap) {
     check_shape("q", q, {static_cast<int64_t>(in.pass.sequence_of.size()), -1, -1});
     const auto tokens = static_cast<int64_t>(q.shape(0)), heads = static_cast<int64_t>(q.shape(1)),
                dim = static_cast<int64_t>(q.shape(2));
@@ -106,6 +106,7 @@ void call_attention(Context& context, const Floats& q, const Floats& k,
              std::to_string(dim));
     }
     if (sinks.has_value()) check_shape("sinks", *sinks, {heads});
+    if (!(cap >= 0)) fail("cap is " + std::to_string(cap) + ", expected 0 or more");
     if (window < 0) fail("window is " + std::to_string(window) + ", expected 0 or more");
     if (tokens == 0 || heads == 0 || value_dim == 0) return;
     if (chosen.has_value()) check_chosen(*chosen, in, tokens);
@@ -121,7 +122,8 @@ void call_attention(Context& context, const Floats& q, const Floats& k,
                                key_type,
                                value_type,
                                chosen.has_value() ? chosen->data() : nullptr,
-                               chosen.has_value() ? chosen->shape(1) : 0};
+                               chosen.has_value() ? chosen->shape(1) : 0,
+                               cap};
     Running running(context);
     attention(context, shape, in.pass, q.data(), k.data(), v.has_value() ? v->data() : nullptr,
               out.data());
@@ -149,7 +151,7 @@ void bind_attention(nb::module_& m, nb::class_<Context>& context) {
         .def("attention", &call_attention, arg("q").noconvert(), arg("k").noconvert(),
              arg("v").noconvert().none(), arg("kv_pass"), arg("place"), arg("scale"),
              arg("window"), arg("sinks").noconvert().none(), arg("out").noconvert(),
-             arg("seen").noconvert() = nb::none());
+             arg("seen").noconvert() = nb::none(), arg("cap") = 0.0f);
 }
 
 }  // namespace moestream

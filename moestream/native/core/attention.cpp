@@ -196,6 +196,7 @@ class Attention {
         work.dim = shape_.dim;
         work.value_dim = shape_.value_dim;
         work.scale = shape_.scale;
+        work.cap = shape_.cap;
         work.keys =
             rows(sequence, block, tile, shape_.key_type, shape_.key_offset, shape_.dim);
         if (has_values_) {

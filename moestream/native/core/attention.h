@@ -41,6 +41,7 @@ struct AttentionTile {
     int dim;
     int value_dim;
     float scale;
+    float cap;         // what scaled scores stay within, by a tanh; 0 for no bound
     CacheRows keys;    // read through cache_floats, kRowsRead at a time, also those from `end` on
     CacheRows values;  // the same; their types may differ. No data: the keys' first value_dim
     int end;           // of the split's positions, those that hold something

@@ -171,6 +171,7 @@ struct AttentionShape {
     Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
     const uint8_t* chosen;      // (rows, chosen_stride), positions that rows see; or null
     size_t chosen_stride;       // at least the longest sequence
+    float cap;                  // what scores stay within, by a tanh; 0 for no bound
 };
 
 // `v` is null where a position's values are the first value_dim of its keys.

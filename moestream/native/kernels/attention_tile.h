@@ -33,6 +33,7 @@ class TileRun {
         float largest[kTileQueries], sum[kTileQueries];
         for (int i = 0; i < tile_.queries; ++i) {
             if (from_[i] == to_[i]) continue;
+            if (tile_.cap > 0) bend<V>(scores_ + i * kSplitPositions, from_[i], to_[i], tile_.cap);
             for (int j = from_[i]; tile_.chosen[i] != nullptr && j < to_[i]; ++j) {
                 if (tile_.hides(i, j)) scores_[i * kSplitPositions + j] = kHidden;
             }

@@ -53,6 +53,7 @@ class Tile {
                         : same                  ? first_[i - 1]
                                                 : 0;
         }
+        cap_ = random.below(3) == 0 ? 2.0f : 0.0f;
         chosen_.resize(0);
         if (random.below(3) != 0) return;
         chosen_.resize(static_cast<size_t>(case_.queries) * kSplitPositions);
@@ -74,6 +75,7 @@ class Tile {
         tile.dim = case_.dim;
         tile.value_dim = case_.values();
         tile.scale = 0.125f;
+        tile.cap = cap_;
         tile.keys = {case_.cache, cache_[0].data()};
         if (!case_.in_keys) tile.values = {case_.cache, cache_[1].data()};
         tile.end = case_.end;
@@ -119,6 +121,7 @@ class Tile {
     Guarded<float> q_;
     Guarded<uint8_t> cache_[2];
     int first_[kTileQueries], visible_[kTileQueries];
+    float cap_ = 0;
     std::vector<uint8_t> chosen_;  // positions that queries see, or empty
 };
 

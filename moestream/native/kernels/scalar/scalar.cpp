@@ -190,8 +190,11 @@ void attend_split(const AttentionTile& tile, int query, float* largest, float* s
         const float* key = block_floats(tile.keys, j, 1, dim, tile.scratch);
         float score = 0.0f;
         for (int c = 0; c < dim; ++c) score = std::fma(key[c], tile.q[query][c], score);
-        scores[j] = tile.hides(query, j) ? -std::numeric_limits<float>::infinity()
-                                         : score * tile.scale;
+        score *= tile.scale;
+        if (tile.cap > 0) {
+            score = tile.cap - 2.0f * tile.cap / (1.0f + exp_lane(score * (2.0f / tile.cap)));
+        }
+        scores[j] = tile.hides(query, j) ? -std::numeric_limits<float>::infinity() : score;
         *largest = scores[j] > *largest ? scores[j] : *largest;
     }
     *largest += 0.0f;  // of two zeros the positive one
