@@ -57,6 +57,11 @@ def changed(name: str, keys: dict[str, Any]) -> Iterator[GGUFFile]:
         ("granitehybrid", {"ssm.state_size": 10**6}, ModelFormatError, "no dimension of a tensor"),
         ("kimi-linear", {"kda.head_dim": 10**6}, ModelFormatError, "no dimension of a tensor"),
         ("bailingmoe3", {"kda.gate_lower_bound": 1.0}, ModelFormatError, "expected less than 0"),
+        ("hy_v4", {"hyper_connection.count": 10**6}, ModelFormatError, "no dimension of a tensor"),
+        ("hy_v4", {"hyper_connection.magnitude": None}, ModelFormatError, "magnitude"),
+        ("hy_v4", {"attention.indexer.types": [0, 1, 1, 1]}, ModelFormatError, "first layer no"),
+        ("grok", {"attn_logit_softcapping": 0.0}, ModelFormatError, "attn_logit_softcapping is 0"),
+        ("grok", {"rope.scaling.yarn_ext_factor": 0.5}, UnsupportedModelError, "1: YaRN mixes as"),
         ("bailingmoe3", {"kda.safe_gate": False}, UnsupportedModelError, "True: decays that are"),
     ],
 )
@@ -119,3 +124,18 @@ def test_layers_that_are_networks_remember_nothing() -> None:
     attended = 2 * 256 * 2 * 24 * 2
     of_kind = {"M": mamba, "A": attended, "E": 0}
     assert kept == [of_kind[kind] for kind in "MEAEMEMAEMEAE"]
+
+
+def test_grok_1_has_factors_that_old_files_do_not_say() -> None:
+    with GGUFFile.open(GOLDEN / "grok-1.gguf") as file:
+        config = read_config(file)
+    factors = config.embedding_scale, config.attention_scale, config.logit_scale
+    np.testing.assert_allclose(factors, (78.3836718, 0.0883883476, 0.5773502692))
+    assert (config.attention_cap, config.logit_cap) == (30, 0)
+
+
+def test_streams_count_where_rows_are_planned_for() -> None:
+    for name, streams in (("hy_v4", 4), ("deepseek32", 1)):
+        with GGUFFile.open(GOLDEN / f"{name}.gguf") as file:
+            config = read_config(file)
+        assert config.row_size == streams * config.hidden_size
