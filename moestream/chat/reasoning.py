@@ -25,6 +25,7 @@ class Markers:
 
 MARKERS = (
     Markers("<think>", "</think>"),  # Qwen3, DeepSeek-R1, GLM-4.5 and most others
+    Markers("<think:opensource>", "</think:opensource>"),  # Hunyuan 3
     Markers("[THINK]", "[/THINK]"),  # Magistral
     Markers("<seed:think>", "</seed:think>"),  # Seed-OSS
     Markers("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
