@@ -20,6 +20,7 @@ from moestream.grammars.parameters import Parameter, definitions, parameters, te
 Spell = Callable[[str], str]
 """Writes a text of the format, in which names of hidden tokens stand for these."""
 _BEFORE_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*") (<\[.*)')
+_INDENT = r"/[ \n]{0,8}/"
 _NUMBER = {"type": "string", "pattern": "^[0-9]{1,2}$"}
 Schemas = Mapping[str, Mapping[str, Any]]
 """What the arguments of each tool must be."""
@@ -68,7 +69,7 @@ def _json(
     close = f"{lark.SPACE} {spell(format.close)}" if format.close else ""
     if format.is_list:
         more = _more("call", f'"," {lark.SPACE}', parallel)
-        listed = f'"[" {lark.SPACE} call{more} {lark.SPACE} "]"'
+        listed = f'"[" {_INDENT} call{more} {_INDENT} "]"'
         start = f"start: {spell(format.open)} {listed} {close}"
     elif format.is_lines:
         more = _more("call", lark.SPACE, parallel)
