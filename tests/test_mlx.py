@@ -1,6 +1,7 @@
 """The MLX backend, on MLX's CPU: layouts, parity, memory, and its work beside the arithmetic."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("mlx.core", reason="MLX is not installed (the extra mlx)")
+
+os.environ["MLX_ENABLE_TF32"] = "0"  # which multiplies float32 with ten bits on some GPUs
 
 import mlx.core as mx
 from alphabet_model import ALPHABET, write_alphabet_model
@@ -19,7 +22,7 @@ from golden.models import MODELS
 from moestream import backends
 from moestream.backends import ExpertTensors, StreamedExperts, mlx_attention
 from moestream.backends.mlx import MlxBackend
-from moestream.backends.mlx_core import allocate, options
+from moestream.backends.mlx_core import allocate, on_gpu, options
 from moestream.backends.mlx_weights import LAYOUTS, laid_out_bytes
 from moestream.backends.reference import ReferenceBackend
 from moestream.catalog import resolve
@@ -132,7 +135,9 @@ def test_logits_are_what_the_weights_mean(model: Model, tokens):
             np.testing.assert_array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
         for chunk_tokens in (1, 7):
             chunked = engine.session().forward(tokens, chunk_tokens=chunk_tokens)
-            assert kl_divergence(log_softmax(ours), log_softmax(chunked)).max() < 1e-9
+            # A GPU's rounding goes by the chunk, and tips the odd model's routing over too.
+            apart = max(KL.get(model.name, (0,))[0] if on_gpu() else 0, 1e-9)
+            assert kl_divergence(log_softmax(ours), log_softmax(chunked)).max() < apart
             np.testing.assert_array_equal(chunked.argmax(axis=1), ours.argmax(axis=1))
 
 
@@ -142,6 +147,14 @@ def test_float16_keys_and_values_move_the_logits_little(tokens):
         ours = engine.session().forward(tokens)
     kl = kl_divergence(log_softmax(theirs), log_softmax(ours))
     assert 1e-10 < kl.max() < 1e-3
+
+
+def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Bit for bit on a CPU; a GPU's kernels go by how many rows there are at once."""
+    if on_gpu():
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def logits(engine: Engine, tokens: list[int]) -> np.ndarray:
@@ -175,10 +188,10 @@ def test_same_logits_bit_for_bit_at_every_budget(name, tokens):
     for turn, experts_bytes in enumerate(BUDGETS):
         with open_engine(name) as engine:
             engine.stream(plan(experts_bytes), OPTIONS[turn % len(OPTIONS)])
-            np.testing.assert_array_equal(logits(engine, tokens), resident)
+            assert_same(logits(engine, tokens), resident)
             misses = engine.streaming.stats().decode.misses
             if experts_bytes in (0, 1 << 30):  # no room, and room for all: read once, if ever
-                np.testing.assert_array_equal(logits(engine, tokens), resident)
+                assert_same(logits(engine, tokens), resident)
                 later = engine.streaming.stats().decode.misses - misses
                 assert (later > 0) == (experts_bytes == 0)
 
