@@ -20,7 +20,7 @@ from native_blocks import random_blocks
 from golden.files import CONTEXT, Model, is_f32
 from golden.models import MODELS
 from moestream import backends
-from moestream.backends import ExpertTensors, StreamedExperts, mlx_attention
+from moestream.backends import ExpertTensors, StreamedExperts, mlx_attention, mlx_experts
 from moestream.backends.mlx import MlxBackend
 from moestream.backends.mlx_core import allocate, on_gpu, options
 from moestream.backends.mlx_weights import LAYOUTS, laid_out_bytes
@@ -167,6 +167,23 @@ def logits(engine: Engine, tokens: list[int]) -> np.ndarray:
     out = [session.forward(tokens[:40], chunk_tokens=25)]
     out += [session.forward([token]) for token in tokens[40:52]]
     return np.concatenate(out)
+
+
+def test_rows_lie_as_a_gpus_sorted_products_read_them(tokens, monkeypatch):
+    """By the stride of a dimension of one, which ``x[:, None]`` leaves at a number's."""
+    seen = []
+
+    def gather(ops, x, *rest):
+        mx.eval(x)
+        view = memoryview(x)
+        seen.append((view.strides, (4 * view.shape[2],) * 2 + (4,)))
+        return mlx_experts.gather(ops, x, *rest)
+
+    monkeypatch.setattr("moestream.backends.mlx.gather", gather)
+    with open_engine("mixtral") as engine:
+        engine.session().forward(tokens[:8])
+    assert seen
+    assert all(found == right for found, right in seen)
 
 
 OPTIONS = (
