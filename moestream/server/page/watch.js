@@ -16,9 +16,13 @@ export const flashes = { used: [], read: [], guessed: [], vain: [] };
 /** The answer that is being written, or the last one. */
 export let answer = null;
 export let totals = {};
+/** Whether the server tells, as far as is known; and whether its model has no experts to tell of. */
+export let isOpen = true;
+export let hasNone = false;
 
 const answers = new Set();
 let heard = () => {};
+let lost = () => {};
 let stop = null;
 
 export const IN_MEMORY = 1;
@@ -31,6 +35,11 @@ function picture(places) {
 /** Call `then` after all news. */
 export function onNews(then) {
   heard = then;
+}
+
+/** Call `then` when the server does not answer any more. */
+export function onGone(then) {
+  lost = then;
 }
 
 /** An answer begins: its uses are counted apart from now on. */
@@ -55,6 +64,7 @@ export async function connect() {
   stop = new AbortController();
   try {
     const response = await api.ask("/v1/moestream/residency", { signal: stop.signal });
+    isOpen = true;
     for await (const event of api.events(response)) {
       const told = JSON.parse(event.data);
       if (event.name === "model") meet(told);
@@ -62,7 +72,14 @@ export async function connect() {
       heard();
     }
   } catch (error) {
-    if (error.message?.includes("no experts") || error.kind === "key") return;
+    hasNone = error.status === 404;
+    if (hasNone) heard();
+    if (hasNone || error.kind === "key") return;
+    if (isOpen && error.kind === "gone") {
+      isOpen = false;
+      heard();
+      lost();
+    }
   }
   stop = null;
   if (!document.hidden || answers.size) setTimeout(connect, AGAIN_MS);
