@@ -17,7 +17,9 @@ from serving import Served, serving
 from streamed import GOLDEN, options_of, plan
 
 from moestream.engine.engine import Engine
+from moestream.engine.expert_streaming import long_pass_tokens
 from moestream.engine.options import SamplingParams
+from moestream.layers.batch import CHUNK_TOKENS
 from moestream.layers.moe import RoutingEvent
 from moestream.machine import speeds
 from moestream.profiles.names import load_profile
@@ -127,11 +129,12 @@ def test_a_long_prompt_is_told_of_while_it_is_read(monkeypatch: pytest.MonkeyPat
     with Engine.open(GOLDEN / "qwen3moe.gguf", context_length=2048, threads=1) as engine:
         collector = Collector(engine)
         engine.stream(plan(1 << 20), options_of(io="pread"))
-        assert engine.streaming.plan.experts_bytes
+        config, room = engine.config, engine.streaming.plan.experts_bytes
+        assert long_pass_tokens(room, config.hidden_size, CHUNK_TOKENS) >= 1500
         prompt = [2 + n % 30 for n in range(1500)]
         seen, _ = answered(engine, collector, prompt=prompt, max_tokens=1)
         assert len(seen.frames) > 3
-        uses = engine.config.num_experts_per_tok * len(collector.sizes)
+        uses = config.num_experts_per_tok * len(collector.sizes)
         assert (seen.tokens, seen.counts["used"].total()) == (1500, 1500 * uses)
         assert not seen.counts["vain"]
         turns = engine.streaming.residency.counts.prefill.turns
