@@ -17,7 +17,7 @@ from serving import Served, serving
 from streamed import GOLDEN, options_of, plan
 
 from moestream.engine.engine import Engine
-from moestream.engine.expert_streaming import long_pass_tokens
+from moestream.engine.expert_streaming import pass_tokens
 from moestream.engine.options import SamplingParams
 from moestream.layers.batch import CHUNK_TOKENS
 from moestream.layers.moe import RoutingEvent
@@ -129,8 +129,8 @@ def test_a_long_prompt_is_told_of_while_it_is_read(monkeypatch: pytest.MonkeyPat
     with Engine.open(GOLDEN / "qwen3moe.gguf", context_length=2048, threads=1) as engine:
         collector = Collector(engine)
         engine.stream(plan(1 << 20), options_of(io="pread"))
-        config, room = engine.config, engine.streaming.plan.experts_bytes
-        assert long_pass_tokens(room, config.hidden_size, CHUNK_TOKENS) >= 1500
+        config, streaming = engine.config, engine.streaming
+        assert pass_tokens(streaming, config, CHUNK_TOKENS, listens=False) >= 1500
         prompt = [2 + n % 30 for n in range(1500)]
         seen, _ = answered(engine, collector, prompt=prompt, max_tokens=1)
         assert len(seen.frames) > 3
