@@ -3,6 +3,7 @@
 import json
 import lzma
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from vocabulary_files import write_bytes_vocabulary
 
 from moestream.chat.output import Output, OutputParser, OutputStream
-from moestream.chat.reasoning import HARMONY, MARKERS, Markers, Piece, find_markers
+from moestream.chat.reasoning import AROUND_ANSWERS, HARMONY, MARKERS, Markers, Piece, find_markers
 from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat, formats
 from moestream.chat.tool_calls.formats import find_tool_format
 from moestream.gguf import GGUFFile
@@ -28,7 +29,7 @@ BY_NAME = {
 }
 # Of the templates that are not in tests/data/chat.
 OTHERS = {
-    "Cohere2MoE": ("cohere", MARKERS[4]),
+    "Cohere2MoE": ("cohere", replace(MARKERS[4], around=AROUND_ANSWERS[2])),
     "Kimi-K2-Instruct": ("kimi", None),
     "LFM2.5-Instruct": ("lfm2", THINK),
     "MiMo-VL": ("hermes", None),
@@ -55,6 +56,8 @@ ON_PURPOSE = {
     # Calls of what nobody asked for are not dropped.
     ("openai-gpt-oss-120b", "to=container.exec"),
     ("openai-gpt-oss-120b", "to=python"),
+    # What is cut off before its arguments is text.
+    ("Cohere2MoE", 'I\'m\nthinking<|END_THINKING|><|START_ACTION|>[\n    {"tool_call_id": "0"'),
     # A fence around JSON is the model's own.
     ("mistralai-Ministral-3-14B-Reasoning-2512", "```json"),
 }
