@@ -6,13 +6,16 @@ sent on to.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from moestream.errors import DownloadError, ModelNotFoundError
 from moestream.reasons import reason_of
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+_PASSING = (408, 429, 500, 502, 503, 504)
 
 
 def endpoint() -> str:
@@ -86,6 +89,30 @@ def explain(error: Exception, repository: str) -> DownloadError | ModelNotFoundE
         f"{repository} could not be read from {hub} ({reason_of(error)}); check the network, "
         "HF_ENDPOINT and proxies, and run it again"
     )
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether it is worth trying again: the network's fault, or one that the hub may get over."""
+    # By name: the package has had more than one network layer, which all call it so.
+    of_network = "TransportError" in {kind.__name__ for kind in type(error).__mro__}
+    return of_network or _status(error) in _PASSING
+
+
+def asked_wait_s(error: Exception) -> float | None:
+    """Seconds that the hub asks to wait for, None where it does not."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    if _status(error) not in _PASSING:
+        return None
+    headers = error.response.headers  # type: ignore[attr-defined]
+    told = headers.get("Retry-After", "").strip()
+    if told.isdecimal():
+        return float(told)
+    if told:
+        with suppress(ValueError):
+            return max((parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds(), 0.0)
+    limit = parse_ratelimit_headers(headers)
+    return None if limit is None else limit.reset_in_seconds + 1.0
 
 
 def _status(error: Exception) -> int | None:
