@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 _STEP_S = 0.02
@@ -50,6 +51,8 @@ class FakeHub:
     """Where a file is said to be, instead of at the CDN."""
     refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     """Status and headers of each coming answer of the CDN; then all are as they should be."""
+    found: Any = None
+    """What a search finds, if not the repository alone."""
     range_told: str | None = None
     """What each answer of the CDN says that it is, if that is not so."""
     bytes_per_s: float | None = None
@@ -94,6 +97,13 @@ class FakeHub:
             ],
         } | self.told
 
+    def search(self, asked: dict[str, list[str]]) -> Any:
+        """As the hub answers: the repositories whose names have the words."""
+        if asked["filter"] != ["gguf"] or asked["search"][0] not in "org/model":
+            return []
+        model = {"id": "org/model", "downloads": 12, "gguf": {"architecture": "llama", "total": 5}}
+        return self.found or [model]
+
     def sha256(self, name: str) -> str:
         return self.stated_sha256.get(name) or hashlib.sha256(self.files[name]).hexdigest()
 
@@ -132,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_blob(match[1])
         elif (match := re.match(r"/org/model/resolve/(\w+)/([^?]+)", self.path)) is not None:
             self._redirect(match[1], match[2])
+        elif (match := re.match(r"/api/models\?(.+)", self.path)) is not None:
+            self._send(200, json.dumps(self.hub.search(parse_qs(match[1]))).encode())
         elif re.match(r"/api/models/org/model(\?|$)", self.path):
             self._send(200, json.dumps(self.hub.listing()).encode())
         else:

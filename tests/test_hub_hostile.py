@@ -85,7 +85,7 @@ def test_sizes_counts_and_hashes_are_bounded(
 def test_a_listing_without_end_is_not_read_to_its_end(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moestream.hub.repository._MOST_LISTING_BYTES", 1 << 20)
+    monkeypatch.setattr("moestream.hub.http._MOST_JSON_BYTES", 1 << 20)
     hub.told = {"description": "x" * (2 << 20)}
     with pytest.raises(DownloadError, match="says more than 1 MiB"):
         pull()

@@ -1,9 +1,10 @@
-"""How the hub is asked: where it is, one request, and failures in words.
+"""How the hub is asked: where it is, one request, what it may get over, and failures in words.
 
 Owns the use of ``huggingface_hub``'s HTTP client, which reads ``HF_TOKEN``, and where it may be
 sent on to.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from moestream.errors import DownloadError, ModelNotFoundError
 from moestream.reasons import reason_of
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+_MOST_JSON_BYTES = 64 << 20
 _PASSING = (408, 429, 500, 502, 503, 504)
 
 
@@ -43,6 +45,33 @@ def opened(url: str, **headers: str) -> Iterator[Any]:
     ) as response:
         hf_raise_for_status(response)
         yield response
+
+
+def read_json(url: str, what: str) -> Any:
+    """Ask for JSON, and give what it says; None where it is none. ``what`` names it in errors.
+
+    Raises:
+        ModelNotFoundError: the hub has no such thing, or not for us.
+        DownloadError: the hub could not be asked.
+    """
+    data = bytearray()
+    try:
+        with opened(url) as response:
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > _MOST_JSON_BYTES:
+                    break
+    except Exception as error:  # the package's errors share no base with its network layer's
+        raise explain(error, what) from error
+    if len(data) > _MOST_JSON_BYTES:
+        raise DownloadError(
+            f"{endpoint()} says more than {_MOST_JSON_BYTES >> 20} MiB of {what}; is it a hub at "
+            "all?"
+        )
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 def refuse_other_schemes() -> None:
