@@ -108,10 +108,14 @@ def test_info_of_a_repository_asks_what_it_has(hub: FakeHub) -> None:
     assert "on the hub\n  quant" in run("models", "info", "hf:org/model").stdout
 
 
-def test_list_says_what_is_here_and_what_runs(hub: FakeHub, alphabet: Path) -> None:
+def test_list_says_what_is_here_and_what_runs(hub: FakeHub, alphabet: Path, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/models.toml").write_text(
+        '[other]\nsource = "hf:org/other:Q4_K_M"\narchitecture = "nemotron_h_moe"\n'
+    )
     models = {m["name"]: m for m in json.loads(run("models", "list", "--json").stdout)["models"]}
     assert models["qwen3-30b-a3b"]["supported"] is True
-    assert models["nemotron-3-nano-30b-a3b"]["verdict"] == "unsupported"
+    assert models["other"]["verdict"] == "unsupported"
     assert not any(model["path"] for model in models.values())
     assert run("models", "add", "mine", alphabet, "--licence", "MIT").returncode == 0
     done = run("models", "list", "--here", "--json")

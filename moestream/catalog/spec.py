@@ -30,6 +30,8 @@ class ModelSpec:
     source: str = ""  # "KIND:WHAT"
     description: str = ""
     licence: str | None = None
+    published: str | None = None
+    """The repository of the model that it was made of."""
     architecture: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
