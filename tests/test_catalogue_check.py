@@ -1,4 +1,4 @@
-"""The models that moestream comes with can be what models.toml says; what cannot be is found out."""
+"""What models.toml says of the models that moestream has can be; what cannot be is found out."""
 
 from collections.abc import Iterator
 from dataclasses import replace

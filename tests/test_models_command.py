@@ -3,6 +3,8 @@
 import json
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -181,6 +183,18 @@ def test_list_search_and_plan_say_the_same(hub: FakeHub, alphabet: Path, tmp_pat
     table = run("models", "search", "model", "--memory", "8G").stdout
     assert "hf:org/model:Q4_K_M" in table
     assert "all in memory" in table
+
+
+def test_list_needs_no_kernels(hub: FakeHub) -> None:
+    script = (
+        "import sys; sys.modules['moestream._native'] = None\n"
+        "sys.argv = ['moestream', 'models', 'list', '--json']\n"
+        "from moestream.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    models = {model["name"]: model for model in json.loads(done.stdout)["models"]}
+    assert models["qwen3-30b-a3b"]["verdict"] != "unknown"
+    assert models["qwen3-30b-a3b"]["generation_tps"] is None
 
 
 def test_a_search_says_why_a_model_does_not_run(hub: FakeHub, tmp_path: Path) -> None:

@@ -3,21 +3,21 @@
 Of a model whose header is not at hand, about the same is said from the catalogue's sizes.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from moestream.catalog import ModelSpec
 from moestream.engine.engine import context_of
 from moestream.forecast.demand import Demand, read_demand
-from moestream.forecast.hits import default_hits
-from moestream.forecast.outlook import point_of
-from moestream.forecast.speed import Forecast
 from moestream.forecast.verdict import CONTEXT_BYTES, Fit, fit_of, plan_of, plan_of_sizes
 from moestream.gguf import GGUFHeader
 from moestream.hub.notation import quantisation
-from moestream.machine.speeds import DiskSpeed, Speeds
 from moestream.models import read_config
 from moestream.quants import GGMLQuantizationType
 from moestream.streaming.memory import Memory, MemoryPlan
+
+if TYPE_CHECKING:  # speeds need the native kernels, verdicts do not
+    from moestream.forecast.speed import Forecast
+    from moestream.machine.speeds import DiskSpeed, Speeds
 
 _MIXES = {"IQ2_M": "IQ2_S", "IQ3_M": "IQ3_S", "IQ3_XS": "IQ3_S", "MXFP4_MOE": "MXFP4"}
 """What most of a file's weights are in, where its name says something else."""
@@ -26,15 +26,15 @@ _MIXES = {"IQ2_M": "IQ2_S", "IQ3_M": "IQ3_S", "IQ3_XS": "IQ3_S", "MXFP4_MOE": "M
 class Measured(NamedTuple):
     """What is known of this machine; None where it was not measured."""
 
-    speeds: Speeds | None = None
-    disk: DiskSpeed | None = None
+    speeds: "Speeds | None" = None
+    disk: "DiskSpeed | None" = None
 
 
 class Estimate(NamedTuple):
     """A verdict, and tokens a second where they can be told."""
 
     fit: Fit
-    speed: Forecast | None = None
+    speed: "Forecast | None" = None
 
 
 def estimate_of(file: GGUFHeader, memory: Memory, measured: Measured) -> Estimate:
@@ -88,6 +88,9 @@ def _estimate(plan: MemoryPlan, demand: Demand, measured: Measured, context: int
         return Estimate(fit)
     if disk is None and not plan.fits:
         return Estimate(fit)
+    from moestream.forecast.hits import default_hits
+    from moestream.forecast.outlook import point_of
+
     hits = default_hits(demand.num_experts)
     point = point_of(plan, demand, speeds, disk, hits, context)
     return Estimate(fit, point.forecast)

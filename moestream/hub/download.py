@@ -51,7 +51,7 @@ def download(listing: Listing, model: ModelFiles, *, progress: Progress | None =
     Raises:
         DownloadError: no room, no network, no leave, or bytes that are not the hub's.
     """
-    report = progress or (lambda step, done, total: None)
+    report = _in_turn(progress or (lambda step, done, total: None))
     folder = repository_folder(listing.repository)
     size, path = listing.size_bytes(model), folder / model.names[0]
     if all(_here(folder, listing.files[name]) for name in model.names):
@@ -69,6 +69,17 @@ def download(listing: Listing, model: ModelFiles, *, progress: Progress | None =
             _require_room(folder, needed)
             _fetch_all(listing, missing, parts, folder, report)
     return Outcome(path, size, max(needed, 0))
+
+
+def _in_turn(progress: Progress) -> Progress:
+    """The same, called by one thread at a time."""
+    lock = threading.Lock()
+
+    def report(step: str, done: int, total: int) -> None:
+        with lock:
+            progress(step, done, total)
+
+    return report
 
 
 def _here(folder: Path, file: HubFile) -> bool:

@@ -133,9 +133,12 @@ class Transfer(Closing):
                 _write_all(part, chunks)
 
     def _wait(self, seconds: float) -> None:
+        told = f"waiting {seconds:.0f} s for {endpoint()}"
         if seconds > _TOLD_WAIT_S:
-            self._report(f"waiting {seconds:.0f} s for {endpoint()}", 0, 1)
+            self._report(told, 0, 1)
         self._stop.wait(seconds)
+        if seconds > _TOLD_WAIT_S:
+            self._report(told, 1, 1)
 
 
 def _patience(part: PartialFile, failures: int, error: Exception | None, repository: str) -> float:

@@ -138,7 +138,7 @@ def fit_told(estimate: "Estimate") -> str:
     """The same of one whose architecture runs here."""
     fit = estimate.fit
     if fit.verdict == "streams" and fit.experts_share is not None:
-        return f"{100 * fit.experts_share:.0f}% in memory"
+        return f"{100 * fit.experts_share:.0f}% of the experts in memory"
     if fit.needed_bytes is not None and fit.verdict in ("below the floor", "too little"):
         how = "slow" if fit.verdict == "below the floor" else "no"
         return f"{how}: needs {ui.format_memory(fit.needed_bytes)}"

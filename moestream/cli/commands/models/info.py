@@ -39,8 +39,7 @@ def info(model: str, files: bool, as_json: bool) -> None:
     """
     from moestream.catalog import catalog, find_spec, resolve
     from moestream.cli.commands.models.figures import catalogue_figures, file_figures
-    from moestream.forecast.estimate import Measured
-    from moestream.machine.speeds import measured_speeds
+    from moestream.cli.commands.models.measured import measured_before
     from moestream.streaming.memory import available_memory
 
     spec = find_spec(model)
@@ -55,7 +54,7 @@ def info(model: str, files: bool, as_json: bool) -> None:
     ask = of_hub and (files or (spec.name not in catalog() and figures.path is None))  # type: ignore[union-attr]
     rows = _on_hub(spec) if ask and spec is not None else []
     memory = available_memory()
-    estimate = figures.estimate(memory, Measured(*measured_speeds()))
+    estimate = figures.estimate(memory, measured_before())
     if as_json:
         value = figures.to_dict(estimate)
         if spec is not None:
@@ -86,6 +85,7 @@ def _fields(
             *([("description", spec.description)] if spec.description else []),
             *([("from", spec.base)] if spec.base else []),
             ("source", spec.source),
+            *([("made of", spec.published)] if spec.published else []),
             ("licence", spec.licence or "unknown"),
             *fields,
         ]

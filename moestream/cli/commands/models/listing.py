@@ -7,7 +7,7 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, option
-from moestream.cli.commands.models.measured import measure_option, measured_now
+from moestream.cli.commands.models.measured import measure_option, measured_before, measured_now
 from moestream.cli.options.memory import memory_of, memory_option
 from moestream.cli.options.output import json_option
 
@@ -25,8 +25,8 @@ moestream models list --here
 moestream models list --json | jq '.models[] | select(.verdict == "streams") | .name'
 """
 _ENOUGH_SHARE = 0.5
-_ENOUGH_TPS = 3.0
-"""What a model must do here to be recommended: this part of its experts in memory, this fast."""
+_ENOUGH_TPS = 1.0
+"""Of a model that is streamed and recommended: this part of its experts in memory, this fast."""
 
 
 @click.command("list", cls=Command, examples=EXAMPLES)
@@ -66,11 +66,10 @@ def list_models(memory: int | None, measure: bool, here: bool, stores: bool, as_
 
 
 def _measured(specs: "Iterable[ModelSpec]", measure: bool, quiet: bool) -> "Measured":
-    from moestream.forecast.estimate import Measured, kernel_type
-    from moestream.machine.speeds import measured_speeds
+    from moestream.forecast.estimate import kernel_type
 
     if not measure:
-        return Measured(*measured_speeds())
+        return measured_before()
     types = {kernel_type(spec.what) for spec in specs}
     return measured_now((name for name in types if name is not None), quiet=quiet)
 
@@ -80,9 +79,10 @@ def _recommended(rows: "list[Row]") -> set[str]:
     best: dict[str, Row] = {}
     for row in rows:
         figures, (fit, speed) = row
-        enough = fit.verdict == "fits" or (fit.experts_share or 0.0) >= _ENOUGH_SHARE
+        streams = (fit.experts_share or 0.0) >= _ENOUGH_SHARE
         quick = speed is None or speed.tps >= _ENOUGH_TPS
-        if figures.spec is None or not figures.spec.recommended or not (enough and quick):
+        runs_well = fit.verdict == "fits" or (streams and quick)
+        if figures.spec is None or not figures.spec.recommended or not runs_well:
             continue
         before = best.get(fit.verdict)
         if before is None or (figures.parameters or 0) > (before[0].parameters or 0):
@@ -105,7 +105,8 @@ def _print(rows: "list[Row]", marked: set[str], title: str) -> None:
             count_told(figures.active_parameters),
             "yes" if figures.path else "no",
             speed_cell(estimate),
-            verdict_told(figures, estimate) + (" *" if figures.name in marked else ""),
+            verdict_told(figures, estimate).replace(" of the experts", "")
+            + (" *" if figures.name in marked else ""),
         )
         for figures, estimate in rows
     ]

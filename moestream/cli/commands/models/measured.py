@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from moestream import ui
 from moestream.cli.command import option
+from moestream.errors import MoestreamError
 
 if TYPE_CHECKING:
     from moestream.forecast.estimate import Measured
@@ -16,6 +17,18 @@ measure_option = option(
     help="Measure what is not known yet of this machine's speed (some 10 seconds, once).",
 )
 """The body gets ``measure``."""
+
+
+def measured_before() -> "Measured":
+    """What was measured before; nothing where the kernels are not compiled."""
+    from moestream.forecast.estimate import Measured
+
+    try:
+        from moestream.machine.speeds import measured_speeds
+
+        return Measured(*measured_speeds())
+    except MoestreamError:  # the kernels are not compiled, or not for this processor
+        return Measured()
 
 
 def measured_now(types: Iterable[str], *, quiet: bool) -> "Measured":

@@ -33,7 +33,14 @@ _MOST = 50
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("words", nargs=-1, required=True)
 @memory_option
-@option("--limit", type=click.IntRange(1, _MOST), default=8, help="Repositories to look at.")
+@option(
+    "--limit",
+    type=click.IntRange(1, _MOST),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Look at so many repositories.",
+)
 @json_option
 def search(words: tuple[str, ...], memory: int | None, limit: int, as_json: bool) -> None:
     """Find models on the hub, and say which would run here and how fast.
@@ -134,7 +141,7 @@ def _print(pairs: "list[tuple[_Looked, Estimate | None]]", free: str) -> None:
             each.name,
             bytes_told(each.size_bytes),
             "-" if estimate is None else speed_cell(estimate),
-            each.reason if estimate is None else fit_told(estimate),
+            each.reason if estimate is None else fit_told(estimate).replace(" of the experts", ""),
         )
         for each, estimate in pairs
     ]
