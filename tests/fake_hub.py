@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -105,7 +106,12 @@ class FakeHub:
         return self.found or [model]
 
     def sha256(self, name: str) -> str:
-        return self.stated_sha256.get(name) or hashlib.sha256(self.files[name]).hexdigest()
+        return self.stated_sha256.get(name) or _sha256(self.files[name])
+
+
+@cache
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @contextmanager

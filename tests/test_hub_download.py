@@ -12,7 +12,7 @@ from moestream.errors import DownloadError, ModelNotFoundError
 from moestream.hub import local, parse_reference, repository_folder
 from moestream.hub.download import Outcome, download
 from moestream.hub.notation import choose
-from moestream.hub.partial import there_bytes
+from moestream.hub.partial import note_path, there_bytes
 from moestream.hub.repository import list_repository
 
 SHARDS = [f"Q8_0/model-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
@@ -40,8 +40,15 @@ def segmented(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 
 def part_of(name: str = FILE) -> Path:
-    (part,) = repository_folder("org/model").glob(f"{name}.*.part")
+    note, part = sorted(repository_folder("org/model").glob(f"{name}.*.part"), key=len_of_name)[
+        ::-1
+    ]
+    assert note == note_path(part)
     return part
+
+
+def len_of_name(path: Path) -> int:
+    return len(path.name)
 
 
 def bytes_there(hub: FakeHub, name: str = FILE) -> int:
@@ -116,7 +123,7 @@ def test_a_download_that_gave_up_is_resumed_by_the_next(hub: FakeHub) -> None:
     hub.drops = [30_000] + [0] * 10
     with pytest.raises(DownloadError, match=r"could not be read .* what was fetched is kept"):
         pull()
-    assert list(files_here()) == [part_of().name]
+    assert sorted(files_here()) == sorted([part_of().name, note_path(part_of()).name])
     assert bytes_there(hub) == 30_000
     assert part_of().read_bytes()[:30_000] == hub.files[FILE][:30_000]
 
@@ -185,6 +192,24 @@ def test_a_part_of_an_earlier_version_is_taken_up(hub: FakeHub) -> None:
     begun.write_bytes(hub.files[FILE][:30_000])  # it had no note, and no gaps
     assert pull().fetched_bytes == len(hub.files[FILE]) - 30_000
     assert files_here() == {FILE: hub.files[FILE]}
+
+
+@pytest.mark.parametrize("wrong", ["gone", "shorter", "of another time", "longer"])
+def test_a_note_that_does_not_fit_is_not_believed(segmented: FakeHub, wrong: str) -> None:
+    segmented.drops = [3000, 20_000] + [0] * 100
+    with pytest.raises(DownloadError):
+        pull()
+    segmented.drops.clear()
+    part = part_of()
+    if wrong == "gone":
+        part.unlink()
+    elif wrong == "shorter":
+        part.write_bytes(part.read_bytes()[:5])
+    else:
+        note = b"moestream part 2" + bytes(300) if wrong == "longer" else b"x"
+        note_path(part).write_bytes(note)
+    assert pull().fetched_bytes == len(segmented.files[FILE])
+    assert files_here() == {FILE: segmented.files[FILE]}
 
 
 def test_a_file_is_not_too_large_for_a_request(

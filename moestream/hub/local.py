@@ -16,7 +16,7 @@ from moestream.hub.records import RECORD, forget
 
 PART = ".part"
 LOCK = ".lock"
-_PART_NAME = re.compile(rf"(?s:(?P<name>.+))\.[0-9a-f]{{12}}{re.escape(PART)}")
+_PART_NAME = re.compile(rf"(?s:(?P<name>.+))\.[0-9a-f]{{12}}(?:\.note)?{re.escape(PART)}")
 
 
 def repository_folder(repository: str) -> Path:

@@ -1,13 +1,14 @@
 """A file that is not yet whole: its segments grow from several threads, its hash follows them.
 
-Behind the place of the file's own bytes lies the note of which of them are there: a process that is
-killed loses what it had not written, and no more. The note is cut off when the file is whole.
+Beside it lies the note of which of its bytes are there: a process that is killed loses what it had
+not written, and no more. Without a note, all that there is has no gaps.
 """
 
 import hashlib
 import os
 import threading
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 import psutil
@@ -50,11 +51,14 @@ class PartialFile(Closing):
         self._lock = threading.Lock()
         self._only: int | None = None
         """The thread that fetches the whole file, where a server has no ranges."""
-        if path.is_symlink():
-            path.unlink()  # it would have us write elsewhere
-        path.touch()
+        self._note_path = note_path(path)
+        for each in (path, self._note_path):
+            if each.is_symlink():
+                each.unlink()  # it would have us write elsewhere
+            each.touch()
         # Unbuffered: what is in the file when the process dies is what was received.
         self._out = path.open("r+b", buffering=0)
+        self._note = self._note_path.open("r+b", buffering=0)
         self._started_s = _machine_start()
         self.segments = self._take_up()
         self._hash = hashlib.sha256()
@@ -63,12 +67,12 @@ class PartialFile(Closing):
 
     def _take_up(self) -> Segments:
         size = self.file.size_bytes
-        segments = _read(self._out.fileno(), size, self._started_s)
+        segments = _read(self.path, size, self._started_s)
         if segments is None:  # of no download of this file
             self._out.truncate(0)
+            self._note.truncate(0)
             segments = Segments.begun(size, 0)
-        if segments.missing():
-            self._put(segments.note(self._started_s), size)
+        _put(self._note, segments.note(self._started_s), 0)
         return segments
 
     def write(self, index: int, data: bytes) -> None:
@@ -87,14 +91,14 @@ class PartialFile(Closing):
                 f"{self.file.name} goes on after the {end:,} bytes that were asked for; what came "
                 "was deleted, run it again"
             )
-        self._put(data, position)
+        _put(self._out, data, position)
         if position + len(data) == end:
             os.fsync(self._out.fileno())  # before it is noted as whole
         with self._lock:
             self._require_mine()
             self.segments.counts[index] += len(data)
             place, noted = self.segments.note_of(index)
-            self._put(noted, self.file.size_bytes + place)
+            _put(self._note, noted, place)
             self._tell_progress()
 
     def begin_anew(self) -> None:
@@ -109,7 +113,7 @@ class PartialFile(Closing):
             self._require_mine()
             self._only = threading.get_ident()
             self.segments.counts[:] = [0] * len(self.segments.counts)
-            self._put(self.segments.note(self._started_s), self.file.size_bytes)
+            _put(self._note, self.segments.note(self._started_s), 0)
             self._hash, self._hashed = hashlib.sha256(), 0
             self._tell_progress()
 
@@ -154,19 +158,13 @@ class PartialFile(Closing):
                 f"{self.file.sha256}; it was deleted: run it again, and look for a proxy or a "
                 "failing disk if it happens twice"
             )
-        self._out.truncate(self.file.size_bytes)
         os.fsync(self._out.fileno())
+        self._note_path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Delete what there is."""
+        self._note_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
-
-    def _put(self, data: bytes, position: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._out.fileno(), view, position)
-            position += written
-            view = view[written:]
 
     def _tell_progress(self) -> None:
         self._report(self.file.name, self.segments.there_bytes, self.file.size_bytes)
@@ -174,28 +172,43 @@ class PartialFile(Closing):
     def close(self) -> None:
         """Close the file, which stays as it is."""
         self._out.close()
+        self._note.close()
+
+
+def note_path(path: Path) -> Path:
+    """Where the note of what is at ``path`` lies."""
+    return path.with_name(f"{path.stem}.note{path.suffix}")
 
 
 def there_bytes(path: Path, size_bytes: int) -> int:
     """How many bytes of a file are at ``path``, which may not be there."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            segments = _read(file.fileno(), size_bytes, _machine_start())
-    except OSError:
-        return 0
+    segments = _read(path, size_bytes, _machine_start())
     return 0 if segments is None else segments.there_bytes
 
 
-def _read(descriptor: int, size_bytes: int, started_s: int) -> Segments | None:
+def _read(path: Path, size_bytes: int, started_s: int) -> Segments | None:
     """What there is: by the note, or all that there is where none was written."""
-    length = os.fstat(descriptor).st_size
-    if length <= size_bytes:
-        return Segments.begun(size_bytes, length)
-    if length - size_bytes > _LARGEST_NOTE:
+    try:
+        length = path.stat().st_size
+    except OSError:
         return None
-    return Segments.read(
-        _read_at(descriptor, length - size_bytes, size_bytes), size_bytes, started_s
-    )
+    try:
+        with note_path(path).open("rb") as file:
+            note = file.read(_LARGEST_NOTE)
+    except OSError:
+        note = b""
+    if not note:
+        return Segments.begun(size_bytes, length) if length <= size_bytes else None
+    segments = Segments.read(note, size_bytes, started_s)
+    return segments if segments is not None and segments.reach_bytes <= length else None
+
+
+def _put(file: FileIO, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file.fileno(), view, position)
+        position += written
+        view = view[written:]
 
 
 def _read_at(descriptor: int, length: int, position: int) -> bytes:

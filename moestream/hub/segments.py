@@ -94,6 +94,12 @@ class Segments:
         return sum(self.counts)
 
     @property
+    def reach_bytes(self) -> int:
+        """How long a file with all that is there is at least."""
+        there = (self.position(index) for index, count in enumerate(self.counts) if count)
+        return max(there, default=0)
+
+    @property
     def prefix_bytes(self) -> int:
         """Bytes that are there from the start on, with no gap."""
         first = next((i for i in range(len(self.counts)) if not self.is_whole(i)), None)
