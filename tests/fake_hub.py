@@ -120,8 +120,7 @@ def fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
     servers = []
     for name in ("url", "cdn_url"):
         handler = type("Handler", (_Handler,), {"hub": hub})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), handler)
         setattr(hub, name, f"http://127.0.0.1:{server.server_port}")
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         servers.append(server)
@@ -131,6 +130,13 @@ def fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
         for server in servers:
             server.shutdown()
             server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that are gone, as those of a download that was killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):

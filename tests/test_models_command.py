@@ -237,16 +237,15 @@ def test_a_pull_that_is_killed_loses_nothing(hub: FakeHub) -> None:
     hub.bytes_per_s = 4e6
     process = start("models", "pull", "hf:org/model")
     folder = repository_folder("org/model")
-    while not any(part.stat().st_blocks > 4096 for part in folder.glob("*.part")):
+    while not any(part.stat().st_blocks > 16384 for part in folder.glob("*.part")):
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.communicate(timeout=60)
-    sent = sum(int(r.headers["range"][6:].partition("-")[0]) >= 0 for r in hub.of_cdn())
     (part,) = (path for path in folder.glob("*.part") if ".note" not in path.name)
     there = there_bytes(part, 40 << 20)
-    assert sent == 5
-    assert there > 2_000_000
+    assert hub.together > 1
+    assert there > 4 << 20
     hub.bytes_per_s = None
     hub.requests.clear()
     outcome = json.loads(run("models", "pull", "hf:org/model", "--json").stdout)
