@@ -92,10 +92,10 @@ class MappedResidency(Residency):
         if not self._fits:
             most = max(self._footprint.some(missing, _SHARES_AHEAD) - under_way, 0)
         begun, later = missing[:most], missing[most:]
+        self._touch(begun)  # room is made before it is taken
         for key in begun:
             self.reader.forget(key)  # what was read may have been evicted since
             self.reader.submit(key, 0, False, self.turn)
-        self._touch(begun)
         return begun, later
 
     def contents(self, layer: int) -> list[int]:
@@ -218,13 +218,14 @@ class MappedResidency(Residency):
             key = layer * self.num_experts + expert
             if self._stays[key] or key in self._guesses or self.reader.is_resident(key):
                 continue
-            self._guesses[key] = self.turn + ahead
-            self.reader.forget(key)
-            self.reader.submit(key, 0, True, self.turn + ahead)
             begun.append(key)
         if self.guessed is not None:
             self.guessed += begun
         self._touch(begun)  # room is made before it is taken
+        for key in begun:
+            self._guesses[key] = self.turn + ahead
+            self.reader.forget(key)
+            self.reader.submit(key, 0, True, self.turn + ahead)
         self.counts.speculative_bytes += len(begun) * self._bytes[layer]
         return len(begun)
 
