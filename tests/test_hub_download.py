@@ -167,9 +167,10 @@ def test_what_several_connections_had_is_resumed(segmented: FakeHub) -> None:
     assert files_here() == {FILE: segmented.files[FILE]}
 
 
-def test_without_ranges_one_connection_fetches_all(segmented: FakeHub) -> None:
+@pytest.mark.parametrize("broke_at", [5_000, 30_000])
+def test_without_ranges_one_connection_fetches_all(segmented: FakeHub, broke_at: int) -> None:
     segmented.ignores_ranges, segmented.bytes_per_s = True, 500_000.0
-    segmented.drops = [30_000]
+    segmented.drops = [broke_at] * 8  # whichever connection is first
     pull()
     assert files_here() == {FILE: segmented.files[FILE]}
 

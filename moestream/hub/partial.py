@@ -121,6 +121,15 @@ class PartialFile(Closing):
         if self._only not in (None, threading.get_ident()):
             raise Superseded
 
+    def wanted(self, index: int) -> int | None:
+        """The segment that this thread is to go on with: ``index``, while it is not whole.
+
+        Of a file that it fetches alone, the first that is not; None when there is nothing to do.
+        """
+        if self._only == threading.get_ident():
+            return next(iter(self.segments.missing()), None)
+        return None if self.segments.is_whole(index) else index
+
     def hash_some(self) -> bool:
         """Hash on, in the thread that calls this, if there is something; say whether there was."""
         with self._lock:

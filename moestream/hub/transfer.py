@@ -88,12 +88,12 @@ class Transfer(Closing):
             self._news.set()
 
     def _fetch(self, part: PartialFile, index: int) -> None:
-        """Fetch one segment, however often that takes."""
+        """Fetch one segment, or a whole file where it has to be, however often that takes."""
         failures = 0
-        while not part.segments.is_whole(index) and not self._stop.is_set():
-            before = part.segments.position(index)
-            error = self._try(part, index)
-            if part.segments.position(index) > before:
+        while (wanted := part.wanted(index)) is not None and not self._stop.is_set():
+            before = part.segments.position(wanted)
+            error = self._try(part, wanted)
+            if part.segments.position(wanted) > before:
                 failures = 0
             else:
                 self._wait(_patience(part, failures, error, self._listing.repository))
