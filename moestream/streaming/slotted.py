@@ -19,7 +19,7 @@ from moestream.streaming.view import IN_MEMORY, KEPT, Marks
 
 FOREVER = 2**63
 _ANY_TIME = 2**40
-"""Turns ahead of a guess that is right whenever it is asked for."""
+"""Turns ahead of what is read for whenever it is asked for: that it will be is no guess."""
 _LAYERS = 2
 """That have room at once in a long pass."""
 
@@ -185,7 +185,7 @@ class SlotResidency(Residency):
         super().end_long_pass()
         self._cancel(FOREVER)
         for table in self._all_tables:
-            table.take_back()
+            table.end_loan()
 
     def _make_room(self, table: SlotTable) -> None:
         """All slots are taken by guesses under way: wait until one can be had."""
@@ -243,7 +243,7 @@ class SlotResidency(Residency):
                 break
             self.reader.submit(key, address, True, turn)
             begun += 1
-            if self.guessed is not None:
+            if self.guessed is not None and ahead < _ANY_TIME:
                 self.guessed.append(key)
         self.counts.speculative_bytes += begun * self._bytes[layer]
         return begun
@@ -259,6 +259,14 @@ class SlotResidency(Residency):
         for table in self._all_tables:  # what one could not give, another may
             given += self._shrink(table, n_bytes - given)
         return given
+
+    def take_back(self, n_bytes: int) -> int:
+        """See ``Residency.take_back``."""
+        taken = 0
+        for table in self._all_tables:
+            slot_bytes = table.memory.slot_bytes
+            taken += table.grow((n_bytes - taken) // slot_bytes) * slot_bytes
+        return taken
 
     def _shrink(self, table: SlotTable, n_bytes: int) -> int:
         slot_bytes = table.memory.slot_bytes
