@@ -24,11 +24,11 @@ class FakeResidency:
         return self.counts
 
 
-def make(layers_ahead: int = 1):
+def make(layers_ahead: int = 1, **options):
     residency = FakeResidency()
     # A layer's router gives its own number and what the stream says.
     predictors = {n: lambda x, n=n: np.array([[n, int(x[0, 0])]], np.int32) for n in LAYERS}
-    return Prefetcher(residency, predictors, layers_ahead=layers_ahead), residency
+    return Prefetcher(residency, predictors, layers_ahead=layers_ahead, **options), residency
 
 
 def stream(value: int = 7, tokens: int = 1) -> np.ndarray:
@@ -116,9 +116,8 @@ def test_the_other_is_tried_again_and_taken_up_once_it_is_better():
     assert sum(kept) > _KEPT / 2
 
 
-def test_making_guesses_is_a_cost_too(monkeypatch):
+def test_making_guesses_is_a_cost_too():
     seconds = iter(range(10**6))  # a second passes whenever the time is asked for
-    monkeypatch.setattr("moestream.streaming.prefetch.time.perf_counter", lambda: next(seconds))
-    prefetcher, residency = make()
+    prefetcher, residency = make(clock=lambda: next(seconds))
     stall(prefetcher, residency, on=1, off=2, tokens=_TRIALS * _WINDOW)
     assert not prefetcher.is_on  # it saves one second a token and takes three

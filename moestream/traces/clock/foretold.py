@@ -1,0 +1,82 @@
+"""What is guessed of a layer, by a layer so many before: recorded, drawn by recall, or known.
+
+Owns where a guess comes from. Knows nothing of what is read for it.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from moestream.errors import TraceError
+from moestream.traces.clock.turns import Pass
+from moestream.traces.format import Trace
+from moestream.traces.guesses import require_same_model, rows_ahead
+
+Foretell = Callable[[Pass, int, int], Sequence[int]]
+"""Experts that are guessed for the turn at a place of a pass, from so many layers before."""
+
+Recalls = Sequence[Sequence[float]]
+"""By layers ahead (from 1) and by an expert's rank in its token: the chance that it is guessed."""
+
+
+def foresee_all(turns: Pass, place: int, ahead: int) -> Sequence[int]:
+    """Know the future."""
+    found: list[int] = turns[place].expert_ids[0].tolist()
+    return found
+
+
+class Recorded:
+    """Guesses that were recorded beside the trace: the k likeliest.
+
+    Raises:
+        TraceError: they are of another model or another run, or not of so many ``layers`` ahead.
+    """
+
+    def __init__(self, trace: Trace, guesses: Trace, layers: int) -> None:
+        require_same_model(trace, guesses)
+        self._found: dict[tuple[int, int, int, int], list[int]] = {}
+        most = trace.header.num_experts_per_tok
+        for ahead in range(1, layers + 1):
+            rows = rows_ahead(guesses, ahead)
+            if not len(rows) and ahead < len(trace.header.expert_bytes):
+                raise TraceError(
+                    f"{guesses.path}: has no guesses of {ahead} layers ahead; record them again, "
+                    "or simulate fewer"
+                )
+            columns = (rows[name].tolist() for name in ("turn", "step", "layer", "expert"))
+            for turn, step, layer, expert in zip(*columns, strict=True):
+                guess = self._found.setdefault((turn, step, layer, ahead), [])
+                if len(guess) < most:
+                    guess.append(expert)
+
+    def __call__(self, turns: Pass, place: int, ahead: int) -> Sequence[int]:
+        """See ``Foretell``."""
+        turn = turns[place]
+        return self._found.get((*turn.mark, turn.layer, ahead), ())
+
+
+class Drawn:
+    """As many guesses as a token uses, right as often as ``recalls`` say, and else of any others.
+
+    The same turn is guessed alike in every replay.
+    """
+
+    def __init__(self, recalls: Recalls, num_experts: int) -> None:
+        self._recalls = recalls
+        self._num_experts = num_experts
+
+    def __call__(self, turns: Pass, place: int, ahead: int) -> Sequence[int]:
+        """See ``Foretell``."""
+        if ahead > len(self._recalls):
+            return ()
+        turn, recall = turns[place], self._recalls[ahead - 1]
+        routed: list[int] = turn.expert_ids[0].tolist()
+        # The nearer guess is right where the farther one was: one draw for all distances.
+        chance = random.Random(hash((*turn.mark, turn.layer)))
+        draws = [chance.random() for _ in routed]
+        found = [
+            expert
+            for rank, expert in enumerate(routed)
+            if draws[rank] < recall[min(rank, len(recall) - 1)]
+        ]
+        others = [expert for expert in range(self._num_experts) if expert not in routed]
+        return [*found, *chance.sample(others, min(len(routed) - len(found), len(others)))]
