@@ -33,8 +33,10 @@ class Work:
     """Once a token: its logits, its choice."""
     guess_s: float = 0.0
     """Of guessing for one layer."""
-    batch_s: float = 0.0
-    """More, for each part of a layer's experts that is computed apart, as they arrive."""
+    submit_s: float = 0.0
+    """Of asking for one expert to be read."""
+    wake_s: float = 0.0
+    """More, in a layer that waited: threads that slept are not at once at work again."""
 
     def token_total_s(self, layers: int, experts_per_token: int) -> float:
         """Of a whole token, where nothing is waited for."""

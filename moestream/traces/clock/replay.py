@@ -60,6 +60,13 @@ class ClockedResidency(SlotResidency):
     """``SlotResidency`` that waits in the clock's time."""
 
     reader: ClockedReader
+    submit_s = 0.0
+
+    def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
+        """See ``Residency.speculate``: to ask takes its time."""
+        begun = super().speculate(layer, expert_ids, ahead)
+        self.reader.compute(begun * self.submit_s)
+        return begun
 
     def _wait(self, keys: list[int], counts: Counts) -> list[int]:
         started = self.reader.now
@@ -112,6 +119,7 @@ class Replay:
     ) -> None:
         """Without ``foretell``, nothing is guessed."""
         self.residency = setting.open(disk)
+        self.residency.submit_s = work.submit_s
         self._reader = self.residency.reader
         self._work = work
         self._foretell = foretell
@@ -157,16 +165,20 @@ class Replay:
         self._compute(self._work.token_s)
 
     def _turn(self, turn: Turn) -> None:
-        work = self._work
+        work, counts = self._work, self.residency.counts.decode
         self._compute(work.layer_s)
+        missed, stalled_s = counts.misses, counts.stall_s
         arrivals = self.residency.fetch(turn.layer, turn.expert_ids)
+        self._compute((counts.misses - missed) * work.submit_s)
         if self._prefetcher is not None:
             self._prefetcher.after_fetch(turn.layer, _STREAM, turn.expert_ids)
         if arrivals is None:
             self._compute(turn.expert_ids.shape[-1] * work.expert_s)
             return
         for batch in arrivals:
-            self._compute(len(batch) * work.expert_s + work.batch_s)
+            self._compute(len(batch) * work.expert_s)
+        if counts.stall_s > stalled_s:
+            self._compute(work.wake_s)
 
     def _compute(self, seconds: float) -> None:
         self.compute_s += seconds
