@@ -38,6 +38,7 @@ class Timing:
     """Of arithmetic, that of guesses among it."""
     busy_s: float
     """In which the disk read."""
+    read_bytes: float
     counts: ResidencyStats
 
     @property
@@ -148,14 +149,15 @@ class Replay:
                     begun = self._measures()
                 tokens += 1
             self._pass(turns)
-        seconds, stall_s, compute_s, busy_s = (self._measures() - begun).tolist()
+        seconds, stall_s, compute_s, busy_s, n_bytes = (self._measures() - begun).tolist()
         counts = self.residency.stats()
-        return Timing(tokens - warm_up, seconds, stall_s, compute_s, busy_s, counts)
+        return Timing(tokens - warm_up, seconds, stall_s, compute_s, busy_s, n_bytes, counts)
 
     def _measures(self) -> NDArray[np.float64]:
-        busy_s = self._reader.counters()["busy_ns"] / 1e9
-        stall_s = self.residency.counts.decode.stall_s
-        return np.array([self._reader.now, stall_s, self.compute_s, busy_s])
+        native, stall_s = self._reader.counters(), self.residency.counts.decode.stall_s
+        read_bytes = native["demand_bytes"] + native["speculative_bytes"]
+        busy_s = native["busy_ns"] / 1e9
+        return np.array([self._reader.now, stall_s, self.compute_s, busy_s, read_bytes])
 
     def _pass(self, turns: Pass) -> None:
         self._turns = turns
