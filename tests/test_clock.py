@@ -14,10 +14,9 @@ pytest.importorskip("moestream._native", reason="needs the compiled part")
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import BudgetError
-from moestream.forecast.arithmetic import work_of
+from moestream.forecast.arithmetic import compute_s, work_of
 from moestream.forecast.demand import Demand
 from moestream.forecast.machines import machine_of
-from moestream.forecast.speed import compute_s
 from moestream.gguf import GGUFHeader
 from moestream.machine.speeds import DiskSpeed, Speeds, save_speeds
 from moestream.policies import LRU, Decay

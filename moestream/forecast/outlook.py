@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from moestream.forecast.demand import Demand
 from moestream.forecast.first_token import FirstToken, first_token
 from moestream.forecast.hits import Hits
-from moestream.forecast.speed import Forecast, forecast
+from moestream.forecast.speed import Forecast, Speedometer
 from moestream.forecast.verdict import Verdict, verdict_of
 from moestream.machine.speeds import DiskSpeed, Speeds
 from moestream.streaming.memory import MemoryPlan
@@ -76,16 +76,13 @@ def look_ahead(
     """
     disk = disk or DiskSpeed(0.0, float("inf"))
 
-    def point(plan: MemoryPlan) -> Point:
+    speedometer = Speedometer(demand, machine, disk, context)
+
+    def point(plan: MemoryPlan, *, look_further: bool = False) -> Point:
         total = plan.total_expert_bytes
         share = min(plan.experts_bytes / total, 1.0) if total else 1.0
-        speed = forecast(
-            demand,
-            machine,
-            disk,
-            context,
-            None if plan.fits or not total else hits.at(share),
-        )
+        streams = total and not plan.fits
+        speed = speedometer.forecast(hits.at(share) if streams else None, look_further=look_further)
         return Point(
             plan,
             share,
@@ -98,9 +95,12 @@ def look_ahead(
         others + int(share * plan.total_expert_bytes)
         for share in _SHARES[not plan.total_expert_bytes :]
     )
-    auto = point(plan)
+    auto = point(plan, look_further=not budgets)
     rounded = dict.fromkeys(-(-n_bytes // _STEP) * _STEP for n_bytes in wanted)
-    looked = [point(with_budget(plan, n_bytes)) for n_bytes in rounded]
+    looked = [
+        point(with_budget(plan, n_bytes), look_further=bool(budgets) and not place)
+        for place, n_bytes in enumerate(rounded)
+    ]
     chosen = looked[0] if budgets else auto
     points = {each.plan.budget_bytes: each for each in (auto, *looked)}
     return Outlook(

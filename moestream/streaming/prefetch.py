@@ -43,10 +43,11 @@ class Prefetcher:
         layers_ahead: int = 1,
         prepare: Mapping[int, Callable[[Any], None]] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        tries_without: bool = True,
     ) -> None:
         """``prepare``, by layer, is told what to predict from soon, if one wait can serve both.
 
-        ``clock`` tells the time in seconds.
+        ``clock`` tells the time in seconds. Unless it ``tries_without``, it always guesses.
         """
         order = sorted(predictors)
         self._residency = residency
@@ -59,6 +60,7 @@ class Prefetcher:
         }
         self._prepare = prepare
         self._clock = clock
+        self._tries_without = tries_without
         self._first = order[0] if order else -1
         self._trial = Trial(residency)
         self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
@@ -67,7 +69,7 @@ class Prefetcher:
     @property
     def is_on(self) -> bool:
         """Whether guesses are being made, and not found to cost more than they save."""
-        return self._trial.guessing
+        return self._trial.guessing or not self._tries_without
 
     def before_route(self, layer: int, x: Any) -> None:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""

@@ -177,10 +177,14 @@ def _pieces(expert_bytes: int, piece_bytes: int) -> list[int]:
 
 
 def _layout(expert_bytes: Mapping[int, int], keys: int) -> Layout:
-    """As much of a file's layout as slots are made by: a part may begin anywhere in a page."""
-    pages = {n: -(-size // PARTS // ALIGNMENT) + 1 for n, size in expert_bytes.items()}
+    """As much of a file's layout as slots are made by."""
     return Layout(
         ranges=np.zeros((keys, PARTS, len(FIELDS)), np.int64),
         parts=np.zeros((keys, PARTS), np.int64),
-        slot_bytes={n: PARTS * count * ALIGNMENT for n, count in pages.items()},
+        slot_bytes={n: slot_bytes(size) for n, size in expert_bytes.items()},
     )
+
+
+def slot_bytes(expert_bytes: int) -> int:
+    """What one expert takes in memory, whole pages of each part."""
+    return PARTS * (-(-expert_bytes // PARTS // ALIGNMENT) + 1) * ALIGNMENT

@@ -98,6 +98,8 @@ class Setting:
     layers_ahead: int = 1
     """0 guesses nothing."""
     layer_budget: LayerBudget = "global"
+    tries_without: bool = True
+    """Whether guesses are switched off where a trial finds that they cost more than they save."""
 
     def open(self, disk: ClockDisk) -> ClockedResidency:
         """A residency as ``open_slots`` makes it, on a disk of the clock."""
@@ -136,6 +138,7 @@ class Replay:
                 {layer: partial(self._guess, layer) for layer in layers},
                 layers_ahead=setting.layers_ahead,
                 clock=lambda: self._reader.now,
+                tries_without=setting.tries_without,
             )
         self.compute_s = 0.0
 
