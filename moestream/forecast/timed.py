@@ -11,7 +11,7 @@ from moestream.forecast.demand import Demand
 from moestream.streaming.build import policy_factory, spare_slots
 from moestream.streaming.options import StreamingOptions
 from moestream.traces.clock.drawn import DrawnRouting
-from moestream.traces.clock.foretold import MEASURED, Drawn, Foretell, foresee_all
+from moestream.traces.clock.foretold import MEASURED, Drawn, Foretell, Recalls, foresee_all
 from moestream.traces.clock.machine import ClockDisk, Work
 from moestream.traces.clock.reader import slot_bytes
 from moestream.traces.clock.replay import Replay, Setting, Timing
@@ -41,11 +41,13 @@ class Streamed:
         *,
         experts_bytes: int | None = None,
         perfect: bool = False,
+        recalls: Recalls = MEASURED,
         tokens: int = _TOKENS,
     ) -> Timing:
         """Replay it with guesses of so many layers ahead; ``perfect`` ones know the future.
 
-        Without ``experts_bytes``, half of the experts have room.
+        Others are right as often as ``recalls`` say. Half of the experts have room, unless
+        ``experts_bytes`` says otherwise.
         """
         demand = self.demand
         size, n = max(int(demand.one_expert_bytes), 1), demand.num_experts
@@ -58,7 +60,7 @@ class Streamed:
             layers_ahead,
             tries_without=False,
         )
-        foretell: Foretell = foresee_all if perfect else Drawn(MEASURED, n)
+        foretell: Foretell = foresee_all if perfect else Drawn(recalls, n)
         timed = Replay(setting, self.disk, self.work, foretell if layers_ahead else None)
         routing = DrawnRouting(setting, hit_rate)
         return timed.run(routing.passes(timed, _WARM_UP + tokens), _WARM_UP)

@@ -32,6 +32,7 @@ from moestream.traces.simulator import NAMES, PolicySpec, Replay, Simulator
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench import heldout
 from bench.capped import MOESTREAM
+from docs import policies_clock
 from docs.policies_tables import page
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +208,7 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "foreseen": foreseen([(pair[0], pair[1]) for pair in recorded.values()]),
         "shift": {"window": SHIFT_WINDOW, "turn": Simulator(recorded["it"][0]).tokens}
         | {"rates": shift(both)},
+        "elsewhere": policies_clock.measure(),
         "overhead_us": overhead(both),
         "live": last_line(args.live),
         "live_shift": last_line(args.shift),
