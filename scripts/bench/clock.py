@@ -18,9 +18,12 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,9 @@ from moestream.machine.calibration import disk_costs
 from moestream.policies import Decay
 from moestream.streaming.memory import MemoryPlan
 from moestream.streaming.options import StreamingOptions
+from moestream.streaming.reader import ExpertReader
+from moestream.streaming.slots import AnonymousSlots
+from moestream.streaming.store import ExpertStore
 from moestream.tokenizer import Tokenizer
 from moestream.traces.clock.foretold import Recorded
 from moestream.traces.clock.machine import ClockDisk, Work
@@ -58,6 +64,7 @@ ISAS = ("avx512", "avx2", "scalar")
 LIMITS = {"tps": 0.1, "stall_ms": 0.2}
 _LEAST_MS = 0.3
 """Of a wait that is worth a comparison by part."""
+_READ_AT_ONCE = 4
 _TRIES = 2
 _OTHERS = 0.1
 """Of a core, that other programs may take during a run."""
@@ -96,6 +103,10 @@ def work(engine: Engine, spec: Run) -> Run:
     """Seconds of a token's parts: all experts in memory, and none; medians over tokens."""
     plan = engine.plan_memory("4G")
     there = _parts(engine, spec, plan, warm=True)
+    with _reading(engine) as pieces:
+        began = pieces()
+        beside = _parts(engine, spec, plan, warm=True)
+        per_token = (pieces() - began) / beside["seconds"] * beside["token_s"]
     room = 2 * plan.floor_bytes // engine.config.num_layers  # of what two layers ask for
     away = _parts(engine, spec, replace(plan, experts_bytes=room), warm=False)
     layers, k = there["layers"], engine.config.num_experts_per_tok
@@ -106,6 +117,7 @@ def work(engine: Engine, spec: Run) -> Run:
         "expert_s": there["experts_s"] / k,
         "token_s": max(there["token_s"] - layers * there["period_s"], 0.0),
         "guess_s": there["guess_s"],
+        "piece_cpu_s": max(beside["token_s"] - there["token_s"], 0.0) / per_token,
         "submit_s": submit_s,
         "wake_s": max(more_s / layers - k * submit_s, 0.0),
     }
@@ -121,6 +133,7 @@ def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
     experts, fetches = _timed(engine.backend, "moe_ffn"), _timed(streaming.residency, "fetch")
     guesses = _timed(streaming.prefetcher, "after_fetch") if streaming.prefetcher else []
     routed: list[float] = []
+    began = time.perf_counter()
     _, made = _generation(
         engine, spec | {"tokens": 50}, on_route=lambda event: routed.append(time.perf_counter())
     )
@@ -137,12 +150,43 @@ def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
     between = np.diff(np.array(routed).reshape(-1, layers), axis=1)[quiet]
     return {
         "layers": layers,
+        "seconds": time.perf_counter() - began,
         "token_s": statistics.median(steps[quiet]),
         "period_s": float(np.median(between.mean(axis=1))),
         "experts_s": statistics.median(experts),
         "fetch_s": statistics.median(np.array(fetches).reshape(-1, layers).sum(axis=1).tolist()),
         "guess_s": float(np.median(np.array(guesses).reshape(-1, layers)[:7, :-1])) if warm else 0,
     }
+
+
+@contextmanager
+def _reading(engine: Engine) -> Iterator[Callable[[], int]]:
+    """Have experts read all the time, beside what is computed; tells how many pieces were."""
+    with ExpertStore(engine.file) as store, ExpertReader(store, "direct") as reader:
+        memory = AnonymousSlots(max(reader.layout.slot_bytes.values()), _READ_AT_ONCE)
+        reader.hold(memory)
+        keys = cycle(range(store.num_keys))
+        ends = threading.Event()
+
+        def read() -> None:
+            under_way: dict[int, int] = {}
+            free = list(range(_READ_AT_ONCE))
+            while not ends.is_set() or under_way:
+                while free and not ends.is_set():
+                    under_way[key := next(keys)] = free.pop()
+                    reader.submit(key, memory.slot_address(under_way[key]), False, 0)
+                done = reader.wait_any(list(under_way)) if under_way else []
+                for key in done:
+                    reader.forget(key)
+                free.extend(under_way.pop(key) for key in done)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        try:
+            yield lambda: reader.counters()["pieces"]
+        finally:
+            ends.set()
+            thread.join()
 
 
 def _timed(owner: Any, name: str) -> list[float]:
@@ -197,8 +241,9 @@ def foretold(run: Run, files: list[str], ahead: int, arithmetic: Run) -> Timing:
         run["experts_bytes"],
         ahead,
     )
-    disk = ClockDisk(0.0, run["bandwidth"])
-    return Replay(setting, disk, Work(**arithmetic), guesses).run(passes_of(trace))
+    others = dict(arithmetic)
+    disk = ClockDisk(0.0, run["bandwidth"], piece_cpu_s=others.pop("piece_cpu_s"))
+    return Replay(setting, disk, Work(**others), guesses).run(passes_of(trace))
 
 
 def compare(args: argparse.Namespace, folder: Path) -> list[Run]:

@@ -81,9 +81,12 @@ class Drawn:
         # The nearer guess is right where the farther one was: one draw for all distances.
         chance = random.Random(hash((*turn.mark, turn.layer)))
         draws = [chance.random() for _ in routed]
-        found = [expert for rank, expert in enumerate(routed) if draws[rank] < recall[rank]]
         others = [expert for expert in range(self._num_experts) if expert not in routed]
-        return [*found, *chance.sample(others, min(len(routed) - len(found), len(others)))]
+        wrong = iter(chance.sample(others, min(len(routed), len(others))))
+        return [
+            expert if draw < right else next(wrong, expert)
+            for expert, draw, right in zip(routed, draws, recall, strict=True)
+        ]
 
     def _recall(self, k: int, ahead: int) -> list[float]:
         """Chances by rank, of so many experts."""
