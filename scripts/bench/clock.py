@@ -65,7 +65,6 @@ LIMITS = {"tps": 0.1, "stall_ms": 0.2}
 _LEAST_MS = 0.3
 """Of a wait that is worth a comparison by part."""
 _READ_AT_ONCE = 4
-_TRIES = 2
 _OTHERS = 0.1
 """Of a core, that other programs may take during a run."""
 
@@ -284,7 +283,7 @@ def _files(args: argparse.Namespace, folder: Path) -> list[str]:
 def _child(args: argparse.Namespace, spec: Run, cap_mib: int | None) -> Run:
     """A run that little else ran beside, or the one of some that the least did."""
     found: list[Run] = []
-    while len(found) < _TRIES and (not found or found[-1]["others"] > _OTHERS):
+    while len(found) < args.tries and (not found or found[-1]["others"] > _OTHERS):
         found.append(_once(args, spec, cap_mib))
     return min(found, key=itemgetter("others"))
 
@@ -358,6 +357,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--language", default="it", choices=("it", "en"))
     parser.add_argument("--work", type=Path, help="where traces are kept between runs")
+    parser.add_argument("--tries", type=int, default=3, help="of a run that others ran beside")
     parser.add_argument("--timeout", type=float, default=120.0)
     args = parser.parse_args()
     args.cap = args.cap or ["500M", "600M", "700M"]
