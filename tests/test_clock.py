@@ -97,6 +97,16 @@ def test_reading_takes_its_part_of_the_cores() -> None:
     assert reads.now == 4.5
 
 
+def test_who_waits_hears_of_it_a_little_later() -> None:
+    reads = reader(ClockDisk(1.0, 100.0, piece_bytes=1 << 20, notice_s=0.5))
+    demand(reads, 0, 1)
+    assert reads.wait_any([0]) == [0]
+    assert reads.now == 4.5
+    reads.compute(4)
+    assert reads.wait_any([1]) == [1]  # there already
+    assert reads.now == 8.5
+
+
 def test_demand_comes_before_guesses_and_always_finds_a_thread() -> None:
     reads = reader()
     guess(reads, 0, 1)  # three pieces of 0 are under way, none of 1

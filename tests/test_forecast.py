@@ -29,7 +29,7 @@ from moestream.forecast.hits import (
 )
 from moestream.forecast.outlook import Outlook, look_ahead
 from moestream.forecast.speed import Speedometer
-from moestream.forecast.timed import Streamed, Timetable
+from moestream.forecast.timed import Moment, Streamed, Timetable
 from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
 from moestream.machine import batches, calibration, speeds
 from moestream.machine.speeds import DiskSpeed, Speeds, load_speeds, save_speeds
@@ -85,6 +85,13 @@ def test_a_token_is_timed_at_hit_rates_and_lies_on_lines_between() -> None:
     assert times == sorted(times, reverse=True)
     near, half_way = table.at(0.96), table.at(0.98)
     assert half_way.token_s == pytest.approx((near.token_s + 6.5) / 2)
+
+
+def test_a_slower_disk_shows_where_arithmetic_hides_no_more() -> None:
+    moment = Moment(token_s=10.0, stall_s=2.0, busy_s=5.0)  # 8 of arithmetic hide 3 of reading
+    assert moment.varied(compute=1, disk=0.5) == 8 + (10 - 3)
+    assert moment.varied(compute=0.5, disk=1) == 16 + 0
+    assert moment.varied(compute=2, disk=1) == 4 + (5 - 1.5)
 
 
 def test_guesses_hide_what_a_layer_computes_meanwhile() -> None:

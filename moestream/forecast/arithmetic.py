@@ -13,6 +13,9 @@ ATTENTION = 0.5
 """Of the memory's speed. Measured with the demo model after 4,000 and 8,000 tokens: 0.45 to 0.6."""
 SUBMIT_S = 40e-6
 """Of asking for one expert. Measured with the demo model: 35 to 55 us."""
+NOTICE_S = 20e-6
+"""Until who waits for a read hears of its end. Measured: 21 us, several times that on a busy
+machine."""
 WAKE_S = 250e-6
 """Until threads that slept while their layer waited are all at work. Measured there, two threads:
 260 us; one thread alone: 100."""
@@ -55,4 +58,4 @@ def work_of(demand: Demand, machine: Speeds, context: int) -> Work:
 
 def disk_of(disk: DiskSpeed) -> ClockDisk:
     """A disk as it was measured: an expert alone waits ``latency_s`` before its bytes come."""
-    return ClockDisk(disk.latency_s, disk.bytes_per_s)
+    return ClockDisk(disk.latency_s, disk.bytes_per_s, notice_s=NOTICE_S)

@@ -55,12 +55,12 @@ class Speedometer:
         demand = self._demand
         arithmetic = compute_s(demand, self._machine, self._context, streamed=True)
         expected = self._quickest(hits.expected)
-        slow, fast = self._extremes
+        slow, fast = self._tables[0].at(hits.low), self._quickest(hits.high)
         ahead = self._streamed.best_ahead(hits.expected) if look_further else None
         return Forecast(
             tps=1 / expected.token_s,
-            low_tps=1 / slow.at(hits.low).token_s,
-            high_tps=1 / fast.at(hits.high).token_s,
+            low_tps=1 / slow.varied(compute=1 - COMPUTE_VARIES, disk=1 - DISK_VARIES),
+            high_tps=1 / fast.varied(compute=1 + COMPUTE_VARIES, disk=1 + DISK_VARIES),
             compute_s=arithmetic,
             read_s=expected.busy_s,
             hit_rate=hits.expected,
@@ -82,10 +82,3 @@ class Speedometer:
     def _tables(self) -> tuple[Timetable, Timetable]:
         """Without guesses, and with them."""
         return Timetable(self._streamed, 0), Timetable(self._streamed, 1)
-
-    @cached_property
-    def _extremes(self) -> tuple[Timetable, Timetable]:
-        """All slow and nothing guessed, and all fast."""
-        slow = self._streamed.varied(compute=1 - COMPUTE_VARIES, disk=1 - DISK_VARIES)
-        fast = self._streamed.varied(compute=1 + COMPUTE_VARIES, disk=1 + DISK_VARIES)
-        return Timetable(slow, 0), Timetable(fast, 1)

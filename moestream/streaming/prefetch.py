@@ -60,7 +60,7 @@ class Prefetcher:
         }
         self._prepare = prepare
         self._clock = clock
-        self._tries_without = tries_without
+        self.tries_without = tries_without
         self._first = order[0] if order else -1
         self._trial = Trial(residency)
         self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
@@ -69,7 +69,7 @@ class Prefetcher:
     @property
     def is_on(self) -> bool:
         """Whether guesses are being made, and not found to cost more than they save."""
-        return self._trial.guessing or not self._tries_without
+        return self._trial.guessing or not self.tries_without
 
     def before_route(self, layer: int, x: Any) -> None:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""

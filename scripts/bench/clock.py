@@ -1,11 +1,12 @@
 """The clock (``moestream simulate --clock``) beside the live engine, on the same routing.
 
 Every live run is a process in a memory cgroup of its own (v1 or v2; needs root) that decodes
-sampled text; its routing and guesses are recorded once, for they are the same in all. The clock is
-told how long the arithmetic takes with all experts in memory, for each instruction set and number
-of threads, and what the disk gave in that very run, for it may give another speed a minute later.
-For a quiet machine. The last line is JSON; the exit status is 1 if a speed is off by more than 10 %
-or a wait by more than 20 % and 0.3 ms.
+sampled text; its routing and guesses are recorded once, for they are the same in all. Guesses are
+made all the time, without trials of doing without. The clock is told how long the arithmetic takes
+with all experts in memory, for each instruction set and number of threads, and what the disk gave
+in that very run, for it may give another speed a minute later. For a quiet machine. The last line
+is JSON; the exit status is 1 if a speed is off by more than 10 % or a wait by more than 20 % and
+0.3 ms.
 
     python scripts/bench/clock.py --model demo.gguf --cap 500M --isa avx512 --threads 2
 """
@@ -65,6 +66,10 @@ LIMITS = {"tps": 0.1, "stall_ms": 0.2}
 _LEAST_MS = 0.3
 """Of a wait that is worth a comparison by part."""
 _READ_AT_ONCE = 4
+_TRIED = 34
+"""Tokens after which guesses are off where nothing is waited for."""
+_READS = 60
+"""Of one expert alone."""
 _OTHERS = 0.1
 """Of a core, that other programs may take during a run."""
 
@@ -134,7 +139,9 @@ def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
     routed: list[float] = []
     began = time.perf_counter()
     _, made = _generation(
-        engine, spec | {"tokens": 50}, on_route=lambda event: routed.append(time.perf_counter())
+        engine,
+        spec | {"tokens": _TRIED + 30},
+        on_route=lambda event: routed.append(time.perf_counter()),
     )
     next(made)
     for times in (experts, fetches, guesses, routed):
@@ -145,7 +152,7 @@ def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
     del engine.backend.moe_ffn
     layers = streaming.num_layers
     steps = [after - before for before, after in pairwise(arithmetic)]
-    quiet = slice(8, 16) if warm else slice(None)  # a trial without guesses
+    quiet = slice(_TRIED, None) if warm else slice(None)  # without guesses
     between = np.diff(np.array(routed).reshape(-1, layers), axis=1)[quiet]
     return {
         "layers": layers,
@@ -209,6 +216,8 @@ def live(engine: Engine, spec: Run) -> Run:
     ahead = spec["layers_ahead"]
     options = StreamingOptions(io="direct", prefetch=ahead > 0, prefetch_layers=max(ahead, 1))
     engine.stream(plan, options)
+    if (streaming := engine.streaming) and streaming.prefetcher:
+        streaming.prefetcher.tries_without = False
     session, made = _generation(engine, spec)
     next(made)
     before = session.residency.decode.stall_s
@@ -222,9 +231,25 @@ def live(engine: Engine, spec: Run) -> Run:
         "wasted": stats.wasted_bytes,
         "experts_bytes": plan.experts_bytes,
         "bytes_per_s": bytes_per_s,
+        "notice_s": _notice_s(engine),
         "bandwidth": stats.bandwidth,
         "read_bytes": stats.read_bytes,
     }
+
+
+def _notice_s(engine: Engine) -> float:
+    """What an expert that is read alone takes beside the time in which the disk reads."""
+    with ExpertStore(engine.file) as store, ExpertReader(store, "direct") as reader:
+        memory = AnonymousSlots(max(reader.layout.slot_bytes.values()), 1)
+        reader.hold(memory)
+        started, key = time.perf_counter(), 0
+        for _ in range(_READS):
+            key = (key + 97) % store.num_keys
+            reader.submit(key, memory.slot_address(0), False, 0)
+            reader.wait_any([key])
+            reader.forget(key)
+        elapsed_s = time.perf_counter() - started
+        return (elapsed_s - reader.counters()["busy_ns"] / 1e9) / _READS
 
 
 def foretold(run: Run, files: list[str], ahead: int, arithmetic: Run) -> Timing:
@@ -239,9 +264,12 @@ def foretold(run: Run, files: list[str], ahead: int, arithmetic: Run) -> Timing:
         Decay,
         run["experts_bytes"],
         ahead,
+        tries_without=False,
     )
     others = dict(arithmetic)
-    disk = ClockDisk(0.0, run["bandwidth"], piece_cpu_s=others.pop("piece_cpu_s"))
+    disk = ClockDisk(
+        0.0, run["bandwidth"], piece_cpu_s=others.pop("piece_cpu_s"), notice_s=run["notice_s"]
+    )
     return Replay(setting, disk, Work(**others), guesses).run(passes_of(trace))
 
 

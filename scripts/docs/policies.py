@@ -209,6 +209,7 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "shift": {"window": SHIFT_WINDOW, "turn": Simulator(recorded["it"][0]).tokens}
         | {"rates": shift(both)},
         "elsewhere": policies_clock.measure(),
+        "clock": policies_clock.live_rows(args.clock or ()),
         "overhead_us": overhead(both),
         "live": last_line(args.live),
         "live_shift": last_line(args.shift),
@@ -223,6 +224,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="generated for each domain")
     parser.add_argument("--work", type=Path, help="where routing is kept between runs")
     parser.add_argument("--live", type=Path, help="what scripts/bench/stream.py printed")
+    parser.add_argument("--clock", type=Path, nargs="*", help="what bench/clock.py printed")
     parser.add_argument("--shift", type=Path, help="what scripts/bench/shift.py printed")
     parser.add_argument("--disk", type=float, default=1000, help="MB/s, for split experts")
     parser.add_argument("--hide-ms", type=float, default=0.3, help="a layer's computing time")

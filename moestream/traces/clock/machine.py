@@ -17,6 +17,8 @@ class ClockDisk:
     bytes_per_s: float
     threads: int = 4
     piece_bytes: int = 512 << 10
+    notice_s: float = 0.0
+    """Until who waits for a read hears that it has ended."""
     piece_cpu_s: float = 0.0
     """Of a core, that each piece takes from the arithmetic; 0 where cores are left over."""
 

@@ -69,9 +69,12 @@ class ClockedReader(ExpertReader):
 
     def wait_any(self, keys: Sequence[int]) -> list[int]:
         """See ``ExpertReader.wait_any``: here, time goes on until one is read."""
-        states = self.states
+        states, waited = self.states, False
         while not (done := [key for key in keys if states[key] in (READY, FAILED)]):
             self._finish()
+            waited = True
+        if waited:
+            self.compute(self._disk.notice_s)
         return done
 
     def part_addresses(self, key: int, slot_address: int) -> NDArray[np.int64]:
