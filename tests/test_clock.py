@@ -107,6 +107,22 @@ def test_who_waits_hears_of_it_a_little_later() -> None:
     assert reads.now == 8.5
 
 
+def test_times_that_vary_are_the_same_on_average_and_in_every_replay() -> None:
+    disk = ClockDisk(0.0, 100.0, piece_bytes=1 << 20, spread=1.0)
+    ends = []
+    for _ in range(2):
+        reads = ClockedReader(disk, {0: EXPERT}, 800)
+        demand(reads, *range(800))
+        took = []
+        for key in range(800):
+            started = reads.now
+            reads.wait_any([key])
+            took.append(reads.now - started)
+        ends.append(reads.now)
+    assert ends[0] == ends[1] == pytest.approx(800 * 3, rel=0.1)
+    assert np.std(took) / np.mean(took) == pytest.approx(3**-0.5, rel=0.2)  # of three pieces
+
+
 def test_demand_comes_before_guesses_and_always_finds_a_thread() -> None:
     reads = reader()
     guess(reads, 0, 1)  # three pieces of 0 are under way, none of 1

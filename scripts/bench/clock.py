@@ -68,7 +68,7 @@ _LEAST_MS = 0.3
 _READ_AT_ONCE = 4
 _TRIED = 34
 """Tokens after which guesses are off where nothing is waited for."""
-_READS = 60
+_READS, _MOST_SPREAD = 100, 2.0
 """Of one expert alone."""
 _OTHERS = 0.1
 """Of a core, that other programs may take during a run."""
@@ -231,25 +231,32 @@ def live(engine: Engine, spec: Run) -> Run:
         "wasted": stats.wasted_bytes,
         "experts_bytes": plan.experts_bytes,
         "bytes_per_s": bytes_per_s,
-        "notice_s": _notice_s(engine),
+        **_one_by_one(engine),
         "bandwidth": stats.bandwidth,
         "read_bytes": stats.read_bytes,
     }
 
 
-def _notice_s(engine: Engine) -> float:
-    """What an expert that is read alone takes beside the time in which the disk reads."""
+def _one_by_one(engine: Engine) -> Run:
+    """How much the time of a piece varies, and what a read takes beside that of the disk."""
     with ExpertStore(engine.file) as store, ExpertReader(store, "direct") as reader:
         memory = AnonymousSlots(max(reader.layout.slot_bytes.values()), 1)
         reader.hold(memory)
-        started, key = time.perf_counter(), 0
+        times, key = [], 0
         for _ in range(_READS):
             key = (key + 97) % store.num_keys
+            started = time.perf_counter()
             reader.submit(key, memory.slot_address(0), False, 0)
             reader.wait_any([key])
+            times.append(time.perf_counter() - started)
             reader.forget(key)
-        elapsed_s = time.perf_counter() - started
-        return (elapsed_s - reader.counters()["busy_ns"] / 1e9) / _READS
+        counters = reader.counters()
+        pieces = counters["pieces"] / _READS
+        spread = statistics.stdev(times) / statistics.mean(times) * pieces**0.5
+        return {
+            "notice_s": (sum(times) - counters["busy_ns"] / 1e9) / _READS,
+            "spread": min(spread, _MOST_SPREAD),
+        }
 
 
 def foretold(run: Run, files: list[str], ahead: int, arithmetic: Run) -> Timing:

@@ -19,6 +19,8 @@ class ClockDisk:
     piece_bytes: int = 512 << 10
     notice_s: float = 0.0
     """Until who waits for a read hears that it has ended."""
+    spread: float = 0.0
+    """Standard deviation of the time of one piece's bytes, as a part of that time."""
     piece_cpu_s: float = 0.0
     """Of a core, that each piece takes from the arithmetic; 0 where cores are left over."""
 

@@ -5,6 +5,7 @@ Owns the time that it is, and what is being read at that time. The order of thin
 thread always left to a demand. Keep the two alike.
 """
 
+import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class ClockedReader(ExpertReader):
         """With at least one read under way."""
         self.method = "direct"
         self._disk = disk
+        self._chance = random.Random(0)
         self._num_experts = num_experts
         self._pieces = {n: _pieces(size, disk.piece_bytes) for n, size in expert_bytes.items()}
         keys = (max(expert_bytes) + 1) * num_experts
@@ -153,10 +155,17 @@ class ClockedReader(ExpertReader):
         self._guesses_under_way += job.speculative
         self._bytes[job.speculative] += n_bytes
         begins = max(self.now + self._disk.latency_s, self._channel_free)
-        self._channel_free = begins + n_bytes / self._disk.bytes_per_s
+        self._channel_free = begins + n_bytes / self._disk.bytes_per_s * self._varied()
         self._begun += 1
         heappush(self._events, (self._channel_free, self._begun, key, job.speculative))
         self._deepest = max(self._deepest, len(self._events))
+
+    def _varied(self) -> float:
+        """Times as long as on average: what is read late is waited for, what is early is not."""
+        if not self._disk.spread:
+            return 1.0
+        shape = self._disk.spread**-2
+        return self._chance.gammavariate(shape, 1 / shape)
 
     def _finish(self) -> None:
         """Go on to the end of the next piece, and begin what a thread is free for by then."""
