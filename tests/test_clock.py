@@ -151,12 +151,12 @@ def test_what_has_not_begun_is_taken_back() -> None:
 
 
 def trace_of(path: Path, tokens: list[list[int]], layers: int = 2, k: int = 1) -> Trace:
-    """A prompt of one token for expert 3, then tokens: an expert a layer each."""
+    """A prompt for expert 3, too long to be guessed, then tokens: an expert a layer each."""
     header = TraceHeader(layers, 4, k, dict.fromkeys(range(layers), EXPERT))
     with TraceWriter(path, header) as writer:
         for layer in range(layers):
-            writer.record(0, PREFILL, 0, layer, [[3], [3]], [[1], [1]])
-        for step, experts in enumerate(tokens, 2):
+            writer.record(0, PREFILL, 0, layer, [[3]] * 9, [[1]] * 9)
+        for step, experts in enumerate(tokens, 9):
             for layer, expert in enumerate(experts):
                 writer.record(0, DECODE, step, layer, [expert], [1])
     return read_trace(path)
@@ -235,7 +235,7 @@ def test_recorded_guesses_are_found_by_layer_and_distance(tmp_path: Path) -> Non
     trace = trace_of(tmp_path / "t.csv", [[0, 1, 2]], layers=3)
     with TraceWriter(tmp_path / "g.csv", trace.header) as writer:
         for layer, ahead, ids in ((1, 1, [1, 0]), (2, 1, [2, 3]), (2, 2, [3, 2])):
-            writer.record(0, DECODE, 2, layer, ids, [0.6, 0.4], ahead)
+            writer.record(0, DECODE, 9, layer, ids, [0.6, 0.4], ahead)
     guesses = Recorded(trace, read_trace(tmp_path / "g.csv"), 2)
     turns = passes_of(trace)[1]
     assert [guesses(turns, *at) for at in ((1, 1), (2, 1), (2, 2), (1, 2))] == [[1], [2], [3], ()]

@@ -131,9 +131,11 @@ def test_logits_are_what_the_weights_mean(model: Model, tokens):
         if model.name not in KL:
             np.testing.assert_array_equal(ours.argmax(axis=1), theirs.argmax(axis=1))
         for chunk_tokens in (1, 7):
-            chunked = engine.session().forward(tokens, chunk_tokens=chunk_tokens)
-            assert kl_divergence(log_softmax(ours), log_softmax(chunked)).max() < 1e-9
-            np.testing.assert_array_equal(chunked.argmax(axis=1), ours.argmax(axis=1))
+            part = tokens[: 24 * chunk_tokens]
+            whole = ours[: len(part)]
+            chunked = engine.session().forward(part, chunk_tokens=chunk_tokens)
+            assert kl_divergence(log_softmax(whole), log_softmax(chunked)).max() < 1e-9
+            np.testing.assert_array_equal(chunked.argmax(axis=1), whole.argmax(axis=1))
 
 
 def test_float16_keys_and_values_move_the_logits_little(tokens):

@@ -122,8 +122,8 @@ def test_attention_has_the_same_bits_in_every_way(monkeypatch, kv_types, dim, wi
     k, v = rng.standard_normal((2, 90, 2, dim), np.float32)
     results = []
     for isa in ISAS:
-        for threads in (1, 2, 3, 8):
-            for chunk in (1, 7, 90):
+        for threads, chunks in ((1, (90,)), (3, (1, 7, 90)), (8, (7, 90))):
+            for chunk in chunks:
                 ops = backend(monkeypatch, isa, threads)
                 held = Held(2, 700, (dim, dim), kv_types, rng=np.random.default_rng(2))
                 rule = AttentionRule(0.125, window=window)

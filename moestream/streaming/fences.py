@@ -3,8 +3,8 @@
 A page fault maps what lies around the page that is asked for: 64 KiB, or all of the folio that the
 page cache holds it in, up to 2 MiB (Linux 6.18). Neighbours then count as this process's memory. No
 fault reaches beyond its area of memory (VMA), though, and areas are told apart by their flags: so
-each expert's part is given one, of those that change nothing here: not to be in a core dump, in
-which pages of files are not anyway. Knows nothing of who is touched.
+every second one is given one, of those that change nothing here: not to be in a core dump, in which
+pages of files are not anyway. Knows nothing of who is touched.
 
 Source: madvise(2); Linux mm/memory.c, do_fault_around, finish_fault and do_set_pmd.
 """
@@ -36,41 +36,45 @@ class Fences:
     """
 
     def __init__(self, ranges: NDArray[np.int64]) -> None:
-        self._ends: dict[int, tuple[int, int]] = {}
-        """First and last address that a fence was put at, by descriptor."""
+        self._ends: list[tuple[int, int]] = []
+        """First and last address of what is fenced in each mapping."""
         self.are_exact = False
         """Whether each part has an area of its own."""
         if sys.platform == "linux" and len(ranges):
             # A part and the page between it and the next, which belongs to both, are an area each.
             shared = -(-2 * len(ranges) // int(_SHARE * _most_areas()))
-            done = [self._put_up(fd, *ends) for fd, *ends in _grouped(ranges, shared)]
+            done = [self._put_up(cuts) for cuts in _cuts(ranges, shared)]
             self.are_exact = shared == 1 and all(done)
 
-    def _put_up(self, fd: int, begin: int, end: int) -> bool:
-        first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end & -mmap.PAGESIZE
-        if last <= first:
+    def _put_up(self, cuts: list[int]) -> bool:
+        """Part areas that begin and end at these addresses, by a flag of every second one."""
+        if not cuts:
             return True  # within a page or two, which no fence can part
-        if madvise(first, last - first, mmap.MADV_DONTDUMP):
-            return False
-        begun, _ = self._ends.get(fd, (first, last))
-        self._ends[fd] = (begun, last)
-        return True
+        if len(cuts) % 2:  # the first and the last have the flag, which what lies beside has not
+            cuts = [cuts[0] - mmap.PAGESIZE, *cuts]
+        self._ends.append((cuts[0], cuts[-1]))
+        flagged = zip(cuts[::2], cuts[1::2], strict=True)
+        return not any(madvise(begin, end - begin, mmap.MADV_DONTDUMP) for begin, end in flagged)
 
     def take_down(self) -> None:
         """Leave the mapping as it was."""
         while self._ends:
-            _, (first, last) = self._ends.popitem()
+            first, last = self._ends.pop()
             madvise(first, last - first, mmap.MADV_DODUMP)
 
 
-def _grouped(ranges: NDArray[np.int64], count: int) -> Iterator[tuple[int, int, int]]:
-    """Descriptor, begin and end of so many neighbours of one mapping at a time."""
-    for fd in np.unique(ranges[:, 0]).tolist():
+def _cuts(ranges: NDArray[np.int64], count: int) -> Iterator[list[int]]:
+    """Where so many neighbours at a time begin and end, in whole pages, for each mapping."""
+    page = mmap.PAGESIZE
+    for fd in np.unique(ranges[:, 0]):
         own = ranges[ranges[:, 0] == fd][:, 1:]
         begins = own[np.argsort(own[:, 0])].tolist()
+        cuts: set[int] = set()
         for first in range(0, len(begins), count):
             (begin, _), (last, size) = begins[first], begins[first : first + count][-1]
-            yield fd, begin, last + size
+            area = -(-begin // page) * page, (last + size) // page * page
+            cuts.update(area if area[0] < area[1] else ())
+        yield sorted(cuts)
 
 
 def _most_areas() -> int:

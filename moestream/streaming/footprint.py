@@ -6,18 +6,16 @@ be locked is its caller's choice.
 
 import mmap
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
 from moestream.streaming.fences import Fences, munlock
-from moestream.streaming.reader import ExpertReader
-
-ROWS_SHARE = 8
-"""Of the experts' memory, one part in so many is for the rows of a long pass while it runs."""
+from moestream.streaming.reader import QUEUED, READING, ExpertReader
 
 
 class Footprint:
-    """Mapped experts by key, within ``room_bytes``; in a ``long_pass``, within what its rows leave.
+    """Mapped experts by key, within ``room_bytes``.
 
     With ``fenced``, nothing beside them is mapped when they are.
     """
@@ -25,7 +23,6 @@ class Footprint:
     def __init__(self, reader: ExpertReader, room_bytes: int, *, fenced: bool) -> None:
         self._reader = reader
         self.room_bytes = room_bytes
-        self.long_pass = False
         ranges, page = reader.layout.ranges, mmap.PAGESIZE
         sizes, begins = ranges[:, :, 2], ranges[:, :, 3]
         pages = -(-(begins + sizes) // page) - begins // page
@@ -51,12 +48,26 @@ class Footprint:
             else:
                 self.n_bytes += self._bytes[key]
             self._touched[key] = None
-        room = self.room_bytes - (self.room_bytes // ROWS_SHARE if self.long_pass else 0)
-        while len(self._touched) > len(keys) and self.n_bytes > room:
-            key = next(iter(self._touched))
-            del self._touched[key]
-            self.n_bytes -= self._bytes[key]
-            self._reader.drop(key)
+        above = self.n_bytes - self.room_bytes
+        if above > 0:
+            for key in self._oldest(len(self._touched) - len(keys), above):
+                del self._touched[key]
+                self.n_bytes -= self._bytes[key]
+                self._reader.drop(key)
+
+    def _oldest(self, most: int, n_bytes: int) -> list[int]:
+        """Among the first ``most``, as many as take so much, and of which none is being read.
+
+        What a thread still reads would be mapped after it was let go of, and counted by nobody.
+        """
+        states, found = self._reader.states, []
+        for key in islice(self._touched, max(most, 0)):
+            if n_bytes <= 0:
+                break
+            if states[key] not in (QUEUED, READING):
+                found.append(key)
+                n_bytes -= self._bytes[key]
+        return found
 
     def lock(self, key: int) -> bool:
         """Keep an expert in memory; say whether that worked."""

@@ -53,6 +53,7 @@ class MappedResidency(Residency):
         self._footprint = Footprint(reader, room_bytes, fenced=not fits)
         self._looks = PageLooks(reader, expert_bytes, num_experts)
         self.counts.budget_bytes = policy.budget_bytes if policy else 0
+        self._most_room, self._most_kept = room_bytes, self.counts.budget_bytes
 
     def _fetch(
         self, layer: int, keys: list[int], uses: Sequence[list[int]], counts: Counts
@@ -92,10 +93,10 @@ class MappedResidency(Residency):
         if not self._fits:
             most = max(self._footprint.some(missing, _SHARES_AHEAD) - under_way, 0)
         begun, later = missing[:most], missing[most:]
+        self._touch(begun)  # room is made before it is taken
         for key in begun:
             self.reader.forget(key)  # what was read may have been evicted since
             self.reader.submit(key, 0, False, self.turn)
-        self._touch(begun)
         return begun, later
 
     def contents(self, layer: int) -> list[int]:
@@ -145,14 +146,6 @@ class MappedResidency(Residency):
         """Note that these are used now, and let go of others as far as room is short."""
         if not self._fits:
             self._footprint.touch(keys)
-
-    def _make_room_for_layers(self) -> None:
-        self._footprint.long_pass = True
-
-    def end_long_pass(self) -> None:
-        """See ``Residency.end_long_pass``."""
-        super().end_long_pass()
-        self._footprint.long_pass = False
 
     def _lock(self, key: int) -> None:
         if self._footprint.lock(key):
@@ -218,13 +211,14 @@ class MappedResidency(Residency):
             key = layer * self.num_experts + expert
             if self._stays[key] or key in self._guesses or self.reader.is_resident(key):
                 continue
-            self._guesses[key] = self.turn + ahead
-            self.reader.forget(key)
-            self.reader.submit(key, 0, True, self.turn + ahead)
             begun.append(key)
         if self.guessed is not None:
             self.guessed += begun
         self._touch(begun)  # room is made before it is taken
+        for key in begun:
+            self._guesses[key] = self.turn + ahead
+            self.reader.forget(key)
+            self.reader.submit(key, 0, True, self.turn + ahead)
         self.counts.speculative_bytes += len(begun) * self._bytes[layer]
         return len(begun)
 
@@ -241,6 +235,17 @@ class MappedResidency(Residency):
                 self._unlock(key)
         self._touch([])
         return less
+
+    def take_back(self, n_bytes: int) -> int:
+        """See ``Residency.take_back``."""
+        footprint = self._footprint
+        more = min(n_bytes, self._most_room - footprint.room_bytes)
+        footprint.room_bytes += more
+        if self._policy is not None:
+            whole = footprint.room_bytes == self._most_room
+            most = self._most_kept if whole else min(self._most_kept, footprint.room_bytes // 2)
+            self._policy.lower(min(self._policy.budget_bytes - most, 0), self.token)
+        return more
 
     def stats(self) -> ResidencyStats:
         """See ``Residency.stats``."""

@@ -40,12 +40,12 @@ from bench.clock import ISAS, is_off
 from bench.shapes import SHAPES
 from docs.policies_live import table
 
-TRIED = """A rule for each guess was tried by the clock: read it if its chance of being used (by rank
-and distance, of those not in memory, as counted in the run) times the wait that it hides is more
-than the disk's time that it costs. It takes away what two and three layers ahead lose, and gains
-nothing over reading one layer's guesses all: within 0.5 % as right as measured, up to 4 % more
-where they are right in 75 %. Chances by the router's weight, too, gain 0 to 3 % on the demo model.
-So a run reads them all, or none where a trial finds that they do not pay.
+TRIED = """A rule for each guess was tried by the clock: read it if its chance of being used (by
+rank and distance, of those not in memory, as counted in the run) times the wait that it hides is
+more than the disk's time that it costs. It takes away what two and three layers ahead lose, and
+gains nothing over reading one layer's guesses all: within 0.5 % as right as measured, up to 4 %
+more where they are right in 75 %. Chances by the router's weight, too, gain 0 to 3 % on the demo
+model. So a run reads them all, or none where a trial finds that they do not pay.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
 TITLE = "## What guesses save on other machines"
@@ -228,8 +228,8 @@ def beside_live(rows: list[dict[str, Any]]) -> str:
 cold page cache: a live run, and what the clock tells of the same routing and guesses. It is told
 how long the arithmetic takes with all experts in memory, what a wait costs beside (threads have to
 wake), what the disk gave in that run, and how much the time of a read varies: a read that takes
-long is waited for, one that is quick hides no more for it. Other programs ran on the same machine, with what these
-runs left of its cores; its disk and its memory they shared.
+long is waited for, one that is quick hides no more for it. Other programs ran on the same machine,
+with what these runs left of its cores; its disk and its memory they shared.
 
 {table(columns, [_live_cells(row) for row in rows])}
 {near} of {len(rows)} are within 10 % of the speed and 20 % (or 0.3 ms) of the wait; speeds are off

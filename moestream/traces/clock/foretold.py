@@ -26,8 +26,7 @@ MEASURED: Recalls = ((0.94, 0.77), (0.89, 0.67), (0.85, 0.61))
 
 def foresee_all(turns: Pass, place: int, ahead: int) -> Sequence[int]:
     """Know the future."""
-    found: list[int] = turns[place].expert_ids[0].tolist()
-    return found
+    return list(dict.fromkeys(turns[place].expert_ids.T.ravel().tolist()))
 
 
 class Recorded:
@@ -63,7 +62,7 @@ class Recorded:
 class Drawn:
     """As many guesses as a token uses, right as often as ``recalls`` say, and else of any others.
 
-    The same turn is guessed alike in every replay.
+    Of prompts nothing is guessed. The same turn is guessed alike in every replay.
     """
 
     def __init__(self, recalls: Recalls, num_experts: int) -> None:
@@ -73,9 +72,9 @@ class Drawn:
 
     def __call__(self, turns: Pass, place: int, ahead: int) -> Sequence[int]:
         """See ``Foretell``."""
-        if ahead > len(self._recalls):
-            return ()
         turn = turns[place]
+        if ahead > len(self._recalls) or not turn.decode:
+            return ()
         routed: list[int] = turn.expert_ids[0].tolist()
         recall = self._recall(len(routed), ahead)
         # The nearer guess is right where the farther one was: one draw for all distances.
