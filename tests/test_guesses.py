@@ -93,9 +93,9 @@ def test_recorded_guesses_are_those_that_a_streamed_run_makes(
                 for observer in observers:
                     observer(event)
 
-            made = session.generate(
-                [1, 2, 3], SamplingParams(temperature=0), max_tokens=7, on_route=observe
-            )  # fewer than the first trial without guesses begins after
+            # The prompt is too long to be guessed; trials without guesses begin after 8 tokens.
+            prompt, greedy = list(range(1, 12)), SamplingParams(temperature=0)
+            made = session.generate(prompt, greedy, max_tokens=7, on_route=observe)
             assert len(list(made)) == 7
         live = engine.streaming.stats().recall
     trace = read_trace(routing)
