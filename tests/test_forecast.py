@@ -34,6 +34,7 @@ from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
 from moestream.machine import batches, calibration, speeds
 from moestream.machine.speeds import DiskSpeed, Speeds, load_speeds, save_speeds
 from moestream.streaming.memory import MemoryPlan
+from moestream.traces.clock.machine import ClockDisk
 from moestream.traces.format import read_trace
 from moestream.traces.simulator import PolicySpec, Simulator
 from moestream.traces.to_profile import count_trace
@@ -73,7 +74,7 @@ PART_S = 4 / 5
 
 def test_a_token_is_timed_at_hit_rates_and_lies_on_lines_between() -> None:
     work = work_of(DEMAND, MACHINE, 5)
-    table = Timetable(Streamed(DEMAND, work, disk_of(DISK)), 0)
+    table = Timetable(Streamed(DEMAND, work, ClockDisk(DISK.latency_s, DISK.bytes_per_s)), 0)
     # Both layers wait 1 s and for both experts, of which the second is computed after that.
     none = table.at(0.0)
     waited = 2 * (1 + 6 * PART_S)
