@@ -334,7 +334,8 @@ class MlxBackend:
                 return out
             return ops.add(out, ops.take(biases[part], chosen, axis=0)[:, None])
 
-        rows = rows[:, None]
+        # No rows[:, None]: that leaves a stride of 1, which sorted float products take for a row's.
+        rows = rows.reshape(len(rows), 1, -1)
         inner = self.glu(product(rows, 0), product(rows, 1), experts.mapped.activation)
         return product(inner, 2)[:, 0]
 

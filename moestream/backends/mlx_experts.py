@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.mlx_core import allocate, as_type, mx, options
+from moestream.backends.mlx_core import allocate, as_type, mx, on_gpu, options
 from moestream.backends.mlx_weights import MLXSlots, Weight
 from moestream.backends.types import Array, ExpertTensors, StreamedExperts
 
@@ -86,7 +86,7 @@ def gather(ops: Any, x: Array, weight: Weight, slots: Array, sorted_slots: bool)
         return ops.gather_qmm(x, *weight.arrays, **how, **options(weight.layout))
     (floats,) = weight.arrays
     x, matrices = as_type(ops, x, floats.dtype), floats.swapaxes(1, 2)
-    if weight.layout.bits == 32 or mx.metal.is_available():
+    if weight.layout.bits == 32 or on_gpu():
         out = ops.gather_mm(x, matrices, **how)
     else:  # on a CPU, MLX gathers no other floats
         out = ops.matmul(x, ops.take(matrices, slots, axis=0))

@@ -21,6 +21,8 @@ class Answer:
     first_s: float = 0.0
     last_s: float = 0.0
     tokens: int = 0
+    times: list[float] = field(default_factory=list)
+    """When each token came."""
     text: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
 
@@ -68,6 +70,7 @@ def _take(answer: Answer, event: dict[str, Any], now: float) -> None:
         text = delta.get("content") or delta.get("reasoning_content") or choice.get("text")
         if text:
             answer.tokens += 1
+            answer.times.append(now)
             answer.first_s = answer.first_s or now
             answer.last_s = now
             answer.text += text
