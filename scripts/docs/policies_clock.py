@@ -238,8 +238,8 @@ long is waited for, one that is quick hides no more for it. Other programs ran o
 with what these runs left of its cores; its disk and its memory they shared.
 
 {table(columns, [_live_cells(row) for row in rows])}
-{near} of {len(rows)} are within 10 % of the speed and 20 % (or 0.3 ms) of the wait. Speeds are off by
-{_percent(speeds)}, {100 * statistics.mean(map(abs, speeds)):.0f} % on average.
+{near} of {len(rows)} are within 10 % of the speed and 20 % (or 0.3 ms) of the wait. Speeds are
+off by {_percent(speeds)}, {100 * statistics.mean(map(abs, speeds)):.0f} % on average.
 Without guesses, waits are off by {_percent(waits[False])}, and hits by {hits:.1f} points at most.
 With guesses, waits are off by {_percent(waits[True])}: they come out too short, most so with one
 thread, and why is not known.
