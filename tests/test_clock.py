@@ -222,6 +222,8 @@ def test_guesses_and_requests_take_their_time(tmp_path: Path) -> None:
     # The gate of layer 1 is asked twice; one expert is asked for, and waited for meanwhile.
     assert found.seconds == 2 * 24 + 2 * 0.5 + 4 - 0.5 + 0.125
     assert found.stall_s == 4 - 0.25 - 0.5
+    foreseen = replay(trace_of(tmp_path / "f.csv", [[3, 3], [3, 0]]), 1, foresee_all, work)
+    assert foreseen.seconds == foreseen.compute_s == 2 * 24 + 2 * 0.5 + 0.25
 
 
 def test_the_first_tokens_can_be_left_out(tmp_path: Path) -> None:

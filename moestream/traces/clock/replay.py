@@ -62,10 +62,13 @@ class ClockedResidency(SlotResidency):
 
     reader: ClockedReader
     submit_s = 0.0
+    submitting_s = 0.0
+    """That asking for guesses has taken."""
 
     def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
         """See ``Residency.speculate``: to ask takes its time."""
         begun = super().speculate(layer, expert_ids, ahead)
+        self.submitting_s += begun * self.submit_s
         self.reader.compute(begun * self.submit_s)
         return begun
 
@@ -160,7 +163,8 @@ class Replay:
         native, stall_s = self._reader.counters(), self.residency.counts.decode.stall_s
         read_bytes = native["demand_bytes"] + native["speculative_bytes"]
         busy_s = native["busy_ns"] / 1e9
-        return np.array([self._reader.now, stall_s, self.compute_s, busy_s, read_bytes])
+        compute_s = self.compute_s + self.residency.submitting_s
+        return np.array([self._reader.now, stall_s, compute_s, busy_s, read_bytes])
 
     def _pass(self, turns: Pass) -> None:
         self._turns = turns
