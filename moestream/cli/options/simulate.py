@@ -1,7 +1,7 @@
 """The options of ``moestream simulate``: what each takes, and which go together."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +11,15 @@ from click.core import ParameterSource
 from moestream.choices import BOUNDS, LAYER_BUDGETS, POLICIES
 from moestream.cli.command import Body, apply, option
 from moestream.cli.options.output import json_option
+from moestream.cli.options.simulate_clock import CLOCK_OPTIONS, TIMED, check_clock, each
 from moestream.declare import declared
 from moestream.errors import BudgetError
 from moestream.streaming.options import StreamingOptions
 
 _MANY = 1 << 40
-_MOST_AHEAD = 16
-_TIMED = ("decay",)
-"""The policies of a replay in time, if none are named."""
 _NAMES = (*POLICIES, *BOUNDS)
 _LIVE = declared(StreamingOptions)
 """Options of a run that are simulated for several values."""
-
-
-def _each(parse: Callable[[str], Any]) -> Callable[..., tuple[Any, ...] | None]:
-    """Make the callback of an option that takes values between commas, each of them once."""
-
-    def split(
-        ctx: click.Context, param: click.Parameter, text: str | None
-    ) -> tuple[Any, ...] | None:
-        if text is None:
-            return None
-        try:
-            return tuple(dict.fromkeys(parse(item.strip()) for item in text.split(",")))
-        except (ValueError, BudgetError) as error:
-            raise click.BadParameter(str(error), ctx, param) from None
-
-    return split
 
 
 def _policy(text: str) -> str:
@@ -66,13 +48,7 @@ def _budget(text: str) -> str:
     return text
 
 
-def _layers(text: str) -> int:
-    if not text.isdecimal() or int(text) > _MOST_AHEAD:
-        raise ValueError(f"{text!r}, expected whole numbers of 0 to {_MOST_AHEAD}")
-    return int(text)
-
-
-budgets_callback = _each(_budget)
+budgets_callback = each(_budget)
 """Of an option that takes several budgets."""
 
 
@@ -82,7 +58,7 @@ _OPTIONS = (
         "policies",
         shared=False,
         section="Policies",
-        callback=_each(_policy),
+        callback=each(_policy),
         default="lru,lfu,decay,blend,belady",
         show_default=True,
         metavar="LIST",
@@ -93,7 +69,7 @@ _OPTIONS = (
         "half_lives",
         shared=False,
         section="Policies",
-        callback=_each(_LIVE["half_life"].option.parse),
+        callback=each(_LIVE["half_life"].option.parse),
         default="32",
         show_default=True,
         metavar="LIST",
@@ -104,7 +80,7 @@ _OPTIONS = (
         "windows",
         shared=False,
         section="Policies",
-        callback=_each(_LIVE["window"].option.parse),
+        callback=each(_LIVE["window"].option.parse),
         metavar="LIST",
         help="Forget uses more than this many tokens ago; for decay.  [default: none]",
     ),
@@ -134,7 +110,7 @@ _OPTIONS = (
         "splits",
         shared=False,
         section="Memory",
-        callback=_each(_LIVE["split"].option.parse),
+        callback=each(_LIVE["split"].option.parse),
         default="1",
         show_default=True,
         metavar="LIST",
@@ -193,49 +169,7 @@ _OPTIONS = (
         metavar="P",
         help="Widen guesses until their probabilities reach P, as far as they are recorded.",
     ),
-    option(
-        "--clock",
-        is_flag=True,
-        shared=False,
-        section="Time",
-        help="Tell speed and waiting: replay as events in time, with the live code of decisions.",
-    ),
-    option(
-        "--model",
-        shared=False,
-        section="Time",
-        metavar="MODEL",
-        help="Whose arithmetic: its header says what a layer computes. A name or a path.",
-    ),
-    option(
-        "--machine",
-        shared=False,
-        section="Time",
-        default="here",
-        show_default=True,
-        metavar="MACHINE",
-        help="here, a machine.json that plan wrote elsewhere, or a description such as "
-        "cores=8,disk=3.5G,latency=80us,memory=50G (decimal).",
-    ),
-    option(
-        "--layers-ahead",
-        shared=False,
-        section="Time",
-        callback=_each(_layers),
-        default="0,1,2",
-        show_default=True,
-        metavar="LIST",
-        help="From how many layers before a layer is guessed; 0 guesses nothing.",
-    ),
-    option(
-        "--recall",
-        shared=False,
-        section="Time",
-        type=click.FloatRange(0, 1),
-        show_default="as measured with the demo model",
-        metavar="P",
-        help="Without --guesses: the share of a layer's experts that is foreseen.",
-    ),
+    *CLOCK_OPTIONS,
     json_option,
     option(
         "--png",
@@ -254,7 +188,7 @@ def simulate_options(body: Body) -> Body:
     def checked(**given: Any) -> None:
         source = click.get_current_context().get_parameter_source("policies")
         if given["clock"] and source is ParameterSource.DEFAULT:
-            given["policies"] = _TIMED
+            given["policies"] = TIMED
         _check_together(given)
         body(**given)
 
@@ -276,26 +210,7 @@ def _check_together(given: Mapping[str, Any]) -> None:
     if given["prefetch_mass"] is not None and given["guesses"] is None:
         raise click.UsageError("--prefetch-mass widens guesses; pass them with --guesses")
     if given["clock"]:
-        _check_clock(given)
+        check_clock(given)
     elif given["model"] is not None or given["recall"] is not None:
         flag = "--model" if given["model"] is not None else "--recall"
         raise click.UsageError(f"{flag} is for --clock")
-
-
-def _check_clock(given: Mapping[str, Any]) -> None:
-    """The same of a replay in time.
-
-    Raises:
-        click.UsageError: such a combination.
-    """
-    if given["model"] is None:
-        raise click.UsageError("--clock needs --model MODEL: a trace does not say what is computed")
-    if bounds := [name for name in given["policies"] if name in BOUNDS]:
-        raise click.UsageError(f"--clock takes policies that can run; leave out {bounds[0]}")
-    if given["guesses"] is not None and given["recall"] is not None:
-        raise click.UsageError("--guesses and --recall exclude each other; pass one of them")
-    for name in ("read_speed", "prefetch_mass", "png"):
-        if given[name] is not None:
-            raise click.UsageError(f"--{name.replace('_', '-')} does not go with --clock")
-    if given["splits"] != (1.0,):
-        raise click.UsageError("--split does not go with --clock")
