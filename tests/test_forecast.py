@@ -453,3 +453,11 @@ def test_more_memory_is_never_slower_and_all_shares_are_looked_at() -> None:
     assert speeds == sorted(speeds)
     assert [round(point.share, 2) for point in outlook.points] == [0.1, 0.25, 0.4, 0.5, 0.75, 1.0]
     assert outlook.points[-1].forecast.hit_rate is None
+
+
+def test_a_rough_forecast_hides_a_fixed_part_of_reading() -> None:
+    found = Speedometer(DEMAND, MACHINE, DISK, 5).rough(Range(0.4, 0.5, 0.7))
+    # Both experts are there once in four times: 0.75 waits of 1 s, and one expert of 10 at 5 / s.
+    assert found.read_s == pytest.approx(2 * (0.75 + 2))
+    assert found.tps == pytest.approx(1 / (6.5 + 5.5 - 0.15 * 5.5))
+    assert found.low_tps < found.tps < found.high_tps

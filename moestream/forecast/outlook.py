@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moestream.forecast.demand import Demand
 from moestream.forecast.first_token import FirstToken, first_token
-from moestream.forecast.hits import Hits
+from moestream.forecast.hits import Hits, Range
 from moestream.forecast.speed import Forecast, Speedometer
 from moestream.forecast.verdict import Verdict, verdict_of
 from moestream.machine.speeds import DiskSpeed, Speeds
@@ -18,6 +18,8 @@ _SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 _LARGE_CACHE = 0.25
 """Share of a budget from which a KV cache is worth storing in half of its memory."""
 _STEP = 1 << 20
+_NO_DISK = DiskSpeed(0.0, float("inf"))
+"""Of a model that has no experts: nothing is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,30 @@ def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
     return replace(plan, budget_bytes=budget_bytes, experts_bytes=experts)
 
 
+def point_of(
+    plan: MemoryPlan,
+    demand: Demand,
+    machine: Speeds,
+    disk: DiskSpeed | None,
+    hits: Hits,
+    context: int,
+) -> Point:
+    """Roughly foresee a model in memory that is divided so, for a line among many others.
+
+    ``context`` tokens are in the KV cache.
+    """
+    share, found = _found(plan, hits)
+    speedometer = Speedometer(demand, machine, disk or _NO_DISK, context)
+    return Point(plan, share, speedometer.rough(found))
+
+
+def _found(plan: MemoryPlan, hits: Hits) -> tuple[float, Range | None]:
+    """The share of the experts in memory, and how often one is found there if not all are."""
+    total = plan.total_expert_bytes
+    share = min(plan.experts_bytes / total, 1.0) if total else 1.0
+    return share, None if plan.fits or not total else hits.at(share)
+
+
 def look_ahead(
     plan: MemoryPlan,
     demand: Demand,
@@ -74,21 +100,15 @@ def look_ahead(
     ``context`` tokens are taken to be in the KV cache; ``halved_cache`` says that it is stored in
     few bits already. Prompts of so many tokens are looked at.
     """
-    disk = disk or DiskSpeed(0.0, float("inf"))
-
-    speedometer = Speedometer(demand, machine, disk, context)
+    speedometer = Speedometer(demand, machine, disk or _NO_DISK, context)
 
     def point(plan: MemoryPlan, *, look_further: bool = False) -> Point:
-        total = plan.total_expert_bytes
-        share = min(plan.experts_bytes / total, 1.0) if total else 1.0
-        streams = total and not plan.fits
-        speed = speedometer.forecast(hits.at(share) if streams else None, look_further=look_further)
-        return Point(
-            plan,
-            share,
-            speed,
-            tuple(first_token(demand, machine, disk, plan, tokens) for tokens in prompts),
+        share, found = _found(plan, hits)
+        speed = speedometer.forecast(found, look_further=look_further)
+        times = tuple(
+            first_token(demand, machine, disk or _NO_DISK, plan, tokens) for tokens in prompts
         )
+        return Point(plan, share, speed, times)
 
     others = plan.other_bytes
     wanted = budgets or tuple(
