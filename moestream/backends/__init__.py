@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from moestream.backends.base import Backend
-from moestream.backends.kv_rows import BLOCK_POSITIONS, AttentionShape, whole_blocks
+from moestream.backends.kv_rows import BLOCK_POSITIONS, AttentionShape, KVTypes, whole_blocks
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
@@ -47,6 +47,7 @@ __all__ = [
     "KVPass",
     "KVStore",
     "KVStores",
+    "KVTypes",
     "Matrices",
     "Matrix",
     "RopeStyle",

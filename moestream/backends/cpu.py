@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStores, Rows
 from moestream.backends.kv_rows import GGML_TYPES
-from moestream.backends.numpy_arrays import Floats, NumpyArrays
+from moestream.backends.numpy_arrays import Chosen, Floats, NumpyArrays
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
@@ -213,13 +213,7 @@ class CpuBackend(NumpyArrays):
         self._run.glu(gate, up, activation, out)
         return out
 
-    def route(
-        self,
-        logits: Floats,
-        routing: Routing,
-        selection_bias: Floats | None = None,
-        expert_scales: Floats | None = None,
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def choose(self, logits: Floats, routing: Routing, bias: Floats | None) -> Chosen:
         """Gate, then the k largest one by one."""
         ids = np.empty((len(logits), routing.k), np.int32)
         weights = np.empty((len(logits), routing.k), np.float32)
@@ -230,11 +224,11 @@ class CpuBackend(NumpyArrays):
             routing.scale,
             routing.groups,
             routing.groups_used,
-            selection_bias,
+            bias,
             ids,
             weights,
         )
-        return ids, weights if expert_scales is None else weights * expert_scales[ids]
+        return ids, weights
 
     def moe_ffn(
         self,

@@ -6,14 +6,20 @@ one of them writes. What is in a row is ``kv_rows``'s.
 
 import mmap
 import weakref
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.kv_rows import BLOCK_POSITIONS, KV_DTYPES, AttentionShape, kv_row_bytes
+from moestream.backends.kv_rows import (
+    BLOCK_POSITIONS,
+    KV_DTYPES,
+    AttentionShape,
+    KVShapes,
+    KVTypes,
+    kv_row_bytes,
+)
 from moestream.choices import KVType
 
 _ALIGNED = 64
@@ -57,9 +63,7 @@ class Block:
 class BlockStores:
     """Makes the stores of one model; see ``KVStores``."""
 
-    def __init__(
-        self, shapes: Sequence[AttentionShape | None], kv_types: tuple[KVType, KVType]
-    ) -> None:
+    def __init__(self, shapes: KVShapes, kv_types: KVTypes) -> None:
         """Lay out a block; a layer without attention has None.
 
         Raises:
@@ -87,9 +91,7 @@ class BlockStores:
         self._live.add(block)
         return block
 
-    def _place(
-        self, shape: AttentionShape, kv_types: tuple[KVType, KVType]
-    ) -> tuple[Rows, Rows | None]:
+    def _place(self, shape: AttentionShape, kv_types: KVTypes) -> tuple[Rows, Rows | None]:
         keys = self._rows(shape.heads, shape.key_dim, kv_types[0])
         if not shape.value_dim:
             return keys, None

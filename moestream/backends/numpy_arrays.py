@@ -1,34 +1,47 @@
 """What backends have in common whose arrays are NumPy's: what needs no kernel, and no waiting."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStores
-from moestream.backends.kv_rows import AttentionShape
-from moestream.choices import KVType
+from moestream.backends.kv_rows import KVShapes, KVTypes
+from moestream.backends.types import Routing
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 
 Floats = NDArray[np.float32]
+Chosen = tuple[NDArray[np.int32], Floats]
+"""Ids of experts (T, k), and their weights."""
 
 
-class NumpyArrays:
+class NumpyArrays(ABC):
     """Part of a ``Backend``; see there for shapes and meaning."""
 
     work = None
     expert_slots = None
 
+    @abstractmethod
+    def choose(self, logits: Floats, routing: Routing, bias: Floats | None) -> Chosen:
+        """Choose experts, and weigh them as if their outputs had no scales of their own."""
+
+    def route(
+        self,
+        logits: Floats,
+        routing: Routing,
+        selection_bias: Floats | None = None,
+        expert_scales: Floats | None = None,
+    ) -> Chosen:
+        """Choose, then scale."""
+        ids, weights = self.choose(logits, routing, selection_bias)
+        return ids, weights if expert_scales is None else weights * expert_scales[ids]
+
     def resident_bytes(self, type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
         """As in the file."""
         return tensor_bytes(type, shape)
 
-    def kv_stores(
-        self,
-        shapes: Sequence[AttentionShape | None],
-        kv_types: tuple[KVType, KVType],
-        capacity: int,
-    ) -> BlockStores:
+    def kv_stores(self, shapes: KVShapes, kv_types: KVTypes, capacity: int) -> BlockStores:
         """Blocks of 256 positions, which sequences that begin alike share; they need no bound."""
         return BlockStores(shapes, kv_types)
 
@@ -60,7 +73,7 @@ class NumpyArrays:
         """``x * sigmoid(logits)``: a few thousand numbers a token, not worth a kernel."""
         return x * sigmoid(logits)
 
-    def begin(self, x: Floats) -> None:
+    def begin(self, x: Floats) -> None:  # noqa: B027 - for all of them
         """Nothing is lazy here."""
 
     def to_numpy(self, x: Floats) -> Floats:

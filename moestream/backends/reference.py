@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStore, Rows
 from moestream.backends.kv_rows import BLOCK_POSITIONS, read_rows, write_rows
-from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid
+from moestream.backends.numpy_arrays import Chosen, Floats, NumpyArrays, sigmoid
 from moestream.backends.types import (
     Activation,
     Arrivals,
@@ -170,16 +170,10 @@ class ReferenceBackend(NumpyArrays):
         gate, up = np.minimum(gate, np.float32(7)), np.clip(up, np.float32(-7), np.float32(7))
         return gate * sigmoid(np.float32(1.702) * gate) * (up + 1)
 
-    def route(
-        self,
-        logits: Floats,
-        routing: Routing,
-        selection_bias: Floats | None = None,
-        expert_scales: Floats | None = None,
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def choose(self, logits: Floats, routing: Routing, bias: Floats | None) -> Chosen:
         """Gate, then the k largest by a stable sort."""
         gated = _GATES.get(routing.gating, np.copy)(logits)  # (T, N)
-        scores = gated if selection_bias is None else gated + selection_bias
+        scores = gated if bias is None else gated + bias
         if routing.groups > 1:
             scores = _mask_groups(scores, routing)
         ids = np.argsort(-scores, axis=-1, kind="stable")[:, : routing.k]
@@ -189,10 +183,7 @@ class ReferenceBackend(NumpyArrays):
         if routing.normalise:
             total = np.sum(weights, axis=-1, keepdims=True)
             weights = weights / np.maximum(total, np.float32(_MIN_WEIGHT_SUM))
-        weights = weights * np.float32(routing.scale)
-        if expert_scales is not None:
-            weights = weights * expert_scales[ids]
-        return ids.astype(np.int32), weights
+        return ids.astype(np.int32), weights * np.float32(routing.scale)
 
     def moe_ffn(
         self,

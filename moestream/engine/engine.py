@@ -6,7 +6,7 @@ Decides whether experts are streamed. Knows nothing of tokens: those are a ``Ses
 import os
 import time
 
-from moestream.backends import Backend, open_backend, whole_blocks
+from moestream.backends import Backend, KVTypes, open_backend, whole_blocks
 from moestream.choices import KVType
 from moestream.closing import Closing
 from moestream.declare import check
@@ -34,7 +34,7 @@ class Engine(Closing):
         file: GGUFFile,
         model: Decoder,
         caches: Caches,
-        kv_types: tuple[KVType, KVType],
+        kv_types: KVTypes,
     ) -> None:
         self.file = file
         self.model = model

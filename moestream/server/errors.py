@@ -29,7 +29,8 @@ _TYPES = {
 _ANTHROPIC_TYPES = {404: "not_found_error", 413: "request_too_large", 503: "overloaded_error"}
 """Its names, where they are others."""
 _ANTHROPIC_PATH = "/messages"
-_RETRY_S = 1
+_HEADERS = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}
+"""What goes with a status."""
 
 
 class APIError(Exception):
@@ -42,7 +43,6 @@ class APIError(Exception):
         *,
         param: str | None = None,
         type: str | None = None,
-        headers: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class APIError(Exception):
         self.message = message
         self.param = param
         self.type = type or _TYPES.get(status) or (_TYPES[400] if status < 500 else "server_error")
-        self.headers = dict(headers or {})
+        self.headers = dict(_HEADERS.get(status, {}))
         self.extra = extra
 
     def body_at(self, path: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def too_long(tokens: int, context: int) -> APIError:
 
 def busy(message: str) -> APIError:
     """No place for one more request."""
-    return APIError(503, message, headers={"retry-after": str(_RETRY_S)})
+    return APIError(503, message)
 
 
 def api_error(error: Exception) -> APIError:

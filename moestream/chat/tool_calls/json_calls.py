@@ -31,19 +31,10 @@ class JsonFormat(Between):
         if (yield from text.match("[")) is None:
             yield from _read_call(text, calls)
         else:
-            yield from _read_list(text, calls)
+            yield from text.items(lambda: _read_call(text, calls))
         yield from text.space()
         if self.close:
             yield from text.match(self.close)
-
-
-def _read_list(text: Text, calls: Calls) -> Reading[None]:
-    while True:
-        yield from text.space()
-        yield from _read_call(text, calls)
-        yield from text.space()
-        if (yield from text.expect(",", "]")) == "]":
-            return
 
 
 def _read_call(text: Text, calls: Calls) -> Reading[None]:

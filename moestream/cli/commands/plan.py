@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moestream import ui
-from moestream.cli.command import Command, option
+from moestream.cli.command import Command, file_option, option
 from moestream.cli.opening import open_header
 from moestream.cli.options.engine import context_options
 from moestream.cli.options.model_argument import model_argument
@@ -92,10 +92,9 @@ def _prompts(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
     metavar="AMOUNT,...",
     help="Say how fast it is at these budgets, instead of at some that hold a part of the experts.",
 )
-@option(
+@file_option(
     "--trace",
     section="Speed",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take hit rates from the routing of a run of yours, instead of from models measured "
     "before.",
 )
