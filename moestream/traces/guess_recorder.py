@@ -12,27 +12,18 @@ from moestream.engine.session import Session
 from moestream.layers.moe import MoE, RouteObserver, RoutingEvent
 from moestream.streaming.options import MOST_GUESSES
 from moestream.traces.format import DECODE
-from moestream.traces.header import header_of
-from moestream.traces.passes import PassRecorder
-from moestream.traces.writer import TraceWriter
+from moestream.traces.passes import FileRecorder
 
 
-class GuessRecorder(PassRecorder):
+class GuessRecorder(FileRecorder):
     """A trace of guesses, as wide as prefetching makes them at most. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
-        """Create the file, compressed when its name ends in ``.gz``.
-
-        Raises:
-            TraceError: the model has no experts.
-            OSError: the file cannot be written.
-        """
-        header = header_of(engine)
+        """Raises TraceError, OSError: see ``FileRecorder``."""
+        super().__init__(path, engine)
         layers = enumerate(engine.model.layers)
         moes = [(index, layer.ffn) for index, layer in layers if isinstance(layer.ffn, MoE)]
         self._next = {index: later for (index, _), later in pairwise(moes)}
-        self._to_numpy = engine.backend.to_numpy
-        self._writer = TraceWriter(path, header)
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""
@@ -49,8 +40,3 @@ class GuessRecorder(PassRecorder):
             passes.add(event.layer, lambda: self._writer.record(*row))
 
         return record
-
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        self._settle()
-        self._writer.close()
