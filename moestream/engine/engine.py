@@ -11,7 +11,7 @@ from moestream.choices import KVType
 from moestream.closing import Closing
 from moestream.declare import check
 from moestream.engine.expert_streaming import ExpertStreaming, plan_model
-from moestream.engine.options import DEFAULT_CONTEXT, EngineOptions
+from moestream.engine.loading import DEFAULT_CONTEXT, EngineOptions
 from moestream.engine.session import Session
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import Caches, state_bytes

@@ -1,4 +1,4 @@
-"""What may be chosen of an engine and of sampling; names and defaults are llama.cpp's."""
+"""What may be chosen of sampling; names and defaults are llama.cpp's."""
 
 import math
 import re
@@ -8,47 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from moestream.choices import BACKENDS, KV_TYPES, KVType
 from moestream.declare import check, option
-
-DEFAULT_CONTEXT = 8192
-"""Tokens of context at most where none is asked for."""
-
-
-def _cache_type(short: str, flag: str, what: str) -> Any:
-    told = f"How {what} are stored; q8_0 takes half the memory, q4_0 a quarter."
-    return option("f16", told, flags=(short, flag), choices=KV_TYPES, rare=True)
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """What ``Engine.open`` takes beside memory; None leaves the choice to it."""
-
-    context_length: int | None = option(
-        None,
-        f"Tokens of context; 0 is all the model has, by default {DEFAULT_CONTEXT} at most.",
-        flags=("-c", "--ctx-size"),
-        kind=int,
-        least=0,
-        metavar="N",
-    )
-    threads: int | None = option(
-        None,
-        "CPU threads; -1 is one a physical core.",
-        flags=("-t", "--threads"),
-        kind=int,
-        least=1,
-        most=1024,
-        words={"-1": None, "0": None},
-        metavar="N",
-    )
-    backend: str = option(
-        "auto",
-        "What does the maths: auto is the fastest that runs here.",
-        choices=BACKENDS,
-    )
-    cache_type_k: KVType = _cache_type("-ctk", "--cache-type-k", "keys")
-    cache_type_v: KVType = _cache_type("-ctv", "--cache-type-v", "values")
 
 
 def draw_seed() -> int:
@@ -194,8 +154,6 @@ class SamplingParams:
         ("\n", ":", '"', "*"),
         "A repetition ends at this text; may be repeated, none is without any.",
         flags=("--dry-sequence-breaker",),
-        kind=str,
-        many=True,
         parse_text=_read_breaker,
         default_told='\\n : " *',
         metavar="TEXT",
@@ -253,7 +211,7 @@ class SamplingParams:
     samplers: tuple[str, ...] = option(
         SAMPLERS,
         "Which samplers there are, and their order.",
-        kind=str,
+        many=False,
         parse_text=read_samplers,
         default_told=";".join(SAMPLERS),
         metavar="NAME;NAME...",
@@ -263,8 +221,6 @@ class SamplingParams:
         (),
         "Add to a token's score, as 15043+1 or 15043-inf; may be repeated.",
         flags=("-l", "--logit-bias"),
-        kind=str,
-        many=True,
         parse_text=_read_bias,
         metavar="ID+N",
         rare=True,
