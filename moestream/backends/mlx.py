@@ -1,7 +1,7 @@
 """MLX: the GPU of Apple Silicon; on Linux its CPU, which serves to test what is written here.
 
-Owns the arithmetic as MLX has it, and when it is evaluated; experts, attention and recurrent
-layers have files of their own beside this one.
+Owns the arithmetic as MLX has it. Experts, attention, rotation and recurrent layers have files of
+their own beside this one, and so has the device.
 
 Everything is lazy but ``route``: a layer's router must reach the CPU before its experts can be
 fetched, so it waits once a layer. What experts lie in is not to change while it may still be read:
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from moestream.backends import mlx_recurrent
 from moestream.backends.kv_rows import KVShapes, KVTypes
-from moestream.backends.mlx_attention import Masks, Span, attend, write_rows
-from moestream.backends.mlx_core import Counted, allocate, as_type, mx, options
-from moestream.backends.mlx_experts import Batch, MlxExperts, empty_slots, gather
+from moestream.backends.mlx_attention import Attention
+from moestream.backends.mlx_core import allocate, as_type, mx, options
+from moestream.backends.mlx_device import Device
+from moestream.backends.mlx_experts import MlxExperts, empty_slots, glu, run_experts
 from moestream.backends.mlx_kv import MlxStores
+from moestream.backends.mlx_rope import Angles, turn
 from moestream.backends.mlx_weights import MLXSlots, Weight, laid_out_bytes
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
@@ -34,7 +36,6 @@ from moestream.backends.types import (
     RopeStyle,
     Routing,
     StreamedExperts,
-    Work,
 )
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType as Type
@@ -42,7 +43,6 @@ from moestream.quants import dequantize
 
 _CACHE_BYTES = 64 << 20
 """Freed buffers that MLX may keep for use again: enough for a chunk's activations."""
-_async_eval: Any = mx.async_eval  # which has no types where there is MLX
 
 
 class MlxBackend:
@@ -52,16 +52,12 @@ class MlxBackend:
     scratch_bytes = _CACHE_BYTES
 
     def __init__(self) -> None:
-        self.work = Work()
-        self._mx: Any = Counted(mx, self.work)
-        self._fast: Any = Counted(mx.fast, self.work)
+        self._device = Device()
+        self.work = self._device.work
+        self._mx = self._device.ops
         self._router = ReferenceBackend()
-        self._begun: list[Array] = []
-        """To be computed by the end of the next wait: among it, what may still read experts."""
-        self._known: list[Array] = []
-        """What the last wait was for, and what came from the CPU since."""
-        self._angles: dict[int, tuple[Any, Array, Array]] = {}
-        self._masks = Masks(self._to_device)
+        self._angles = Angles(self._device)
+        self._attention = Attention(self._device)
         mx.set_cache_limit(_CACHE_BYTES)
         if mx.metal.is_available():
             mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
@@ -102,8 +98,8 @@ class MlxBackend:
     def embed(self, table: Weight | Tensor, tokens: NDArray[np.int32]) -> Array:
         """Decode the rows asked for."""
         if isinstance(table, Tensor):
-            return self._to_device(dequantize(table.data[tokens], table.type))
-        ids = self._to_device(tokens)
+            return self._device.send(dequantize(table.data[tokens], table.type))
+        ids = self._device.send(tokens)
         rows = [self._mx.take(array, ids, axis=0) for array in table.arrays]
         if table.layout.mode == "float":
             return as_type(self._mx, rows[0], mx.float32)
@@ -147,26 +143,13 @@ class MlxBackend:
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
         """``x / sqrt(mean(x^2) + eps) * weight``."""
-        return self._fast.rms_norm(x, weight, eps)
+        return self._device.fast.rms_norm(x, weight, eps)
 
     def rope(
         self, x: Array, cos: NDArray[np.float32], sin: NDArray[np.float32], style: RopeStyle
     ) -> Array:
-        """Turn pairs of coordinates; what lies beyond the rotary dimensions passes through."""
-        c, s = self._angles_of(cos, sin)  # (T, 1, D/2)
-        half = cos.shape[1]
-        turned, rest = x[..., : 2 * half], x[..., 2 * half :]
-        if style == "interleaved":
-            a, b = turned[..., 0::2], turned[..., 1::2]
-        else:
-            a, b = turned[..., :half], turned[..., half:]
-        ops = self._mx
-        first = ops.subtract(ops.multiply(a, c), ops.multiply(b, s))
-        second = ops.add(ops.multiply(a, s), ops.multiply(b, c))
-        if style == "interleaved":
-            pairs = ops.stack([first, second], axis=-1).reshape(turned.shape)
-            return pairs if not rest.size else ops.concatenate([pairs, rest], axis=-1)
-        return ops.concatenate([first, second, *([rest] if rest.size else [])], axis=-1)
+        """See ``mlx_rope``."""
+        return turn(self._mx, x, self._angles.of(cos, sin), style)
 
     def kv_stores(self, shapes: KVShapes, kv_types: KVTypes, capacity: int) -> MlxStores:
         """A buffer a layer and sequence, float16 or float32.
@@ -193,40 +176,8 @@ class MlxBackend:
         layer: int,
         rule: AttentionRule,
     ) -> Array:
-        """MLX's own, in the type of keys and values, one sequence after the other."""
-        outs, row = [], 0
-        for store, start, tokens in kv_pass:
-            rows = slice(row, row + tokens)
-            span = Span(start, tokens, rule.window)
-            new = (k[rows], None if v is None else v[rows])
-            outs.append(self._attend(q[rows], new, store.layers[layer], span, rule))
-            row += tokens
-        return self.stack_rows(outs)  # (T, H * D)
-
-    def _attend(
-        self,
-        q: Array,
-        new: tuple[Array, Array | None],
-        buffers: tuple[Array, Array | None],
-        span: Span,
-        rule: AttentionRule,
-    ) -> Array:
-        ops, (keys, values) = self._mx, buffers
-        write_rows(ops, keys, new[0], span)
-        if new[1] is None or values is None:
-            values = keys[..., : rule.value_dim]
-        else:
-            write_rows(ops, values, new[1], span)
-        outs: list[Array] = []
-        for part in span.parts(q.shape[1]):
-            if outs:  # or the scores of all parts would be in memory at once
-                self._evaluate(outs[-1])
-            rows = slice(part.start - span.start, part.stop - span.start)
-            mask = self._masks.of(part)
-            outs.append(
-                attend(ops, self._fast, q[rows], keys, values, part, mask, rule.scale, rule.sinks)
-            )
-        return self.stack_rows(outs)
+        """See ``mlx_attention``."""
+        return self._attention.run(q, (k, v), kv_pass, layer, rule)
 
     def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
         """See ``mlx_recurrent``."""
@@ -236,7 +187,7 @@ class MlxBackend:
         self, qkv: Array, write: Array, forget: Array, state: Array, rule: DeltaRule
     ) -> Array:
         """See ``mlx_recurrent``."""
-        key_heads = self._to_device(rule.key_heads)
+        key_heads = self._device.send(rule.key_heads)
         return mlx_recurrent.delta_net(self._mx, qkv, write, forget, state, rule, key_heads)
 
     def add(self, a: Array, b: Array) -> Array:
@@ -249,17 +200,7 @@ class MlxBackend:
 
     def glu(self, gate: Array, up: Array, activation: Activation) -> Array:
         """See ``Activation``."""
-        ops = self._mx
-        if activation == "silu":
-            return ops.multiply(ops.multiply(gate, ops.sigmoid(gate)), up)
-        if activation == "gelu":
-            bent = ops.add(ops.multiply(ops.multiply(gate, gate), 0.044715), 1)
-            inner = ops.multiply(ops.multiply(gate, bent), (2 / np.pi) ** 0.5)
-            half = ops.multiply(ops.multiply(gate, 0.5), ops.add(ops.tanh(inner), 1))
-            return ops.multiply(half, up)
-        gate, up = ops.minimum(gate, 7.0), ops.clip(up, -7.0, 7.0)
-        gate = ops.multiply(gate, ops.sigmoid(ops.multiply(gate, 1.702)))
-        return ops.multiply(gate, ops.add(up, 1))
+        return glu(self._mx, gate, up, activation)
 
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
         """``x * sigmoid(logits)``."""
@@ -273,10 +214,10 @@ class MlxBackend:
         expert_scales: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int32], Array]:
         """Wait for the logits, and choose on the CPU as the reference does: they are few."""
-        found = self._wait_for(logits)
+        found = self._device.fetch(logits)
         ids, weights = self._router.route(found, routing, selection_bias, expert_scales)
-        on_device = self._to_device(weights)
-        self._known.append(on_device)
+        on_device = self._device.send(weights)
+        self._device.know(on_device)
         return ids, on_device
 
     def moe_ffn(
@@ -287,80 +228,16 @@ class MlxBackend:
         weights: Array,
         arrivals: Arrivals | None = None,
     ) -> Array:
-        """A batch of experts at a time, one call for each of its three matrices."""
-        missing = set(ids.ravel().tolist())
-        batches: list[Sequence[int]] = [list(missing)]
-        outs, pairs = [], []
-        for wanted in batches if arrivals is None else arrivals:
-            batch = Batch.of(ids, wanted, experts)
-            outs.append(self._run(x, experts, batch))
-            pairs.append(batch.pairs)
-            missing.difference_update(wanted)
-            if missing:  # the next batch may be read into these slots
-                self._evaluate(outs[-1])
-        out = self._in_order(outs, np.concatenate(pairs)).reshape(*ids.shape, -1)  # (T, k, E)
+        """See ``mlx_experts``."""
+        out = run_experts(self._device, x, experts, ids, arrivals)  # (T, k, E)
         total = self._mx.sum(self._mx.multiply(out, weights[..., None]), axis=1)
-        self._begun.append(total)
+        self._device.put_off(total)
         return total  # (T, E)
 
     def begin(self, x: Array) -> None:
         """Hand the work to the device, and go on."""
-        _async_eval(x)
-        self._begun.append(x)
+        self._device.begin(x)
 
     def to_numpy(self, x: Array) -> NDArray[np.float32]:
         """Wait for the values."""
-        return self._wait_for(x)
-
-    def _run(self, x: Array, experts: MlxExperts, batch: Batch) -> Array:
-        """Outputs (P, E) of a batch's pairs."""
-        ops, slots, many = self._mx, experts.loaded(), len(x) > 1
-        rows = ops.take(x, self._to_device(batch.tokens), axis=0) if many else x
-        places = self._to_device(batch.slots)
-        biases, scales = experts.mapped.biases, experts.mapped.scales
-        chosen = self._to_device(batch.ids) if biases or scales else None
-
-        def product(x: Array, part: int) -> Array:
-            out = gather(ops, x, slots.weights[part], places, many)
-            if scales is not None and part < 2:
-                out = ops.multiply(out, ops.take(scales[part], chosen)[:, None, None])
-            if biases is None:
-                return out
-            return ops.add(out, ops.take(biases[part], chosen, axis=0)[:, None])
-
-        rows = rows[:, None]
-        inner = self.glu(product(rows, 0), product(rows, 1), experts.mapped.activation)
-        return product(inner, 2)[:, 0]
-
-    def _in_order(self, outs: list[Array], order: NDArray[np.int64]) -> Array:
-        """Rows by (token, slot), of which ``order`` says where they came from."""
-        out = outs[0] if len(outs) == 1 else self._mx.concatenate(outs)
-        if np.array_equal(order, np.arange(len(order))):
-            return out
-        back = np.empty(len(order), np.int32)
-        back[order] = np.arange(len(order))
-        return self._mx.take(out, self._to_device(back), axis=0)
-
-    def _angles_of(self, cos: NDArray[np.float32], sin: NDArray[np.float32]) -> tuple[Array, Array]:
-        """A chunk's angles, which all layers of one kind share, copied once."""
-        made = self._angles.get(cos.shape[1])
-        if made is None or made[0] is not cos:
-            made = (cos, self._to_device(cos)[:, None], self._to_device(sin)[:, None])
-            self._angles[cos.shape[1]] = made
-        return made[1:]
-
-    def _to_device(self, values: NDArray[Any]) -> Array:
-        self.work.copied_bytes += values.nbytes
-        return mx.array(values)
-
-    def _wait_for(self, x: Array) -> NDArray[np.float32]:
-        if not any(x is known for known in self._known):
-            self._evaluate(x)
-        self.work.copied_bytes += x.nbytes
-        return np.array(x)
-
-    def _evaluate(self, *arrays: Array) -> None:
-        """Compute these and all that was begun: the one place that waits."""
-        self._known, self._begun = [*arrays, *self._begun], []
-        mx.eval(*self._known)
-        self.work.synchronisations += 1
+        return self._device.fetch(x)
