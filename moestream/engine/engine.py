@@ -49,6 +49,7 @@ class Engine(Closing):
         self.streaming: ExpertStreaming | None = None
         """Reads the experts within the budget; None while they are plainly mapped."""
         self._process_bytes = 0
+        self._on_warmed: Warmed | None = None
 
     @classmethod
     def open(
@@ -115,10 +116,10 @@ class Engine(Closing):
             file.close()
             raise
         engine = cls(file, model, caches, (cache_type_k, cache_type_v))
-        engine._process_bytes = before
+        engine._process_bytes, engine._on_warmed = before, on_warmed
         if budget is not None:
             try:
-                engine._use_budget(budget, streaming, profile, on_warmed)
+                engine._use_budget(budget, streaming, profile)
             except BaseException:
                 engine.close()
                 raise
@@ -140,11 +141,7 @@ class Engine(Closing):
         )
 
     def stream(
-        self,
-        plan: MemoryPlan,
-        options: StreamingOptions,
-        profile: Profile | None = None,
-        on_warmed: Warmed | None = None,
+        self, plan: MemoryPlan, options: StreamingOptions, profile: Profile | None = None
     ) -> None:
         """Stream the experts from now on; a model without experts is left as it is.
 
@@ -154,18 +151,16 @@ class Engine(Closing):
         layers = enumerate(self.model.layers)
         moes = {index: layer.ffn for index, layer in layers if isinstance(layer.ffn, MoE)}
         if moes:
-            self.streaming = ExpertStreaming(self.file, moes, options, plan, profile, on_warmed)
+            self.streaming = ExpertStreaming(
+                self.file, moes, options, plan, profile, self._on_warmed
+            )
 
     def _use_budget(
-        self,
-        budget: str,
-        options: StreamingOptions | None,
-        profile: Profile | None,
-        on_warmed: Warmed | None,
+        self, budget: str, options: StreamingOptions | None, profile: Profile | None
     ) -> None:
         self.plan = self.plan_memory(budget)
         if options is not None or not self.plan.fits:
-            self.stream(self.plan, options or StreamingOptions(), profile, on_warmed)
+            self.stream(self.plan, options or StreamingOptions(), profile)
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of keys and values (and recurrent states) of so many tokens, in whole blocks."""
