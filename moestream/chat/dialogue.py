@@ -221,7 +221,7 @@ class Dialogue:
         yield _keep(turn, [*splitter.add(stream.finish()), *splitter.finish()])
         if answer.stop_reason != "interrupted":
             turn.answer = turn.answer or ""
-        _add(self.total, session.stats)
+        self.total.add(session.stats)
 
     def _sampling(self) -> SamplingParams:
         """The parameters of the next answer: each has a seed of its own, which reruns repeat."""
@@ -247,11 +247,3 @@ def _keep(turn: Turn, pieces: list[Piece]) -> list[Piece]:
         else:
             turn.reasoning += piece.text
     return pieces
-
-
-def _add(total: Stats, stats: Stats) -> None:
-    total.prompt_tokens += stats.prompt_tokens
-    total.prompt_s += stats.prompt_s
-    total.generated_tokens += stats.generated_tokens
-    total.generation_s += stats.generation_s
-    total.generation_steps += stats.generation_steps

@@ -27,6 +27,14 @@ class Stats(TokenTimes):
     work: Work = field(default_factory=Work)
     """What the backend did in all generation steps, if it counts that."""
 
+    def add(self, other: "Stats") -> None:
+        """Add another session's; the time to a first token is of one alone."""
+        self.prompt_tokens += other.prompt_tokens
+        self.prompt_s += other.prompt_s
+        self.generated_tokens += other.generated_tokens
+        self.generation_s += other.generation_s
+        self.generation_steps += other.generation_steps
+
     @property
     def work_per_token(self) -> dict[str, float] | None:
         """The backend's work of a generation step on average; None if it counts none."""

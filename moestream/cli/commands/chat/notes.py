@@ -1,15 +1,24 @@
-"""What a chat notes below an answer, and what it offers where the context is full."""
+"""What a chat tells beside an answer: what goes on, how it ended, what a full context offers."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moestream.chat.dialogue import Answer, Dialogue
+    from moestream.chat.reasoning import Piece
 
 OFFER = (
     "/drop forgets the oldest turns but not the system prompt, /clear all turns; "
     "/set context-shift on drops them whenever there is need, --ctx-size makes it larger"
 )
+
+
+def activity(answer: "Answer", pieces: "list[Piece]") -> str:
+    """What the model does; ``pieces`` are the last that came."""
+    stats = answer.stats
+    if not stats.generated_tokens:
+        return f"reading {stats.prompt_tokens}/{answer.prompt_tokens - answer.cached_tokens}"
+    return "thinking" if pieces and pieces[-1].kind == "reasoning" else "answering"
 
 
 def end_notes(dialogue: "Dialogue", answer: "Answer", *, verbose: bool) -> Iterator[str]:

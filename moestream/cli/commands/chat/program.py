@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from moestream.cli.commands.chat.notes import OFFER, end_notes
+from moestream.cli.commands.chat.notes import OFFER, activity, end_notes
 from moestream.cli.group import describe_os_error
 from moestream.closing import Closing
 from moestream.errors import ContextLengthError, MessageLengthError, MoestreamError
@@ -244,14 +244,5 @@ class Program(Closing):
         self.screen.error(message)
 
     def _tell(self, view: "View", pieces: "list[Piece]") -> None:
-        answer = self.dialogue.answer
-        if answer is None:
-            return
-        stats = answer.stats
-        if not stats.generated_tokens:
-            left = answer.prompt_tokens - answer.cached_tokens
-            activity = f"reading {stats.prompt_tokens}/{left}"
-        else:
-            reasoning = bool(pieces) and pieces[-1].kind == "reasoning"
-            activity = "thinking" if reasoning else "answering"
-        view.update(self.status(activity), stats.generated_tokens)
+        if (answer := self.dialogue.answer) is not None:
+            view.update(self.status(activity(answer, pieces)), answer.stats.generated_tokens)
