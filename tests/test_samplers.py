@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from vocabulary_files import unpack
 
 from moestream.chat.breakers import breakers_of
-from moestream.engine.options import SAMPLERS, SamplingParams, read_samplers
+from moestream.engine.options import SamplingParams
+from moestream.engine.sampler_names import SAMPLERS, read_samplers
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler, cuts
 from moestream.engine.sampling.candidates import Candidates
 from moestream.engine.sampling.chain import plain_params, steps

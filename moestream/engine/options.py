@@ -3,12 +3,13 @@
 import math
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from moestream.declare import check, option
+from moestream.engine.sampler_names import SAMPLERS, read_samplers
 
 
 def draw_seed() -> int:
@@ -16,43 +17,8 @@ def draw_seed() -> int:
     return secrets.randbits(32)
 
 
-SAMPLERS = (
-    "penalties",
-    "dry",
-    "top_n_sigma",
-    "top_k",
-    "typ_p",
-    "top_p",
-    "min_p",
-    "xtc",
-    "temperature",
-)
-"""In llama.cpp's order, which is the usual one."""
-_OTHER_NAMES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p", "typical_p": "typ_p"}
-_LETTERS = dict(zip("edskypmxt", SAMPLERS, strict=True))
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _MOST_MIROSTAT = 2
-
-
-def read_samplers(given: str | Sequence[str]) -> tuple[str, ...]:
-    """An order of samplers: names, llama.cpp's other names for them, or its letters as one text.
-
-    Raises:
-        ValueError: one is not known.
-    """
-    if isinstance(given, str):
-        names = [each for part in given.split(";") for each in part.split(",")]
-        if len(names) == 1 and all(letter in _LETTERS for letter in given):
-            return tuple(_LETTERS[letter] for letter in given)
-        given = names
-    plain = {name.replace("_", ""): name for name in (*SAMPLERS, *_OTHER_NAMES)}
-    found = []
-    for name in given:
-        known = plain.get(name.strip().lower().replace("-", "").replace("_", ""))
-        if known is None:
-            raise ValueError(f"{name!r}, expected names of {', '.join(SAMPLERS)}")
-        found.append(_OTHER_NAMES.get(known, known))
-    return tuple(found)
 
 
 def _read_bias(text: str) -> tuple[int, float]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from moestream.engine.options import SamplingParams, draw_seed, read_samplers
+from moestream.engine.options import SamplingParams, draw_seed
+from moestream.engine.sampler_names import read_samplers
 from moestream.server.biases import BANNED, read_biases
 from moestream.server.errors import APIError
 from moestream.server.model import Defaults
