@@ -68,6 +68,12 @@ def test_a_guess_may_be_wider_than_the_groups_that_are_used(backend: str) -> Non
         assert isinstance(moe, MoE)
         assert moe.routing.groups_used < moe.routing.groups
         every = moe.foresee(events[-1].x, np.inf, moe.num_experts)
+        engine.session().forward([5, 6, 7], on_route=events.append)
+        x = events[-1].x
+        for mass in (0.1, 0.5, 0.9):  # of each row as of it alone
+            together = moe.foresee(x, mass, moe.num_experts).tolist()
+            for row, ids in enumerate(together):
+                assert set(ids) == {*moe.foresee(x[row : row + 1], mass, moe.num_experts)[0]}
     assert sorted(every[0].tolist()) == list(range(moe.num_experts))
 
 

@@ -1,5 +1,7 @@
 """Guessing: what is asked for, what is counted, and when it is switched off."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -26,8 +28,12 @@ class FakeResidency:
 
 def make(layers_ahead: int = 1):
     residency = FakeResidency()
+
     # A layer's router gives its own number and what the stream says.
-    predictors = {n: lambda x, n=n: np.array([[n, int(x[0, 0])]], np.int32) for n in LAYERS}
+    def predict(x: np.ndarray, n: int) -> np.ndarray:
+        return np.array([[n, int(row[0])] for row in x], np.int32)
+
+    predictors = {n: partial(predict, n=n) for n in LAYERS}
     return Prefetcher(residency, predictors, layers_ahead=layers_ahead), residency
 
 
@@ -62,8 +68,17 @@ def test_the_last_layer_has_nobody_to_ask():
 
 def test_prefill_is_not_guessed():
     prefetcher, residency = make()
-    prefetcher.after_fetch(0, stream(tokens=3), np.zeros((3, 2), np.int32))
+    prefetcher.after_fetch(0, stream(tokens=9), np.zeros((9, 2), np.int32))
     assert residency.guesses == []
+
+
+def test_tokens_of_several_sequences_are_guessed_for_together():
+    prefetcher, residency = make()
+    x = np.concatenate([stream(7), stream(9), stream(7)])
+    prefetcher.after_fetch(0, x, np.zeros((3, 2), np.int32))
+    assert residency.guesses == [(1, [1, 7, 9], 1)]  # first choices first, each once
+    prefetcher.after_fetch(1, x, np.array([[1, 7], [9, 3], [7, 4]], np.int32))
+    assert prefetcher.recall[1].recall == pytest.approx(4 / 6)
 
 
 def test_recall_is_that_of_the_nearest_guess():
@@ -114,6 +129,19 @@ def test_the_other_is_tried_again_and_taken_up_once_it_is_better():
     stall(prefetcher, residency, on=0.1, off=1, tokens=_WINDOW + 2 * (_KEPT + _WINDOW))
     kept = stall(prefetcher, residency, on=0.1, off=1, tokens=_KEPT)
     assert sum(kept) > _KEPT / 2
+
+
+@pytest.mark.parametrize("beside", [0.0, 1.0])
+def test_what_a_prompt_waits_for_is_no_cost_of_guesses(beside: float) -> None:
+    prefetcher, residency = make()
+    for _ in range(4 * _WINDOW):
+        residency.counts.prefill.stall_s += 0.01 if prefetcher.is_on else 0.02  # of few rows
+        run_tokens(prefetcher, 1)
+        if prefetcher.is_on:
+            prefetcher.after_fetch(0, stream(tokens=9), np.zeros((9, 2), np.int32))
+            residency.counts.prefill.stall_s += beside
+    run_tokens(prefetcher, 1)
+    assert prefetcher.is_on
 
 
 def test_making_guesses_is_a_cost_too(monkeypatch):

@@ -112,21 +112,20 @@ class MoE:
         return self.backend.route(self._logits(x), rule, self.selection_bias)
 
     def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
-        """Guess what this layer will choose from an earlier layer's ``x`` (1, E): ids (1, n).
+        """Guess what this layer will choose from an earlier layer's ``x`` (T, E): ids (T, n).
 
         The likeliest experts whose probabilities reach ``mass`` together: k of them where the
-        router is sure, up to ``most`` where it is not.
+        router is sure, up to ``most`` where it is not. A row that needs fewer than others has its
+        likeliest again.
 
         Source: Fate, arXiv 2502.12224, which widens its guesses so; by mass is ours.
         """
         ids, probabilities = self.likeliest(x, most)
-        n, reached = 0, 0.0
-        for probability in self.backend.to_numpy(probabilities)[0].tolist():
-            if n >= self.num_experts_per_tok and reached >= mass:
-                break
-            reached += probability
-            n += 1
-        return ids[:, :n]
+        reached = np.cumsum(self.backend.to_numpy(probabilities), axis=1, dtype=np.float64)
+        wanted = np.ones(ids.shape, np.bool_)
+        wanted[:, self.num_experts_per_tok :] = reached[:, self.num_experts_per_tok - 1 : -1] < mass
+        chosen: NDArray[np.int32] = np.where(wanted, ids, ids[:, :1])
+        return chosen[:, : int(wanted.sum(axis=1).max())]
 
     def __call__(
         self, x: Array, layer: int, on_route: RouteObserver | None = None, *, more: bool = False

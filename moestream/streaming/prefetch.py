@@ -20,6 +20,8 @@ from moestream.streaming.statistics import LayerRecall
 Predict = Callable[[Any], NDArray[np.int32]]
 """Expert ids (T, k) that a layer's router gives for the residual stream (T, E)."""
 
+_MOST_ROWS = 8
+"""Tokens of a pass for which guesses are made: more want nearly all that a layer has."""
 _WINDOW = 8
 """Tokens of a trial, with guesses or without."""
 _KEPT = 120
@@ -66,7 +68,7 @@ class Prefetcher:
 
     def before_route(self, layer: int, x: Any) -> None:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""
-        if self._prepare is None or not self.is_on or len(x) != 1:
+        if self._prepare is None or not self.is_on or len(x) > _MOST_ROWS:
             return
         started = time.perf_counter()
         for _, later, _ in self._ahead[layer]:
@@ -78,7 +80,8 @@ class Prefetcher:
 
         ``expert_ids`` (T, k) are what it routed to: they tell how good its guesses were.
         """
-        if len(expert_ids) != 1:
+        if len(expert_ids) > _MOST_ROWS:
+            self._trial.pause()
             return
         self._score(layer, expert_ids)
         if layer == self._first:
@@ -87,7 +90,9 @@ class Prefetcher:
             return
         started = time.perf_counter()
         for distance, later, predict in self._ahead[layer]:
-            guess = predict(x)[0].tolist()
+            guess = list(
+                dict.fromkeys(predict(x).T.ravel().tolist())
+            )  # all rows' first choices first
             if distance == 1:
                 self._guessed[later] = set(guess)
             self._residency.speculate(later, guess, distance)
@@ -98,7 +103,7 @@ class Prefetcher:
         if guess is None:
             return
         record = self.recall.setdefault(layer, LayerRecall())
-        routed = expert_ids[0].tolist()
+        routed = expert_ids.ravel().tolist()
         record.routed += len(routed)
         record.predicted += sum(expert in guess for expert in routed)
 
@@ -120,13 +125,27 @@ class Trial:
         self._windows = self._tokens = 0
         self._length = _WINDOW
         self._stalled_s = 0.0
+        self._paused_at: float | None = None
+
+    def pause(self) -> None:
+        """Until the next token, guesses have nothing to do with what is waited for."""
+        if self._paused_at is None:
+            self._paused_at = self._waited_s
+
+    @property
+    def _waited_s(self) -> float:
+        counts = self._residency.counts
+        return counts.decode.stall_s + counts.prefill.stall_s
 
     def next_token(self) -> None:
         """Note that a pass begins; at the end of a window, decide what the next one does."""
+        if self._paused_at is not None:
+            self._stalled_s += self._waited_s - self._paused_at
+            self._paused_at = None
         self._tokens += 1
         if self._tokens < self._length:
             return
-        stalled_s = self._residency.counts.decode.stall_s
+        stalled_s = self._waited_s
         cost_s = (stalled_s - self._stalled_s + self.spent_s) / self._tokens
         before = self._cost_s.get(self.guessing, cost_s)
         self._cost_s[self.guessing] = before + (cost_s - before) * _NEWS
