@@ -48,8 +48,9 @@ class Engine(Closing):
         """How the budget is divided; None without one."""
         self.streaming: ExpertStreaming | None = None
         """Reads the experts within the budget; None while they are plainly mapped."""
+        self.on_warmed: Warmed | None = None
+        """Hears how far the reading of a profile's experts is."""
         self._process_bytes = 0
-        self._on_warmed: Warmed | None = None
 
     @classmethod
     def open(
@@ -116,7 +117,7 @@ class Engine(Closing):
             file.close()
             raise
         engine = cls(file, model, caches, (cache_type_k, cache_type_v))
-        engine._process_bytes, engine._on_warmed = before, on_warmed
+        engine._process_bytes, engine.on_warmed = before, on_warmed
         if budget is not None:
             try:
                 engine._use_budget(budget, streaming, profile)
@@ -152,7 +153,7 @@ class Engine(Closing):
         moes = {index: layer.ffn for index, layer in layers if isinstance(layer.ffn, MoE)}
         if moes:
             self.streaming = ExpertStreaming(
-                self.file, moes, options, plan, profile, self._on_warmed
+                self.file, moes, options, plan, profile, self.on_warmed
             )
 
     def _use_budget(
