@@ -110,7 +110,7 @@ def test_what_is_let_go_is_mapped_no_more(reader: ExpertReader) -> None:
     footprint, before = Footprint(reader, room, fenced=True), mapped_bytes()
     for turn, key in enumerate([*KEYS, *KEYS]):
         if turn == len(KEYS):  # now an eighth is for rows
-            footprint.long_pass, room = True, room * 7 // 8
+            footprint.room_bytes = room = room * 7 // 8
         footprint.touch([key])
         page_in(reader, [key])
         assert mapped_bytes() - before <= room

@@ -376,6 +376,26 @@ def test_giving_back_memory_drops_the_coldest_and_stays_within() -> None:
     assert len(table.memory.free) + held == 10
 
 
+def test_what_was_given_back_is_used_again() -> None:
+    every = LAYERS * EXPERTS
+    residency, table, _ = make(every)  # none spare, as all experts fit
+    rows = ids(*([n, (n + 1) % EXPERTS] for n in range(EXPERTS)))
+    for _ in range(2):
+        for layer in range(LAYERS):
+            use(residency, layer, rows)
+    assert residency.give_back(every // 2 * SLOT) == every // 2 * SLOT
+    assert residency.take_back(every * SLOT) == every // 2 * SLOT
+    assert residency.take_back(every * SLOT) == 0
+    assert (table.num_kept, table.num_spare) == (every, 0)
+    for _ in range(8):
+        for layer in range(LAYERS):
+            use(residency, layer, rows)
+    before = residency.stats().prefill.misses
+    for layer in range(LAYERS):
+        use(residency, layer, rows)
+    assert residency.stats().prefill.misses == before
+
+
 def test_a_workload_that_shifts_is_followed() -> None:
     residency, _, _ = make(LAYERS * K + 4, spare=2)
     for hot in ([0, 1], [6, 7]):

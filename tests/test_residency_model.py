@@ -78,12 +78,23 @@ class Machine(RuleBasedStateMachine):
         after = sum(table.num_kept + table.num_spare for table in set(self.tables))
         assert given == (before - after) * SLOT
 
+    @rule(slots=st.integers(1, LAYERS * EXPERTS))
+    def take_back(self, slots: int) -> None:
+        before = sum(table.num_kept + table.num_spare for table in set(self.tables))
+        taken = self.residency.take_back(slots * SLOT)
+        after = sum(table.num_kept + table.num_spare for table in set(self.tables))
+        assert taken == (after - before) * SLOT <= slots * SLOT
+        if slots == LAYERS * EXPERTS:
+            assert after == sum(table.memory.num_slots for table in set(self.tables))
+
     @invariant()
     def no_slot_is_lost_or_held_twice(self) -> None:
         for table in getattr(self, "tables", ()):
             held = [slot for slot in table.slot_of if slot != NONE]
             free = table.memory.free
-            assert len({*held, *free}) == len(held) + len(free), "one slot for two"
+            every = [*held, *free, *table._retired]
+            assert len(set(every)) == len(every), "one slot for two"
+            assert len(every) == table.memory.num_slots, "a slot is lost"
             assert len(held) + len(free) - table._surplus <= table.num_kept + table.num_spare
             assert sum(table.kept) <= table.num_kept, "more is kept than there is room for"
 
@@ -147,6 +158,10 @@ class Streamed(RuleBasedStateMachine):
     @rule(n_bytes=st.integers(1, 1 << 17))
     def give_back(self, n_bytes: int) -> None:
         self.engine.streaming.residency.give_back(n_bytes)
+
+    @rule(n_bytes=st.integers(1, 1 << 18))
+    def take_back(self, n_bytes: int) -> None:
+        self.engine.streaming.residency.take_back(n_bytes)
 
     @rule()
     def guess(self) -> None:

@@ -354,7 +354,11 @@ def test_a_prompt_of_any_length_need_not_wait_for_a_longer_one() -> None:
         assert not heard[0].made
 
 
-def test_one_that_waits_for_a_place_does_not_hurry_the_others() -> None:
+def test_one_that_waits_for_a_place_does_not_hurry_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moestream.server.scheduler._SLICE_S", np.inf)
+
     def made_meanwhile(waiting: int) -> int:
         with Scheduler(engine_of("qwen3moe"), parallel=2, threaded=False) as scheduler:
             writer, reader = Heard(), Heard()

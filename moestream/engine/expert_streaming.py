@@ -6,20 +6,24 @@ Owns what is opened for streaming and its closing. What is read when is decided 
 
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moestream.engine.backend_slots import BackendSlots
 from moestream.engine.chosen import Choices
 from moestream.gguf import GGUFFile, GGUFHeader
+from moestream.layers.batch import Batch
 from moestream.layers.moe import MoE
 from moestream.layers.weights import EMBEDDING, is_tied
 from moestream.models import ModelConfig
+from moestream.models.decoder import Decoder, Pass
 from moestream.profiles import Fingerprint, Profile
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 from moestream.streaming.build import open_residency
-from moestream.streaming.footprint import ROWS_SHARE
 from moestream.streaming.memory import Memory, MemoryPlan, plan_memory
 from moestream.streaming.options import MOST_GUESSES, StreamingOptions
 from moestream.streaming.prefetch import Predict, Prefetcher
@@ -29,6 +33,10 @@ from moestream.streaming.statistics import ResidencyStats, Tally
 from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
 
 _FREE_ROWS_BYTES = 16 << 20
+_LAYERS = 2
+"""In a long pass that is the least: one is computed, the next is read."""
+_LEAST_ROWS_SHARE = 8
+"""Of the experts' memory, one part in so many can always be had by a long pass's rows."""
 
 
 class ExpertStreaming:
@@ -77,7 +85,9 @@ class ExpertStreaming:
         ahead = self.choices.prefetch_layers
         self.prefetcher = self._make_prefetcher(ahead, options.prefetch_mass) if ahead else None
         self._valve = PressureValve(self.residency.give_back)
-        self._kv_bytes = plan.kv_bytes
+        self._kv_bytes = plan.kv_bytes  # the most so far
+        self._rows_bytes = 0  # of the passes under way
+        self._given_bytes = 0  # for both, beyond the plan
         self._faults = _major_faults()
         try:
             for layer, moe in self._moes.items():
@@ -89,16 +99,32 @@ class ExpertStreaming:
             self.close()
             raise
 
-    def before_pass(self, kv_bytes: int) -> None:
-        """Make sure of the file, and make room: for a grown KV cache, for a system short of memory.
+    def before_pass(self, kv_bytes: int, rows_bytes: int) -> None:
+        """Make sure of the file, and make room: for a grown KV cache, for the rows of this pass.
+
+        And for a system short of memory. ``after_pass`` must come after it.
 
         Raises:
             ModelFormatError: the file was changed since it was opened.
         """
         self._store.check()
-        if kv_bytes > self._kv_bytes:
-            self._kv_bytes += self.residency.give_back(kv_bytes - self._kv_bytes)
+        self._kv_bytes = max(self._kv_bytes, kv_bytes)
+        self._rows_bytes += rows_bytes
+        if (more := self._wanted_bytes - self._given_bytes) > 0:
+            self._given_bytes += self.residency.give_back(more)
         self._valve.check()
+
+    def after_pass(self, rows_bytes: int, *, long: bool) -> None:
+        """A pass has ended, or was left, of several chunks if ``long``: experts have its room."""
+        if long:
+            self.residency.end_long_pass()
+        self._rows_bytes -= rows_bytes
+        if (less := self._given_bytes - self._wanted_bytes) > 0:
+            self._given_bytes -= self.residency.take_back(less)
+
+    @property
+    def _wanted_bytes(self) -> int:
+        return self._kv_bytes + self._rows_bytes - self.plan.kv_bytes
 
     @property
     def num_layers(self) -> int:
@@ -132,6 +158,35 @@ class ExpertStreaming:
         return Prefetcher(self.residency, predictors, layers_ahead=ahead, prepare=prepare)
 
 
+def begin_pass(
+    streaming: ExpertStreaming | None,
+    model: Decoder,
+    kv_bytes: int,
+    ids: NDArray[np.int32],
+    chunks: Sequence[Batch],
+) -> Pass:
+    """Begin a pass once there is room for its rows, and for keys and values; to be ended.
+
+    Raises:
+        ModelFormatError: see ``ExpertStreaming.before_pass``.
+    """
+    if streaming is None:
+        return Pass(model, ids, chunks)
+    rows = _row_bytes(model.config, len(ids))
+    streaming.before_pass(kv_bytes, rows)
+    try:
+        return Pass(model, ids, chunks)
+    except BaseException:
+        streaming.after_pass(rows, long=False)
+        raise
+
+
+def end_pass(streaming: ExpertStreaming | None, model: Decoder, under_way: Pass) -> None:
+    """A pass has come to its end, or is left where it is."""
+    if streaming is not None:
+        streaming.after_pass(_row_bytes(model.config, under_way.rows), long=under_way.is_long)
+
+
 def pass_tokens(
     streaming: ExpertStreaming | None, config: ModelConfig, chunk_tokens: int, *, listens: bool
 ) -> int:
@@ -142,16 +197,18 @@ def pass_tokens(
     """
     if streaming is None or listens:
         return chunk_tokens
-    return long_pass_tokens(streaming.plan.experts_bytes, config.hidden_size, chunk_tokens)
+    plan, layers = streaming.plan, streaming.num_layers
+    return long_pass_tokens(plan, layers, config.hidden_size, chunk_tokens)
 
 
-def long_pass_tokens(experts_bytes: int, hidden_size: int, chunk_tokens: int) -> int:
-    """Tokens, in whole chunks, whose rows fit in the part of the experts' memory that is theirs."""
-    rows = experts_bytes // ROWS_SHARE // (4 * hidden_size)
-    return max(rows // chunk_tokens, 1) * chunk_tokens
+def long_pass_tokens(plan: MemoryPlan, layers: int, hidden_size: int, chunk_tokens: int) -> int:
+    """Tokens, in whole chunks, whose rows fit in what the layers at work leave of the experts'."""
+    at_work = _LAYERS * plan.total_expert_bytes // layers
+    room = max(plan.experts_bytes - at_work, plan.experts_bytes // _LEAST_ROWS_SHARE)
+    return max(room // (4 * hidden_size) // chunk_tokens, 1) * chunk_tokens
 
 
-def row_bytes(config: ModelConfig, tokens: int) -> int:
+def _row_bytes(config: ModelConfig, tokens: int) -> int:
     """What the rows of a pass take beyond those for which the program's own part has room."""
     return max(4 * config.hidden_size * tokens - _FREE_ROWS_BYTES, 0)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array
-from moestream.engine.expert_streaming import ExpertStreaming, pass_tokens, row_bytes
+from moestream.engine.expert_streaming import ExpertStreaming, begin_pass, end_pass, pass_tokens
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler
 from moestream.engine.stats import Stats, StopReason
@@ -169,6 +169,7 @@ class Session:
                         self.stats.prompt_s, started = self.stats.prompt_s + now - started, now
                         self.stats.prompt_tokens += len(ids)
                     yield done + int(under_way.done * len(ids))
+                under_way.hidden.clear()  # before the next pass has rows of its own
                 done += len(ids)
 
     @property
@@ -269,10 +270,8 @@ class Session:
     ) -> Pass:
         """Begin a pass on top of what the cache holds."""
         chunks = cut(self._model.backend, [(self._cache, len(ids))], chunk_tokens, on_route)
-        if (streaming := self._streaming()) is not None:
-            rows = row_bytes(self._model.config, len(ids))
-            streaming.before_pass(self._cache.caches.n_bytes + rows)
-        return Pass(self._model, ids, chunks)
+        kv_bytes = self._cache.caches.n_bytes
+        return begin_pass(self._streaming(), self._model, kv_bytes, ids, chunks)
 
     def _steps(
         self, ids: NDArray[np.int32], under_way: Pass, stop: Callable[[], bool] | None
@@ -291,8 +290,7 @@ class Session:
                     break
                 yield
         finally:
-            if len(under_way.hidden) > 1 and (streaming := self._streaming()) is not None:
-                streaming.residency.end_long_pass()
+            end_pass(self._streaming(), self._model, under_way)
         try:
             self._check_file()
         except BaseException:

@@ -91,7 +91,7 @@ def _pass_tokens(demand: Demand, plan: MemoryPlan) -> int:
     """Most tokens of a pass, as ``Session`` has them."""
     if plan.fits or not demand.hidden_size:
         return _FOREVER
-    return long_pass_tokens(plan.experts_bytes, demand.hidden_size, CHUNK_TOKENS)
+    return long_pass_tokens(plan, demand.num_moe_layers, demand.hidden_size, CHUNK_TOKENS)
 
 
 def _compute_s(demand: Demand, machine: Speeds, tokens: int) -> tuple[float, float]:

@@ -48,6 +48,16 @@ class Pass:
         raise IndexError("a pass has no such row")
 
     @property
+    def rows(self) -> int:
+        """Of all chunks."""
+        return sum(batch.rows for batch in self._chunks)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is of several chunks."""
+        return len(self._chunks) > 1
+
+    @property
     def done(self) -> float:
         """How much of it has been run, of 1."""
         chunks = len(self._chunks)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moestream.engine.engine import Engine
-from moestream.engine.expert_streaming import pass_tokens, row_bytes
+from moestream.engine.expert_streaming import begin_pass, end_pass, pass_tokens
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.models.decoder import Pass
@@ -63,10 +63,10 @@ class Passes:
         try:
             parts = [(s.cache, tokens) for s, tokens in members]
             chunks = cut(engine.backend, parts, CHUNK_TOKENS, self._observer())
-            if engine.streaming is not None:
-                rows = row_bytes(engine.config, len(ids))
-                engine.streaming.before_pass(engine.caches.n_bytes + rows)
-            under_way = Pass(engine.model, np.asarray(ids, np.int32), chunks)
+            rows = np.asarray(ids, np.int32)
+            under_way = begin_pass(
+                engine.streaming, engine.model, engine.caches.n_bytes, rows, chunks
+            )
         except Exception as error:
             fail_all([s for s, _ in members], error)
             return None
@@ -85,8 +85,7 @@ class Passes:
 
     def end(self, prefill: Prefill) -> None:
         """A pass has come to its end, or is left where it is."""
-        if len(prefill.under_way.hidden) > 1 and self._engine.streaming is not None:
-            self._engine.streaming.residency.end_long_pass()
+        end_pass(self._engine.streaming, self._engine.model, prefill.under_way)
 
     def advance(self, prefill: Prefill) -> bool:
         """Do a step of it; True at the end, or where it failed."""

@@ -223,6 +223,7 @@ class Scheduler(Closing):
         started = time.perf_counter()
         while not self._passes.advance(prefill):
             pass
+        self._passes.end(prefill)
         self.totals.add_pass(len(writing))  # before its tokens are told: then it has been
         self.totals.generated_tokens += self._passes.finish(prefill)
         self.totals.generation_s += time.perf_counter() - started

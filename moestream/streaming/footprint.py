@@ -13,12 +13,9 @@ import numpy as np
 from moestream.streaming.fences import Fences, munlock
 from moestream.streaming.reader import QUEUED, READING, ExpertReader
 
-ROWS_SHARE = 8
-"""Of the experts' memory, one part in so many is for the rows of a long pass while it runs."""
-
 
 class Footprint:
-    """Mapped experts by key, within ``room_bytes``; in a ``long_pass``, within what its rows leave.
+    """Mapped experts by key, within ``room_bytes``.
 
     With ``fenced``, nothing beside them is mapped when they are.
     """
@@ -26,7 +23,6 @@ class Footprint:
     def __init__(self, reader: ExpertReader, room_bytes: int, *, fenced: bool) -> None:
         self._reader = reader
         self.room_bytes = room_bytes
-        self.long_pass = False
         ranges, page = reader.layout.ranges, mmap.PAGESIZE
         sizes, begins = ranges[:, :, 2], ranges[:, :, 3]
         pages = -(-(begins + sizes) // page) - begins // page
@@ -52,9 +48,9 @@ class Footprint:
             else:
                 self.n_bytes += self._bytes[key]
             self._touched[key] = None
-        room = self.room_bytes - (self.room_bytes // ROWS_SHARE if self.long_pass else 0)
-        if self.n_bytes > room:
-            for key in self._oldest(len(self._touched) - len(keys), self.n_bytes - room):
+        above = self.n_bytes - self.room_bytes
+        if above > 0:
+            for key in self._oldest(len(self._touched) - len(keys), above):
                 del self._touched[key]
                 self.n_bytes -= self._bytes[key]
                 self._reader.drop(key)

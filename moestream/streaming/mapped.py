@@ -53,6 +53,7 @@ class MappedResidency(Residency):
         self._footprint = Footprint(reader, room_bytes, fenced=not fits)
         self._looks = PageLooks(reader, expert_bytes, num_experts)
         self.counts.budget_bytes = policy.budget_bytes if policy else 0
+        self._most_room, self._most_kept = room_bytes, self.counts.budget_bytes
 
     def _fetch(
         self, layer: int, keys: list[int], uses: Sequence[list[int]], counts: Counts
@@ -146,14 +147,6 @@ class MappedResidency(Residency):
         if not self._fits:
             self._footprint.touch(keys)
 
-    def _make_room_for_layers(self) -> None:
-        self._footprint.long_pass = True
-
-    def end_long_pass(self) -> None:
-        """See ``Residency.end_long_pass``."""
-        super().end_long_pass()
-        self._footprint.long_pass = False
-
     def _lock(self, key: int) -> None:
         if self._footprint.lock(key):
             self._stays[key] = 1
@@ -242,6 +235,17 @@ class MappedResidency(Residency):
                 self._unlock(key)
         self._touch([])
         return less
+
+    def take_back(self, n_bytes: int) -> int:
+        """See ``Residency.take_back``."""
+        footprint = self._footprint
+        more = min(n_bytes, self._most_room - footprint.room_bytes)
+        footprint.room_bytes += more
+        if self._policy is not None:
+            whole = footprint.room_bytes == self._most_room
+            most = self._most_kept if whole else min(self._most_kept, footprint.room_bytes // 2)
+            self._policy.lower(min(self._policy.budget_bytes - most, 0), self.token)
+        return more
 
     def stats(self) -> ResidencyStats:
         """See ``Residency.stats``."""

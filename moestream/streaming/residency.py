@@ -169,6 +169,10 @@ class Residency(ABC):
     def give_back(self, n_bytes: int) -> int:
         """Use at least so much less memory from now on, as far as possible; return how much."""
 
+    @abstractmethod
+    def take_back(self, n_bytes: int) -> int:
+        """Use at most so much more again, of what was given back; return how much."""
+
     @property
     def pinned_bytes(self) -> int:
         """Memory that experts hold for sure."""

@@ -42,10 +42,10 @@ class SlotTable:
             AnonymousSlots(slot_bytes, num_slots) if make_slots is None else make_slots(num_slots)
         )
         reader.hold(self.memory)
-        fits = self.memory.num_slots == num_experts
+        self._fits = self.memory.num_slots == num_experts
         self._spare_wanted = min(max(spare, 2), self.memory.num_slots)
-        self.num_spare = 0 if fits else self._spare_wanted
-        self._most_staged = self.memory.num_slots if fits else self.num_spare
+        self.num_spare = 0 if self._fits else self._spare_wanted
+        self._most_staged = self.memory.num_slots if self._fits else self.num_spare
         self.num_kept = self.memory.num_slots - self.num_spare
         self.policy: Policy = make_policy([slot_bytes] * num_keys, self.num_kept * slot_bytes)
         self.kept = bytearray(num_keys)
@@ -58,6 +58,7 @@ class SlotTable:
         self._addresses = addresses
         self._leaving: list[int] = []  # dropped while their read was under way
         self._surplus = 0
+        self._retired: list[int] = []  # slots whose memory was given back
         self._lent = 0
         self._token = 0
 
@@ -155,7 +156,7 @@ class SlotTable:
                 self.kept[key] = 0
             self.release(evicted)
 
-    def take_back(self) -> None:
+    def end_loan(self) -> None:
         """Let the policy keep as many as before."""
         self.num_kept += self._lent
         self.num_spare -= self._lent
@@ -189,15 +190,35 @@ class SlotTable:
         spared = [free.pop() for _ in range(min(less, max(len(free) - spare, 0)))]
         self._surplus += less - len(spared)
         for slot in spared:
-            self.memory.trim(slot)
+            self._retire(slot)
         return less
+
+    def grow(self, count: int) -> int:
+        """Use up to ``count`` slots again that ``shrink`` took; return how many."""
+        more = min(count, self._surplus + len(self._retired))
+        if more <= 0:
+            return 0
+        still_used = min(more, self._surplus)
+        self._surplus -= still_used
+        for _ in range(more - still_used):
+            self.memory.free.append(self._retired.pop())
+        kept, self.num_kept = self.num_kept, self.num_kept + more
+        if not self._surplus and not self._retired and self._fits:
+            self.num_kept, self.num_spare = self.memory.num_slots, 0
+            self._most_staged = self.memory.num_slots
+        self.policy.lower((kept - self.num_kept) * self.memory.slot_bytes, self._token)
+        return more
 
     def _free(self, slot: int) -> None:
         if self._surplus:
             self._surplus -= 1
-            self.memory.trim(slot)
+            self._retire(slot)
         else:
             self.memory.free.append(slot)
+
+    def _retire(self, slot: int) -> None:
+        self.memory.trim(slot)
+        self._retired.append(slot)
 
     def _free_one(self, now: int | None) -> bool:
         """See that a slot is free, of a guess if need be; one that is dropped may be given back."""

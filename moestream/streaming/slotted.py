@@ -179,7 +179,7 @@ class SlotResidency(Residency):
         super().end_long_pass()
         self._cancel(FOREVER)
         for table in self._all_tables:
-            table.take_back()
+            table.end_loan()
 
     def _make_room(self, table: SlotTable) -> None:
         """All slots are taken by guesses under way: wait until one can be had."""
@@ -253,6 +253,14 @@ class SlotResidency(Residency):
         for table in self._all_tables:  # what one could not give, another may
             given += self._shrink(table, n_bytes - given)
         return given
+
+    def take_back(self, n_bytes: int) -> int:
+        """See ``Residency.take_back``."""
+        taken = 0
+        for table in self._all_tables:
+            slot_bytes = table.memory.slot_bytes
+            taken += table.grow((n_bytes - taken) // slot_bytes) * slot_bytes
+        return taken
 
     def _shrink(self, table: SlotTable, n_bytes: int) -> int:
         slot_bytes = table.memory.slot_bytes
