@@ -1,6 +1,7 @@
 """The MLX backend, on MLX's CPU: layouts, parity, memory, and its work beside the arithmetic."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("mlx.core", reason="MLX is not installed (the extra mlx)")
+
+os.environ["MLX_ENABLE_TF32"] = "0"  # which multiplies float32 with ten bits on some GPUs
 
 import mlx.core as mx
 from alphabet_model import ALPHABET, write_alphabet_model
@@ -17,9 +20,9 @@ from native_blocks import random_blocks
 from golden.files import CONTEXT, Model, is_f32
 from golden.models import MODELS
 from moestream import backends
-from moestream.backends import ExpertTensors, StreamedExperts, mlx_attention
+from moestream.backends import ExpertTensors, StreamedExperts, mlx_attention, mlx_experts
 from moestream.backends.mlx import MlxBackend
-from moestream.backends.mlx_core import allocate, options
+from moestream.backends.mlx_core import allocate, on_gpu, options
 from moestream.backends.mlx_weights import LAYOUTS, laid_out_bytes
 from moestream.backends.reference import ReferenceBackend
 from moestream.catalog import resolve
@@ -134,7 +137,11 @@ def test_logits_are_what_the_weights_mean(model: Model, tokens):
             part = tokens[: 24 * chunk_tokens]
             whole = ours[: len(part)]
             chunked = engine.session().forward(part, chunk_tokens=chunk_tokens)
-            assert kl_divergence(log_softmax(whole), log_softmax(chunked)).max() < 1e-9
+            kl = kl_divergence(log_softmax(whole), log_softmax(chunked))
+            if on_gpu() and model.name in KL:  # rounding goes by the chunk, and tips routings over
+                assert kl.max() < most
+                continue
+            assert kl.max() < 1e-9
             np.testing.assert_array_equal(chunked.argmax(axis=1), whole.argmax(axis=1))
 
 
@@ -146,12 +153,37 @@ def test_float16_keys_and_values_move_the_logits_little(tokens):
     assert 1e-10 < kl.max() < 1e-3
 
 
+def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Bit for bit on a CPU; a GPU's kernels go by how many rows there are at once."""
+    if on_gpu():
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+    else:
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def logits(engine: Engine, tokens: list[int]) -> np.ndarray:
     """A prompt in two chunks, then token by token."""
     session = engine.session()
     out = [session.forward(tokens[:40], chunk_tokens=25)]
     out += [session.forward([token]) for token in tokens[40:52]]
     return np.concatenate(out)
+
+
+def test_rows_lie_as_a_gpus_sorted_products_read_them(tokens, monkeypatch):
+    """By the stride of a dimension of one, which ``x[:, None]`` leaves at a number's."""
+    seen, real = [], mlx_experts.gather
+
+    def gather(ops, x, *rest):
+        mx.eval(x)
+        view = memoryview(x)
+        seen.append((view.strides, (4 * view.shape[2],) * 2 + (4,)))
+        return real(ops, x, *rest)
+
+    monkeypatch.setattr(mlx_experts, "gather", gather)
+    with open_engine("mixtral") as engine:
+        engine.session().forward(tokens[:8])
+    assert seen
+    assert all(found == right for found, right in seen)
 
 
 OPTIONS = (
@@ -177,10 +209,10 @@ def test_same_logits_bit_for_bit_at_every_budget(name, tokens):
     for turn, experts_bytes in enumerate(BUDGETS):
         with open_engine(name) as engine:
             engine.stream(plan(experts_bytes), OPTIONS[turn % len(OPTIONS)])
-            np.testing.assert_array_equal(logits(engine, tokens), resident)
+            assert_same(logits(engine, tokens), resident)
             misses = engine.streaming.stats().decode.misses
             if experts_bytes in (0, 1 << 30):  # no room, and room for all: read once, if ever
-                np.testing.assert_array_equal(logits(engine, tokens), resident)
+                assert_same(logits(engine, tokens), resident)
                 later = engine.streaming.stats().decode.misses - misses
                 assert (later > 0) == (experts_bytes == 0)
 

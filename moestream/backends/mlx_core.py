@@ -23,7 +23,7 @@ except ImportError as error:
         f"backend 'cpu' ({error})"
     ) from None
 
-__all__ = ["Counted", "allocate", "as_type", "device_facts", "mx", "options"]
+__all__ = ["Counted", "allocate", "as_type", "device_facts", "mx", "on_gpu", "options"]
 
 _FLOATS = {Type.F32: mx.float32, Type.F16: mx.float16, Type.BF16: mx.bfloat16}
 _STORED = {32: mx.uint32, 16: mx.uint16}
@@ -49,6 +49,11 @@ class Counted:
 def as_type(ops: Any, x: Array, dtype: Any) -> Array:
     """``x`` in a type, converted if it is of another."""
     return x if x.dtype == dtype else ops.astype(x, dtype)
+
+
+def on_gpu() -> bool:
+    """Whether MLX computes on a GPU: Apple's, or with its CUDA build NVIDIA's."""
+    return bool(mx.default_device() == mx.Device(mx.gpu))
 
 
 def options(layout: MLXLayout) -> dict[str, Any]:
@@ -82,13 +87,14 @@ def _memory(*arrays: Array) -> tuple[Any, Any, Any]:
 def device_facts() -> dict[str, str | int | bool | None]:
     """What MLX runs on; sizes in bytes, None where there is no Metal.
 
-    Source: the keys of ``mlx.core.device_info``, documented for Metal.
+    Source: the keys of ``mlx.core.device_info``, documented for Metal; CUDA has the name alike.
     """
     metal = mx.metal.is_available()
     info = mx.device_info()
     most = info.get("max_recommended_working_set_size") if metal else None
     return {
         "metal": metal,
+        "cuda": mx.cuda.is_available(),
         "device": str(info.get("device_name", "unknown")),
         "recommended_bytes": None if most is None else int(most),
     }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.mlx_core import allocate, as_type, mx, options
+from moestream.backends.mlx_core import allocate, as_type, mx, on_gpu, options
 from moestream.backends.mlx_device import Device
 from moestream.backends.mlx_weights import MLXSlots, Weight
 from moestream.backends.types import Activation, Array, Arrivals, ExpertTensors, StreamedExperts
@@ -88,7 +88,7 @@ def gather(ops: Any, x: Array, weight: Weight, slots: Array, sorted_slots: bool)
         return ops.gather_qmm(x, *weight.arrays, **how, **options(weight.layout))
     (floats,) = weight.arrays
     x, matrices = as_type(ops, x, floats.dtype), floats.swapaxes(1, 2)
-    if weight.layout.bits == 32 or mx.metal.is_available():
+    if weight.layout.bits == 32 or on_gpu():
         out = ops.gather_mm(x, matrices, **how)
     else:  # on a CPU, MLX gathers no other floats
         out = ops.matmul(x, ops.take(matrices, slots, axis=0))
@@ -146,7 +146,8 @@ def _run_batch(device: Device, x: Array, experts: MlxExperts, batch: Batch) -> A
             return out
         return ops.add(out, ops.take(biases[part], chosen, axis=0)[:, None])
 
-    rows = rows[:, None]
+    # No rows[:, None]: that leaves a stride of 1, which sorted float products take for a row's.
+    rows = rows.reshape(len(rows), 1, -1)
     inner = glu(ops, product(rows, 0), product(rows, 1), experts.mapped.activation)
     return product(inner, 2)[:, 0]
 

@@ -7,7 +7,6 @@ import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import psutil
 
 from moestream.errors import StorageError
 from moestream.folders import config_dir, models_dir
+from moestream.machine.darwin import sysctl
 from moestream.machine.disk import read_bandwidth
 from moestream.machine.processor import instruction_sets, processor_name
 from moestream.reasons import reason_of
@@ -90,11 +90,8 @@ def _usable_cores() -> int:
 
 
 def _wired_limit_mb() -> int | None:
-    if sys.platform != "darwin":
-        return None
-    asked = ["/usr/sbin/sysctl", "-n", "iogpu.wired_limit_mb"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return int(done.stdout) if done.stdout.strip().isdecimal() else None
+    told = sysctl("iogpu.wired_limit_mb") or ""
+    return int(told) if told.isdecimal() else None
 
 
 def _limit(which: int) -> int | None:

@@ -139,6 +139,8 @@ def _mlx_told() -> str:
     facts = _mlx_facts()
     if facts is None:
         return 'not installed (pip install ".[mlx]" in the checkout)'
+    if facts["cuda"]:
+        return f"{facts['version']}, CUDA on {facts['device']}: to test it; --backend cpu is faster"
     if not facts["metal"]:
         return f"{facts['version']}, no Metal: --backend mlx runs on the CPU, slowly, to test it"
     most = ui.format_memory(facts["recommended_bytes"])
