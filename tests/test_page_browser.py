@@ -13,6 +13,8 @@ from alphabet_model import ALPHABET, write_alphabet_model
 from serving import Served, serving
 from streamed import options_of, plan
 
+from moestream.profiles.names import load_profile
+
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 axe = pytest.importorskip("axe_playwright_python.base", reason="needs axe")
 
@@ -226,6 +228,41 @@ def test_a_profile_is_saved_and_compared(
     page.select_option("#show-b", "profile letters")
     tab.until("document.querySelector('.told').textContent.includes('are the same')")
     assert page.inner_text(".told").startswith("100 %")
+    assert "more in profile letters" in page.inner_text(".legend")
+    first = load_profile("letters").tokens
+    tab.ask("more")
+    page.locator("text=Its experts").nth(1).wait_for()
+    page.click("#notice [aria-label=Close]")
+    page.click("text=Save what is shown as a profile")
+    page.fill("#ask-input", "letters")
+    page.press("#ask-input", "Enter")
+    page.click("#ask button:has-text('Replace')")
+    page.wait_for_selector("text=Saved.")
+    assert load_profile("letters").tokens > first
+
+
+def test_answers_are_compared_by_what_was_asked(tab: Page) -> None:
+    page = tab.page
+    tab.show_experts()
+    for question in ("an Italian story", "a Python function"):
+        tab.ask(question)
+        page.locator(f"#show-b option:has-text('{question}')").wait_for(state="attached")
+    page.locator("text=Its experts").first.click()
+    page.select_option("#show-b", label="a Python function")
+    tab.until("document.querySelector('.told').textContent.includes('are the same')")
+    legend = page.inner_text(".legend")
+    assert "more in “an Italian story”" in legend
+    assert "more in “a Python function”" in legend
+
+
+def test_the_map_can_have_the_whole_width(tab: Page) -> None:
+    tab.show_experts()
+    width = "document.querySelector('canvas').clientWidth"
+    before = tab.page.evaluate(width)
+    tab.page.click("[aria-label='Use the whole width']")
+    tab.until(f"{width} > {2 * before}")
+    tab.page.click("[aria-label='Close the experts']")
+    assert tab.page.evaluate("document.activeElement.id") == "show-experts"
 
 
 HOSTILE = (
@@ -333,8 +370,14 @@ def test_what_breaks_is_said_and_nothing_is_lost(browser: Any, tmp_path: Path) -
         tab.ask("x" * 400)
         assert "longer than the model's context" in tab.page.locator(".trouble").inner_text()
         tab.page.click("#new-chat")
+        tab.set_limit(-1)
         tab.ask("go")
+        assert "The context is full." in tab.page.locator(".trouble").inner_text()
+        tab.page.click("[aria-label='Answer again']")
         served.listener.close()
+        tab.done()
+        tab.page.wait_for_selector("#chip-text:has-text('Server gone')")
+        assert "The server does not answer" in tab.page.inner_text("#notice")
         tab.ask("more")
         assert "The server does not answer" in tab.page.locator(".trouble").last.inner_text()
         tab.page.wait_for_timeout(1200)

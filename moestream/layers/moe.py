@@ -3,8 +3,9 @@
 Here the experts' bytes and the backend's arithmetic meet, and nowhere else.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +26,27 @@ from moestream.streaming.residency import Residency
 from moestream.streaming.slots import bytes_at
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingEvent:
+class RoutingEvent(NamedTuple):
     """What one layer's router decided for one chunk.
 
     ``x`` (T, E) is the residual stream before ``ffn_norm``: what the next layer's gate sees when
-    it predicts. ``expert_ids`` and ``expert_weights`` are (T, k), and so is ``resident``: whether
-    each was in memory when the layer asked; None where experts are mapped and nobody looks.
+    it predicts. ``expert_ids`` and ``expert_weights`` are (T, k). ``missing`` are those that were
+    not in memory when the layer asked; None where experts are mapped and nobody looks.
     """
 
     layer: int
     x: Array
     expert_ids: NDArray[np.int32]
     expert_weights: Array
-    resident: NDArray[np.bool_] | None = None
+    missing: Sequence[int] | None = None
+
+    @property
+    def resident(self) -> NDArray[np.bool_] | None:
+        """Whether each was in memory when the layer asked: (T, k)."""
+        if self.missing is None:
+            return None
+        found: NDArray[np.bool_] = ~np.isin(self.expert_ids, self.missing)
+        return found
 
 
 RouteObserver = Callable[[RoutingEvent], None]
@@ -140,15 +148,15 @@ class MoE:
         normed = self.norm(x)
         seen = normed if self.router_norm is self.norm else self.router_norm(x)
         expert_ids, expert_weights = self._route(self._score(seen))
-        arrivals = resident = None
+        arrivals = missing = None
         if self._residency is not None:
             arrivals = self._residency.fetch(layer, expert_ids, more=more)
             if self._prefetcher is not None:
                 self._prefetcher.after_fetch(layer, x, expert_ids)
             if on_route is not None:
-                resident = self._residency.was_resident(layer, expert_ids)
+                missing = self._residency.missing(layer)
         if on_route is not None:  # after the reads are begun, which go on meanwhile
-            on_route(RoutingEvent(layer, x, expert_ids, expert_weights, resident))
+            on_route(RoutingEvent(layer, x, expert_ids, expert_weights, missing))
         # Before the routed experts: those that are missing are being read meanwhile.
         beside = self.run_beside(x, normed)
         if beside is not None and arrivals is not None:

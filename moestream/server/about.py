@@ -131,7 +131,8 @@ def _left(sequence: Sequence) -> int:
 
 async def openapi(request: Request) -> JSON:
     """A description of all of this for programs."""
-    return JSON(await asyncio.to_thread(description))
+    page = not state_of(request).options.no_page
+    return JSON(await asyncio.to_thread(description, page=page))
 
 
 async def no_embeddings(request: Request) -> NoReturn:

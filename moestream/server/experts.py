@@ -6,10 +6,8 @@ Owns these endpoints and their words. What is counted is ``residency``'s, profil
 
 import asyncio
 from contextlib import aclosing
-from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +21,16 @@ from moestream.profiles import Fingerprint, Profile, write_profile
 from moestream.profiles.names import SUFFIX, load_profile, profile_names, profile_path
 from moestream.server.body import JSON, read
 from moestream.server.errors import APIError
+from moestream.server.experts_schema import (
+    MOST_COUNT,
+    Forecast,
+    ForecastPoint,
+    ProfileCounts,
+    ProfileRequest,
+    Profiles,
+    ProfileSaved,
+    Told,
+)
 from moestream.server.model import Model
 from moestream.server.onlookers import News, Onlookers
 from moestream.server.sse import HEADERS, event, listening
@@ -31,16 +39,6 @@ from moestream.streaming.memory import available_memory
 
 _POINTS = 20
 """Budgets that are looked at, from one that holds few experts to one that holds all."""
-_MOST_COUNT = 2**53
-
-
-class ProfileRequest(BaseModel):
-    """Uses of each expert, by layer in the order of the residency's ``layers``."""
-
-    name: str
-    tokens: int = Field(ge=1, lt=_MOST_COUNT)
-    uses: list[list[int]]
-    replace: bool = False
 
 
 class Watching:
@@ -84,28 +82,32 @@ async def residency(request: Request) -> Watching:
 async def profiles(request: Request) -> JSON:
     """Names of the profiles that are kept on this machine, and of those that fit this model."""
     model = _model(request)
-    return JSON({"profiles": await asyncio.to_thread(_fitting, model)})
+    return _json(Profiles(profiles=await asyncio.to_thread(_fitting, model)))
 
 
 async def profile(request: Request) -> JSON:
     """What one profile counted, in the words in which one is saved."""
     model, name = _model(request), request.path_params["name"]
     found = await asyncio.to_thread(_load, name, model)
-    told = {"name": name, "saved": found.saved, "tokens": found.tokens}
-    return JSON({**told, "uses": found.uses.tolist()})
+    uses = found.uses.tolist()
+    return _json(ProfileCounts(name=name, saved=found.saved, tokens=found.tokens, uses=uses))
 
 
 async def save_profile(request: Request) -> JSON:
     """Keep what was counted as a profile."""
     model, asked = _model(request), await read(request, ProfileRequest)
     saved = await asyncio.to_thread(_save, asked, model)
-    return JSON({"name": asked.name, "saved": saved.saved, "tokens": saved.tokens})
+    return _json(ProfileSaved(name=asked.name, saved=saved.saved, tokens=saved.tokens))
 
 
 async def forecast(request: Request) -> JSON:
     """What this model would do within other budgets, as ``plan`` says."""
     model = _model(request)
-    return JSON(await asyncio.to_thread(_forecast, model))
+    return _json(await asyncio.to_thread(_forecast, model))
+
+
+def _json(told: Told) -> JSON:
+    return JSON(told.model_dump())
 
 
 def _model(request: Request) -> Model:
@@ -153,7 +155,7 @@ def _save(asked: ProfileRequest, model: Model) -> Profile:
     shape = (len(fingerprint.expert_bytes), fingerprint.num_experts)
     if [len(row) for row in asked.uses] != [shape[1]] * shape[0]:
         raise APIError(400, f"uses must have {shape[0]} layers of {shape[1]} experts", param="uses")
-    if any(not 0 <= count < _MOST_COUNT for row in asked.uses for count in row):
+    if any(not 0 <= count < MOST_COUNT for row in asked.uses for count in row):
         raise APIError(400, "uses must be whole numbers of 0 and more", param="uses")
     if not asked.replace and name in profile_names():
         raise APIError(409, f"a profile is called {name!r} already", param="name")
@@ -175,7 +177,7 @@ def _save(asked: ProfileRequest, model: Model) -> Profile:
         raise APIError(500, f"the profile {name!r} could not be written") from None
 
 
-def _forecast(model: Model) -> dict[str, Any]:
+def _forecast(model: Model) -> Forecast:
     """Speeds of this machine that are not known yet are measured, which takes some seconds."""
     engine = model.engine
     key_type, value_type = engine.kv_types
@@ -202,18 +204,18 @@ def _forecast(model: Model) -> dict[str, Any]:
         budgets=tuple(sorted(n_bytes for n_bytes in wanted if n_bytes >= least)),
     )
     now = engine.plan.budget_bytes if engine.plan else None
-    return {"points": [_point(point) for point in outlook.asked], "now_bytes": now}
+    return Forecast(points=[_point(point) for point in outlook.asked], now_bytes=now)
 
 
-def _point(point: Point) -> dict[str, Any]:
+def _point(point: Point) -> ForecastPoint:
     speed = point.forecast
-    return {
-        "budget_bytes": point.plan.budget_bytes,
-        "experts_share": point.share,
-        "case": point.case,
-        "tps": speed.tps,
-        "low_tps": speed.low_tps,
-        "high_tps": speed.high_tps,
-        "hit_rate": speed.hit_rate,
-        "read_bytes": speed.read_bytes,
-    }
+    return ForecastPoint(
+        budget_bytes=point.plan.budget_bytes,
+        experts_share=point.share,
+        case=point.case,
+        tps=speed.tps,
+        low_tps=speed.low_tps,
+        high_tps=speed.high_tps,
+        hit_rate=speed.hit_rate,
+        read_bytes=speed.read_bytes,
+    )

@@ -103,15 +103,10 @@ class Residency(ABC):
             self._read_layer_after(layer)
         return arrivals
 
-    def was_resident(self, layer: int, expert_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which of the experts (T, k) of the last ``fetch`` were in memory when it was called.
-
-        To be asked before its iterator is used.
-        """
-        if not self._missing:
-            return np.ones(expert_ids.shape, np.bool_)
-        found: NDArray[np.bool_] = ~np.isin(expert_ids + layer * self.num_experts, self._missing)
-        return found
+    def missing(self, layer: int) -> list[int]:
+        """Which experts of the last ``fetch``, for this layer, were not in memory at its call."""
+        base = layer * self.num_experts
+        return [key - base for key in self._missing]
 
     @abstractmethod
     def contents(self, layer: int) -> list[int]:

@@ -19,7 +19,7 @@ from moestream.streaming.view import IN_MEMORY, KEPT, Marks
 
 FOREVER = 2**63
 _ANY_TIME = 2**40
-"""Turns ahead of a guess that is right whenever it is asked for."""
+"""Turns ahead of what is read for whenever it is asked for: that it will be is no guess."""
 _LAYERS = 2
 """That have room at once in a long pass."""
 
@@ -237,7 +237,7 @@ class SlotResidency(Residency):
                 break
             self.reader.submit(key, address, True, turn)
             begun += 1
-            if self.guessed is not None:
+            if self.guessed is not None and ahead < _ANY_TIME:
                 self.guessed.append(key)
         self.counts.speculative_bytes += begun * self._bytes[layer]
         return begun

@@ -1,9 +1,11 @@
 """What the page costs: decode speed with somebody looking at the experts, beside nobody.
 
-python scripts/bench/page.py MODEL [--budget 600M] [--repeat 7] [--tokens 512]
+python scripts/bench/page.py MODEL [--budget 600M] [--answers 7] [--tokens 1500]
 
-One server; in each round the same answer is timed with the stream of the experts closed and open,
-in turn. Figures are medians, and the loss is that of the pairs. The last line is JSON.
+One server. While an answer is written the stream of the experts is opened and closed, for two
+seconds each: so short a time apart the machine is as busy with other work, and the context about as
+long. Figures are medians, and the loss is that of the pairs of open and closed. The last line is
+JSON.
 """
 
 from __future__ import annotations
@@ -13,12 +15,21 @@ import asyncio
 import json
 import statistics
 import sys
+import time
+from contextlib import suppress
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench.http_load import chat
 from bench.serve import QUESTIONS, body, free_port, ours, server
+
+_WINDOW_S = 2.0
+_SETTLE_S = 0.3
+"""At the start of a window, which does not count."""
+_ORDER = (False, True, True, False)
+"""Open or not, so that what grows slower all the time weighs on both alike."""
 
 
 class Onlooker:
@@ -41,36 +52,55 @@ class Onlooker:
             writer.transport.abort()
 
 
-async def timed(port: int, tokens: int, onlooker: Onlooker | None) -> float:
-    """Tokens a second of one answer."""
-    looking = None if onlooker is None else asyncio.create_task(onlooker.look())
-    await asyncio.sleep(0.5)
-    answer = await chat(port, body(QUESTIONS[0], tokens))
-    if looking is not None:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
-    return answer.decode_tps
+async def windows(port: int, asked: dict[str, Any], onlooker: Onlooker) -> list[tuple[bool, float]]:
+    """Tokens a second of one answer's windows, each with whether somebody looked on."""
+    began = time.perf_counter()
+    answering = asyncio.create_task(chat(port, asked))
+    cuts: list[tuple[bool, float]] = []
+    for is_open in chain((False,), cycle(_ORDER)):
+        looking = asyncio.create_task(onlooker.look()) if is_open else None
+        cuts.append((is_open, time.perf_counter() - began))
+        await asyncio.wait((answering,), timeout=_WINDOW_S)
+        if looking is not None:
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
+        if answering.done():
+            break
+    times = answering.result().times
+    return [
+        (is_open, _rate([t for t in times if start + _SETTLE_S <= t < start + _WINDOW_S]))
+        for is_open, start in cuts[:-1]
+    ][1:]  # the first has the prompt in it
+
+
+def _rate(times: list[float]) -> float:
+    """Tokens a second; those that came at once with the first are not of this time."""
+    first = sum(t < times[0] + 0.02 for t in times)
+    return (len(times) - first) / (times[-1] - times[0])
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All rounds, after one that does not count; who is first changes from round to round."""
+    """All answers, after one that does not count."""
     port, pairs = free_port(), []
     flags = ["--budget", args.budget] if args.budget else []
     onlooker = Onlooker(port)
     with server(ours(args.model, port, *flags), port):
-        for turn in range(args.repeat + 1):
-            found = {}
-            for is_open in (True, False) if turn % 2 else (False, True):
-                found[is_open] = asyncio.run(
-                    timed(port, args.tokens, onlooker if is_open else None)
-                )
-            pairs.append((found[False], found[True]))
-            print(f"closed {found[False]:.1f}, open {found[True]:.1f} tok/s")
-    pairs = pairs[1:]
+        for turn in range(args.answers + 1):
+            asked = body(QUESTIONS[turn % len(QUESTIONS)], args.tokens)
+            found = asyncio.run(windows(port, asked, onlooker))
+            for one, other in zip(found[::2], found[1::2], strict=False):
+                speed = dict((one, other))
+                if turn:
+                    pairs.append((speed[False], speed[True]))
+                    print("closed {:.1f}, open {:.1f} tok/s".format(*pairs[-1]), flush=True)
+    losses = [1 - opened / closed for closed, opened in pairs]
     return {
         "closed_tps": statistics.median(closed for closed, _ in pairs),
         "open_tps": statistics.median(opened for _, opened in pairs),
-        "loss": statistics.median(1 - opened / closed for closed, opened in pairs),
+        "loss": statistics.median(losses),
+        "quartiles": statistics.quantiles(losses, n=4)[::2],
+        "pairs": len(pairs),
         "frames": onlooker.frames,
         "stream_bytes": onlooker.n_bytes,
     }
@@ -81,8 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--budget")
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--answers", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=1500)
     print(json.dumps(measure(parser.parse_args())))
 
 

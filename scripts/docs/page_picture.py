@@ -69,10 +69,9 @@ def live(page: Page, folder: Path) -> None:
 def compared(page: Page, folder: Path) -> None:
     """Two answers side by side, and the forecast."""
     ask(page, ITALIAN)
-    answers = page.locator("text=Its experts")
-    answers.nth(1).click()
-    answers.nth(2).click()
-    page.select_option("#show-b", index=3)
+    page.locator("text=Its experts").nth(2).click()
+    other = page.locator(f"#show-b option:has-text('{QUESTIONS[1][:30]}')")
+    page.select_option("#show-b", other.get_attribute("value"))
     page.click("text=Foresee other budgets")
     page.wait_for_selector("#budget", timeout=LONG_MS)
     page.focus("canvas")

@@ -15,11 +15,12 @@ export function setKey(value) {
   else localStorage.removeItem(KEY);
 }
 
-/** What went wrong, in a person's words; `kind` tells what may be done. */
+/** What went wrong, in a person's words; `kind` tells what may be done, `status` is the answer's. */
 export class Trouble extends Error {
-  constructor(message, kind = "") {
+  constructor(message, kind = "", status = 0) {
     super(message);
     this.kind = kind;
+    this.status = status;
   }
 }
 
@@ -68,7 +69,7 @@ function described(error, status) {
     return new Trouble(`The conversation is longer than the model's context. ${sentence(said)}`, "full");
   }
   if (status === 503) return new Trouble(`The server has no time now. ${sentence(said)}`, "busy");
-  return new Trouble(sentence(said));
+  return new Trouble(sentence(said), "", status);
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");

@@ -23,6 +23,7 @@ const PATHS = {
   left: "M12 5l-5 5 5 5",
   right: "M8 5l5 5-5 5",
   remove: "M5 5l10 10M15 5L5 15",
+  wide: "M3 10h14M6 7l-3 3 3 3M14 7l3 3-3 3",
   onward: "M4 10h11M11 6l4 4-4 4",
 };
 
@@ -47,6 +48,14 @@ export function sign(name, label, onclick, attributes = {}) {
 /** Say something to who does not see the screen. */
 export function announce(text) {
   byId("status").textContent = text;
+}
+
+/** Tell something at the top of the conversation, until it is closed; nothing closes it. */
+export function notice(text, calm = false) {
+  const place = byId("notice");
+  place.classList.toggle("calm", calm);
+  place.replaceChildren(el("span", {}, text), sign("remove", "Close", () => notice("")));
+  place.hidden = !text;
 }
 
 /** Bytes in words, as the command line writes them. */

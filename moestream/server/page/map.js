@@ -1,41 +1,16 @@
-// Draws the map: layers down, experts across; and lets one be chosen. Knows colours and places.
+// Draws the map: layers down, experts across; and lets one be chosen. Knows places and pixels.
+
+import { mixed, palette, pixel } from "./colours.js";
 
 const FADE_MS = 800;
 const INSET = 0.22;
-const LEFT = 26;
-const LIGHT = {
-  ground: "#ffffff", ink: "#55606e", absent: "#e6eaf0", here: "#9fc3e6", kept: "#3c78b4", mark: "#17202b",
-  used: "#f2a900", read: "#d9480f", guessed: "#2f9e44", vain: "#c2255c",
-  heat: ["#eef2f7", "#bcd7f0", "#5f9fd8", "#1d5fa3", "#0b2f5c"], a: "#c2410c", b: "#1558a6", same: "#e6eaf0",
-};
-const DARK = {
-  ground: "#171c22", ink: "#a2aebb", absent: "#232b34", here: "#2f5278", kept: "#5794cf", mark: "#ffffff",
-  used: "#ffd43b", read: "#ff7b47", guessed: "#51cf66", vain: "#f06595",
-  heat: ["#202832", "#1f4468", "#2f78b8", "#74b9f5", "#e3f2ff"], a: "#ff9357", b: "#5fb0ff", same: "#2a333d",
-};
-
-export const FLASHES = ["vain", "guessed", "read", "used"];
-
-export function palette() {
-  const chosen = document.documentElement.dataset.theme;
-  const dark = chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  return dark ? DARK : LIGHT;
-}
-
-const rgb = (hex) => [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
-
-/** A colour between two. */
-export function mixed(from, to, part) {
-  const [a, b] = [rgb(from), rgb(to)];
-  const t = Math.max(0, Math.min(1, part));
-  return `rgb(${a.map((value, n) => Math.round(value + (b[n] - value) * t)).join(" ")})`;
-}
-
-/** A colour on the way through several. */
-export function ramp(colours, part) {
-  const at = Math.max(0, Math.min(0.9999, part || 0)) * (colours.length - 1);
-  return mixed(colours[Math.floor(at)], colours[Math.floor(at) + 1], at % 1);
-}
+const [LEFT, TOP, BELOW] = [26, 6, 18];
+const NARROWEST = 2;
+const [LOWEST, HIGHEST, MAP_HEIGHT] = [5, 15, 300];
+const GAP_FROM = 5;
+const INSET_FROM = 7;
+const FLASHES = ["used", "vain", "guessed", "read"]; // a later one hides those before it
+const COVER = 0.8; // of what a cell is, by what happens in it
 
 export class ExpertMap {
   /** `choose` is told which place was chosen. */
@@ -43,67 +18,91 @@ export class ExpertMap {
     this.canvas = canvas;
     this.choose = choose;
     this.chosen = null;
+    this.small = document.createElement("canvas"); // a pixel an expert
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     canvas.addEventListener("pointerdown", (event) => this.#point(event));
     canvas.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Draw `paint(place)` for every place; returns whether something is still fading. */
-  draw({ layers, n }, paint, flashes = null) {
-    const { canvas } = this;
-    const scale = devicePixelRatio || 1;
-    const width = canvas.parentElement.clientWidth;
+  /** Draw: `fill` sets a pixel a place; `flashes` tell when, by kind. Returns whether one fades still. */
+  draw({ layers, n }, fill, flashes = null) {
     const down = layers.length;
-    const across = (width - LEFT) / n;
-    const high = Math.max(5, Math.min(15, Math.round(Math.max(across, 300 / down))));
-    this.shape = { n, down, across, high };
-    const height = high * down + 18;
-    if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
-      canvas.width = Math.round(width * scale);
-      canvas.height = Math.round(height * scale);
-      canvas.style.height = `${height}px`;
-    }
-    const pen = canvas.getContext("2d");
+    this.#fit(n, down);
+    const { across, high } = this.shape;
+    const pen = this.canvas.getContext("2d");
     const colours = palette();
+    const scale = devicePixelRatio || 1;
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.fillStyle = colours.ground;
-    pen.fillRect(0, 0, width, height);
-    const gap = Math.min(across, high) >= 5 ? 1 : 0;
-    const box = (place) => [LEFT + (place % n) * across, Math.floor(place / n) * high, across - gap, high - gap];
-    for (let place = 0; place < n * down; place += 1) {
-      pen.fillStyle = paint(place, colours);
-      pen.fillRect(...box(place));
+    pen.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    const image = new ImageData(n, down);
+    const pixels = new Uint32Array(image.data.buffer);
+    fill(pixels);
+    const inner = Math.min(across, high) >= INSET_FROM ? [] : null;
+    const fading = flashes ? this.#flash(pixels, flashes, colours, inner) : false;
+    this.small.getContext("2d").putImageData(image, 0, 0);
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(this.small, LEFT, TOP, n * across, down * high);
+    if (Math.min(across, high) >= GAP_FROM) {
+      for (let x = 1; x <= n; x += 1) pen.fillRect(Math.round(LEFT + x * across) - 1, TOP, 1, down * high);
+      for (let y = 1; y <= down; y += 1) pen.fillRect(LEFT, TOP + y * high - 1, n * across, 1);
     }
-    const fading = flashes ? this.#flash(pen, flashes, colours, box) : false;
+    this.#marks(pen, inner ?? [], colours);
     this.#write(pen, colours, layers);
-    if (this.chosen !== null && this.chosen < n * down) {
-      const [x, y, w, h] = box(this.chosen);
-      pen.strokeStyle = colours.mark;
-      pen.lineWidth = 2;
-      pen.strokeRect(x - 1, y - 1, w + 2, h + 2);
+    return fading;
+  }
+
+  #fit(n, down) {
+    const { canvas } = this;
+    const room = canvas.parentElement.clientWidth;
+    const across = Math.max((room - LEFT) / n, NARROWEST);
+    const high = Math.max(LOWEST, Math.min(HIGHEST, Math.round(Math.max(across, MAP_HEIGHT / down))));
+    this.shape = { n, down, across, high };
+    const [width, height] = [LEFT + across * n, TOP + high * down + BELOW];
+    const scale = devicePixelRatio || 1;
+    if (canvas.width === Math.round(width * scale) && canvas.height === Math.round(height * scale) && this.small.width === n) return;
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+    this.small.width = n;
+    this.small.height = down;
+  }
+
+  /** Colour what has just happened; use is left to `inner`, if it is there: marks within the cells. */
+  #flash(pixels, flashes, colours, inner) {
+    const now = performance.now();
+    const lasts = inner ? FADE_MS : FADE_MS / 2; // small cells have no room for more than the last
+    let fading = false;
+    for (const name of FLASHES) {
+      const colour = pixel(colours[name]);
+      const times = flashes[name];
+      for (let place = 0; place < times.length; place += 1) {
+        const left = 1 - (now - times[place]) / lasts;
+        if (!(left > 0)) continue;
+        fading = true;
+        const part = this.still.matches ? 1 : Math.min(1, left * 1.4);
+        if (name === "used" && inner) inner.push([place, part]);
+        else pixels[place] = mixed(pixels[place], colour, inner ? part : part * COVER);
+      }
     }
     return fading;
   }
 
-  #flash(pen, flashes, colours, box) {
-    const now = performance.now();
-    let fading = false;
-    for (const name of FLASHES) {
-      pen.fillStyle = colours[name];
-      const times = flashes[name];
-      for (let place = 0; place < times.length; place += 1) {
-        const left = 1 - (now - times[place]) / FADE_MS;
-        if (!(left > 0)) continue;
-        fading = true;
-        pen.globalAlpha = this.still.matches ? 1 : Math.min(1, left * 1.4);
-        const [x, y, w, h] = box(place);
-        // Where there is room, use is a mark within the cell: what is in memory stays to be seen.
-        const [side, top] = name === "used" && Math.min(w, h) >= 7 ? [w * INSET, h * INSET] : [0, 0];
-        pen.fillRect(x + side, y + top, w - 2 * side, h - 2 * top);
-      }
+  /** Uses within their cells, so that what is in memory stays to be seen, and the one that is chosen. */
+  #marks(pen, inner, colours) {
+    const { n, across, high } = this.shape;
+    pen.fillStyle = colours.used;
+    for (const [place, part] of inner) {
+      pen.globalAlpha = part;
+      const [x, y] = [LEFT + (place % n) * across, TOP + Math.floor(place / n) * high];
+      pen.fillRect(x + across * INSET, y + high * INSET, (across - 1) * (1 - 2 * INSET), (high - 1) * (1 - 2 * INSET));
     }
     pen.globalAlpha = 1;
-    return fading;
+    if (this.chosen === null || this.chosen >= n * this.shape.down) return;
+    pen.strokeStyle = colours.mark;
+    pen.lineWidth = 2;
+    pen.strokeRect(LEFT + (this.chosen % n) * across - 1, TOP + Math.floor(this.chosen / n) * high - 1, across + 1, high + 1);
   }
 
   /** Numbers of layers at the left, of experts below. */
@@ -114,18 +113,18 @@ export class ExpertMap {
     pen.textBaseline = "middle";
     pen.textAlign = "right";
     const rows = Math.max(1, Math.ceil(14 / high));
-    for (let row = 0; row < down; row += rows) pen.fillText(String(layers[row]), LEFT - 6, (row + 0.5) * high);
+    for (let row = 0; row < down; row += rows) pen.fillText(String(layers[row]), LEFT - 6, TOP + (row + 0.5) * high);
     pen.textAlign = "center";
     const steps = [1, 2, 4, 8, 16, 32, 64, 128].find((step) => step * across >= 22) ?? 256;
-    for (let expert = 0; expert < n; expert += steps) pen.fillText(String(expert), LEFT + (expert + 0.5) * across, down * high + 9);
+    for (let expert = 0; expert < n; expert += steps) pen.fillText(String(expert), LEFT + (expert + 0.5) * across, TOP + down * high + 9);
   }
 
   #point(event) {
     if (!this.shape) return;
     const { n, down, across, high } = this.shape;
     const expert = Math.floor((event.offsetX - LEFT) / across);
-    const row = Math.floor(event.offsetY / high);
-    if (expert >= 0 && expert < n && row < down) this.#take(row * n + expert);
+    const row = Math.floor((event.offsetY - TOP) / high);
+    if (expert >= 0 && expert < n && row >= 0 && row < down) this.#take(row * n + expert);
   }
 
   #key(event) {
@@ -142,6 +141,15 @@ export class ExpertMap {
 
   #take(place) {
     this.chosen = place;
+    if (place !== null) this.#bringIntoSight(place);
     this.choose(place);
+  }
+
+  /** Where the map is wider than its room, scroll to a place. */
+  #bringIntoSight(place) {
+    const room = this.canvas.parentElement;
+    const x = LEFT + (place % this.shape.n) * this.shape.across;
+    if (x < room.scrollLeft + LEFT) room.scrollLeft = x - LEFT;
+    else if (x + this.shape.across > room.scrollLeft + room.clientWidth) room.scrollLeft = x - room.clientWidth + LEFT;
   }
 }

@@ -54,6 +54,7 @@ export class View {
       }
       const trouble = running ? "" : troubleOf(message.told);
       this.trouble.hidden = !trouble;
+      this.trouble.classList.toggle("calm", message.told?.finish !== "failed");
       this.trouble.textContent = trouble;
     }
     if (this.running !== running) this.#foot(running);
@@ -78,7 +79,7 @@ export class View {
     const copy = sign("copy", "Copy the text", () => copyText(message.content));
     const mine = message.role === "user" ? [sign("edit", "Edit", () => acts.edit(this))]
       : [sign("again", "Answer again", () => acts.again(message)),
-        ["length", "stopped", "failed"].includes(message.told?.finish) && (message.content || message.reasoning) ? sign("onward", "Go on with this answer", () => acts.goOn(message)) : null,
+        ["length", "stopped", "failed"].includes(message.told?.finish) && !message.told.full && (message.content || message.reasoning) ? sign("onward", "Go on with this answer", () => acts.goOn(message)) : null,
         message.picture ? el("button", { type: "button", class: "quiet", onclick: () => acts.picture(message) }, "Its experts") : null];
     const buttons = running ? [] : [copy, ...mine];
     this.foot.replaceChildren(...[branches, ...buttons, this.speed].filter(Boolean));
@@ -118,7 +119,8 @@ function troubleOf(told) {
     const rest = told.kind === "full" ? " Begin a new conversation, or edit an earlier message." : " Nothing is lost: answer again, or go on.";
     return told.error + rest;
   }
-  if (told.finish === "length") return "The answer ended at the limit of tokens.";
+  if (told.full) return "The context is full. Begin a new conversation, or edit an earlier message.";
+  if (told.finish === "length") return "The answer ended at the limit of tokens, which is in Settings. The arrow goes on with it.";
   return told.finish === "stopped" ? "Stopped." : "";
 }
 

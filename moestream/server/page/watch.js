@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 
 const AGAIN_MS = 1500;
-const LAST_FRAME_MS = 300;
+const LAST_FRAME_MS = 600;
 
 /** Null until the stream has begun: { layers, n, k, bytes, streamed, places }. */
 export let model = null;
@@ -16,9 +16,13 @@ export const flashes = { used: [], read: [], guessed: [], vain: [] };
 /** The answer that is being written, or the last one. */
 export let answer = null;
 export let totals = {};
+/** Whether the server tells, as far as is known; and whether its model has no experts to tell of. */
+export let isOpen = true;
+export let hasNone = false;
 
 const answers = new Set();
 let heard = () => {};
+let lost = () => {};
 let stop = null;
 
 export const IN_MEMORY = 1;
@@ -31,6 +35,11 @@ function picture(places) {
 /** Call `then` after all news. */
 export function onNews(then) {
   heard = then;
+}
+
+/** Call `then` when the server does not answer any more. */
+export function onGone(then) {
+  lost = then;
 }
 
 /** An answer begins: its uses are counted apart from now on. */
@@ -55,6 +64,7 @@ export async function connect() {
   stop = new AbortController();
   try {
     const response = await api.ask("/v1/moestream/residency", { signal: stop.signal });
+    isOpen = true;
     for await (const event of api.events(response)) {
       const told = JSON.parse(event.data);
       if (event.name === "model") meet(told);
@@ -62,7 +72,14 @@ export async function connect() {
       heard();
     }
   } catch (error) {
-    if (error.message?.includes("no experts") || error.kind === "key") return;
+    hasNone = error.status === 404;
+    if (hasNone) heard();
+    if (hasNone || error.kind === "key") return;
+    if (isOpen && error.kind === "gone") {
+      isOpen = false;
+      heard();
+      lost();
+    }
   }
   stop = null;
   if (!document.hidden || answers.size) setTimeout(connect, AGAIN_MS);
@@ -84,27 +101,39 @@ function meet(told) {
     for (const each of answers) Object.assign(each, picture(places));
   }
   model = { layers: told.layers, n: told.num_experts, k: told.num_experts_per_tok, bytes: told.expert_bytes, streamed: told.streamed, budget: told.budget_bytes, places };
-  if (told.state) state = decoded(told.state);
+  if (told.state) mark(told.state);
   else if (!told.streamed) state.fill(IN_MEMORY);
 }
 
 function take(frame) {
   const now = performance.now();
-  if (frame.state) state = decoded(frame.state);
+  if (frame.state) mark(frame.state);
   if (Object.keys(frame.totals).length) totals = frame.totals;
   for (const name of Object.keys(flashes)) {
-    for (let at = 0; at < frame[name].length; at += 2) flashes[name][frame[name][at]] = now;
+    const pairs = numbers(frame[name]);
+    for (let at = 0; at < pairs.length; at += 2) {
+      const [place, count] = [pairs[at], pairs[at + 1]];
+      flashes[name][place] = now;
+      if (name === "read") reads[place] += count;
+      if (name !== "used") continue;
+      last[place] = now;
+      for (const each of [opened, ...answers]) each.uses[place] += count;
+    }
   }
-  for (let at = 0; at < frame.used.length; at += 2) {
-    const place = frame.used[at];
-    last[place] = now;
-    for (const each of [opened, ...answers]) each.uses[place] += frame.used[at + 1];
-  }
-  for (let at = 0; at < frame.read.length; at += 2) reads[frame.read[at]] += frame.read[at + 1];
   for (const each of [opened, ...answers]) each.tokens += frame.tokens;
 }
 
 const decoded = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const numbers = (text) => new Uint32Array(decoded(text).buffer);
+
+/** Take over which experts are in memory and kept: a bit a place. */
+function mark({ here, kept }) {
+  const [memory, stays] = [decoded(here), decoded(kept)];
+  const bit = (bytes, place) => (bytes[place >> 3] >> (place & 7)) & 1;
+  for (let place = 0; place < state.length; place += 1) {
+    state[place] = (bit(memory, place) && IN_MEMORY) | (bit(stays, place) && KEPT);
+  }
+}
 
 /** Each expert's part of its layer's uses. */
 export function shares(uses) {

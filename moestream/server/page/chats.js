@@ -1,0 +1,104 @@
+// Conversations: which there are, which is open, and their list. Knows no answers.
+
+import { el, byId, sign, download, notice } from "./dom.js";
+import * as store from "./store.js";
+import * as tree from "./tree.js";
+import * as settings from "./settings.js";
+
+const OPEN = "moestream.open";
+
+let all = [];
+let opened = () => {};
+let removed = () => {};
+/** The one that is open. */
+export let current = tree.conversation();
+
+/** Take up what is kept; `hooks` are told which is opened, and which is removed. */
+export async function start(hooks) {
+  opened = hooks.opened;
+  removed = hooks.removed;
+  try {
+    all = await store.all();
+  } catch {
+    notice("This browser keeps nothing: conversations are gone when the page is closed.");
+  }
+  for (const message of messages()) {
+    if (message.told?.began) message.told = { finish: "stopped", error: "" };
+    message.progress = null;
+  }
+  byId("new-chat").addEventListener("click", () => open(tree.conversation()));
+  byId("export").addEventListener("click", () => download("moestream-conversations.json", tree.exported(all)));
+  byId("import").addEventListener("click", () => byId("import-file").click());
+  byId("import-file").addEventListener("change", take);
+  open(all.find((each) => each.id === localStorage.getItem(OPEN)) ?? all[0] ?? tree.conversation());
+}
+
+/** The messages of all conversations, the last changed first. */
+export const messages = () => all.flatMap((each) => Object.values(each.messages).reverse());
+
+/** What a message answers. */
+export function question(message) {
+  const chat = all.find((each) => each.messages[message.id] === message);
+  return chat?.messages[message.parent]?.content.trim().replace(/\s+/g, " ") || "a file";
+}
+
+export function open(chat) {
+  current = chat;
+  localStorage.setItem(OPEN, chat.id);
+  list();
+  opened(chat);
+}
+
+/** Something was said in it for the first time. */
+export function enter(chat) {
+  if (!all.includes(chat)) all.unshift(chat);
+  list();
+}
+
+export async function keep(chat) {
+  try {
+    await store.keep(chat);
+  } catch (error) {
+    notice(`This browser cannot keep the conversation (${error?.name ?? "full"}): export it before you leave.`);
+  }
+}
+
+/** Show them, the last changed first. */
+export function list() {
+  all.sort((a, b) => b.changed - a.changed);
+  byId("chat-list").replaceChildren(...all.map((each) => el("li", { class: each === current ? "here" : null },
+    el("button", { type: "button", class: "quiet title", "aria-current": each === current ? "true" : null, onclick: () => open(each) }, each.title || "Untitled"),
+    sign("edit", `Rename ${each.title}`, () => rename(each)),
+    sign("remove", `Delete ${each.title}`, () => remove(each)))));
+}
+
+async function rename(chat) {
+  const title = await settings.question({ title: "Rename", told: "The conversation's name:", input: chat.title, does: "Rename" });
+  if (!title) return;
+  chat.title = title.slice(0, 200);
+  await keep(chat);
+  list();
+}
+
+async function remove(chat) {
+  const sure = await settings.question({ title: "Delete the conversation?", told: `“${chat.title}” is gone for good then.`, does: "Delete" });
+  if (!sure) return;
+  removed(chat);
+  all = all.filter((each) => each !== chat);
+  await store.forget(chat.id);
+  if (chat === current) open(all[0] ?? tree.conversation());
+  else list();
+}
+
+async function take(event) {
+  try {
+    const more = tree.imported(await event.target.files[0].text());
+    for (const each of more) await keep(each);
+    all = [...more, ...all];
+    list();
+    notice(`${more.length} conversation${more.length === 1 ? "" : "s"} imported.`, true);
+  } catch (error) {
+    notice(`The file cannot be imported: ${error.message}`);
+  }
+  event.target.value = "";
+}
