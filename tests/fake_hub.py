@@ -7,13 +7,17 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 COMMIT = "c0ffee" * 6 + "c0ff"
+_STEP_S = 0.02
 
 
 @dataclass
@@ -46,8 +50,32 @@ class FakeHub:
     """What the listing says otherwise."""
     sends_to: str | None = None
     """Where a file is said to be, instead of at the CDN."""
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    """Status and headers of each coming answer of the CDN; then all are as they should be."""
+    found: Any = None
+    """What a search finds, if not the repository alone."""
+    range_told: str | None = None
+    """What each answer of the CDN says that it is, if that is not so."""
+    bytes_per_s: float | None = None
+    """Of each connection to the CDN."""
+    together: int = 0
+    """Answers of the CDN that were under way at once, at most."""
     hold: threading.Event | None = None
     """Wait for this in the middle of each answer of the CDN."""
+
+    _under_way: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        with self._lock:
+            self._under_way += 1
+            self.together = max(self.together, self._under_way)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
 
     def of_cdn(self) -> list[Request]:
         port = int(self.cdn_url.rpartition(":")[2])
@@ -70,8 +98,20 @@ class FakeHub:
             ],
         } | self.told
 
+    def search(self, asked: dict[str, list[str]]) -> Any:
+        """As the hub answers: the repositories whose names have the words."""
+        if asked["filter"] != ["gguf"] or asked["search"][0] not in "org/model":
+            return []
+        model = {"id": "org/model", "downloads": 12, "gguf": {"architecture": "llama", "total": 5}}
+        return self.found or [model]
+
     def sha256(self, name: str) -> str:
-        return self.stated_sha256.get(name) or hashlib.sha256(self.files[name]).hexdigest()
+        return self.stated_sha256.get(name) or _sha256(self.files[name])
+
+
+@cache
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @contextmanager
@@ -80,8 +120,7 @@ def fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
     servers = []
     for name in ("url", "cdn_url"):
         handler = type("Handler", (_Handler,), {"hub": hub})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), handler)
         setattr(hub, name, f"http://127.0.0.1:{server.server_port}")
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         servers.append(server)
@@ -91,6 +130,13 @@ def fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
         for server in servers:
             server.shutdown()
             server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that are gone, as those of a download that was killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -108,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_blob(match[1])
         elif (match := re.match(r"/org/model/resolve/(\w+)/([^?]+)", self.path)) is not None:
             self._redirect(match[1], match[2])
+        elif (match := re.match(r"/api/models\?(.+)", self.path)) is not None:
+            self._send(200, json.dumps(self.hub.search(parse_qs(match[1]))).encode())
         elif re.match(r"/api/models/org/model(\?|$)", self.path):
             self._send(200, json.dumps(self.hub.listing()).encode())
         else:
@@ -126,19 +174,26 @@ class _Handler(BaseHTTPRequestHandler):
                 "X-Linked-Etag": f'"{self.hub.sha256(name)}"',
                 "X-Linked-Size": str(len(self.hub.files[name])),
                 "ETag": '"of-the-pointer"',
+                # What a hub says that keeps the file in Xet storage too.
+                "X-Xet-Hash": self.hub.sha256(name),
+                "X-Xet-Refresh-Route": f"{self.hub.url}/xet-read-token/{commit}",
             }
             self._send(302, b"", linked)
 
     def _send_blob(self, name: str) -> None:
         data, status, headers = self.hub.files[name], 200, {"Accept-Ranges": "bytes"}
+        if self.hub.refusals:
+            self._send(self.hub.refusals[0][0], b"", self.hub.refusals.pop(0)[1])
+            return
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if match is not None and not self.hub.ignores_ranges:
             start, end = int(match[1]), min(int(match[2] or len(data) - 1), len(data) - 1)
-            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+            headers["Content-Range"] = self.hub.range_told or f"bytes {start}-{end}/{len(data)}"
             data, status = data[start : end + 1], 206
         self.hub.entered.set()
         drop = self.hub.drops.pop(0) if self.hub.drops else None
-        self._send(status, data, headers, len(data) // 2 if self.hub.hold else drop)
+        with self.hub.counting():
+            self._send(status, data, headers, len(data) // 2 if self.hub.hold else drop)
 
     def _send(
         self,
@@ -153,8 +208,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        self.wfile.write(body[:drop])
-        self.wfile.flush()
+        pace = self.hub.bytes_per_s
+        step = len(body) if pace is None else int(pace * _STEP_S)
+        for start in range(0, len(body[:drop]), step or 1):
+            self.wfile.write(body[:drop][start : start + step])
+            self.wfile.flush()
+            time.sleep(0 if pace is None else _STEP_S)
         if drop is None:
             return
         if self.hub.hold is not None:

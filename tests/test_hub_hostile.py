@@ -21,7 +21,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         monkeypatch.setenv("MOESTREAM_CACHE", str(tmp_path / "a" / "b" / "cache"))
-        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("moestream.hub.transfer.WAITS_S", (0.0,) * 6)
         yield hub
 
 
@@ -85,7 +85,7 @@ def test_sizes_counts_and_hashes_are_bounded(
 def test_a_listing_without_end_is_not_read_to_its_end(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moestream.hub.repository._MOST_LISTING_BYTES", 1 << 20)
+    monkeypatch.setattr("moestream.hub.http._MOST_JSON_BYTES", 1 << 20)
     hub.told = {"description": "x" * (2 << 20)}
     with pytest.raises(DownloadError, match="says more than 1 MiB"):
         pull()

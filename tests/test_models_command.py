@@ -3,13 +3,21 @@
 import json
 import random
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import run, start
 from fake_hub import FakeHub, fake_hub
+
+from moestream.hub import repository_folder
+from moestream.hub.partial import there_bytes
 
 FILE = "model-Q4_K_M.gguf"
 
@@ -102,10 +110,14 @@ def test_info_of_a_repository_asks_what_it_has(hub: FakeHub) -> None:
     assert "on the hub\n  quant" in run("models", "info", "hf:org/model").stdout
 
 
-def test_list_says_what_is_here_and_what_runs(hub: FakeHub, alphabet: Path) -> None:
+def test_list_says_what_is_here_and_what_runs(hub: FakeHub, alphabet: Path, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/models.toml").write_text(
+        '[other]\nsource = "hf:org/other:Q4_K_M"\narchitecture = "nemotron_h_moe"\n'
+    )
     models = {m["name"]: m for m in json.loads(run("models", "list", "--json").stdout)["models"]}
     assert models["qwen3-30b-a3b"]["supported"] is True
-    assert models["nemotron-3-nano-30b-a3b"]["verdict"] == "unsupported"
+    assert models["other"]["verdict"] == "unsupported"
     assert not any(model["path"] for model in models.values())
     assert run("models", "add", "mine", alphabet, "--licence", "MIT").returncode == 0
     done = run("models", "list", "--here", "--json")
@@ -115,7 +127,132 @@ def test_list_says_what_is_here_and_what_runs(hub: FakeHub, alphabet: Path) -> N
     table = run("models", "list").stdout
     assert "active" in table
     assert max(map(len, table.splitlines())) <= 80
-    assert "yes, all in memory" in table
+    assert "all in memory" in table
+    assert "tok/s" in table
+
+
+def test_list_is_for_the_memory_that_is_named(hub: FakeHub) -> None:
+    def verdicts(memory: str) -> dict[str, dict[str, Any]]:
+        told = json.loads(run("models", "list", "--memory", memory, "--json").stdout)
+        return {model["name"]: model for model in told["models"]}
+
+    small, large = verdicts("2G"), verdicts("256G")
+    assert small["qwen3-30b-a3b"]["verdict"] == "below the floor"
+    assert large["qwen3-30b-a3b"]["verdict"] == "fits"
+    # Of those that fit, the largest of those that are good to begin with.
+    (best,) = [name for name, model in large.items() if model["recommended"]]
+    assert large[best]["verdict"] == "fits"
+    assert not [name for name, model in small.items() if model["recommended"] and name == best]
+    assert f"{best} " in run("models", "list", "--memory", "256G").stdout
+    refused = run("models", "list", "--memory", "50%")
+    assert (refused.returncode, "no amount of memory" in refused.stderr) == (2, True)
+
+
+def measured(cache: Path) -> None:
+    """Put there what a machine was measured to do: any figures, so long as they are known."""
+    from moestream.backends.cpu import CpuBackend
+    from moestream.machine.speeds import DiskSpeed, Speeds, fingerprint, save_speeds
+    from moestream.quants import GGMLQuantizationType
+
+    types = dict.fromkeys(GGMLQuantizationType.__members__, 2e9)
+    cache.mkdir(exist_ok=True)
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    disks = {f"device {cache.stat().st_dev}": DiskSpeed(1e-4, 1e9)}
+    speeds = Speeds(fingerprint(CpuBackend()), today, 1e10, 1e-5, 1e-5, types, types, 1e11, disks)
+    save_speeds(cache / "machine.json", speeds)
+
+
+def test_list_search_and_plan_say_the_same(hub: FakeHub, alphabet: Path, tmp_path: Path) -> None:
+    pytest.importorskip("moestream._native", reason="needs the compiled part")
+    measured(tmp_path / "cache")
+    plan = json.loads(run("plan", "hf:org/model", "--memory", "8G", "--json").stdout)
+    point = next(
+        each
+        for each in plan["budgets"]
+        if each["budget_bytes"] == plan["suggested"]["budget_bytes"]
+    )
+    found = json.loads(run("models", "search", "model", "--memory", "8G", "--json").stdout)
+    (model,) = found["models"]
+    assert (model["name"], model["verdict"]) == ("hf:org/model:Q4_K_M", plan["case"])
+    assert model["generation_tps"] == pytest.approx(point["tps"])
+    assert (model["downloads"], model["quants"]) == (12, ["Q4_K_M", "Q8_0"])
+    assert run("models", "add", "mine", alphabet).returncode == 0
+    told = json.loads(run("models", "list", "--here", "--memory", "8G", "--json").stdout)
+    (mine,) = told["models"]
+    assert mine["generation_tps"] == pytest.approx(point["tps"])
+    table = run("models", "search", "model", "--memory", "8G").stdout
+    assert "hf:org/model:Q4_K_M" in table
+    assert "all in memory" in table
+
+
+def test_list_needs_no_kernels(hub: FakeHub) -> None:
+    script = (
+        "import sys; sys.modules['moestream._native'] = None\n"
+        "sys.argv = ['moestream', 'models', 'list', '--json']\n"
+        "from moestream.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    models = {model["name"]: model for model in json.loads(done.stdout)["models"]}
+    assert models["qwen3-30b-a3b"]["verdict"] != "unknown"
+    assert models["qwen3-30b-a3b"]["generation_tps"] is None
+
+
+def test_a_search_says_why_a_model_does_not_run(hub: FakeHub, tmp_path: Path) -> None:
+    measured(tmp_path / "cache")
+    hub.found = [
+        {"id": "org/model", "downloads": "many", "gguf": {"architecture": "whisper"}},
+        {"id": "org/none"},
+        {"id": "../../etc"},
+        7,
+    ]
+    done = run("models", "search", "model", "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)["models"]
+    assert (first["verdict"], first["reason"]) == ("unsupported", "no: whisper")
+    assert first["downloads"] is None
+    assert second["verdict"] == "unknown"
+    assert "has no org/none, or it is private" in second["reason"]
+
+
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "could not be read from http://127.0.0.1:9"),
+        ({"HF_HUB_OFFLINE": "1"}, "was not asked for: HF_HUB_OFFLINE is set"),
+        ({}, "has no repository with GGUF files for 'zzz'; try fewer words"),
+    ],
+)
+def test_a_search_in_vain_is_one_clear_line(
+    env: dict[str, str], complaint: str, hub: FakeHub
+) -> None:
+    done = run("models", "search", "zzz", env=env)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()[-1:]
+    assert line.startswith("error: ")
+    assert complaint in line
+
+
+def test_a_pull_that_is_killed_loses_nothing(hub: FakeHub) -> None:
+    hub.files[FILE] = random.Random(1).randbytes(40 << 20)
+    hub.bytes_per_s = 4e6
+    process = start("models", "pull", "hf:org/model")
+    folder = repository_folder("org/model")
+    while not any(part.stat().st_blocks > 16384 for part in folder.glob("*.part")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
+    (part,) = (path for path in folder.glob("*.part") if ".note" not in path.name)
+    there = there_bytes(part, 40 << 20)
+    assert hub.together > 1
+    assert there > 4 << 20
+    hub.bytes_per_s = None
+    hub.requests.clear()
+    outcome = json.loads(run("models", "pull", "hf:org/model", "--json").stdout)
+    assert outcome["fetched_bytes"] == (40 << 20) - there
+    asked = [request.headers["range"][6:].split("-") for request in hub.of_cdn()]
+    assert sum(int(end) + 1 - int(begin) for begin, end in asked) == (40 << 20) - there
+    assert Path(outcome["path"]).read_bytes() == hub.files[FILE]
 
 
 def test_list_has_what_was_pulled_without_a_name(hub: FakeHub) -> None:

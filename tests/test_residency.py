@@ -488,3 +488,16 @@ def test_experts_of_two_sizes_are_warmed_each_in_their_slots() -> None:
         assert len(kept) == 4
         assert {key // EXPERTS % 2 for key in kept} == {place}
         check_slots(table)
+
+
+@pytest.mark.parametrize("slots", [7, 9, 12, 18])
+def test_a_long_pass_loses_no_more_than_it_is_short_of(slots: int) -> None:
+    residency, _, reader = make(slots)
+    every = ids(*([n, n + 1] for n in range(0, EXPERTS, 2)))
+    for chunk in range(6):  # of a long pass, all of which want all experts of the layer
+        arrivals = residency.fetch(0, every, more=chunk < 5) or [range(EXPERTS)]
+        assert sorted(n for some in arrivals for n in some) == list(range(EXPERTS))
+        reader.begin_some()
+    short = max(EXPERTS + 1 - slots, 0)  # one slot is for what the policy keeps
+    assert len(reader.demanded) <= EXPERTS + 5 * (short + 1)
+    residency.end_long_pass()

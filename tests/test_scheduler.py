@@ -376,6 +376,20 @@ def test_one_that_waits_for_a_place_does_not_hurry_the_others(
     assert made_meanwhile(1) == made_meanwhile(0)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_is_to_be_done_between_steps_need_not_wait_for_a_prompt(
+    monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    monkeypatch.setattr("moestream.server.scheduler._SLICE_S", np.inf)
+    with Scheduler(engine_of("qwen3moe"), threaded=False) as scheduler:
+        reader = Heard()
+        scheduler.submit(job(3), reader)
+        if waits:
+            scheduler.call(lambda: None)
+        scheduler.step()
+        assert bool(reader.made) is not waits
+
+
 def test_what_a_cancelled_prompt_reserved_is_given_back() -> None:
     engine = engine_of("qwen3moe")
     with small_steps(16), Scheduler(engine, threaded=False) as scheduler:

@@ -10,6 +10,7 @@ from command_line import run
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from moestream.cli.commands.models.figures import file_figures
+from moestream.forecast.estimate import Measured
 from moestream.forecast.verdict import Fit, Verdict, fit_of, fit_of_sizes, plan_of, verdict_of
 from moestream.gguf import GGUFFile
 from moestream.streaming.memory import Memory
@@ -59,4 +60,5 @@ def test_a_list_and_a_plan_agree(mebibytes: int, alphabet: Path, cache: Path) ->
     env = {"MOESTREAM_CACHE": str(cache)}
     arguments = ("--memory", f"{mebibytes}M", "--json")
     value = json.loads(run("plan", alphabet, *arguments, env=env).stdout)
-    assert file_figures("mine", alphabet).fit(memory(mebibytes << 20)).verdict == value["case"]
+    found = file_figures("mine", alphabet).estimate(memory(mebibytes << 20), Measured())
+    assert found.fit.verdict == value["case"]

@@ -30,6 +30,8 @@ class ModelSpec:
     source: str = ""  # "KIND:WHAT"
     description: str = ""
     licence: str | None = None
+    published: str | None = None
+    """The repository of the model that it was made of."""
     architecture: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
@@ -43,6 +45,7 @@ class ModelSpec:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """By the names of options, without dashes."""
     sampling_source: str | None = None
+    recommended: bool = False
     base: str | None = None
     system_prompt: str | None = None
     context: int | None = None
@@ -83,7 +86,8 @@ class ModelSpec:
 
 def _type_of(field: Field[Any]) -> type:
     told = str(field.type)
-    return dict if "Mapping" in told else int if "int" in told else str
+    kinds = {"Mapping": dict, "int": int, "bool": bool}
+    return next((kind for name, kind in kinds.items() if name in told), str)
 
 
 _KEYS = {"base": "from"}

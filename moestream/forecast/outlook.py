@@ -18,6 +18,8 @@ _SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 _LARGE_CACHE = 0.25
 """Share of a budget from which a KV cache is worth storing in half of its memory."""
 _STEP = 1 << 20
+_NO_DISK = DiskSpeed(0.0, float("inf"))
+"""Of a model that has no experts: nothing is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,21 @@ def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
     return replace(plan, budget_bytes=budget_bytes, experts_bytes=experts)
 
 
+def point_of(
+    plan: MemoryPlan,
+    demand: Demand,
+    machine: Speeds,
+    disk: DiskSpeed | None,
+    hits: Hits,
+    context: int,
+) -> Point:
+    """Forecast a model in memory that is divided so, ``context`` tokens being in the KV cache."""
+    total = plan.total_expert_bytes
+    share = min(plan.experts_bytes / total, 1.0) if total else 1.0
+    found = None if plan.fits or not total else hits.at(share)
+    return Point(plan, share, forecast(demand, machine, disk or _NO_DISK, context, found))
+
+
 def look_ahead(
     plan: MemoryPlan,
     demand: Demand,
@@ -74,24 +91,13 @@ def look_ahead(
     ``context`` tokens are taken to be in the KV cache; ``halved_cache`` says that it is stored in
     few bits already. Prompts of so many tokens are looked at.
     """
-    disk = disk or DiskSpeed(0.0, float("inf"))
 
     def point(plan: MemoryPlan) -> Point:
-        total = plan.total_expert_bytes
-        share = min(plan.experts_bytes / total, 1.0) if total else 1.0
-        speed = forecast(
-            demand,
-            machine,
-            disk,
-            context,
-            None if plan.fits or not total else hits.at(share),
+        looked = point_of(plan, demand, machine, disk, hits, context)
+        times = tuple(
+            first_token(demand, machine, disk or _NO_DISK, plan, tokens) for tokens in prompts
         )
-        return Point(
-            plan,
-            share,
-            speed,
-            tuple(first_token(demand, machine, disk, plan, tokens) for tokens in prompts),
-        )
+        return replace(looked, prompts=times)
 
     others = plan.other_bytes
     wanted = budgets or tuple(

@@ -18,7 +18,7 @@ Verdict = Literal["fits", "streams", "below the floor", "too little", "unknown"]
 
 _PROGRAM_BYTES = 56 << 20
 """What a run takes before it has loaded a model, whoever asks. Measured: 42 to 55 MiB."""
-_CONTEXT_BYTES = 256 << 20
+CONTEXT_BYTES = 256 << 20
 """For keys and values, where a model's header is not at hand to say what they take."""
 
 
@@ -83,13 +83,19 @@ def fit_of_sizes(
     """The same of a model of which sizes alone are known, or None where they are not."""
     if size_bytes is None or expert_bytes is None or expert_bytes_per_token is None:
         return Fit("unknown")
-    plan = plan_memory(
+    return fit_of(plan_of_sizes(memory, size_bytes, expert_bytes, expert_bytes_per_token))
+
+
+def plan_of_sizes(
+    memory: Memory | None, size_bytes: int, expert_bytes: int, expert_bytes_per_token: int
+) -> MemoryPlan:
+    """Divide memory, as ``plan_of`` does, for a model of which sizes alone are known."""
+    return plan_memory(
         "auto",
         dense_bytes=size_bytes - expert_bytes,
-        kv_bytes=_CONTEXT_BYTES,
+        kv_bytes=CONTEXT_BYTES,
         floor_bytes=expert_bytes_per_token,
         total_expert_bytes=expert_bytes,
         process_bytes=_PROGRAM_BYTES,
         memory=memory,
     )
-    return fit_of(plan)

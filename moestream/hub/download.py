@@ -1,30 +1,29 @@
-"""Fetches a model: several files at a time, resumed where they broke off, checked, then renamed.
+"""Fetches a model: over several connections, resumed where it broke off, checked, then renamed.
 
-Owns the steps and the partial files. The transfer itself, with its retries, is
-``huggingface_hub``'s ``http_get``: its ``hf_hub_download`` starts again from nothing when a run was
-broken off, which for files of 20 GB will not do.
+Owns the steps. The client, its names, tokens and proxies are ``huggingface_hub``'s, the transfer is
+not: its ``hf_hub_download`` starts from nothing when a run was broken off, with Xet and without,
+has one connection a file without it, and refuses files of more than 50 GB.
 """
 
 import shutil
 import threading
-from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from moestream.errors import DownloadError
 from moestream.folders import exclusive, models_dir, sync
-from moestream.hub.http import endpoint, explain, refuse_other_schemes
 from moestream.hub.local import LOCK, PART, repository_folder
 from moestream.hub.notation import ModelFiles
-from moestream.hub.partial import Cancelled, PartialFile
+from moestream.hub.partial import PartialFile, there_bytes
 from moestream.hub.records import hash_file, recorded, write_record
 from moestream.hub.repository import HubFile, Listing
+from moestream.hub.transfer import Transfer
 from moestream.progress import Progress
 
-CONNECTIONS = 4
 _LISTEN_S = 0.2
+_LAG_BYTES = 256 << 20
+"""That the hash may lag behind before it is told: it takes a second or less."""
 _SPARE_BYTES = 64 << 20
 """Left free on the disk when a download is done."""
 
@@ -52,7 +51,7 @@ def download(listing: Listing, model: ModelFiles, *, progress: Progress | None =
     Raises:
         DownloadError: no room, no network, no leave, or bytes that are not the hub's.
     """
-    report = progress or (lambda step, done, total: None)
+    report = _in_turn(progress or (lambda step, done, total: None))
     folder = repository_folder(listing.repository)
     size, path = listing.size_bytes(model), folder / model.names[0]
     if all(_here(folder, listing.files[name]) for name in model.names):
@@ -64,13 +63,23 @@ def download(listing: Listing, model: ModelFiles, *, progress: Progress | None =
     with exclusive(folder / LOCK, on_wait=lambda: report(waiting, 0, size)):
         missing = [f for f in map(listing.files.__getitem__, model.names) if not _here(folder, f)]
         parts = {file.name: _part(folder, file) for file in missing}
-        have = sum(part.stat().st_size for part in parts.values() if part.exists())
+        have = sum(there_bytes(parts[file.name], file.size_bytes) for file in missing)
         needed = sum(file.size_bytes for file in missing) - have
         if missing:
             _require_room(folder, needed)
-            _prepare_client()
             _fetch_all(listing, missing, parts, folder, report)
     return Outcome(path, size, max(needed, 0))
+
+
+def _in_turn(progress: Progress) -> Progress:
+    """The same, called by one thread at a time."""
+    lock = threading.Lock()
+
+    def report(step: str, done: int, total: int) -> None:
+        with lock:
+            progress(step, done, total)
+
+    return report
 
 
 def _here(folder: Path, file: HubFile) -> bool:
@@ -119,84 +128,31 @@ def _require_room(folder: Path, needed_bytes: int) -> None:
 def _fetch_all(
     listing: Listing, files: list[HubFile], parts: dict[str, Path], folder: Path, report: Progress
 ) -> None:
-    """Fetch in threads; the first failure, or Ctrl-C here, makes the others stop."""
+    """Let connections fetch, and meanwhile hash what came, and keep what is whole and the hub's."""
     stop = threading.Event()
-    queue = list(reversed(files))
-    lock = threading.Lock()
-    results: list[Future[None]] = []
-
-    def work(result: Future[None]) -> None:
-        try:
-            while not stop.is_set():
-                with lock:
-                    if not queue:
-                        break
-                    file = queue.pop()
-                _fetch(listing, file, parts[file.name], stop, report)
-                _keep(folder, file, parts[file.name])
-            result.set_result(None)
-        except BaseException as error:
-            stop.set()
-            result.set_exception(error)
-
-    for _ in range(min(CONNECTIONS, len(files))):
-        results.append(Future())
-        # Daemons: one that waits for a dead connection must not keep the program from ending.
-        threading.Thread(target=work, args=(results[-1],), daemon=True).start()
-    try:
-        errors = [error for result in results if (error := _outcome(result)) is not None]
-    finally:
-        stop.set()
-    for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
-        raise error
+    with ExitStack() as stack:
+        waiting = []
+        for file in files:
+            parts[file.name].parent.mkdir(parents=True, exist_ok=True)
+            part = PartialFile(parts[file.name], file, stop, report)
+            waiting.append(stack.enter_context(part))
+        transfer = stack.enter_context(Transfer(listing, waiting, stop, report))
+        while waiting:
+            busy = waiting[0].hash_some()
+            if waiting[0].is_hashed:
+                part = waiting.pop(0)
+                part.check()
+                _keep(folder, part.file, part.path)
+            else:
+                transfer.listen(0 if busy else _LISTEN_S)
+                _tell_checking(waiting[0], report)
 
 
-def _outcome(result: Future[None]) -> BaseException | None:
-    """Wait for a thread's end: its error, if any."""
-    while True:
-        # A Ctrl-C just before a wait begins does not end it, and would be heard at its end alone.
-        with suppress(TimeoutError):
-            return result.exception(timeout=_LISTEN_S)
-
-
-def _fetch(
-    listing: Listing, file: HubFile, path: Path, stop: threading.Event, report: Progress
-) -> None:
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
-
-    url = hf_hub_url(listing.repository, file.name, revision=listing.commit, endpoint=endpoint())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with PartialFile(path, file, stop, report) as part:
-        try:
-            http_get(
-                url,
-                cast(BinaryIO, part),
-                resume_size=part.tell(),
-                headers=build_hf_headers(),
-                expected_size=file.size_bytes,
-                displayed_filename=file.name,
-            )
-        except (Cancelled, DownloadError):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk
-                raise DownloadError(
-                    f"could not write {path}: {error.strerror}; what was fetched is kept"
-                ) from error
-            told = explain(error, listing.repository)
-            raise type(told)(f"{told}: what was fetched is kept") from error
-        part.check()
-
-
-def _prepare_client() -> None:
-    """Keep the package's own bars and warnings off the terminal, and it from being led astray."""
-    refuse_other_schemes()
-    from huggingface_hub.utils import disable_progress_bars, logging
-
-    disable_progress_bars("huggingface_hub.http_get")
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+def _tell_checking(part: PartialFile, report: Progress) -> None:
+    """Say how far the hash is, where it lags behind a file that is all there."""
+    size = part.file.size_bytes
+    if not part.segments.missing() and size - part.hashed_bytes > _LAG_BYTES:
+        report(f"checking {part.file.name}", part.hashed_bytes, size)
 
 
 def _keep(folder: Path, file: HubFile, part: Path) -> None:

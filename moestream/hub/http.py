@@ -1,18 +1,23 @@
-"""How the hub is asked: where it is, one request, and failures in words.
+"""How the hub is asked: where it is, one request, what it may get over, and failures in words.
 
 Owns the use of ``huggingface_hub``'s HTTP client, which reads ``HF_TOKEN``, and where it may be
 sent on to.
 """
 
+import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from moestream.errors import DownloadError, ModelNotFoundError
 from moestream.reasons import reason_of
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+_MOST_JSON_BYTES = 64 << 20
+_PASSING = (408, 429, 500, 502, 503, 504)
 
 
 def endpoint() -> str:
@@ -40,6 +45,33 @@ def opened(url: str, **headers: str) -> Iterator[Any]:
     ) as response:
         hf_raise_for_status(response)
         yield response
+
+
+def read_json(url: str, what: str) -> Any:
+    """Ask for JSON, and give what it says; None where it is none. ``what`` names it in errors.
+
+    Raises:
+        ModelNotFoundError: the hub has no such thing, or not for us.
+        DownloadError: the hub could not be asked.
+    """
+    data = bytearray()
+    try:
+        with opened(url) as response:
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > _MOST_JSON_BYTES:
+                    break
+    except Exception as error:  # the package's errors share no base with its network layer's
+        raise explain(error, what) from error
+    if len(data) > _MOST_JSON_BYTES:
+        raise DownloadError(
+            f"{endpoint()} says more than {_MOST_JSON_BYTES >> 20} MiB of {what}; is it a hub at "
+            "all?"
+        )
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 def refuse_other_schemes() -> None:
@@ -86,6 +118,30 @@ def explain(error: Exception, repository: str) -> DownloadError | ModelNotFoundE
         f"{repository} could not be read from {hub} ({reason_of(error)}); check the network, "
         "HF_ENDPOINT and proxies, and run it again"
     )
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether it is worth trying again: the network's fault, or one that the hub may get over."""
+    # By name: the package has had more than one network layer, which all call it so.
+    of_network = "TransportError" in {kind.__name__ for kind in type(error).__mro__}
+    return of_network or _status(error) in _PASSING
+
+
+def asked_wait_s(error: Exception) -> float | None:
+    """Seconds that the hub asks to wait for, None where it does not."""
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    if _status(error) not in _PASSING:
+        return None
+    headers = error.response.headers  # type: ignore[attr-defined]
+    told = headers.get("Retry-After", "").strip()
+    if told.isdecimal():
+        return float(told)
+    if told:
+        with suppress(ValueError):
+            return max((parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds(), 0.0)
+    limit = parse_ratelimit_headers(headers)
+    return None if limit is None else limit.reset_in_seconds + 1.0
 
 
 def _status(error: Exception) -> int | None:

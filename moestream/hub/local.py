@@ -16,7 +16,7 @@ from moestream.hub.records import RECORD, forget
 
 PART = ".part"
 LOCK = ".lock"
-_PART_NAME = re.compile(rf"(?s:(?P<name>.+))\.[0-9a-f]{{12}}{re.escape(PART)}")
+_PART_NAME = re.compile(rf"(?s:(?P<name>.+))\.[0-9a-f]{{12}}(?:\.note)?{re.escape(PART)}")
 
 
 def repository_folder(repository: str) -> Path:
@@ -67,6 +67,14 @@ def model_paths(reference: HubReference) -> list[Path]:
     return [*whole, *(part for part, name in parts.items() if name in chosen)]
 
 
+def occupied_bytes(path: Path) -> int:
+    """What a file takes on the disk; what is not yet whole has gaps, which take nothing."""
+    status = path.lstat()
+    if not path.name.endswith(PART):
+        return status.st_size
+    return min(status.st_size, status.st_blocks * 512)
+
+
 def remove(reference: HubReference) -> int:
     """Delete a model's files and nothing else; return the bytes freed.
 
@@ -80,7 +88,7 @@ def remove(reference: HubReference) -> int:
     freed = 0
     try:
         for path in model_paths(reference):
-            freed += path.lstat().st_size
+            freed += occupied_bytes(path)
             path.unlink()
             forget(folder, path.relative_to(folder).as_posix())
     finally:

@@ -150,6 +150,13 @@ def matching(reference: HubReference, models: Sequence[ModelFiles]) -> list[Mode
     return exact or [model for model in models if model.quant == f"UD-{wanted}"]
 
 
+def quantisation(file: str) -> str | None:
+    """What a file's path, or a reference to one, says that it is quantised to, in capitals."""
+    stem = file[: -len(SUFFIX)] if has_suffix(file, SUFFIX) else file.rpartition(":")[2]
+    shard = _SHARD.fullmatch(file)
+    return _quant(stem if shard is None else shard["stem"])
+
+
 def _quant(stem: str) -> str | None:
     """The quantisation that a file's or its folder's name ends with, in capitals."""
     path = PurePosixPath(stem)

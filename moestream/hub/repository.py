@@ -3,7 +3,6 @@
 Owns the bounds of names, sizes and counts. How the hub is asked is ``http``'s.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,10 @@ from typing import Any
 from moestream.errors import DownloadError, ModelNotFoundError
 from moestream.folders import has_suffix
 from moestream.gguf.mistaken import piece_told
-from moestream.hub.http import endpoint, explain, opened
+from moestream.hub.http import endpoint, read_json
 from moestream.hub.notation import SUFFIX, HubReference, ModelFiles, choose, group_shards
 from moestream.offline import require_online
 
-_MOST_LISTING_BYTES = 64 << 20
 _MOST_FILES = 100_000
 _MOST_BYTES = 1 << 48
 """Of a file, more than any disk holds: bigger is a lie, or a mistake."""
@@ -58,24 +56,7 @@ def list_repository(repository: str) -> Listing:
         DownloadError: the hub could not be asked.
     """
     require_online(repository)
-    data = bytearray()
-    try:
-        with opened(f"{endpoint()}/api/models/{repository}?blobs=true") as response:
-            for chunk in response.iter_bytes():
-                data += chunk
-                if len(data) > _MOST_LISTING_BYTES:
-                    break
-    except Exception as error:  # the package's errors share no base with its network layer's
-        raise explain(error, repository) from error
-    if len(data) > _MOST_LISTING_BYTES:
-        raise DownloadError(
-            f"{endpoint()} says more than {_MOST_LISTING_BYTES >> 20} MiB of {repository}; is it a "
-            "hub at all?"
-        )
-    try:
-        told = json.loads(data)
-    except (ValueError, RecursionError):
-        told = None
+    told = read_json(f"{endpoint()}/api/models/{repository}?blobs=true", repository)
     return _read(told, repository)
 
 

@@ -26,6 +26,8 @@ from moestream.machine.processor import processor_name
 from moestream.streaming.store import expert_sizes
 
 _NAME = "machine.json"
+_USUAL_EXPERT_BYTES = 2_800_000
+"""One of Qwen3-30B-A3B in four bits."""
 _STEADY = 1.3
 """Times that a second measurement may differ from the first, where nothing else runs."""
 
@@ -76,8 +78,14 @@ class Speeds:
         return ((today or datetime.now(UTC).date()) - date.fromisoformat(self.measured)).days
 
 
+def measured_speeds() -> tuple[Speeds | None, DiskSpeed | None]:
+    """What was measured before, of this machine and of the disk that models are kept on."""
+    speeds = load_speeds(cache_dir() / _NAME, fingerprint(CpuBackend()))
+    return speeds, None if speeds is None else speeds.disks.get(_device(_models_folder()))
+
+
 def known_speeds(
-    file: GGUFHeader,
+    file: GGUFHeader | None,
     types: Collection[str],
     *,
     anew: bool = False,
@@ -85,7 +93,7 @@ def known_speeds(
 ) -> tuple[Speeds, DiskSpeed | None]:
     """Tell of this machine and the disk under ``file``, None if the file has no experts.
 
-    Of a model that is not here, it is the disk that models are kept on.
+    Of a model that is not here, and of none, it is the disk that models are kept on.
     What is not known yet is measured, and all of it if ``anew``; ``step`` is told of it. Memory is
     measured a second time, whenever that is: a busy moment shows by how much the two differ.
     """
@@ -176,17 +184,24 @@ def save_speeds(path: Path, speeds: Speeds) -> None:
         file.write(json.dumps(asdict(speeds), indent=1) + "\n")
 
 
-def _disk(speeds: Speeds, file: GGUFHeader, step: Callable[[str], None]) -> DiskSpeed | None:
-    sizes = expert_sizes(file)
+def _models_folder() -> Path:
+    return next(path for path in (models_dir(), *models_dir().parents) if path.is_dir())
+
+
+def _device(folder: Path) -> str:
+    return f"device {folder.stat().st_dev}"
+
+
+def _disk(speeds: Speeds, file: GGUFHeader | None, step: Callable[[str], None]) -> DiskSpeed | None:
+    sizes = (_USUAL_EXPERT_BYTES,) if file is None else tuple(expert_sizes(file).values())
     if not sizes:
         return None
     here = file if isinstance(file, GGUFFile) else None
-    folder = next(path for path in (models_dir(), *models_dir().parents) if path.is_dir())
-    device = folder.stat().st_dev if here is None else here.statuses[0].st_dev
-    key = f"device {device}"
+    folder = _models_folder()
+    key = _device(folder) if here is None else f"device {here.statuses[0].st_dev}"
     if key not in speeds.disks:
         step("measuring the disk")
-        size = int(statistics.fmean(sizes.values()))
+        size = int(statistics.fmean(sizes))
 
         def measure() -> tuple[float, float]:
             if here is not None:

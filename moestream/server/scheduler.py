@@ -241,8 +241,12 @@ class Scheduler(Closing):
             prefill.spent_s += took
             self.totals.prompt_s += took
             late = writing and time.perf_counter() > stop_at
-            if finished or late or self._closing or self._has_place() or self._any_cancelled():
+            if finished or late or self._is_wanted():
                 return
+
+    def _is_wanted(self) -> bool:
+        """Whether there is something to do that is not to wait for the end of a prompt."""
+        return self._closing or bool(self._calls) or self._has_place() or self._any_cancelled()
 
     def _advance(self, prefill: Prefill) -> bool:
         """Do a step; return whether it was the last."""

@@ -109,7 +109,10 @@ class SlotResidency(Residency):
             if table.slot_of[key] == NONE:
                 address = table.take(key)
                 if address is None and self._held:
-                    self._free_held()
+                    self._cancel(FOREVER)  # of the next layer, which can wait
+                    address = table.take(key)
+                while address is None and self._held:
+                    self._free_held(1)
                     address = table.take(key)
                 if address is None:
                     return missing[place:]
@@ -151,17 +154,17 @@ class SlotResidency(Residency):
         else:
             table.release(keys)
 
-    def _free_held(self) -> None:
+    def _free_held(self, count: int) -> None:
         """A long pass has not as many slots as it asks experts of a layer: some come again."""
-        table, held = self._tables[self._held_layer], self._held
-        self._held = []
+        table, held = self._tables[self._held_layer], self._held[:count]
+        del self._held[:count]
         table.release(key for key in held if not table.kept[key])
 
     def _make_room_for_layers(self) -> None:
-        """Room for two layers: one is computed, the next is read."""
+        """Room for two layers, as one is computed and the next is read; in half, or for one."""
         for table in self._all_tables:
-            most = _LAYERS * self.num_experts - table.num_spare
-            table.lend(min(most, table.memory.num_slots // 2))
+            one, two = (count * self.num_experts - table.num_spare for count in (1, _LAYERS))
+            table.lend(min(two, max(table.memory.num_slots // 2, one)))
 
     def _read_layer_after(self, layer: int) -> None:
         following = min((other for other in self._tables if other > layer), default=NONE)
@@ -171,7 +174,7 @@ class SlotResidency(Residency):
     def let_go(self) -> None:
         """See ``Residency.let_go``."""
         if self._held:
-            self._free_held()
+            self._free_held(len(self._held))
         super().let_go()
 
     def end_long_pass(self) -> None:

@@ -12,12 +12,13 @@ from moestream import ui
 from moestream.cli.command import Command, file_option, option
 from moestream.cli.opening import open_header
 from moestream.cli.options.engine import context_options
+from moestream.cli.options.memory import amounts_callback, memory_of, memory_option
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import complete_profile, parts_callback
 from moestream.cli.reports.plan import Known, print_report
 from moestream.cli.reports.plan import as_json as report_as_json
-from moestream.errors import BudgetError, UnsupportedModelError
+from moestream.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from moestream.forecast.hits import Hits
@@ -30,34 +31,8 @@ moestream plan hf:unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M --memory 16G -c 8192
 moestream plan demo --profile italian
 moestream plan model.gguf --budget 6G,8G,12G --trace run.route.csv.gz --json
 """
-_LEAST_BYTES = 1 << 20
 _MOST_TOKENS = 10_000_000
 _PROMPTS = (1000, 10_000)
-
-
-def _amount(text: str) -> int:
-    from moestream.streaming.budget import parse_memory
-
-    if "%" in text:
-        raise BudgetError(f"{text!r} is no amount of memory; expected 640M or 1.5G")
-    n_bytes = parse_memory(text, 1)
-    if n_bytes < _LEAST_BYTES:
-        raise BudgetError(f"{text} is less than any model takes; expected an amount such as 6G")
-    return n_bytes
-
-
-def _amounts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(_amount(part) for part in text.split(",")) if text else ()
-    except BudgetError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-
-
-def _memory(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
-    amounts = _amounts(ctx, param, text)
-    if len(amounts) > 1:
-        raise click.BadParameter("one amount is expected; --budget takes several", ctx, param)
-    return amounts[0] if amounts else None
 
 
 def _prompts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
@@ -76,19 +51,12 @@ def _prompts(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
 
 @click.command(cls=Command, examples=EXAMPLES)
 @model_argument(default="demo")
-@option(
-    "--memory",
-    section="Memory",
-    callback=_memory,
-    show_default="what is free here",
-    metavar="AMOUNT",
-    help="Memory of the machine to plan for, as 16G (binary); some is left to the system.",
-)
+@memory_option
 @option(
     "--budget",
     "budgets",
     section="Memory",
-    callback=_amounts,
+    callback=amounts_callback,
     metavar="AMOUNT,...",
     help="Say how fast it is at these budgets, instead of at some that hold a part of the experts.",
 )
@@ -150,7 +118,7 @@ def plan(
     from moestream.forecast.verdict import plan_of
     from moestream.machine.speeds import known_speeds
     from moestream.models import read_config
-    from moestream.streaming.memory import Memory, available_memory, require_room
+    from moestream.streaming.memory import require_room
 
     if trace is not None and profile is not None:
         raise click.UsageError("--trace and --profile exclude each other; pass one of them")
@@ -159,7 +127,7 @@ def plan(
             raise UnsupportedModelError(f"{file.path} cannot run here: {_once(reason, file)}")
         context = context_of(read_config(file), context_length)
         demand = read_demand(file, cache_type_k, cache_type_v)
-        limit = available_memory() if memory is None else Memory(memory, memory, "--memory")
+        limit = memory_of(memory)
         for budget in budgets:
             require_room(budget, limit)
         divided = plan_of(

@@ -11,6 +11,7 @@ from moestream import ui
 if TYPE_CHECKING:
     from moestream.forecast.hits import Hits
     from moestream.forecast.outlook import Outlook, Point
+    from moestream.forecast.speed import Forecast
     from moestream.gguf import GGUFHeader
     from moestream.machine.speeds import DiskSpeed, Speeds
 
@@ -144,23 +145,27 @@ def _cells(point: "Point", outlook: "Outlook") -> tuple[str, ...]:
         f"{point.share:.0%}",
         "" if speed.hit_rate is None else f"{speed.hit_rate:.0%}",
         "" if speed.hit_rate is None else ui.format_memory(speed.read_bytes),
-        _speed(speed.tps),
-        f"{_speed(speed.low_tps)} to {_speed(speed.high_tps)}",
+        speed_told(speed.tps),
+        f"{speed_told(speed.low_tps)} to {speed_told(speed.high_tps)}",
         "auto" if point is outlook.auto else "",
     )
 
 
-def _speed(tps: float) -> str:
+def speed_told(tps: float) -> str:
     """Two digits or more, as many as a forecast is good for."""
     return f"{tps:.0f}" if tps >= 9.95 else f"{tps:.1f}" if tps >= 0.95 else f"{tps:.2f}"
 
 
+def speed_range(speed: "Forecast") -> str:
+    """What is expected, and what it may be."""
+    tps, low, high = map(speed_told, (speed.tps, speed.low_tps, speed.high_tps))
+    return f"about {tps} tok/s ({low} to {high})"
+
+
 def verdict(point: "Point", floor_bytes: int) -> str:
     """What to expect of a budget, in one line."""
-    speed = point.forecast
     budget, floor = map(ui.format_memory, (point.plan.budget_bytes, floor_bytes))
-    tps, low, high = map(_speed, (speed.tps, speed.low_tps, speed.high_tps))
-    told = f"about {tps} tok/s ({low} to {high})"
+    told = speed_range(point.forecast)
     if point.case == "fits":
         return f"it fits in {budget}: {told}"
     if point.case == "streams":

@@ -1,16 +1,17 @@
 """What is known of a model, from its file if it is here, from the catalogue otherwise."""
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moestream import ui
 from moestream.catalog import ModelSpec, locate
+from moestream.cli.reports.plan import speed_told
 from moestream.errors import MoestreamError
 
 if TYPE_CHECKING:
-    from moestream.forecast.verdict import Fit
+    from moestream.forecast.estimate import Estimate, Measured
     from moestream.streaming.memory import Memory
 
 
@@ -28,6 +29,7 @@ class Figures:
     expert_bytes: int | None
     expert_bytes_per_token: int | None
     exact: bool
+    spec: ModelSpec | None = None
 
     @property
     def unknown_architecture(self) -> bool:
@@ -36,31 +38,43 @@ class Figures:
 
         return self.supported is False and self.architecture not in ARCHITECTURES
 
-    def fit(self, memory: "Memory") -> "Fit":
+    def estimate(self, memory: "Memory", measured: "Measured") -> "Estimate":
         """Say how it would run in so much memory: as ``plan`` says where its file is here."""
-        from moestream.forecast.verdict import Fit, fit_of, fit_of_sizes, plan_of
+        from moestream.forecast.estimate import Estimate, estimate_of, estimate_of_spec
+        from moestream.forecast.verdict import Fit
 
         if self.path is None:
-            sizes = (self.size_bytes, self.expert_bytes, self.expert_bytes_per_token)
-            return fit_of_sizes(memory, *sizes)
+            unknown = Estimate(Fit("unknown"))
+            return unknown if self.spec is None else estimate_of_spec(self.spec, memory, measured)
         from moestream.gguf import GGUFFile
 
         try:
             with GGUFFile.open(self.path) as file:
-                return fit_of(plan_of(file, memory))
+                return estimate_of(file, memory, measured)
         except MoestreamError:  # its architecture, or its header, is none that runs here
-            return Fit("unknown")
+            return Estimate(Fit("unknown"))
 
-    def to_dict(self, memory: "Memory") -> dict[str, Any]:
+    def to_dict(self, estimate: "Estimate") -> dict[str, Any]:
         """Everything, for JSON."""
-        fit = self.fit(memory)
+        known = {each.name: getattr(self, each.name) for each in fields(self)}
+        del known["spec"]
         return {
-            **asdict(self),
+            **known,
             "path": None if self.path is None else str(self.path),
-            "verdict": "unsupported" if self.supported is False else fit.verdict,
-            "needed_bytes": fit.needed_bytes,
-            "experts_share": fit.experts_share,
+            **estimate_as_json(estimate, supported=self.supported is not False),
         }
+
+
+def estimate_as_json(estimate: "Estimate", *, supported: bool) -> dict[str, Any]:
+    """What is foreseen, for JSON."""
+    fit, speed = estimate
+    return {
+        "verdict": fit.verdict if supported else "unsupported",
+        "needed_bytes": fit.needed_bytes,
+        "experts_share": fit.experts_share,
+        "generation_tps": None if speed is None else speed.tps,
+        "generation_tps_range": None if speed is None else [speed.low_tps, speed.high_tps],
+    }
 
 
 def catalogue_figures(spec: ModelSpec) -> Figures:
@@ -82,6 +96,7 @@ def catalogue_figures(spec: ModelSpec) -> Figures:
         spec.expert_bytes,
         spec.expert_bytes_per_token,
         exact=False,
+        spec=spec,
     )
 
 
@@ -112,17 +127,27 @@ def file_figures(name: str, path: Path) -> Figures:
     )
 
 
-def verdict_told(figures: Figures, memory: "Memory") -> str:
+def verdict_told(figures: Figures, estimate: "Estimate") -> str:
     """Say in a few words whether it would run here."""
     if figures.supported is False:
         return "no: architecture" if figures.unknown_architecture else "no: see moestream inspect"
-    fit = figures.fit(memory)
+    return fit_told(estimate)
+
+
+def fit_told(estimate: "Estimate") -> str:
+    """The same of one whose architecture runs here."""
+    fit = estimate.fit
     if fit.verdict == "streams" and fit.experts_share is not None:
-        return f"streams, {100 * fit.experts_share:.0f}% of experts in memory"
+        return f"{100 * fit.experts_share:.0f}% of the experts in memory"
     if fit.needed_bytes is not None and fit.verdict in ("below the floor", "too little"):
-        how = "slowly" if fit.verdict == "below the floor" else "no"
+        how = "slow" if fit.verdict == "below the floor" else "no"
         return f"{how}: needs {ui.format_memory(fit.needed_bytes)}"
-    return {"fits": "yes, all in memory", "unknown": "unknown"}[fit.verdict]
+    return {"fits": "all in memory", "unknown": "unknown"}[fit.verdict]
+
+
+def speed_cell(estimate: "Estimate") -> str:
+    """Tokens a second that are expected, or a dash."""
+    return "-" if estimate.speed is None else speed_told(estimate.speed.tps)
 
 
 def bytes_told(n_bytes: int | None) -> str:

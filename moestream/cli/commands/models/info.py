@@ -13,6 +13,7 @@ from moestream.errors import ModelNotFoundError
 if TYPE_CHECKING:
     from moestream.catalog import ModelSpec
     from moestream.cli.commands.models.figures import Figures
+    from moestream.forecast.estimate import Estimate
     from moestream.streaming.memory import Memory
 
 INFO_EXAMPLES = """
@@ -38,6 +39,7 @@ def info(model: str, files: bool, as_json: bool) -> None:
     """
     from moestream.catalog import catalog, find_spec, resolve
     from moestream.cli.commands.models.figures import catalogue_figures, file_figures
+    from moestream.cli.commands.models.measured import measured_before
     from moestream.streaming.memory import available_memory
 
     spec = find_spec(model)
@@ -52,8 +54,9 @@ def info(model: str, files: bool, as_json: bool) -> None:
     ask = of_hub and (files or (spec.name not in catalog() and figures.path is None))  # type: ignore[union-attr]
     rows = _on_hub(spec) if ask and spec is not None else []
     memory = available_memory()
+    estimate = figures.estimate(memory, measured_before())
     if as_json:
-        value = figures.to_dict(memory)
+        value = figures.to_dict(estimate)
         if spec is not None:
             told = {"description", "licence", "source"}
             value |= {key: getattr(spec, key) for key in told}
@@ -63,16 +66,17 @@ def info(model: str, files: bool, as_json: bool) -> None:
             ]
         ui.print_json(value)
         return
-    ui.print_fields(model, _fields(spec, figures, memory))
+    ui.print_fields(model, _fields(spec, figures, memory, estimate))
     if ask and spec is not None:
         table = [(quant or "-", ui.format_bytes(size), names[0]) for quant, size, names in rows]
         ui.print_table("on the hub", ("quant", ">size", "file"), table)
 
 
 def _fields(
-    spec: "ModelSpec | None", figures: "Figures", memory: "Memory"
+    spec: "ModelSpec | None", figures: "Figures", memory: "Memory", estimate: "Estimate"
 ) -> list[tuple[str, str]]:
     from moestream.cli.commands.models.figures import bytes_told, count_told, verdict_told
+    from moestream.cli.reports.plan import speed_range
 
     about = "" if figures.exact or figures.expert_bytes is None else "about "
     fields = [("here", "no" if figures.path is None else str(figures.path))]
@@ -81,6 +85,7 @@ def _fields(
             *([("description", spec.description)] if spec.description else []),
             *([("from", spec.base)] if spec.base else []),
             ("source", spec.source),
+            *([("made of", spec.published)] if spec.published else []),
             ("licence", spec.licence or "unknown"),
             *fields,
         ]
@@ -96,7 +101,8 @@ def _fields(
         ("active a token", count_told(figures.active_parameters)),
         ("experts", about + bytes_told(figures.expert_bytes)),
         ("experts a token", about + bytes_told(figures.expert_bytes_per_token)),
-        (f"in {ui.format_memory(memory.available_bytes)}", verdict_told(figures, memory)),
+        (f"in {ui.format_memory(memory.available_bytes)}", verdict_told(figures, estimate)),
+        *([("speed", speed_range(estimate.speed))] if estimate.speed else []),
     ]
 
 

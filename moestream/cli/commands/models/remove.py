@@ -28,6 +28,7 @@ def remove(ctx: click.Context, model: str, yes: bool, as_json: bool) -> None:
     An entry that you added is removed too; a file that you added by its path is never deleted.
     """
     from moestream.catalog import find_spec, locate, remove_entry, user_catalog
+    from moestream.hub.local import occupied_bytes
 
     spec = find_spec(model)
     if spec is None:
@@ -42,7 +43,7 @@ def remove(ctx: click.Context, model: str, yes: bool, as_json: bool) -> None:
         where = locate(spec)
         kept = "" if where is None else f"; {where} is another program's, and stays"
         raise ModelNotFoundError(f"nothing of {model} is here{kept}")
-    freed = sum(file.lstat().st_size for file in files)
+    freed = sum(map(occupied_bytes, files))
     if not yes and not _agreed(_question(model, files, freed, own)):
         ui.note("nothing was removed")
         ctx.exit(EXIT_ERROR)
