@@ -112,7 +112,7 @@ def _start_log(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 
 def option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
     """Decorate a command with an ``Option``; a default that is given here is shown in the help."""
-    kwargs.setdefault("show_default", kwargs.get("default") is not None)
+    kwargs.setdefault("show_default", kwargs.get("default") not in (None, ""))
     return click.option(*names, cls=Option, **kwargs)
 
 

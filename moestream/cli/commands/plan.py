@@ -12,7 +12,7 @@ from moestream import ui
 from moestream.cli.command import Command, file_option, option
 from moestream.cli.opening import open_header
 from moestream.cli.options.engine import context_options
-from moestream.cli.options.memory import amounts_callback, memory_of, memory_option
+from moestream.cli.options.memory import budgets_option, memory_of, memory_option
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import complete_profile, parts_callback
@@ -52,14 +52,7 @@ def _prompts(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
 @click.command(cls=Command, examples=EXAMPLES)
 @model_argument(default="demo")
 @memory_option
-@option(
-    "--budget",
-    "budgets",
-    section="Memory",
-    callback=amounts_callback,
-    metavar="AMOUNT,...",
-    help="Say how fast it is at these budgets, instead of at some that hold a part of the experts.",
-)
+@budgets_option
 @file_option(
     "--trace",
     section="Speed",
