@@ -1,6 +1,5 @@
 """``moestream models search``: models on the hub, and what they would do here."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +47,8 @@ def search(words: tuple[str, ...], memory: int | None, limit: int, as_json: bool
     each, one model is looked at: in four bits, if there is one. Its header, a few MB, is read for
     the figures that plan gives. moestream models info hf:ORG/REPO lists the others.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from moestream.hub.http import endpoint
     from moestream.hub.search import search as ask
 
