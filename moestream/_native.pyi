@@ -48,6 +48,7 @@ class Experts:
         down_bias: Floats | None = None,
         gate_scale: Floats | None = None,
         up_scale: Floats | None = None,
+        limit: float = 0.0,
     ) -> None: ...
     def streamed(self, addresses: NDArray[np.uint64]) -> Experts: ...
 
@@ -93,12 +94,16 @@ class Context:
         window: int,
         sinks: Floats | None,
         out: Floats,
+        seen: Bytes | None = None,
+        cap: float = 0.0,
     ) -> None: ...
     def embed(self, table: Matrix, tokens: Ints, out: Floats) -> None: ...
     def rms_norm(self, x: Floats, weight: Floats, eps: float, out: Floats) -> None: ...
     def rope(self, x: Floats, cos: Floats, sin: Floats, interleaved: bool, out: Floats) -> None: ...
     def add(self, a: Floats, b: Floats, out: Floats) -> None: ...
-    def glu(self, gate: Floats, up: Floats, activation: str, out: Floats) -> None: ...
+    def glu(
+        self, gate: Floats, up: Floats, activation: str, out: Floats, limit: float = 0.0
+    ) -> None: ...
     def route(
         self,
         logits: Floats,
@@ -112,7 +117,13 @@ class Context:
         weights: Floats,
     ) -> None: ...
     def causal_conv(
-        self, x: Floats, kernel: Floats, past: Floats, silu: bool, out: Floats
+        self,
+        x: Floats,
+        kernel: Floats,
+        past: Floats,
+        silu: bool,
+        out: Floats,
+        bias: Floats | None = None,
     ) -> None: ...
     def delta_net(
         self,
@@ -124,6 +135,32 @@ class Context:
         key_heads: Ints,
         num_key_heads: int,
         eps: float,
+        state: Floats,
+        out: Floats,
+    ) -> None: ...
+    def kimi_delta(
+        self, qkv: Floats, write: Floats, decay: Floats, eps: float, state: Floats, out: Floats
+    ) -> None: ...
+    def mamba(
+        self,
+        x: Floats,
+        steps: Floats,
+        b: Floats,
+        c: Floats,
+        rates: Floats,
+        time_bias: Floats,
+        skips: Floats,
+        state: Floats,
+        out: Floats,
+    ) -> None: ...
+    def mamba2(
+        self,
+        xbc: Floats,
+        steps: Floats,
+        rates: Floats,
+        time_bias: Floats,
+        skips: Floats,
+        groups: int,
         state: Floats,
         out: Floats,
     ) -> None: ...

@@ -120,9 +120,9 @@ def split_projections(model: DeepSeekLike):
         ("deepseek2-v2", {"attention.kv_lora_rank": 0}, ModelFormatError, "kv_lora_rank is 0"),
         (
             "deepseek2-v3",
-            {"attention.temperature_scale": 0.1},
-            UnsupportedModelError,
-            "temperature_scale is 0.1",
+            {"attention.temperature_scale": 0.1, "attention.temperature_length": 0},
+            ModelFormatError,
+            "temperature_length is 0",
         ),
     ],
 )

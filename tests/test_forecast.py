@@ -14,6 +14,7 @@ pytest.importorskip("moestream._native", reason="needs the compiled part")
 from moestream.backends.cpu import CpuBackend
 from moestream.cli.reports.plan import _age_told, busy_told, verdict
 from moestream.errors import StorageError
+from moestream.forecast.arithmetic import compute_s, disk_of, work_of
 from moestream.forecast.demand import Demand, read_demand
 from moestream.forecast.first_token import PRODUCTS, first_token
 from moestream.forecast.hits import (
@@ -27,11 +28,13 @@ from moestream.forecast.hits import (
     default_hits,
 )
 from moestream.forecast.outlook import Outlook, look_ahead
-from moestream.forecast.speed import OVERLAP, Times, compute_s, forecast, read_s
+from moestream.forecast.speed import Speedometer
+from moestream.forecast.timed import Moment, Streamed, Timetable
 from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
 from moestream.machine import batches, calibration, speeds
 from moestream.machine.speeds import DiskSpeed, Speeds, load_speeds, save_speeds
 from moestream.streaming.memory import MemoryPlan
+from moestream.traces.clock.machine import ClockDisk
 from moestream.traces.format import read_trace
 from moestream.traces.simulator import PolicySpec, Simulator
 from moestream.traces.to_profile import count_trace
@@ -65,26 +68,60 @@ def test_arithmetic_is_weights_keys_and_values_and_calls() -> None:
     assert compute_s(DEMAND, MACHINE, 5, streamed=True) == pytest.approx(6.5)
 
 
-def test_reading_is_waits_and_bytes() -> None:
-    # Both experts are there once in four times: 0.75 waits of 1 s, and one expert of 10 at 5 / s.
-    assert read_s(DEMAND, DISK, 0.5) == pytest.approx(2 * (0.75 + 2))
-    assert read_s(DEMAND, DISK, 1.0) == 0
-    assert read_s(DEMAND, DISK, 0.0) == pytest.approx(2 * (1 + 4))
+PART_S = 4 / 5
+"""An expert of 10 bytes is read in three parts of 4 at most, at 5 bytes a second."""
 
 
-def test_a_token_takes_between_the_longer_and_the_sum() -> None:
-    assert Times(3.0, 5.0).token_s(0) == 8
-    assert Times(3.0, 5.0).token_s(1) == 5
-    assert Times(5.0, 3.0).token_s(0.25) == 7.25
+def test_a_token_is_timed_at_hit_rates_and_lies_on_lines_between() -> None:
+    work = work_of(DEMAND, MACHINE, 5)
+    table = Timetable(Streamed(DEMAND, work, ClockDisk(DISK.latency_s, DISK.bytes_per_s)), 0)
+    # Both layers wait 1 s and for both experts, of which the second is computed after that.
+    none = table.at(0.0)
+    waited = 2 * (1 + 6 * PART_S)
+    assert none.token_s == pytest.approx(2 * (work.layer_s + work.expert_s) + waited, abs=2e-3)
+    assert none.stall_s == pytest.approx(waited - 2 * work.expert_s, abs=2e-3)
+    assert none.busy_s == pytest.approx(waited, abs=2e-3)
+    assert table.at(1.0).token_s == pytest.approx(6.5)
+    times = [table.at(rate).token_s for rate in (0.0, 0.3, 0.6, 0.9, 0.97, 1.0)]
+    assert times == sorted(times, reverse=True)
+    near, half_way = table.at(0.96), table.at(0.98)
+    assert half_way.token_s == pytest.approx((near.token_s + 6.5) / 2)
 
 
-def test_a_forecast_puts_both_together() -> None:
-    resident = forecast(DEMAND, MACHINE, DISK, 5, None)
+def test_a_slower_disk_shows_where_arithmetic_hides_no_more() -> None:
+    moment = Moment(token_s=10.0, stall_s=2.0, busy_s=5.0)  # 8 of arithmetic hide 3 of reading
+    assert moment.varied(compute=1, disk=0.5) == 8 + (10 - 3)
+    assert moment.varied(compute=0.5, disk=1) == 16 + 0
+    assert moment.varied(compute=2, disk=1) == 4 + (5 - 1.5)
+
+
+def test_guesses_hide_what_a_layer_computes_meanwhile() -> None:
+    many = replace(DEMAND, num_layers=8, num_moe_layers=8, dense_bytes={"F16": 800},
+                   expert_bytes={"Q8_0": 160})  # fmt: skip
+    streamed = Streamed(many, work_of(many, MACHINE, 5), disk_of(replace(DISK, bytes_per_s=50)))
+    none, one, sure = (
+        streamed.time(0.5, 0),
+        streamed.time(0.5, 1),
+        streamed.time(0.5, 1, perfect=True),
+    )
+    assert sure.stall_s < one.stall_s < none.stall_s
+    assert sure.counts.decode.foreseen > one.counts.decode.foreseen > 0
+    assert streamed.best_ahead(0.5) >= 1
+    assert streamed.best_ahead(1.0) == 0
+
+
+def test_a_forecast_takes_the_quicker_of_guesses_and_none() -> None:
+    speedometer = Speedometer(DEMAND, MACHINE, DISK, 5)
+    resident = speedometer.forecast(None)
     assert resident.tps == pytest.approx(1 / 6)
     assert (resident.read_s, resident.hit_rate, resident.read_bytes) == (0, None, 0)
-    streamed = forecast(DEMAND, MACHINE, DISK, 5, Range(0.4, 0.5, 0.7))
-    assert streamed.tps == pytest.approx(1 / (6.5 + 5.5 - OVERLAP * 5.5))
+    streamed = speedometer.forecast(Range(0.4, 0.5, 0.7), look_further=True)
+    work = Streamed(DEMAND, work_of(DEMAND, MACHINE, 5), disk_of(DISK))
+    tables = [Timetable(work, ahead).at(0.5).token_s for ahead in (0, 1)]
+    assert streamed.tps == 1 / min(tables)
     assert streamed.read_bytes == 20
+    assert streamed.layers_ahead in range(4)
+    assert resident.layers_ahead is None
     for found in (resident, streamed):
         assert found.low_tps < found.tps < found.high_tps
 
@@ -416,3 +453,11 @@ def test_more_memory_is_never_slower_and_all_shares_are_looked_at() -> None:
     assert speeds == sorted(speeds)
     assert [round(point.share, 2) for point in outlook.points] == [0.1, 0.25, 0.4, 0.5, 0.75, 1.0]
     assert outlook.points[-1].forecast.hit_rate is None
+
+
+def test_a_rough_forecast_hides_a_fixed_part_of_reading() -> None:
+    found = Speedometer(DEMAND, MACHINE, DISK, 5).rough(Range(0.4, 0.5, 0.7))
+    # Both experts are there once in four times: 0.75 waits of 1 s, and one expert of 10 at 5 / s.
+    assert found.read_s == pytest.approx(2 * (0.75 + 2))
+    assert found.tps == pytest.approx(1 / (6.5 + 5.5 - 0.15 * 5.5))
+    assert found.low_tps < found.tps < found.high_tps

@@ -39,6 +39,8 @@ HIDDEN = [
     *formats.KIMI.specials,
     *(name for name in formats.DEEPSEEK.specials if name != formats.KIMI.call_open),
     *("<|tool_call_start|>", "｜DSML｜"),
+    *formats.HUNYUAN_TAGS.specials,
+    *formats.COHERE.specials,
 ]
 MERGES = ["Ċ Ċ", "Ġ Ġ", '" :', "} }", "> {", "t r", "tr ue", "< /", "a b", "Ã ©", '" ,']
 
@@ -415,6 +417,16 @@ ARGUMENTS = '{"city": "Rome", "unit": "c", "tags": ["a"]}'
 AS_MODELS_DO = {
     "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {ARGUMENTS}}}\n</tool_call>',
     "hunyuan": f'<tool_calls>[{{"name": "get_weather", "arguments": {ARGUMENTS}}}]</tool_calls>',
+    "minimax-json": f'<tool_calls>\n{{"name": "get_weather", "arguments": {ARGUMENTS}}}\n'
+    '{"name": "ping", "arguments": {}}\n</tool_calls>',
+    "cohere": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", '
+    f'"parameters": {ARGUMENTS}}}\n]<|END_ACTION|>',
+    "hunyuan-tags": "<tool_calls:opensource>\n<tool_call:opensource>get_weather"
+    "<tool_sep:opensource>\n<arg_key:opensource>city</arg_key:opensource>\n<arg_value:opensource>"
+    "Rome</arg_value:opensource>\n<arg_key:opensource>unit</arg_key:opensource>\n"
+    "<arg_value:opensource>c</arg_value:opensource>\n<arg_key:opensource>tags"
+    '</arg_key:opensource>\n<arg_value:opensource>["a"]</arg_value:opensource>\n'
+    "</tool_call:opensource>\n</tool_calls:opensource>",
     "granite": f'<|tool_call|>[{{"name": "get_weather", "arguments": {ARGUMENTS}}}]',
     "mistral-list": f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {ARGUMENTS}}}]',
     "mistral": f"[TOOL_CALLS]get_weather[ARGS]{ARGUMENTS}[TOOL_CALLS]ping[ARGS]{{}}",

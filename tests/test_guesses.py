@@ -13,11 +13,12 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.errors import TraceError
 from moestream.layers.moe import RoutingEvent
+from moestream.machine.calibration import LAYERS, write_tiny
 from moestream.streaming.memory import MemoryPlan
 from moestream.streaming.options import StreamingOptions
 from moestream.traces.format import DECODE, PREFILL, TraceHeader, read_trace
 from moestream.traces.guess_recorder import GuessRecorder
-from moestream.traces.guesses import Foresight
+from moestream.traces.guesses import Foresight, rows_ahead
 from moestream.traces.recording import TraceRecorder
 from moestream.traces.simulator import PolicySpec, Simulator
 from moestream.traces.writer import TraceWriter
@@ -93,14 +94,30 @@ def test_recorded_guesses_are_those_that_a_streamed_run_makes(
                 for observer in observers:
                     observer(event)
 
-            made = session.generate(
-                [1, 2, 3], SamplingParams(temperature=0), max_tokens=7, on_route=observe
-            )  # fewer than the first trial without guesses begins after
+            # The prompt is too long to be guessed; trials without guesses begin after 8 tokens.
+            prompt, greedy = list(range(1, 12)), SamplingParams(temperature=0)
+            made = session.generate(prompt, greedy, max_tokens=7, on_route=observe)
             assert len(list(made)) == 7
         live = engine.streaming.stats().recall
     trace = read_trace(routing)
     foresight = Foresight(trace, read_trace(guesses), mass)
     assert foresight.recall(Simulator(trace).sets) == live
+
+
+def test_guesses_are_recorded_of_three_layers_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "guesses.csv"
+    with Engine.open(write_tiny(tmp_path / "tiny.gguf"), backend="cpu") as engine:
+        session = engine.session()
+        with GuessRecorder(path, engine) as recorder:
+            made = session.generate([1, 2, 3], max_tokens=3, on_route=recorder.observer(session))
+            tokens = len(list(made)) - 1
+    guesses = read_trace(path)
+    width = 2 * guesses.header.num_experts_per_tok
+    for ahead in (1, 2, 3):
+        layers = rows_ahead(guesses, ahead)["layer"].tolist()
+        assert {*layers} == set(range(ahead, LAYERS))
+        assert len(layers) == tokens * width * (LAYERS - ahead)
+    assert len(guesses.rows) == tokens * width * (3 * LAYERS - 1 - 2 - 3)
 
 
 def test_commands_write_and_read_guesses(alphabet: Path, files: tuple[Path, Path]) -> None:

@@ -269,6 +269,13 @@ def test_unknown_architecture_names_the_known(model) -> None:
     assert all(name in str(caught.value) for name in ARCHITECTURES)
 
 
+SHARED: dict[str, tuple[int, ...] | None] = {
+    "blk.0.ffn_gate_shexp.weight": (24, 16),
+    "blk.0.ffn_up_shexp.weight": (24, 16),
+    "blk.0.ffn_down_shexp.weight": (16, 24),
+}
+
+
 def experts(num: int, width: int, *, fused: bool) -> dict[str, tuple[int, ...] | None]:
     shapes: dict[str, tuple[int, ...] | None] = {
         "blk.0.ffn_gate_inp.weight": (num, 16),
@@ -298,18 +305,15 @@ def test_width_of_experts(model, architecture: str, own_width: int, expected: in
         "expert_count": 3,
         "expert_used_count": 2,
         "expert_feed_forward_length": own_width,
+        "expert_shared_feed_forward_length": 24,
     }
-    tensors = experts(3, 7, fused=False)
+    tensors = experts(3, 7, fused=False) | SHARED
     with pytest.raises(ModelFormatError, match=rf"\(3, 16, 7\).*\(3, 16, {expected}\)"):
         load_model(model(architecture, keys, {**NORMS.get(architecture, {}), **tensors}), OPS)
 
 
 def test_a_shared_expert_without_its_gate_is_an_error(model) -> None:
-    tensors = experts(3, 24, fused=False) | {
-        "blk.0.ffn_gate_shexp.weight": (24, 16),
-        "blk.0.ffn_up_shexp.weight": (24, 16),
-        "blk.0.ffn_down_shexp.weight": (16, 24),
-    }
+    tensors = experts(3, 24, fused=False) | SHARED
     keys = {
         "expert_count": 3,
         "expert_used_count": 2,

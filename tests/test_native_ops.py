@@ -65,6 +65,7 @@ ODD = {
     "window of a split": {"window": 300},
     "sinks": {"sinks": True},
     "both": {"window": 5, "sinks": True},
+    "cap": {"cap": 1.5},
 }
 
 

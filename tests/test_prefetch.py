@@ -26,7 +26,7 @@ class FakeResidency:
         return self.counts
 
 
-def make(layers_ahead: int = 1):
+def make(layers_ahead: int = 1, **options):
     residency = FakeResidency()
 
     # A layer's router gives its own number and what the stream says.
@@ -34,7 +34,7 @@ def make(layers_ahead: int = 1):
         return np.array([[n, int(row[0])] for row in x], np.int32)
 
     predictors = {n: partial(predict, n=n) for n in LAYERS}
-    return Prefetcher(residency, predictors, layers_ahead=layers_ahead), residency
+    return Prefetcher(residency, predictors, layers_ahead=layers_ahead, **options), residency
 
 
 def stream(value: int = 7, tokens: int = 1) -> np.ndarray:
@@ -144,9 +144,8 @@ def test_what_a_prompt_waits_for_is_no_cost_of_guesses(beside: float) -> None:
     assert prefetcher.is_on
 
 
-def test_making_guesses_is_a_cost_too(monkeypatch):
+def test_making_guesses_is_a_cost_too():
     seconds = iter(range(10**6))  # a second passes whenever the time is asked for
-    monkeypatch.setattr("moestream.streaming.prefetch.time.perf_counter", lambda: next(seconds))
-    prefetcher, residency = make()
+    prefetcher, residency = make(clock=lambda: next(seconds))
     stall(prefetcher, residency, on=1, off=2, tokens=_TRIALS * _WINDOW)
     assert not prefetcher.is_on  # it saves one second a token and takes three

@@ -101,7 +101,7 @@ def test_gemma_4_thinks_in_a_channel() -> None:
     ],
 )
 def test_an_answer_may_stand_in_tags(text: str, expected: list[str]) -> None:
-    markers = Markers("<think>", "</think>", "answer")
+    markers = Markers("<think>", "</think>", ("<answer>", "</answer>"))
     assert split([text], markers=markers) == expected
     assert split(list(text), markers=markers) == expected
     for cut in range(len(text)):
@@ -132,7 +132,7 @@ def test_markers_are_those_of_the_vocabulary_or_the_template(tmp_path: Path) -> 
     assert find_markers("{{ messages }}", plain) is None
     assert find_markers("{{ content.split('</think>') }}", plain) == THINK
     answers = "{{ content.split('</think>')[-1].split('<answer>')[-1] }}"
-    assert find_markers(answers, plain) == Markers("<think>", "</think>", "answer")
+    assert find_markers(answers, plain) == Markers("<think>", "</think>", ("<answer>", "</answer>"))
     own = tokenizer("own.gguf", [("[THINK]", TokenType.CONTROL), ("[/THINK]", TokenType.CONTROL)])
     assert find_markers("{{ messages }}", own) == Markers("[THINK]", "[/THINK]")
 

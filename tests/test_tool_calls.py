@@ -3,6 +3,7 @@
 import json
 import lzma
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from vocabulary_files import write_bytes_vocabulary
 
 from moestream.chat.output import Output, OutputParser, OutputStream
-from moestream.chat.reasoning import HARMONY, MARKERS, Markers, Piece, find_markers
+from moestream.chat.reasoning import AROUND_ANSWERS, HARMONY, MARKERS, Markers, Piece, find_markers
 from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat, formats
 from moestream.chat.tool_calls.formats import find_tool_format
 from moestream.gguf import GGUFFile
@@ -28,6 +29,7 @@ BY_NAME = {
 }
 # Of the templates that are not in tests/data/chat.
 OTHERS = {
+    "Cohere2MoE": ("cohere", replace(MARKERS[4], around=AROUND_ANSWERS[2])),
     "Kimi-K2-Instruct": ("kimi", None),
     "LFM2.5-Instruct": ("lfm2", THINK),
     "MiMo-VL": ("hermes", None),
@@ -42,9 +44,10 @@ OTHERS = {
     "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": ("deepseek-fenced", THINK),
     "ibm-granite-granite-4.1": ("hermes", None),
     "llama-cpp-deepseek-r1": ("deepseek-fenced", THINK),
-    "mistralai-Ministral-3-14B-Reasoning-2512": ("mistral", MARKERS[1]),
+    "mistralai-Ministral-3-14B-Reasoning-2512": ("mistral", MARKERS[2]),
     "unsloth-mistral-Devstral-Small-2507": ("mistral", None),
 }
+TOKENS = {"openai-gpt-oss-120b": "<|channel|>", "tencent-Hy3": "<think:opensource>"}
 ON_PURPOSE = {
     # Their end tokens and stray markers are not text of an output here, or are told as they are.
     ("inclusionai-ling-3.0-flash", "<|role_end|>"),
@@ -53,6 +56,8 @@ ON_PURPOSE = {
     # Calls of what nobody asked for are not dropped.
     ("openai-gpt-oss-120b", "to=container.exec"),
     ("openai-gpt-oss-120b", "to=python"),
+    # What is cut off before its arguments is text.
+    ("Cohere2MoE", 'I\'m\nthinking<|END_THINKING|><|START_ACTION|>[\n    {"tool_call_id": "0"'),
     # A fence around JSON is the model's own.
     ("mistralai-Ministral-3-14B-Reasoning-2512", "```json"),
 }
@@ -120,13 +125,13 @@ def templates() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Tokenizer]:
-    """With and without gpt-oss's token."""
+def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    """By template, with the tokens by which a model is known; without them for any other."""
     found = {}
-    for harmony in (False, True):
-        specials = [("<|channel|>", TokenType.CONTROL)] if harmony else []
+    for name, token in {"": "", **TOKENS}.items():
+        specials = [(token, TokenType.CONTROL)] if token else []
         path = tmp_path_factory.mktemp("v") / "v.gguf"
-        found[harmony] = Tokenizer.from_gguf(
+        found[name] = Tokenizer.from_gguf(
             GGUFFile.open(write_bytes_vocabulary(path, specials=specials))
         )
     return found
@@ -153,10 +158,10 @@ def partial(arguments: str) -> Any:
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in CASES}))
 def test_outputs_are_read_as_llama_cpp_reads_them(
-    name: str, templates: dict[str, str], vocabularies: dict[bool, Tokenizer]
+    name: str, templates: dict[str, str], vocabularies: dict[str, Tokenizer]
 ) -> None:
     if name in templates:
-        vocabulary = vocabularies["gpt-oss" in name]
+        vocabulary = vocabularies[name if name in TOKENS else ""]
         found = find_tool_format(templates[name], vocabulary)
         format, markers = found, find_markers(templates[name], vocabulary)
     else:
@@ -189,6 +194,12 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
         ("hermes", '<tool_call>{"id": "x", "name": "f", "arguments": {"n": 1}, "y": []}'),
         ("hunyuan", '<tool_calls>[{"name": "f", "arguments": {"n": 1}}]</tool_calls>'),
         ("granite", '<|tool_call|>[{"name": "f", "arguments": {"n": 1}}]'),
+        ("minimax-json", '<tool_calls>\n{"name": "f", "arguments": {"n": 1}}\n</tool_calls>'),
+        ("cohere", '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "f", "parameters": '
+         '{"n": 1}}\n]<|END_ACTION|>'),
+        ("hunyuan-tags", "<tool_calls:opensource>\n<tool_call:opensource>f<tool_sep:opensource>\n"
+         "<arg_key:opensource>n</arg_key:opensource>\n<arg_value:opensource>1"
+         "</arg_value:opensource>\n</tool_call:opensource>\n</tool_calls:opensource>"),
         ("kimi", '<|tool_call_begin|>functions.f:3<|tool_call_argument_begin|> {"n": 1}'),
         ("glm", "<tool_call>f\n<arg_key>n</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"),
         ("dsml", '<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="n" string="false">1'
@@ -200,6 +211,29 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
 def test_a_call_is_read(format: str, output: str) -> None:
     expected = {"answer": "Well.", "reasoning": "", "calls": [["f", {"n": 1}, True]]}
     assert read(BY_NAME[format], "Well.\n\n" + output) == expected
+
+
+def test_calls_line_by_line_are_several() -> None:
+    one, two = (json.dumps({"name": name, "arguments": {"o": name}}) for name in "fg")
+    said = read(BY_NAME["minimax-json"], f"<tool_calls>\n{one}\n{two}\n</tool_calls> bye")
+    assert said["calls"] == [["f", {"o": "f"}, True], ["g", {"o": "g"}, True]]
+    assert said["answer"] == "bye"
+
+
+@pytest.mark.parametrize(
+    ("template", "format"),
+    [
+        (
+            "{%- set HYTK = ':opensource' %}{{- '<arg_key{}>'.format(HYTK) }}",
+            "hunyuan-tags",
+        ),
+        ("<|START_ACTION|>[{}]<|END_ACTION|> <tool_call>", "cohere"),
+        ('<tool_calls>\\n{"name": <tool-name>, "arguments"', "minimax-json"),
+        ('<tool_calls>[{"name"', "hunyuan"),
+    ],
+)
+def test_a_template_says_which_format_it_is(template, format, vocabularies) -> None:
+    assert find_tool_format(template, vocabularies[""]) is BY_NAME[format]
 
 
 def test_several_calls_in_one_list_are_several() -> None:

@@ -22,14 +22,18 @@ from moestream.backends.types import (
     DeltaRule,
     Experts,
     ExpertTensors,
+    IndexQueries,
     KVPass,
     KVStore,
     KVStores,
     MakeSlots,
+    Mamba2Rule,
+    MambaRule,
     Matrices,
     Matrix,
     RopeStyle,
     Routing,
+    Seen,
     StreamedExperts,
     Work,
 )
@@ -125,18 +129,35 @@ class Backend(Protocol):
         kv_pass: KVPass,
         layer: int,
         rule: AttentionRule,
+        seen: Seen | None = None,
     ) -> Array:
         """Write k, v (T, K, D) into the sequences' stores, then attend causally within each.
+
+        ``seen``, where given, are the only positions that rows attend to.
 
         What is attended to is what the stores hold, rounded to their types, which may differ.
         q is (T, H, D). Values may have another length than keys; ``v`` is None where there are
         none. Returns (T, H * value length).
         """
 
-    def causal_conv(self, x: Array, kernel: Array, past: Array, *, silu: bool = False) -> Array:
+    def choose(self, index: IndexQueries, k: Array, kv_pass: KVPass, layer: int) -> Seen | None:
+        """Write k (T, 1, D), and choose positions by the last numbers of all keys; None is all.
+
+        Source: DeepSeek-V3.2-Exp (DeepSeek-AI, 2025); see ``sparse``.
+        """
+
+    def causal_conv(
+        self,
+        x: Array,
+        kernel: Array,
+        past: Array,
+        *,
+        silu: bool = False,
+        bias: Array | None = None,
+    ) -> Array:
         """Weigh each channel's last w values: (T, C) -> (T, C), the newest by the last weight.
 
-        With ``silu``, the sum y becomes ``y * sigmoid(y)``.
+        ``bias`` (C,) is added; with ``silu``, the sum y becomes ``y * sigmoid(y)``.
         ``kernel`` is (C, w). ``past`` (w - 1, C) holds the values before the chunk, the oldest
         first, and is brought up to its end.
         """
@@ -154,17 +175,56 @@ class Backend(Protocol):
         Source: arXiv 2412.06464.
         """
 
+    def kimi_delta(self, qkv: Array, write: Array, decay: Array, state: Array, eps: float) -> Array:
+        """``delta_net`` with as many keys as values, which decay by coordinate: (T, H * D).
+
+        ``qkv`` is (T, 3 * H * D), and ``decay`` (T, H * D) are logarithms of what is kept, by
+        coordinate of the keys.
+
+        Source: arXiv 2510.26692.
+        """
+
+    def mamba(
+        self, x: Array, steps: Array, b: Array, c: Array, state: Array, rule: MambaRule
+    ) -> Array:
+        """Mamba's recurrence, token by token: (T, C).
+
+        ``x`` (T, C) are inputs, ``steps`` (T, C) the logits of how long a step is, ``b`` and ``c``
+        (T, size) what writes and what reads. ``state`` (C, size) is brought up to the chunk's end.
+
+        Source: arXiv 2312.00752.
+        """
+
+    def mamba2(self, xbc: Array, steps: Array, state: Array, rule: Mamba2Rule) -> Array:
+        """Mamba-2's recurrence, token by token: (T, H * dim).
+
+        ``xbc`` (T, H * dim + 2 * groups * size) are inputs, what writes them, and what reads;
+        ``steps`` (T, H) the logits of how long a step is. ``state`` (H, dim, size) is brought up to
+        the chunk's end.
+
+        Source: arXiv 2405.21060.
+        """
+
     def add(self, a: Array, b: Array) -> Array:
         """``a + b``, of one shape."""
 
     def multiply(self, a: Array, b: Array) -> Array:
         """``a * b``, of one shape."""
 
-    def glu(self, gate: Array, up: Array, activation: Activation) -> Array:
-        """``up`` scaled by the activated gate, of one shape."""
+    def glu(self, gate: Array, up: Array, activation: Activation, limit: float = 0.0) -> Array:
+        """``up`` scaled by the activated gate, of one shape; ``limit`` as in ``Activation``."""
+
+    def scale_rows(self, x: Array, factors: NDArray[np.float32]) -> Array:
+        """Each row times its own factor: (T, ...) by (T,)."""
+
+    def clip(self, x: Array, limit: float) -> Array:
+        """``x``, within ``limit`` and its negative."""
+
+    def softplus(self, x: Array) -> Array:
+        """``log(1 + e^x)``."""
 
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
-        """``x * sigmoid(logits)``: (T, E) scaled by (T, 1) or (T, E)."""
+        """``x * sigmoid(logits)``: two shapes that go together."""
 
     def route(
         self,

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStores, Rows
 from moestream.backends.kv_rows import GGML_TYPES
-from moestream.backends.numpy_arrays import Chosen, Floats, NumpyArrays
-from moestream.backends.reference import ReferenceBackend
+from moestream.backends.numpy_arrays import Floats
+from moestream.backends.sparse import choose_in_blocks
 from moestream.backends.types import (
     Activation,
     Arrivals,
     AttentionRule,
-    DeltaRule,
     ExpertTensors,
+    IndexQueries,
     RopeStyle,
     Routing,
     StreamedExperts,
@@ -34,17 +34,12 @@ from moestream.quants import dequantize
 
 try:
     from moestream import _native
+    from moestream.backends.cpu_recurrent import RecurrentKernels
 except ImportError as error:
     raise UnsupportedModelError(
         "the native kernels are not compiled; install moestream with pip, or choose the backend "
         f"'reference' ({error})"
     ) from None
-
-_MOST_WIDTH = 16
-"""Weights a channel that the kernel of convolutions takes."""
-
-_FORMULAS = ReferenceBackend()
-"""For shapes that have no kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +48,10 @@ class CpuPass:
 
     native: _native.KVPass
     places: list[Any]
+    parts: Sequence[tuple[Any, int, int]]
 
 
-class CpuBackend(NumpyArrays):
+class CpuBackend(RecurrentKernels):
     """Every operation in native code, on ``threads`` threads (one a physical core by default).
 
     The environment variable ``MOESTREAM_ISA`` forces an instruction set.
@@ -104,6 +100,8 @@ class CpuBackend(NumpyArrays):
     def experts(self, tensors: ExpertTensors | StreamedExperts) -> _native.Experts:
         """Check the experts' layout; their blocks stay where they lie."""
         gate, up, down = tensors.gate, tensors.up, tensors.down
+        biases = tensors.biases or (None, None, None)
+        scales = tensors.scales or (None, None)
         mapped = _native.Experts(
             gate.data,
             int(gate.type),
@@ -112,8 +110,12 @@ class CpuBackend(NumpyArrays):
             down.data,
             int(down.type),
             tensors.activation,
-            *(tensors.biases or (None, None, None)),
-            *(tensors.scales or (None, None)),
+            biases[0],
+            biases[1],
+            biases[2],
+            scales[0],
+            scales[1],
+            tensors.limit,
         )
         if isinstance(tensors, StreamedExperts):
             return mapped.streamed(tensors.addresses)
@@ -163,7 +165,8 @@ class CpuBackend(NumpyArrays):
         if stores not in self._places:
             self._places[stores] = [layer and _place(*layer) for layer in stores.layers]
         sequences = [(store.addresses, start, rows) for store, start, rows in parts]
-        return CpuPass(_native.KVPass(sequences, stores.block_bytes), self._places[stores])
+        native = _native.KVPass(sequences, stores.block_bytes)
+        return CpuPass(native, self._places[stores], parts)
 
     def attention(
         self,
@@ -173,33 +176,22 @@ class CpuBackend(NumpyArrays):
         kv_pass: CpuPass,
         layer: int,
         rule: AttentionRule,
+        seen: NDArray[np.uint8] | None = None,
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
         tokens, heads, _ = q.shape
         out = np.empty((tokens, heads * (rule.value_dim if v is None else v.shape[2])), np.float32)
         where = kv_pass.native, kv_pass.places[layer]
-        self._run.attention(q, k, v, *where, rule.scale, rule.window, rule.sinks, out)
+        self._run.attention(
+            q, k, v, *where, rule.scale, rule.window, rule.sinks, out, seen, rule.cap
+        )
         return out  # (T, H * Dv)
 
-    def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
-        """Channel by channel, shared out among the threads."""
-        if kernel.shape[1] > _MOST_WIDTH:
-            return _FORMULAS.causal_conv(x, kernel, past, silu=silu)
-        out = np.empty_like(x)
-        self._run.causal_conv(x, kernel, past, silu, out)
-        return out  # (T, C)
-
-    def delta_net(
-        self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
-    ) -> Floats:
-        """Head by head, each one's state read and written once a token."""
-        heads, dim, _ = state.shape
-        if dim % 8:
-            return _FORMULAS.delta_net(qkv, write, forget, state, rule)
-        out = np.empty((len(qkv), heads * dim), np.float32)
-        parameters = rule.rates, rule.time_bias, rule.key_heads, rule.num_key_heads, rule.eps
-        self._run.delta_net(qkv, write, forget, *parameters, state, out)
-        return out  # (T, H * D)
+    def choose(
+        self, index: IndexQueries, k: Floats, kv_pass: CpuPass, layer: int
+    ) -> NDArray[np.uint8] | None:
+        """See ``sparse``."""
+        return choose_in_blocks(index, k, kv_pass.parts, layer)
 
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
@@ -207,13 +199,19 @@ class CpuBackend(NumpyArrays):
         self._run.add(a, b, out)
         return out
 
-    def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
+    def glu(self, gate: Floats, up: Floats, activation: Activation, limit: float = 0.0) -> Floats:
         """See ``Activation``."""
         out = np.empty_like(gate)
-        self._run.glu(gate, up, activation, out)
+        self._run.glu(gate, up, activation, out, limit)
         return out
 
-    def choose(self, logits: Floats, routing: Routing, bias: Floats | None) -> Chosen:
+    def route(
+        self,
+        logits: Floats,
+        routing: Routing,
+        selection_bias: Floats | None = None,
+        expert_scales: Floats | None = None,
+    ) -> tuple[NDArray[np.int32], Floats]:
         """Gate, then the k largest one by one."""
         ids = np.empty((len(logits), routing.k), np.int32)
         weights = np.empty((len(logits), routing.k), np.float32)
@@ -224,11 +222,11 @@ class CpuBackend(NumpyArrays):
             routing.scale,
             routing.groups,
             routing.groups_used,
-            bias,
+            selection_bias,
             ids,
             weights,
         )
-        return ids, weights
+        return ids, weights if expert_scales is None else weights * expert_scales[ids]
 
     def moe_ffn(
         self,

@@ -19,6 +19,8 @@ from moestream.backends.kv_rows import (
     KVShapes,
     KVTypes,
     kv_row_bytes,
+    read_rows,
+    write_rows,
 )
 from moestream.choices import KVType
 
@@ -143,6 +145,24 @@ class BlockStore:
 
     def _address(self) -> None:
         self.addresses = np.array([block.address for block in self.blocks], np.uint64)
+
+
+def append_rows(
+    store: BlockStore, rows: Rows, new: NDArray[np.float32], start: int
+) -> NDArray[np.float32]:
+    """Write (T, K, D) at position ``start``; return all up to their end as float32, (K, S, D)."""
+    stop = start + len(new)
+    for position in range(start, stop):
+        block, place = divmod(position, BLOCK_POSITIONS)
+        write_rows(rows.of(store.blocks[block])[:, place], new[position - start], rows.kv_type)
+    parts = [read_rows(rows.of(block), rows.kv_type) for block in store.blocks]
+    return np.concatenate(parts, axis=1)[:, :stop]
+
+
+def last_of_rows(store: BlockStore, rows: Rows, stop: int, size: int) -> NDArray[np.float32]:
+    """The last ``size`` numbers of the one head's rows up to position ``stop``: (S, size)."""
+    parts = [read_rows(rows.of(block), rows.kv_type)[0, :, -size:] for block in store.blocks]
+    return np.concatenate(parts)[:stop]
 
 
 def _zeros(n_bytes: int) -> NDArray[np.uint8]:

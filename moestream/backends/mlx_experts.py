@@ -1,9 +1,8 @@
-"""Experts on MLX: where they lie, and their networks, a batch of them at a time.
+"""Experts on MLX: where they lie, and the products of one batch of them.
 
 Owns the order in which a batch is gathered. When experts are in their slots is the caller's affair.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.mlx_core import allocate, as_type, mx, on_gpu, options
-from moestream.backends.mlx_device import Device
 from moestream.backends.mlx_weights import MLXSlots, Weight
-from moestream.backends.types import Activation, Array, Arrivals, ExpertTensors, StreamedExperts
+from moestream.backends.types import Array, ExpertTensors, StreamedExperts
 
 
 @dataclass(slots=True)
@@ -93,70 +91,3 @@ def gather(ops: Any, x: Array, weight: Weight, slots: Array, sorted_slots: bool)
     else:  # on a CPU, MLX gathers no other floats
         out = ops.matmul(x, ops.take(matrices, slots, axis=0))
     return as_type(ops, out, mx.float32)
-
-
-def glu(ops: Any, gate: Array, up: Array, activation: Activation) -> Array:
-    """See ``Activation``."""
-    if activation == "silu":
-        return ops.multiply(ops.multiply(gate, ops.sigmoid(gate)), up)
-    if activation == "gelu":
-        bent = ops.add(ops.multiply(ops.multiply(gate, gate), 0.044715), 1)
-        inner = ops.multiply(ops.multiply(gate, bent), (2 / np.pi) ** 0.5)
-        half = ops.multiply(ops.multiply(gate, 0.5), ops.add(ops.tanh(inner), 1))
-        return ops.multiply(half, up)
-    gate, up = ops.minimum(gate, 7.0), ops.clip(up, -7.0, 7.0)
-    gate = ops.multiply(gate, ops.sigmoid(ops.multiply(gate, 1.702)))
-    return ops.multiply(gate, ops.add(up, 1))
-
-
-def run_experts(
-    device: Device,
-    x: Array,
-    experts: MlxExperts,
-    ids: NDArray[np.int32],
-    arrivals: Arrivals | None,
-) -> Array:
-    """Outputs (T, k, E): a batch of experts at a time, one call for each of its matrices."""
-    missing = set(ids.ravel().tolist())
-    batches: list[Sequence[int]] = [list(missing)]
-    outs, pairs = [], []
-    for wanted in batches if arrivals is None else arrivals:
-        batch = Batch.of(ids, wanted, experts)
-        outs.append(_run_batch(device, x, experts, batch))
-        pairs.append(batch.pairs)
-        missing.difference_update(wanted)
-        if missing:  # the next batch may be read into these slots
-            device.evaluate(outs[-1])
-    return _in_order(device, outs, np.concatenate(pairs)).reshape(*ids.shape, -1)
-
-
-def _run_batch(device: Device, x: Array, experts: MlxExperts, batch: Batch) -> Array:
-    """Outputs (P, E) of a batch's pairs."""
-    ops, slots, many = device.ops, experts.loaded(), len(x) > 1
-    rows = ops.take(x, device.send(batch.tokens), axis=0) if many else x
-    places = device.send(batch.slots)
-    biases, scales = experts.mapped.biases, experts.mapped.scales
-    chosen = device.send(batch.ids) if biases or scales else None
-
-    def product(x: Array, part: int) -> Array:
-        out = gather(ops, x, slots.weights[part], places, many)
-        if scales is not None and part < 2:
-            out = ops.multiply(out, ops.take(scales[part], chosen)[:, None, None])
-        if biases is None:
-            return out
-        return ops.add(out, ops.take(biases[part], chosen, axis=0)[:, None])
-
-    # No rows[:, None]: that leaves a stride of 1, which sorted float products take for a row's.
-    rows = rows.reshape(len(rows), 1, -1)
-    inner = glu(ops, product(rows, 0), product(rows, 1), experts.mapped.activation)
-    return product(inner, 2)[:, 0]
-
-
-def _in_order(device: Device, outs: list[Array], order: NDArray[np.int64]) -> Array:
-    """Rows by (token, slot), of which ``order`` says where they came from."""
-    out = outs[0] if len(outs) == 1 else device.ops.concatenate(outs)
-    if np.array_equal(order, np.arange(len(order))):
-        return out
-    back = np.empty(len(order), np.int32)
-    back[order] = np.arange(len(order))
-    return device.ops.take(out, device.send(back), axis=0)

@@ -1,6 +1,5 @@
 """What backends have in common whose arrays are NumPy's: what needs no kernel, and no waiting."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,34 +7,16 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStores
 from moestream.backends.kv_rows import KVShapes, KVTypes
-from moestream.backends.types import Routing
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 
 Floats = NDArray[np.float32]
-Chosen = tuple[NDArray[np.int32], Floats]
-"""Ids of experts (T, k), and their weights."""
 
 
-class NumpyArrays(ABC):
+class NumpyArrays:
     """Part of a ``Backend``; see there for shapes and meaning."""
 
     work = None
     expert_slots = None
-
-    @abstractmethod
-    def choose(self, logits: Floats, routing: Routing, bias: Floats | None) -> Chosen:
-        """Choose experts, and weigh them as if their outputs had no scales of their own."""
-
-    def route(
-        self,
-        logits: Floats,
-        routing: Routing,
-        selection_bias: Floats | None = None,
-        expert_scales: Floats | None = None,
-    ) -> Chosen:
-        """Choose, then scale."""
-        ids, weights = self.choose(logits, routing, selection_bias)
-        return ids, weights if expert_scales is None else weights * expert_scales[ids]
 
     def resident_bytes(self, type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
         """As in the file."""
@@ -73,7 +54,19 @@ class NumpyArrays(ABC):
         """``x * sigmoid(logits)``: a few thousand numbers a token, not worth a kernel."""
         return x * sigmoid(logits)
 
-    def begin(self, x: Floats) -> None:  # noqa: B027 - for all of them
+    def scale_rows(self, x: Floats, factors: Floats) -> Floats:
+        """Broadcast."""
+        return x * factors.reshape(-1, *[1] * (x.ndim - 1))
+
+    def clip(self, x: Floats, limit: float) -> Floats:
+        """Element by element."""
+        return np.clip(x, np.float32(-limit), np.float32(limit))
+
+    def softplus(self, x: Floats) -> Floats:
+        """Element by element; the exponential cannot overflow."""
+        return np.logaddexp(np.float32(0), x)
+
+    def begin(self, x: Floats) -> None:
         """Nothing is lazy here."""
 
     def to_numpy(self, x: Floats) -> Floats:

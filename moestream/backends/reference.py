@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.kv_blocks import BlockStore, Rows
-from moestream.backends.kv_rows import BLOCK_POSITIONS, read_rows, write_rows
-from moestream.backends.numpy_arrays import Chosen, Floats, NumpyArrays, sigmoid
+from moestream.backends.kv_blocks import append_rows
+from moestream.backends.numpy_arrays import Floats, sigmoid
+from moestream.backends.reference_recurrent import RecurrentFormulas
+from moestream.backends.sparse import choose_in_blocks
 from moestream.backends.types import (
     Activation,
     Arrivals,
     AttentionRule,
-    DeltaRule,
     ExpertTensors,
+    IndexQueries,
     KVPass,
     RopeStyle,
     Routing,
@@ -35,7 +36,7 @@ _MIN_WEIGHT_SUM = 6.103515625e-5
 """Smallest normal float16: keeps the normalisation of router weights from dividing by zero."""
 
 
-class ReferenceBackend(NumpyArrays):
+class ReferenceBackend(RecurrentFormulas):
     """Every operation as its formula, in float32. See ``Backend`` for shapes and meaning."""
 
     name = "reference"
@@ -115,52 +116,43 @@ class ReferenceBackend(NumpyArrays):
         kv_pass: KVPass,
         layer: int,
         rule: AttentionRule,
+        seen: NDArray[np.uint8] | None = None,
     ) -> Floats:
         """One sequence after the other."""
         outs, row = [], 0
         for store, start, tokens in kv_pass:
             rows = slice(row, row + tokens)
             keys, values = store.stores.layers[layer]
-            past_keys = _append(store, keys, k[rows], start)
+            past_keys = append_rows(store, keys, k[rows], start)
             past_values = past_keys[..., : rule.value_dim]
             if v is not None:
-                past_values = _append(store, values, v[rows], start)
-            outs.append(_attend(q[rows], past_keys, past_values, start, rule))
+                past_values = append_rows(store, values, v[rows], start)
+            chosen = None if seen is None else seen[rows, : start + tokens]
+            outs.append(_attend(q[rows], past_keys, past_values, start, rule, chosen))
             row += tokens
         return np.concatenate(outs)  # (T, H * D)
 
-    def causal_conv(self, x: Floats, kernel: Floats, past: Floats, *, silu: bool = False) -> Floats:
-        """A weighted sum of shifted inputs."""
-        seen = np.concatenate([past, x])  # (w - 1 + T, C)
-        past[:] = seen[len(x) :]
-        shifted = np.lib.stride_tricks.sliding_window_view(seen, kernel.shape[1], axis=0)
-        out: Floats = (shifted * kernel).sum(axis=-1)
-        return out * sigmoid(out) if silu else out  # (T, C)
-
-    def delta_net(
-        self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
-    ) -> Floats:
-        """Forget, correct what the key finds towards the value, read by the query."""
-        heads, dim, keys = len(rule.key_heads), rule.dim, rule.num_key_heads
-        q, k, v = np.split(qkv.reshape(len(qkv), -1, dim), [keys, 2 * keys], axis=1)
-        q, k = (_unit(part, rule.eps)[:, rule.key_heads] for part in (q, k))  # (T, H, D)
-        kept = np.exp(rule.rates * np.logaddexp(np.float32(0), forget + rule.time_bias))
-        written = sigmoid(write)
-        out = np.empty((len(qkv), heads, dim), np.float32)
-        for token in range(len(qkv)):
-            state *= kept[token, :, None, None]
-            found = np.einsum("hvk,hk->hv", state, k[token])
-            change = (v[token] - found) * written[token, :, None]
-            state += change[:, :, None] * k[token, :, None, :]
-            out[token] = np.einsum("hvk,hk->hv", state, q[token]) * np.float32(dim**-0.5)
-        return out.reshape(len(qkv), -1)  # (T, H * D)
+    def choose(
+        self, index: IndexQueries, k: Floats, kv_pass: KVPass, layer: int
+    ) -> NDArray[np.uint8] | None:
+        """See ``sparse``."""
+        return choose_in_blocks(index, k, kv_pass, layer)
 
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
         return a + b
 
-    def glu(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
+    def glu(self, gate: Floats, up: Floats, activation: Activation, limit: float = 0.0) -> Floats:
         """See ``Activation``."""
+        if activation == "relu":
+            rectified: Floats = np.maximum(gate, np.float32(0)) * up
+            return rectified
+        if activation == "silu_clamped":
+            gate, up = np.minimum(gate, np.float32(limit)), self.clip(up, limit)
+            return gate * sigmoid(gate) * up
+        if activation == "silu_capped":
+            capped: Floats = np.minimum(gate * sigmoid(gate), np.float32(limit))
+            return capped * self.clip(up, limit)
         if activation == "silu":
             return gate * sigmoid(gate) * up
         if activation == "gelu":
@@ -170,10 +162,16 @@ class ReferenceBackend(NumpyArrays):
         gate, up = np.minimum(gate, np.float32(7)), np.clip(up, np.float32(-7), np.float32(7))
         return gate * sigmoid(np.float32(1.702) * gate) * (up + 1)
 
-    def choose(self, logits: Floats, routing: Routing, bias: Floats | None) -> Chosen:
+    def route(
+        self,
+        logits: Floats,
+        routing: Routing,
+        selection_bias: Floats | None = None,
+        expert_scales: Floats | None = None,
+    ) -> tuple[NDArray[np.int32], Floats]:
         """Gate, then the k largest by a stable sort."""
         gated = _GATES.get(routing.gating, np.copy)(logits)  # (T, N)
-        scores = gated if bias is None else gated + bias
+        scores = gated if selection_bias is None else gated + selection_bias
         if routing.groups > 1:
             scores = _mask_groups(scores, routing)
         ids = np.argsort(-scores, axis=-1, kind="stable")[:, : routing.k]
@@ -183,7 +181,10 @@ class ReferenceBackend(NumpyArrays):
         if routing.normalise:
             total = np.sum(weights, axis=-1, keepdims=True)
             weights = weights / np.maximum(total, np.float32(_MIN_WEIGHT_SUM))
-        return ids.astype(np.int32), weights * np.float32(routing.scale)
+        weights = weights * np.float32(routing.scale)
+        if expert_scales is not None:
+            weights = weights * expert_scales[ids]
+        return ids.astype(np.int32), weights
 
     def moe_ffn(
         self,
@@ -213,32 +214,34 @@ class ReferenceBackend(NumpyArrays):
         if experts.scales is not None:
             gated, raised = gated * experts.scales[0][expert], raised * experts.scales[1][expert]
         if experts.biases is None:
-            return self.glu(gated, raised, experts.activation) @ down.T  # (tokens, E)
+            inner = self.glu(gated, raised, experts.activation, experts.limit)
+            return inner @ down.T  # (tokens, E)
         gate_bias, up_bias, down_bias = (bias[expert] for bias in experts.biases)
-        inner = self.glu(gated + gate_bias, raised + up_bias, experts.activation)
+        inner = self.glu(gated + gate_bias, raised + up_bias, experts.activation, experts.limit)
         out: Floats = inner @ down.T + down_bias
         return out
 
 
-def _append(store: BlockStore, rows: Rows, new: Floats, start: int) -> Floats:
-    """Write (T, K, D) at position ``start``; return all up to their end as float32, (K, S, D)."""
-    stop = start + len(new)
-    for position in range(start, stop):
-        block, place = divmod(position, BLOCK_POSITIONS)
-        write_rows(rows.of(store.blocks[block])[:, place], new[position - start], rows.kv_type)
-    parts = [read_rows(rows.of(block), rows.kv_type) for block in store.blocks]
-    return np.concatenate(parts, axis=1)[:, :stop]
-
-
-def _attend(q: Floats, keys: Floats, values: Floats, start: int, rule: AttentionRule) -> Floats:
+def _attend(
+    q: Floats,
+    keys: Floats,
+    values: Floats,
+    start: int,
+    rule: AttentionRule,
+    seen: NDArray[np.uint8] | None,
+) -> Floats:
     """Softmax of the scaled scores over the visible positions, one head at a time."""
     tokens, heads, _ = q.shape
     stop, group = start + tokens, heads // len(keys)
     ages = np.arange(start, stop)[:, None] - np.arange(stop)  # (T, S)
     hidden = (ages < 0) | (ages >= (rule.window or stop))
+    if seen is not None:
+        hidden |= seen == 0
     out = np.empty((tokens, heads, values.shape[2]), np.float32)
     for head in range(heads):
         scores = q[:, head] @ keys[head // group].T * np.float32(rule.scale)  # (T, S)
+        if rule.cap:
+            scores = np.tanh(scores / np.float32(rule.cap)) * np.float32(rule.cap)
         scores[hidden] = -np.inf
         if rule.sinks is not None:
             scores = np.column_stack([scores, np.full(tokens, rule.sinks[head])])
@@ -250,11 +253,6 @@ def _rope_pairs(style: RopeStyle, half: int) -> tuple[slice, slice]:
     if style == "interleaved":
         return slice(0, 2 * half, 2), slice(1, 2 * half, 2)
     return slice(0, half), slice(half, 2 * half)
-
-
-def _unit(x: Floats, eps: float) -> Floats:
-    length: Floats = np.sqrt(np.square(x).sum(axis=-1, keepdims=True) + np.float32(eps))
-    return x / length
 
 
 def _mask_groups(scores: Floats, routing: Routing) -> Floats:

@@ -33,9 +33,11 @@ RopeStyle = Literal["interleaved", "half"]
 """Which coordinates turn together: ``2i, 2i+1`` (GGUF "norm") or ``i, i + D/2`` ("neox")."""
 
 
-Activation = Literal["silu", "gelu", "swiglu_oai"]
+Activation = Literal["silu", "gelu", "swiglu_oai", "relu", "silu_clamped", "silu_capped"]
 """What the gate passes through before it scales ``up``: ``silu(g) * u``, ``gelu(g) * u`` (by tanh),
-or gpt-oss's ``g * sigmoid(1.702 g) * (u + 1)`` with g at most 7 and u within -7 to 7."""
+gpt-oss's ``g * sigmoid(1.702 g) * (u + 1)`` with g at most 7 and u within -7 to 7, ``max(g, 0) *
+u``; or ``silu(g) * u`` with u within a limit and its negative, and at most that limit the gate
+before it passes (``silu_clamped``) or what has passed (``silu_capped``)."""
 
 ExpertBiases = tuple[Array, Array, Array]
 """Biases of gate, up and down: (N, F) twice, (N, E)."""
@@ -68,13 +70,30 @@ class AttentionRule:
     Scores are multiplied by ``scale``; token t sees positions 0 to its own, or the last ``window``
     of them. ``sinks`` (H,) are scores of a position of no value, which takes its share of each
     head's softmax. Where there are no values, those of a position are the first ``value_dim`` of
-    its keys.
+    its keys. Scaled scores s become ``cap * tanh(s / cap)``, unless that is 0.
     """
 
     scale: float
     window: int = 0
     sinks: Array | None = None
     value_dim: int = 0
+    cap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexQueries:
+    """What chooses ``most`` of the positions that are attended to, by the ends of their keys.
+
+    ``queries`` are (T, heads, D) and ``weights`` (T, heads).
+    """
+
+    queries: Array
+    weights: Array
+    most: int
+
+
+Seen: TypeAlias = Any
+"""A backend's own form of which positions were chosen for each row of a pass."""
 
 
 class KVStore(Protocol):
@@ -121,6 +140,36 @@ class DeltaRule:
     eps: float
 
 
+@dataclass(frozen=True, slots=True)
+class MambaRule:
+    """The parameters of a Mamba layer that do not depend on the token.
+
+    ``rates`` (C, size), negative, and ``time_bias`` (C,) turn what a token asks into a step and
+    decays; ``skips`` (C,) are what passes the state by.
+    """
+
+    rates: Array
+    time_bias: Array
+    skips: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Mamba2Rule:
+    """The parameters of a Mamba-2 layer that do not depend on the token.
+
+    ``rates`` (H,), negative, and ``time_bias`` (H,) turn what a token asks into a step and a decay;
+    ``skips`` (H,) are what passes the state by. Of ``groups`` of neighbouring heads, each has what
+    writes and what reads, of ``size`` numbers, in common; a head has ``dim``.
+    """
+
+    rates: Array
+    time_bias: Array
+    skips: Array
+    groups: int
+    dim: int
+    size: int
+
+
 @dataclass(slots=True)
 class Work:
     """What a backend with a device of its own did, which costs beside the arithmetic.
@@ -153,7 +202,8 @@ class ExpertTensors:
     ``gate`` and ``up`` are (N, F, E), ``down`` is (N, E, F). Where the file fuses gate and up,
     both are views of the one tensor, so rows of an expert are contiguous but experts may not be.
     ``scales`` (N,) are what products with gate and up are multiplied by; those of down belong to
-    the routing.
+    the routing. Experts without a gate have ``up`` in its place, so that ``relu`` squares.
+    ``limit`` is that of an ``activation`` that has one.
     """
 
     gate: Tensor
@@ -162,6 +212,7 @@ class ExpertTensors:
     activation: Activation = "silu"
     biases: ExpertBiases | None = None
     scales: tuple[Array, Array] | None = None
+    limit: float = 0.0
 
     def matrices(self, expert: int) -> tuple[Bytes, Bytes, Bytes]:
         """Gate, up and down of one expert: (rows, row_bytes) each."""
@@ -189,6 +240,11 @@ class StreamedExperts:
     def activation(self) -> Activation:
         """What the gates pass through."""
         return self.mapped.activation
+
+    @property
+    def limit(self) -> float:
+        """That of ``activation``."""
+        return self.mapped.limit
 
     @property
     def biases(self) -> ExpertBiases | None:

@@ -15,16 +15,17 @@ Kind = Literal["reasoning", "answer"]
 class Markers:
     """What opens a model's reasoning and what closes it.
 
-    ``tag``: of what the answer may stand in, ``<tag>`` to ``</tag>``, if there is such a thing.
+    ``around``: what the answer may stand between, if there is such a thing.
     """
 
     open: str
     close: str
-    tag: str = ""
+    around: tuple[str, str] = ("", "")
 
 
 MARKERS = (
     Markers("<think>", "</think>"),  # Qwen3, DeepSeek-R1, GLM-4.5 and most others
+    Markers("<think:opensource>", "</think:opensource>"),  # Hunyuan 3
     Markers("[THINK]", "[/THINK]"),  # Magistral
     Markers("<seed:think>", "</seed:think>"),  # Seed-OSS
     Markers("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
@@ -33,7 +34,11 @@ MARKERS = (
 )
 HARMONY = Markers("<|channel|>analysis<|message|>", "<|end|>")
 """gpt-oss: every message has a header, and reasoning is a message of a channel of its own."""
-ANSWER_TAGS = ("answer", "response")  # Hunyuan; ERNIE and Granite 3.3
+AROUND_ANSWERS = (
+    ("<answer>", "</answer>"),  # Hunyuan
+    ("<response>", "</response>"),  # ERNIE and Granite 3.3
+    ("<|START_TEXT|>", "<|END_TEXT|>"),  # North Mini Code
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,8 @@ def find_markers(template: str, tokenizer: Tokenizer) -> Markers | None:
         if tokenizer.token_id(markers.open) is not None or any(
             marker in template for marker in (markers.open, markers.close)
         ):
-            tags = (tag for tag in ANSWER_TAGS if f"<{tag}>" in template)
-            return replace(markers, tag=next(tags, ""))
+            around = (pair for pair in AROUND_ANSWERS if pair[0] in template)
+            return replace(markers, around=next(around, ("", "")))
     return None
 
 
@@ -77,7 +82,7 @@ class ReasoningSplitter:
         self._markers = markers
         self._ended_by = ended_by
         self._headers = markers == HARMONY
-        self._tag = markers.tag if markers is not None else ""  # whose opening may come
+        self._around = markers.around if markers is not None else ("", "")  # which may come
         self._close = ""  # the answer's, once it was opened
         self._state: Literal["start", "reasoning", "answer"] = "answer"
         if markers is not None:
@@ -162,13 +167,13 @@ class ReasoningSplitter:
         return self._piece("reasoning", self._take_sure(*closers))
 
     def _answer(self) -> list[Piece]:
-        if self._tag:
-            text, opener = self._held.lstrip(), f"<{self._tag}>"
+        if self._around[0]:
+            text, (opener, closer) = self._held.lstrip(), self._around
             if text != opener and opener.startswith(text):
                 return []
             if text.startswith(opener):
-                self._held, self._close = text[len(opener) :], f"</{self._tag}>"
-            self._tag = ""
+                self._held, self._close = text[len(opener) :], closer
+            self._around = ("", "")
         if not self._close:
             text, self._held = self._held, ""
             return self._piece("answer", text)

@@ -198,19 +198,19 @@ def pass_tokens(
     if streaming is None or listens:
         return chunk_tokens
     plan, layers = streaming.plan, streaming.num_layers
-    return long_pass_tokens(plan, layers, config.hidden_size, chunk_tokens)
+    return long_pass_tokens(plan, layers, config.row_size, chunk_tokens)
 
 
-def long_pass_tokens(plan: MemoryPlan, layers: int, hidden_size: int, chunk_tokens: int) -> int:
+def long_pass_tokens(plan: MemoryPlan, layers: int, row_size: int, chunk_tokens: int) -> int:
     """Tokens, in whole chunks, whose rows fit in what the layers at work leave of the experts'."""
     at_work = _LAYERS * plan.total_expert_bytes // layers
     room = max(plan.experts_bytes - at_work, plan.experts_bytes // _LEAST_ROWS_SHARE)
-    return max(room // (4 * hidden_size) // chunk_tokens, 1) * chunk_tokens
+    return max(room // (4 * row_size) // chunk_tokens, 1) * chunk_tokens
 
 
 def _row_bytes(config: ModelConfig, tokens: int) -> int:
     """What the rows of a pass take beyond those for which the program's own part has room."""
-    return max(4 * config.hidden_size * tokens - _FREE_ROWS_BYTES, 0)
+    return max(4 * config.row_size * tokens - _FREE_ROWS_BYTES, 0)
 
 
 ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]

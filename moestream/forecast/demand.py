@@ -89,5 +89,5 @@ def read_demand(
             for shape in shapes
             if isinstance(shape, AttentionShape) and shape.heads
         ),
-        hidden_size=config.hidden_size,
+        hidden_size=config.row_size,
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from moestream.forecast.demand import Demand
 from moestream.forecast.first_token import FirstToken, first_token
-from moestream.forecast.hits import Hits
-from moestream.forecast.speed import Forecast, forecast
+from moestream.forecast.hits import Hits, Range
+from moestream.forecast.speed import Forecast, Speedometer
 from moestream.forecast.verdict import Verdict, verdict_of
 from moestream.machine.speeds import DiskSpeed, Speeds
 from moestream.streaming.memory import MemoryPlan
@@ -67,11 +67,20 @@ def point_of(
     hits: Hits,
     context: int,
 ) -> Point:
-    """Forecast a model in memory that is divided so, ``context`` tokens being in the KV cache."""
+    """Roughly foresee a model in memory that is divided so, for a line among many others.
+
+    ``context`` tokens are in the KV cache.
+    """
+    share, found = _found(plan, hits)
+    speedometer = Speedometer(demand, machine, disk or _NO_DISK, context)
+    return Point(plan, share, speedometer.rough(found))
+
+
+def _found(plan: MemoryPlan, hits: Hits) -> tuple[float, Range | None]:
+    """The share of the experts in memory, and how often one is found there if not all are."""
     total = plan.total_expert_bytes
     share = min(plan.experts_bytes / total, 1.0) if total else 1.0
-    found = None if plan.fits or not total else hits.at(share)
-    return Point(plan, share, forecast(demand, machine, disk or _NO_DISK, context, found))
+    return share, None if plan.fits or not total else hits.at(share)
 
 
 def look_ahead(
@@ -91,22 +100,27 @@ def look_ahead(
     ``context`` tokens are taken to be in the KV cache; ``halved_cache`` says that it is stored in
     few bits already. Prompts of so many tokens are looked at.
     """
+    speedometer = Speedometer(demand, machine, disk or _NO_DISK, context)
 
-    def point(plan: MemoryPlan) -> Point:
-        looked = point_of(plan, demand, machine, disk, hits, context)
+    def point(plan: MemoryPlan, *, look_further: bool = False) -> Point:
+        share, found = _found(plan, hits)
+        speed = speedometer.forecast(found, look_further=look_further)
         times = tuple(
             first_token(demand, machine, disk or _NO_DISK, plan, tokens) for tokens in prompts
         )
-        return replace(looked, prompts=times)
+        return Point(plan, share, speed, times)
 
     others = plan.other_bytes
     wanted = budgets or tuple(
         others + int(share * plan.total_expert_bytes)
         for share in _SHARES[not plan.total_expert_bytes :]
     )
-    auto = point(plan)
+    auto = point(plan, look_further=not budgets)
     rounded = dict.fromkeys(-(-n_bytes // _STEP) * _STEP for n_bytes in wanted)
-    looked = [point(with_budget(plan, n_bytes)) for n_bytes in rounded]
+    looked = [
+        point(with_budget(plan, n_bytes), look_further=bool(budgets) and not place)
+        for place, n_bytes in enumerate(rounded)
+    ]
     chosen = looked[0] if budgets else auto
     points = {each.plan.budget_bytes: each for each in (auto, *looked)}
     return Outlook(

@@ -20,6 +20,8 @@ from moestream.grammars.parameters import Parameter, definitions, parameters, te
 Spell = Callable[[str], str]
 """Writes a text of the format, in which names of hidden tokens stand for these."""
 _BEFORE_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*") (<\[.*)')
+_INDENT = r"/[ \n]{0,8}/"
+_NUMBER = {"type": "string", "pattern": "^[0-9]{1,2}$"}
 Schemas = Mapping[str, Mapping[str, Any]]
 """What the arguments of each tool must be."""
 
@@ -54,17 +56,24 @@ def _json(
 ) -> list[str]:
     ways = []
     for name, schema in schemas.items():
+        properties = {format.name_key: {"const": name}, format.arguments_key: schema}
+        if format.id_key:
+            properties = {format.id_key: _NUMBER} | properties
         call = {
             "type": "object",
-            "properties": {"name": {"const": name}, "arguments": schema},
-            "required": ["name", "arguments"],
+            "properties": properties,
+            "required": list(properties),
             "additionalProperties": False,
         }
         ways.append(lark.of_schema(call | definitions(schema)))
     close = f"{lark.SPACE} {spell(format.close)}" if format.close else ""
     if format.is_list:
         more = _more("call", f'"," {lark.SPACE}', parallel)
-        start = f'start: {spell(format.open)} "[" call{more} "]" {close}'
+        listed = f'"[" {_INDENT} call{more} {_INDENT} "]"'
+        start = f"start: {spell(format.open)} {listed} {close}"
+    elif format.is_lines:
+        more = _more("call", lark.SPACE, parallel)
+        start = f"start: {spell(format.open)} {lark.SPACE} call{more} {close}"
     else:
         more = _more("whole", lark.SPACE, parallel)
         start = f"start: whole{more}\nwhole: {spell(format.open)} {lark.SPACE} call {close}"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass
+from moestream.backends.types import Seen
 from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
 from moestream.layers.rope import Rope
@@ -69,15 +70,21 @@ class Batch:
         )
         self._copies: list[dict[int, dict[int, State]]] = [{} for _ in self.parts]
         """Of each part's recurrent states, by length and layer."""
+        self.chosen: Seen | None = None
+        """Positions that the last layer with an indexer chose; None is all."""
         self._angles: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
     def angles(self, rope: Rope) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Cosines and sines of each row's position: (T, D/2) each; all layers ask for the same."""
         made = self._angles.get(id(rope))
         if made is None:
-            starts = [np.arange(p.start, p.start + p.rows.stop - p.rows.start) for p in self.parts]
-            made = self._angles[id(rope)] = rope(np.concatenate(starts))
+            made = self._angles[id(rope)] = rope(self.positions())
         return made
+
+    def positions(self) -> NDArray[np.int64]:
+        """Each row's place in its sequence: (T,)."""
+        starts = [np.arange(p.start, p.start + p.rows.stop - p.rows.start) for p in self.parts]
+        return np.concatenate(starts)
 
     def each(self, layer: int, run: Callable[..., Array], *inputs: Array) -> Array:
         """Run something recurrent on each sequence's rows and state of a layer: (T, ...).

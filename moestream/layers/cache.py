@@ -23,7 +23,7 @@ KVTypes = tuple[KVType, KVType]
 
 @dataclass(frozen=True, slots=True)
 class RecurrentShape:
-    """Float32 arrays of fixed shapes, zero before the first token."""
+    """Float32 arrays of fixed shapes, zero before the first token; none of a layer that forgets."""
 
     arrays: tuple[tuple[int, ...], ...]
 
@@ -71,7 +71,9 @@ class Caches:
         attend = [shape if isinstance(shape, AttentionShape) else None for shape in shapes]
         self.stores = backend.kv_stores(attend, kv_types, capacity)
         self.recurrent = {
-            layer: shape for layer, shape in enumerate(shapes) if isinstance(shape, RecurrentShape)
+            layer: shape
+            for layer, shape in enumerate(shapes)
+            if isinstance(shape, RecurrentShape) and shape.arrays
         }
         """Shapes of the layers that cannot be taken back but to a snapshot."""
         self._live: WeakSet[Cache | Snapshot] = WeakSet()

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import (
-    Activation,
     Array,
     ExpertSlots,
     ExpertTensors,
     Routing,
     StreamedExperts,
 )
-from moestream.layers.ffn import GatedMLP
+from moestream.backends.types import Arrivals
+from moestream.layers.ffn import Gate, GatedMLP
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
 from moestream.streaming.prefetch import Prefetcher
@@ -29,9 +29,9 @@ from moestream.streaming.slots import bytes_at
 class RoutingEvent(NamedTuple):
     """What one layer's router decided for one chunk.
 
-    ``x`` (T, E) is the residual stream before ``ffn_norm``: what the next layer's gate sees when
-    it predicts. ``expert_ids`` and ``expert_weights`` are (T, k). ``missing`` are those that were
-    not in memory when the layer asked; None where experts are mapped and nobody looks.
+    ``x`` (T, E) is the residual stream before the router's norm: what the next layer's gate sees
+    when it predicts. ``expert_ids`` and ``expert_weights`` are (T, k). ``missing`` are those that
+    were not in memory when the layer asked; None where experts are mapped and nobody looks.
     """
 
     layer: int
@@ -56,6 +56,8 @@ class MoE:
     """Norm, router, weighted sum of k experts, and a shared expert where there is one.
 
     ``router_norm`` is of what the router sees: an architecture may give it one of its own.
+    ``latent`` is the width that experts work in, between projections of their own, 0 for E.
+    ``weigh_input``: the one chosen expert's weight multiplies what it is given, not what it gives.
     """
 
     def __init__(
@@ -68,30 +70,42 @@ class MoE:
         routing: Routing,
         eps: float,
         norm: str = "ffn_norm.weight",
-        activation: Activation = "silu",
-        shared_width: int = 0,
+        gate: Gate = Gate(),  # noqa: B008
+        shared: GatedMLP | None = None,
         shared_gate: bool = False,
+        centred: bool = False,
+        latent: int = 0,
+        weigh_input: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.num_experts = num_experts
         self.num_experts_per_tok = routing.k
         self.routing = routing
-        self.norm = RMSNorm(weights, norm, hidden_size, eps)
-        self.router_norm = self.norm
+        self.norm = RMSNorm(weights, norm, hidden_size, eps, centred=centred)
+        self.router_norm: Callable[[Array], Array] = self.norm
+        self.weigh_input = weigh_input
+        self.latent = latent and (
+            weights.matrix("ffn_latent_down.weight", latent, hidden_size),
+            weights.matrix("ffn_latent_up.weight", hidden_size, latent),
+        )
         self.router = weights.matrix("ffn_gate_inp.weight", num_experts, hidden_size)
         self.router_bias = weights.optional_vector("ffn_gate_inp.bias", num_experts)
         self.expert_scales = weights.optional_floats("ffn_down_exps.scale", num_experts)
-        self.selection_bias = weights.optional_floats("exp_probs_b.bias", num_experts)
-        self._tensors = weights.experts(num_experts, width, hidden_size, activation)
+        bias = "exp_probs_b" if weights.has("exp_probs_b") else "exp_probs_b.bias"
+        self.selection_bias = weights.optional_floats(bias, num_experts)
+        self._tensors = weights.experts(
+            num_experts,
+            width,
+            latent or hidden_size,
+            gate.activation,
+            limit=gate.limit,
+            own_gate=gate.own,
+        )
         self._experts = self.backend.experts(self._tensors)
         self._residency: Residency | None = None
         self._prefetcher: Prefetcher | None = None
         self._prepared: tuple[Array, Array] | None = None
-        self.shared = (
-            GatedMLP(weights, hidden_size, shared_width, "_shexp", activation)
-            if shared_width
-            else None
-        )
+        self.shared = shared
         self.shared_gate = (
             weights.row("ffn_gate_inp_shexp.weight", hidden_size) if shared_gate else None
         )
@@ -136,32 +150,41 @@ class MoE:
         return chosen[:, : int(wanted.sum(axis=1).max())]
 
     def __call__(
-        self, x: Array, layer: int, on_route: RouteObserver | None = None, *, more: bool = False
+        self,
+        x: Array,
+        layer: int,
+        on_route: RouteObserver | None = None,
+        *,
+        more: bool = False,
+        routed_by: Array | None = None,
     ) -> Array:
         """What the block adds to the residual stream ``x``: (T, E) -> (T, E).
 
-        With ``more``, other rows of the same pass come to this layer next.
+        With ``more``, other rows of the same pass come to this layer next. ``routed_by`` (T, E) is
+        what the router sees in place of ``x``: the stream at another point.
         """
         ops = self.backend
+        seen = x if routed_by is None else routed_by
         if self._prefetcher is not None:
-            self._prefetcher.before_route(layer, x)
+            self._prefetcher.before_route(layer, seen)
         normed = self.norm(x)
-        seen = normed if self.router_norm is self.norm else self.router_norm(x)
-        expert_ids, expert_weights = self._route(self._score(seen))
+        same = routed_by is None and self.router_norm is self.norm
+        logits = self._score(normed if same else self.router_norm(seen))
+        expert_ids, expert_weights = self._route(logits)
         arrivals = missing = None
         if self._residency is not None:
             arrivals = self._residency.fetch(layer, expert_ids, more=more)
             if self._prefetcher is not None:
-                self._prefetcher.after_fetch(layer, x, expert_ids)
+                self._prefetcher.after_fetch(layer, seen, expert_ids)
             if on_route is not None:
                 missing = self._residency.missing(layer)
         if on_route is not None:  # after the reads are begun, which go on meanwhile
-            on_route(RoutingEvent(layer, x, expert_ids, expert_weights, missing))
+            on_route(RoutingEvent(layer, seen, expert_ids, expert_weights, missing))
         # Before the routed experts: those that are missing are being read meanwhile.
         beside = self.run_beside(x, normed)
         if beside is not None and arrivals is not None:
             ops.begin(beside)
-        routed = ops.moe_ffn(normed, self._experts, expert_ids, expert_weights, arrivals)
+        routed = self._run_experts(normed, expert_ids, expert_weights, arrivals)
         return self.join(routed, beside)
 
     def end_rows(self) -> None:
@@ -201,6 +224,23 @@ class MoE:
         """Let go of what ``stream`` was given, and go back to the mapped file."""
         self._experts = self.backend.experts(self._tensors)
         self._residency = self._prefetcher = self._prepared = None
+
+    def _run_experts(
+        self,
+        normed: Array,
+        expert_ids: NDArray[np.int32],
+        expert_weights: Array,
+        arrivals: Arrivals | None,
+    ) -> Array:
+        """Weighted sum of the chosen experts' outputs: (T, E)."""
+        ops, x, weights = self.backend, normed, expert_weights
+        if self.weigh_input:
+            x, weights = normed * weights, weights * 0 + 1
+        if not self.latent:
+            return ops.moe_ffn(x, self._experts, expert_ids, weights, arrivals)
+        into, out_of = self.latent
+        routed = ops.moe_ffn(ops.linear(x, into), self._experts, expert_ids, weights, arrivals)
+        return ops.linear(routed, out_of)
 
     def _run_shared(self, shared: GatedMLP, normed: Array) -> Array:
         out = shared(normed)

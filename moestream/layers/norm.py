@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation."""
+"""Normalisation: by the root mean square, or by mean and deviation."""
 
 from moestream.backends import Array, Backend
 from moestream.layers.weights import Weights
@@ -7,23 +7,32 @@ from moestream.layers.weights import Weights
 class RMSNorm:
     """``x / rms(x) * weight`` over the last axis, plus a bias where the file has one.
 
-    ``factor`` multiplies the weight.
+    ``factor`` multiplies the weight. ``centred`` takes the mean from x first (LayerNorm).
 
-    Source: arXiv 1910.07467.
+    Source: arXiv 1910.07467, 1607.06450.
     """
 
     def __init__(
-        self, weights: Weights, name: str, size: int, eps: float, *, factor: float = 1.0
+        self,
+        weights: Weights,
+        name: str,
+        size: int,
+        eps: float,
+        *,
+        factor: float = 1.0,
+        centred: bool = False,
     ) -> None:
         self.backend = weights.backend
         self.weight = weights.vector(name, size)
         if factor != 1.0:
             self.weight = self.weight * factor
         self.bias = weights.optional_vector(name.removesuffix(".weight") + ".bias", size)
-        self.eps = eps
+        self.eps, self.centred = eps, centred
 
     def __call__(self, x: Array) -> Array:
         """Normalise: any shape whose last axis is the weight's size."""
+        if self.centred:
+            x = x - x.mean(axis=-1, keepdims=True)
         normed = self.backend.rms_norm(x, self.weight, self.eps)
         return normed if self.bias is None else normed + self.bias
 

@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_KEPT_ROTATIONS = 32.0
-_STRETCHED_ROTATIONS = 1.0
-"""Turns over the original context at which YaRN leaves a coordinate as it is, and stretches it
-wholly: beta and alpha in the paper, which llama.cpp takes from no key in our architectures."""
-
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
     """What the metadata says of rotary embedding; the defaults are llama.cpp's.
 
-    ``factor`` stretches the context (1 = not at all); ``original_context`` matters to YaRN alone.
+    ``factor`` stretches the context (1 = not at all); ``original_context`` matters to YaRN alone,
+    and so do turns over it at which a coordinate is left as it is, and is stretched wholly: beta
+    and alpha in the paper, of which few architectures have keys.
     """
 
     dimensions: int
@@ -33,6 +30,8 @@ class RopeConfig:
     factor: float = 1.0
     original_context: int = 0
     attention_factor: float = 1.0
+    kept_rotations: float = 32.0
+    stretched_rotations: float = 1.0
 
 
 class Rope:
@@ -78,7 +77,7 @@ def _yarn_ramp(config: RopeConfig) -> NDArray[np.float64]:
         wavelengths = config.original_context / (rotations * 2 * math.pi)
         return config.dimensions * math.log(wavelengths) / (2 * math.log(config.base))
 
-    low = max(0, math.floor(turning(_KEPT_ROTATIONS)))
-    high = min(config.dimensions - 1, math.ceil(turning(_STRETCHED_ROTATIONS)))
+    low = max(0, math.floor(turning(config.kept_rotations)))
+    high = min(config.dimensions - 1, math.ceil(turning(config.stretched_rotations)))
     steps = (np.arange(config.dimensions // 2) - low) / max(0.001, high - low)
     return 1 - np.clip(steps, 0, 1)

@@ -129,8 +129,19 @@ class Weights:
         """A matrix of one output, which GGUF may store without its axis of length one."""
         return self.matrix(name, 1, columns)
 
+    def width(self, name: str) -> int:
+        """Outputs of a matrix of which architectures have several widths."""
+        return self.file.tensor_info(self.prefix + name).shape[0]
+
     def experts(
-        self, num_experts: int, width: int, hidden: int, activation: Activation = "silu"
+        self,
+        num_experts: int,
+        width: int,
+        hidden: int,
+        activation: Activation = "silu",
+        *,
+        limit: float = 0.0,
+        own_gate: bool = True,
     ) -> ExpertTensors:
         """A layer's routed experts, mapped, from separate or fused gate and up tensors.
 
@@ -141,17 +152,20 @@ class Weights:
             fused = self._tensor("ffn_gate_up_exps.weight", (num_experts, 2 * width, hidden))
             gate, up = _rows(fused, 0, width), _rows(fused, width, 2 * width)
         else:
-            gate = self._tensor("ffn_gate_exps.weight", (num_experts, width, hidden))
             up = self._tensor("ffn_up_exps.weight", (num_experts, width, hidden))
-        biases = self._expert_biases(num_experts, width, hidden)
-        return ExpertTensors(gate, up, down, activation, biases, self._expert_scales(num_experts))
+            gate = up
+            if own_gate:
+                gate = self._tensor("ffn_gate_exps.weight", (num_experts, width, hidden))
+        biases = self._expert_biases(num_experts, width, hidden) if own_gate else None
+        scales = self._expert_scales(num_experts, own_gate)
+        return ExpertTensors(gate, up, down, activation, biases, scales, limit)
 
-    def _expert_scales(self, num_experts: int) -> tuple[Array, Array] | None:
+    def _expert_scales(self, num_experts: int, own_gate: bool) -> tuple[Array, Array] | None:
         """What products with gate and up are multiplied by, (N,) each; ones for what is not there.
 
         Source: llama.cpp's ``build_moe_ffn``. Where gate and up are one, up's is for both.
         """
-        fused = self.has("ffn_gate_up_exps.weight")
+        fused = self.has("ffn_gate_up_exps.weight") or not own_gate
         names = [f"ffn_{part}_exps.scale" for part in (("up", "up") if fused else ("gate", "up"))]
         if not any(self.has(name) for name in names):
             return None
@@ -183,7 +197,7 @@ class Weights:
             tensor = replace(tensor, scale=scale)
         if tensor.shape == shape:
             return tensor
-        # GGUF writes and leaves out slowest axes of length one as it likes.
+        # GGUF writes and leaves out axes of length one as it likes.
         if _without_ones(tensor.shape) != _without_ones(shape):
             raise ModelFormatError(
                 f"{self.file.path}: tensor {tensor.name!r} has shape {tensor.shape}, "
@@ -203,9 +217,8 @@ class Weights:
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without slowest axes of length one."""
-    start = next((at for at, size in enumerate(shape[:-1]) if size != 1), len(shape) - 1)
-    return shape[start:]
+    """A shape without axes of length one, but for the fastest."""
+    return *(size for size in shape[:-1] if size != 1), shape[-1]
 
 
 def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:

@@ -62,7 +62,7 @@ class ModelConfig:
             UnsupportedModelError: a value asks for what we lack.
         """
         hidden_size = keys.positive("embedding_length")
-        num_heads = keys.positive("attention.head_count")
+        num_heads = cast(int, own.get("num_heads", 0)) or keys.positive("attention.head_count")
         num_layers = keys.num_layers()
         head_dim = keys.count("attention.key_length", hidden_size // num_heads)
         values: dict[str, object] = {
@@ -81,14 +81,20 @@ class ModelConfig:
             "moe_intermediate_size": keys.count("expert_feed_forward_length", 0),
             "shared_intermediate_size": keys.count("expert_shared_feed_forward_length", 0),
             "leading_dense_layers": 0,
-            "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
         }
         values |= own
+        if "rms_norm_eps" not in values:
+            values["rms_norm_eps"] = keys.number("attention.layer_norm_rms_epsilon")
         if "rope" not in values:
             values["rope"] = read_rope(keys, head_dim)
         config = cls(**values)  # type: ignore[arg-type]
         _check(config, keys)
         return config
+
+    @property
+    def row_size(self) -> int:
+        """Numbers a token has between layers."""
+        return self.hidden_size
 
     def state_shapes(self) -> tuple[StateShape, ...]:
         """What each layer keeps of the tokens it has seen."""

@@ -2,7 +2,7 @@
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from moestream.backends import Activation, Array, Backend, RopeStyle, Routing
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
-from moestream.layers.attention import Attention, QKNorm
+from moestream.layers.attention import Attention, OutputGate, QKNorm, Temperature
 from moestream.layers.batch import Batch
-from moestream.layers.ffn import FeedForward
+from moestream.layers.ffn import FeedForward, Gate, GatedMLP
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
 from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
+from moestream.models.blocks import Block, Layer, Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.keys import Keys, Supported
 
@@ -82,33 +83,6 @@ class Pass:
         return True
 
 
-class Mixer(Protocol):
-    """What lets a token see those before it: attention, or something recurrent."""
-
-    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
-        """What the block adds to the residual stream: (T, E) -> (T, E); brings the caches up."""
-
-
-class Layer:
-    """One transformer layer: a mixer, then experts or a dense network."""
-
-    def __init__(self, mixer: Mixer, ffn: FeedForward | MoE) -> None:
-        self.mixer = mixer
-        self.ffn = ffn
-
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
-        ops = self.ffn.backend
-        x = ops.add(x, self.mixer(x, batch, index))
-        return ops.add(x, self.run_ffn(x, batch, index))
-
-    def run_ffn(self, x: Array, batch: Batch, index: int) -> Array:
-        """What experts or the dense network add: (T, E) -> (T, E)."""
-        if isinstance(self.ffn, MoE):
-            return self.ffn(x, index, batch.on_route, more=batch.more)
-        return self.ffn(x)
-
-
 class Decoder(ABC):
     """Token ids to hidden states to logits.
 
@@ -123,6 +97,10 @@ class Decoder(ABC):
     own_expert_width: ClassVar[bool] = False
     """Whether routed experts have a width key of their own, or that of dense networks."""
     activation: ClassVar[Activation] = "silu"
+    dense_without_router: ClassVar[bool] = False
+    """Whether a layer is dense where the file has no router for it, besides those that lead."""
+    mixture: ClassVar[type[MoE]] = MoE
+    weigh_input: ClassVar[bool] = False
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
     output_norm_name: ClassVar[str] = "output_norm.weight"
 
@@ -140,7 +118,11 @@ class Decoder(ABC):
         self.token_embd = weights.matrix(EMBEDDING, *size) if tied else weights.embedding(*size)
         self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
         self.output_norm = RMSNorm(
-            weights, self.output_norm_name, config.hidden_size, config.rms_norm_eps
+            weights,
+            self.output_norm_name,
+            config.hidden_size,
+            config.rms_norm_eps,
+            centred=self.centred_norms,
         )
         self.output = self.token_embd if tied else weights.matrix(OUTPUT, *size)
         self.output_bias = weights.optional_vector("output.bias", config.vocab_size)
@@ -159,7 +141,7 @@ class Decoder(ABC):
         """What the frequencies of rotation are divided by, (D/2,), if the file says."""
         return weights.optional_floats("rope_freqs.weight", self.config.rope.dimensions // 2)
 
-    def layer(self, weights: Weights, index: int) -> Layer:
+    def layer(self, weights: Weights, index: int) -> Block:
         """Build one layer from its tensors."""
         return Layer(self.mixer(weights, index), self.ffn(weights, index))
 
@@ -172,37 +154,47 @@ class Decoder(ABC):
         weights: Weights,
         index: int,
         *,
+        num_heads: int = 0,
         scale: float | None = None,
         rope: Rope | None = None,
+        turned: bool = True,
         qk_norm: QKNorm | None = None,
         window: int = 0,
         sinks: bool = False,
-        output_gate: bool = False,
+        output_gate: OutputGate = "none",
+        temperature: Temperature | None = None,
+        clamp: float = 0.0,
+        cap: float = 0.0,
     ) -> Attention:
-        """Build a layer's attention."""
+        """Build a layer's attention; what is not said is as in all layers."""
         config = self.config
         return Attention(
             weights,
             hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
+            num_heads=num_heads or config.num_heads,
             num_kv_heads=config.kv_heads[index],
             head_dim=config.head_dim,
             value_dim=config.value_dim,
             eps=config.rms_norm_eps,
-            rope=rope or self.rope,
+            rope=(rope or self.rope) if turned else None,
             rope_style=self.rope_style,
             qk_norm=qk_norm or self.qk_norm,
             scale=scale,
             window=window,
             sinks=sinks,
             output_gate=output_gate,
+            temperature=temperature,
+            clamp=clamp,
+            cap=cap,
+            centred=self.centred_norms,
         )
 
     def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
         """Build what follows the mixer: experts, or a dense network in a layer without."""
-        if index < self.config.leading_dense_layers:
+        leads = index < self.config.leading_dense_layers
+        if leads or (self.dense_without_router and not weights.has("ffn_gate_inp.weight")):
             return self.dense(weights, index)
-        return self.moe(weights)
+        return self.moe(weights, index)
 
     def dense(self, weights: Weights, index: int) -> FeedForward:
         """Build a layer's dense network."""
@@ -213,10 +205,26 @@ class Decoder(ABC):
             width=config.intermediate_sizes[index],
             eps=config.rms_norm_eps,
             norm=self.ffn_norm,
-            activation=self.activation,
+            gate=self.shared_gating(index),
+            centred=self.centred_norms,
         )
 
-    def moe(self, weights: Weights) -> MoE:
+    def gating(self, index: int) -> Gate:
+        """What scales the inner values of a layer's experts."""
+        return Gate(self.activation)
+
+    def shared_gating(self, index: int) -> Gate:
+        """What scales those of its shared expert, or of its dense network."""
+        return self.gating(index)
+
+    def shared(self, weights: Weights, index: int) -> GatedMLP | None:
+        """Build a layer's shared expert, if there is one."""
+        if not self.shared_width:
+            return None
+        size, width = self.config.hidden_size, self.shared_width
+        return GatedMLP(weights, size, width, "_shexp", self.shared_gating(index))
+
+    def moe(self, weights: Weights, index: int) -> MoE:
         """Build a layer's experts."""
         config = self.config
         if config.num_experts == 0:
@@ -224,7 +232,7 @@ class Decoder(ABC):
                 f"{weights.file.path}: {config.architecture}.expert_count is missing or 0, "
                 f"but {config.architecture} is a mixture of experts"
             )
-        return MoE(
+        return self.mixture(
             weights,
             hidden_size=config.hidden_size,
             width=self.expert_width,
@@ -232,14 +240,27 @@ class Decoder(ABC):
             routing=self.routing(),
             eps=config.rms_norm_eps,
             norm=self.ffn_norm,
-            activation=self.activation,
-            shared_width=self.shared_width,
+            gate=self.gating(index),
+            shared=self.shared(weights, index),
             shared_gate=self.shared_gate,
+            centred=self.centred_norms,
+            weigh_input=self.weigh_input,
+            latent=self.expert_latent,
         )
 
     def routing(self) -> Routing:
         """How a layer's router chooses."""
         return Routing(self.config.num_experts_per_tok, normalise=self.norm_topk_prob)
+
+    @property
+    def expert_latent(self) -> int:
+        """The width that routed experts work in, 0 for that of the stream."""
+        return 0
+
+    @property
+    def centred_norms(self) -> bool:
+        """Whether norms take the mean first."""
+        return False
 
     @property
     def expert_width(self) -> int:

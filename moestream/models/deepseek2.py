@@ -5,11 +5,13 @@ Source: arXiv 2405.04434, 2412.19437; llama.cpp, src/models/deepseek2.cpp, src/l
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from moestream.backends import AttentionShape, Gating
 from moestream.errors import ModelFormatError, UnsupportedModelError
+from moestream.layers.attention import Temperature
 from moestream.layers.cache import StateShape
-from moestream.layers.mla import LatentAttention, LatentSizes
+from moestream.layers.mla import LatentAttention, LatentGate, LatentSizes
 from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
 from moestream.models.config import read_rope
@@ -24,6 +26,7 @@ class DeepSeek2Config(DeepSeekMoEConfig):
     query_rank: int
     latent: int
     scale: float
+    temperature: Temperature | None
 
     def state_shapes(self) -> tuple[StateShape, ...]:
         """One latent and one turned key a position, of which the latent is the value too."""
@@ -34,31 +37,17 @@ class DeepSeek2Config(DeepSeekMoEConfig):
 class DeepSeek2(DeepSeekMoE):
     """Latent attention before DeepSeek's mixture."""
 
-    supported = DeepSeekMoE.supported | {
-        "attention.temperature_scale": ((0.0,), "0: no scaling of queries by their position"),
-    }
     rope_style = "interleaved"
+    turned: ClassVar[bool] = True
+    gate: ClassVar[LatentGate] = "none"
     config: DeepSeek2Config
 
     @classmethod
     def read_config(cls, keys: Keys) -> DeepSeek2Config:
         """Add the latent's keys. Lengths of heads have keys of their own in newer files."""
         keys.require(cls.supported)
-        length = keys.count("attention.key_length_mla", 0) or keys.positive("attention.key_length")
-        value = keys.count("attention.value_length_mla", 0) or keys.positive(
-            "attention.value_length"
-        )
-        rope, scale = _read_scales(keys, length)
-        return DeepSeek2Config.read(
-            keys,
-            head_dim=length,
-            value_dim=value,
-            rope=rope,
-            query_rank=keys.count("attention.q_lora_rank", 0),
-            latent=keys.positive("attention.kv_lora_rank"),
-            scale=scale,
-            **read_mixture(keys, _default_gating(keys)),
-        )
+        mixture = read_mixture(keys, _default_gating(keys))
+        return DeepSeek2Config.read(keys, **read_latent(keys), **mixture)
 
     def mixer(self, weights: Weights, index: int) -> LatentAttention:
         """Latent attention."""
@@ -71,10 +60,32 @@ class DeepSeek2(DeepSeekMoE):
             sizes=LatentSizes(config.latent, config.head_dim - turned, turned, config.value_dim),
             query_rank=config.query_rank,
             eps=config.rms_norm_eps,
-            rope=self.rope,
+            rope=self.rope if self.turned else None,
             rope_style=self.rope_style,
             scale=config.scale,
+            temperature=config.temperature,
+            gate=self.gate,
         )
+
+
+def read_latent(keys: Keys) -> dict[str, object]:
+    """Fields of latent attention.
+
+    Raises:
+        ModelFormatError, UnsupportedModelError: rotation that makes no sense, or is not there.
+    """
+    length = keys.count("attention.key_length_mla", 0) or keys.positive("attention.key_length")
+    value = keys.count("attention.value_length_mla", 0) or keys.positive("attention.value_length")
+    rope, scale = _read_scales(keys, length)
+    return {
+        "head_dim": length,
+        "value_dim": value,
+        "rope": rope,
+        "query_rank": keys.count("attention.q_lora_rank", 0),
+        "latent": keys.positive("attention.kv_lora_rank"),
+        "scale": scale,
+        "temperature": _read_temperature(keys),
+    }
 
 
 def _read_scales(keys: Keys, head_dim: int) -> tuple[RopeConfig, float]:
@@ -105,6 +116,12 @@ def _read_scales(keys: Keys, head_dim: int) -> tuple[RopeConfig, float]:
         factor = rope.attention_factor / (1 + 0.1 * growth)
         rope = replace(rope, attention_factor=factor)
     return rope, scale
+
+
+def _read_temperature(keys: Keys) -> Temperature | None:
+    """How queries grow with their position, if they do (Mistral Large 3)."""
+    scale = keys.number("attention.temperature_scale", 0.0)
+    return Temperature(scale, keys.positive("attention.temperature_length")) if scale else None
 
 
 def _default_gating(keys: Keys) -> Gating:

@@ -51,8 +51,10 @@ class DeepSeekMoE(Decoder):
         return self.config.shared_experts * self.expert_width
 
 
-def read_mixture(keys: Keys, gating: Gating = "sigmoid") -> dict[str, object]:
-    """Fields of the mixture; ``gating`` is that of a file that does not say.
+def read_mixture(
+    keys: Keys, gating: Gating = "sigmoid", shared: int | None = None
+) -> dict[str, object]:
+    """Fields of the mixture; ``gating`` and ``shared`` are those of a file that does not say.
 
     Raises:
         ModelFormatError: groups that make no sense.
@@ -60,7 +62,7 @@ def read_mixture(keys: Keys, gating: Gating = "sigmoid") -> dict[str, object]:
     """
     return {
         "routing": _read_routing(keys, gating),
-        "shared_experts": keys.count("expert_shared_count"),
+        "shared_experts": keys.count("expert_shared_count", shared),
         "leading_dense_layers": keys.count("leading_dense_block_count", 0),
     }
 

@@ -18,13 +18,14 @@ from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
 from moestream.layers.cache import StateShape
-from moestream.layers.ffn import FeedForward
+from moestream.layers.ffn import FeedForward, Gate
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope, RopeConfig
 from moestream.layers.weights import Weights
+from moestream.models.blocks import PostNormedLayer
 from moestream.models.config import SUPPORTED, ModelConfig, read_rope, read_turned
-from moestream.models.decoder import Decoder, Layer
+from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
 
 
@@ -75,7 +76,7 @@ class Gemma4MoE(MoE):
             routing=routing,
             eps=eps,
             norm="pre_ffw_norm_2.weight",
-            activation="gelu",
+            gate=Gate("gelu"),
         )
         self.router_norm = RMSNorm(weights, "ffn_gate_inp.scale", hidden, eps, factor=hidden**-0.5)
         self.dense = dense
@@ -91,23 +92,18 @@ class Gemma4MoE(MoE):
         return super().join(self.routed_post_norm(routed), beside)
 
 
-class Gemma4Layer(Layer):
-    """Norms after attention and after the networks too; the whole layer scaled."""
+class Gemma4Layer(PostNormedLayer):
+    """The whole layer is scaled."""
 
     def __init__(
         self, weights: Weights, config: Gemma4Config, mixer: Attention, ffn: FeedForward | MoE
     ) -> None:
-        super().__init__(mixer, ffn)
-        hidden, eps = config.hidden_size, config.rms_norm_eps
-        self.post_attention_norm = RMSNorm(weights, "post_attention_norm.weight", hidden, eps)
-        self.post_ffw_norm = RMSNorm(weights, "post_ffw_norm.weight", hidden, eps)
+        super().__init__(weights, config.hidden_size, config.rms_norm_eps, mixer, ffn)
         self.output_scale = weights.optional_vector("layer_output_scale.weight", 1)
 
     def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """(T, E) -> (T, E)."""
-        ops = self.ffn.backend
-        x = ops.add(x, self.post_attention_norm(self.mixer(x, batch, index)))
-        x = ops.add(x, self.post_ffw_norm(self.run_ffn(x, batch, index)))
+        x = super().__call__(x, batch, index)
         return x if self.output_scale is None else x * self.output_scale
 
 
@@ -186,7 +182,7 @@ class Gemma4(Decoder):
             hidden_size=config.hidden_size,
             width=config.intermediate_sizes[index],
             eps=config.rms_norm_eps,
-            activation="gelu",
+            gate=Gate("gelu"),
         )
         if config.num_experts == 0:
             return dense

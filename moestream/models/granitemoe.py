@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from moestream.backends import Array
 from moestream.layers.attention import Attention
-from moestream.layers.batch import Batch
 from moestream.layers.weights import Weights
+from moestream.models.blocks import ScaledLayer
 from moestream.models.config import ModelConfig
-from moestream.models.decoder import Decoder, Layer
+from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
 
 
@@ -27,18 +27,6 @@ class GraniteMoEConfig(ModelConfig):
     logit_scale: float
 
 
-class GraniteLayer(Layer):
-    """Both branches are scaled before they are added."""
-
-    scale: float = 1.0
-
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
-        ops = self.ffn.backend
-        x = ops.add(x, self.mixer(x, batch, index) * self.scale)
-        return ops.add(x, self.run_ffn(x, batch, index) * self.scale)
-
-
 class GraniteMoE(Decoder):
     """Mixtral's layer between multipliers; a shared expert where the file has one."""
 
@@ -48,19 +36,13 @@ class GraniteMoE(Decoder):
 
     @classmethod
     def read_config(cls, keys: Keys) -> GraniteMoEConfig:
-        """Add the multipliers; a factor that is missing or 0 is none."""
+        """Add the multipliers."""
         keys.require(cls.supported)
-        return GraniteMoEConfig.read(
-            keys,
-            embedding_scale=keys.number("embedding_scale", 0.0) or 1.0,
-            attention_scale=keys.number("attention.scale", 0.0),
-            residual_scale=keys.number("residual_scale", 0.0) or 1.0,
-            logit_scale=keys.above(0, "logit_scale"),
-        )
+        return GraniteMoEConfig.read(keys, **read_multipliers(keys))
 
-    def layer(self, weights: Weights, index: int) -> Layer:
+    def layer(self, weights: Weights, index: int) -> ScaledLayer:
         """A layer with scaled branches."""
-        layer = GraniteLayer(self.mixer(weights, index), self.ffn(weights, index))
+        layer = ScaledLayer(self.mixer(weights, index), self.ffn(weights, index))
         layer.scale = self.config.residual_scale
         return layer
 
@@ -80,3 +62,16 @@ class GraniteMoE(Decoder):
     def logits(self, hidden: Array) -> NDArray[np.float32]:
         """Divided logits: (T, E) -> (T, V)."""
         return super().logits(hidden) * np.float32(1 / self.config.logit_scale)
+
+
+def read_multipliers(keys: Keys, logit_scale: float | None = None) -> dict[str, object]:
+    """Fields of the multipliers; a factor that is missing or 0 is none.
+
+    ``logit_scale`` is that of a file that does not say.
+    """
+    return {
+        "embedding_scale": keys.number("embedding_scale", 0.0) or 1.0,
+        "attention_scale": keys.number("attention.scale", 0.0),
+        "residual_scale": keys.number("residual_scale", 0.0) or 1.0,
+        "logit_scale": keys.above(0, "logit_scale", logit_scale),
+    }

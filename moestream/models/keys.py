@@ -97,6 +97,24 @@ class Keys:
             )
         return tuple(self._counted(name, value) for value in whole[:num_layers])
 
+    def per_layer_numbers(
+        self, key: str, num_layers: int, default: float | None = None
+    ) -> tuple[float, ...]:
+        """A finite number of at least 0 in each layer: one for all, or one a layer."""
+        name = self.name(key)
+        values = self.file.metadata.get(name)
+        if not isinstance(values, list):
+            return (self.number(key, default),) * num_layers
+        numbers = [float(value) for value in values if isinstance(value, int | float)]
+        if not num_layers <= len(numbers) == len(values):
+            raise ModelFormatError(
+                f"{self.file.path}: {name} has {len(values)} values, expected a number for each "
+                f"of {num_layers} layers"
+            )
+        if any(not math.isfinite(number) or number < 0 for number in numbers):
+            raise ModelFormatError(f"{self.file.path}: {name} has a value that is less than 0")
+        return tuple(numbers[:num_layers])
+
     def numbers(self, key: str, length: int) -> tuple[int, ...]:
         """A list of exactly so many counts."""
         name = self.name(key)
@@ -119,6 +137,14 @@ class Keys:
                 f"of {num_layers} layers"
             )
         return tuple(values[:num_layers])
+
+    def recurrent_layers(self, num_layers: int, interval: int) -> tuple[bool, ...]:
+        """Which layers do not attend: told layer by layer, or by how often one does."""
+        listed = self.flags("attention.recurrent_layers", num_layers)
+        if listed is not None:
+            return listed
+        interval = self.positive("full_attention_interval", interval)
+        return tuple((layer + 1) % interval != 0 for layer in range(num_layers))
 
     def positive(self, key: str, default: int | None = None) -> int:
         """A count of at least one."""
@@ -148,13 +174,19 @@ class Keys:
             )
         return value
 
-    def windowed_layers(self, num_layers: int, every: int) -> tuple[bool, ...]:
-        """Which layers see a window: all but each ``every``-th, unless the file says otherwise."""
+    def windowed_layers(
+        self, num_layers: int, every: int, *, first_full: bool = False
+    ) -> tuple[bool, ...]:
+        """Which layers see a window: all but one of ``every``, unless the file says otherwise.
+
+        The one is the last of them, or the first.
+        """
         key = "attention.sliding_window_pattern"
         pattern = self.file.metadata.get(self.name(key))
         if not isinstance(pattern, list):
             every = self.count(key, every)
-            return tuple(every == 0 or index % every < every - 1 for index in range(num_layers))
+            full = 0 if first_full else every - 1
+            return tuple(every == 0 or index % every != full for index in range(num_layers))
         if len(pattern) < num_layers:
             raise ModelFormatError(
                 f"{self.file.path}: {self.name(key)} has {len(pattern)} values, expected one for "

@@ -9,8 +9,9 @@ from moestream.backends import Routing
 from moestream.layers.cache import RecurrentShape, StateShape
 from moestream.layers.convolution import ShortConvolution
 from moestream.layers.weights import Weights
+from moestream.models.blocks import Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
-from moestream.models.decoder import Decoder, Mixer
+from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
 
 

@@ -17,4 +17,4 @@ class Llama(Decoder):
 
     def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
         """Experts or a dense network, by the metadata."""
-        return self.moe(weights) if self.config.num_experts else self.dense(weights, index)
+        return self.moe(weights, index) if self.config.num_experts else self.dense(weights, index)

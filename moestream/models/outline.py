@@ -4,7 +4,7 @@ The same code that builds a model asks here for the same tensors in the same sha
 is what will load, and what it asked for is what the model uses.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,11 @@ class Outliner:
     def vector(self, tensor: Tensor) -> NDArray[np.float32]:
         """Ones that take no memory."""
         return np.broadcast_to(np.float32(1), tensor.shape)
+
+    def stack_rows(self, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """As many rows, which take no memory."""
+        rows = sum(len(part) for part in parts)
+        return np.broadcast_to(np.float32(1), (rows, *parts[0].shape[1:]))
 
     def experts(self, tensors: ExpertTensors | StreamedExperts) -> ExpertTensors | StreamedExperts:
         """No weights."""

@@ -10,8 +10,9 @@ from moestream.errors import ModelFormatError
 from moestream.layers.cache import StateShape
 from moestream.layers.delta_net import DeltaNet, DeltaShape, HeadOrder
 from moestream.layers.weights import Weights
+from moestream.models.blocks import Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
-from moestream.models.decoder import Decoder, Mixer
+from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys, Supported
 
 _INTERVAL = 4
@@ -57,7 +58,7 @@ class Qwen3Next(Decoder):
         heads = keys.per_layer(
             "attention.head_count_kv", layers, keys.count("attention.head_count")
         )
-        recurrent = _recurrent_layers(keys, layers)
+        recurrent = keys.recurrent_layers(layers, _INTERVAL)
         kv_heads = tuple(0 if r else n for r, n in zip(recurrent, heads, strict=True))
         return HybridConfig.read(keys, kv_heads=kv_heads, delta=_delta_shape(keys))
 
@@ -65,7 +66,7 @@ class Qwen3Next(Decoder):
         """A delta net, or attention with an output gate."""
         config = self.config
         if config.kv_heads[index]:
-            return self.attention(weights, index, output_gate=True)
+            return self.attention(weights, index, output_gate="joined")
         return DeltaNet(
             weights,
             hidden_size=config.hidden_size,
@@ -78,15 +79,6 @@ class Qwen3Next(Decoder):
     def shared_width(self) -> int:
         """Files without it give the shared expert the dense width."""
         return self.config.shared_intermediate_size or self.config.intermediate_sizes[-1]
-
-
-def _recurrent_layers(keys: Keys, layers: int) -> tuple[bool, ...]:
-    """Which layers do not attend: told layer by layer, or by how often one does."""
-    listed = keys.flags("attention.recurrent_layers", layers)
-    if listed is not None:
-        return listed
-    interval = keys.positive("full_attention_interval", _INTERVAL)
-    return tuple((layer + 1) % interval != 0 for layer in range(layers))
 
 
 def _delta_shape(keys: Keys) -> DeltaShape:

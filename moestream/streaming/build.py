@@ -76,10 +76,14 @@ def policy_factory(options: StreamingOptions) -> PolicyFactory:
     return partial(POLICIES[options.policy], **options.policy_settings)
 
 
-def _spare(options: StreamingOptions, num_experts_per_tok: int) -> int:
+def spare_slots(guesses: int, layers_ahead: int) -> int:
     """Slots for what is not kept: two, and for the guesses of this turn and of those to come."""
+    return 2 + 2 * guesses * max(layers_ahead, 1)
+
+
+def _spare(options: StreamingOptions, num_experts_per_tok: int) -> int:
     guesses = num_experts_per_tok * (1 if options.prefetch_mass is None else MOST_GUESSES)
-    return 2 + 2 * guesses * max(options.prefetch_layers, 1)
+    return spare_slots(guesses, options.prefetch_layers)
 
 
 def _method(store: ExpertStore, options: StreamingOptions, experts_bytes: int) -> ReadMethod:

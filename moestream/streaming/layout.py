@@ -96,11 +96,10 @@ def _set_parts(
     index: int,
     begins: NDArray[np.int64],
 ) -> None:
-    if not experts.is_fused:
+    if experts.up_offset is None:
         parts[keys, index] = begins
     elif index == 0:  # gate's rows come first
-        half = experts.tensors[0].n_bytes // experts.tensors[0].shape[0] // 2
-        parts[keys, 0], parts[keys, 1] = begins, begins + half
+        parts[keys, 0], parts[keys, 1] = begins, begins + experts.up_offset
     else:
         parts[keys, 2] = begins
 

@@ -44,8 +44,13 @@ class Prefetcher:
         *,
         layers_ahead: int = 1,
         prepare: Mapping[int, Callable[[Any], None]] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        tries_without: bool = True,
     ) -> None:
-        """``prepare``, by layer, is told what to predict from soon, if one wait can serve both."""
+        """``prepare``, by layer, is told what to predict from soon, if one wait can serve both.
+
+        ``clock`` tells the time in seconds. Unless it ``tries_without``, it always guesses.
+        """
         order = sorted(predictors)
         self._residency = residency
         self._ahead = {
@@ -56,6 +61,8 @@ class Prefetcher:
             for place, layer in enumerate(order)
         }
         self._prepare = prepare
+        self._clock = clock
+        self.tries_without = tries_without
         self._first = order[0] if order else -1
         self._trial = Trial(residency)
         self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
@@ -64,16 +71,16 @@ class Prefetcher:
     @property
     def is_on(self) -> bool:
         """Whether guesses are being made, and not found to cost more than they save."""
-        return self._trial.guessing
+        return self._trial.guessing or not self.tries_without
 
     def before_route(self, layer: int, x: Any) -> None:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""
         if self._prepare is None or not self.is_on or len(x) > _MOST_ROWS:
             return
-        started = time.perf_counter()
+        started = self._clock()
         for _, later, _ in self._ahead[layer]:
             self._prepare[later](x)
-        self._trial.spent_s += time.perf_counter() - started
+        self._trial.spent_s += self._clock() - started
 
     def after_fetch(self, layer: int, x: Any, expert_ids: NDArray[np.int32]) -> None:
         """Guess from the residual stream ``x`` (T, E) of ``layer``, once its own reads are begun.
@@ -88,7 +95,7 @@ class Prefetcher:
             self._trial.next_token()
         if not self.is_on:
             return
-        started = time.perf_counter()
+        started = self._clock()
         for distance, later, predict in self._ahead[layer]:
             guess = list(
                 dict.fromkeys(predict(x).T.ravel().tolist())
@@ -96,7 +103,7 @@ class Prefetcher:
             if distance == 1:
                 self._guessed[later] = set(guess)
             self._residency.speculate(later, guess, distance)
-        self._trial.spent_s += time.perf_counter() - started
+        self._trial.spent_s += self._clock() - started
 
     def _score(self, layer: int, expert_ids: NDArray[np.int32]) -> None:
         guess = self._guessed.pop(layer, None)

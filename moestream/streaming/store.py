@@ -16,6 +16,7 @@ from moestream.gguf import GGUFFile, GGUFHeader, TensorInfo
 
 _SEPARATE = ("ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight")
 _FUSED = ("ffn_gate_up_exps.weight", "ffn_down_exps.weight")
+_UNGATED = ("ffn_up_exps.weight", "ffn_down_exps.weight")
 _WEIGHTS = tuple(f".{name}" for name in {*_SEPARATE, *_FUSED})
 
 
@@ -37,14 +38,33 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class LayerExperts:
-    """A layer's expert tensors: gate, up and down, or the fused gate-and-up and down."""
+    """A layer's expert tensors: gate, up and down, or the fused gate-and-up and down.
+
+    Experts without a gate have up and down; what is said of gates is then said of up.
+    """
 
     tensors: tuple[TensorInfo, ...]
 
     @property
-    def is_fused(self) -> bool:
-        """Whether gate and up are one tensor."""
-        return len(self.tensors) == 2
+    def part_bytes(self) -> tuple[int, int, int]:
+        """Bytes of gate, up and down of one expert."""
+        sizes = [tensor.n_bytes // tensor.shape[0] for tensor in self.tensors]
+        if len(sizes) == 2:
+            first = sizes[0] // 2 if self._fused else sizes[0]
+            sizes = [first, first, sizes[1]]
+        gate, up, down = sizes
+        return gate, up, down
+
+    @property
+    def up_offset(self) -> int | None:
+        """Where up begins in the tensor that the gate begins; None if it is another."""
+        if len(self.tensors) == 3:
+            return None
+        return self.part_bytes[0] if self._fused else 0
+
+    @property
+    def _fused(self) -> bool:
+        return self.tensors[0].name.endswith(_FUSED[0])
 
     @property
     def expert_bytes(self) -> int:
@@ -185,8 +205,9 @@ def _find_layers(file: GGUFHeader) -> Iterator[tuple[int, LayerExperts]]:
     for name in (info.name for info in used_tensors(file)):
         block, _, rest = name.removeprefix("blk.").partition(".")
         if block.isdecimal() and rest == _SEPARATE[-1]:
-            fused = f"blk.{block}.{_FUSED[0]}" in file.tensors
-            found[int(block)] = _FUSED if fused else _SEPARATE
+            layouts: tuple[tuple[str, ...], ...] = (_FUSED, _SEPARATE, _UNGATED)
+            there = (names for names in layouts if f"blk.{block}.{names[0]}" in file.tensors)
+            found[int(block)] = next(there, _SEPARATE)
     for layer in sorted(found):
         names = [f"blk.{layer}.{name}" for name in found[layer]]
         missing = [name for name in names if name not in file.tensors]

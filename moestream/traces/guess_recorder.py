@@ -1,11 +1,15 @@
 """Records what each layer would guess of the next one's routing, for ``moestream simulate``.
 
 Owns when a guess is written: in decode, with the token that it is for. The format is
-``format``'s, a guess a row; a layer's guess comes from the residual stream one layer before.
+``format``'s, a guess a row; a layer's guess comes from the residual stream of a layer before, and
+``residency`` says of how many layers before.
 """
 
 import os
-from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
@@ -13,6 +17,12 @@ from moestream.layers.moe import MoE, RouteObserver, RoutingEvent
 from moestream.streaming.options import MOST_GUESSES
 from moestream.traces.format import DECODE
 from moestream.traces.passes import FileRecorder
+
+MOST_AHEAD = 3
+"""Layers from which a layer is guessed."""
+
+_Guess = tuple[int, int, NDArray[np.int32], NDArray[Any], int]
+"""Position, layer, ids, probabilities, and how many layers before."""
 
 
 class GuessRecorder(FileRecorder):
@@ -23,7 +33,9 @@ class GuessRecorder(FileRecorder):
         super().__init__(path, engine)
         layers = enumerate(engine.model.layers)
         moes = [(index, layer.ffn) for index, layer in layers if isinstance(layer.ffn, MoE)]
-        self._next = {index: later for (index, _), later in pairwise(moes)}
+        self._next = {
+            index: moes[place : place + MOST_AHEAD] for place, (index, _) in enumerate(moes, 1)
+        }
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""
@@ -31,12 +43,17 @@ class GuessRecorder(FileRecorder):
 
         def record(event: RoutingEvent) -> None:
             self._writer.begin()  # a model of one such layer guesses nothing
-            if not session.decoding or event.layer not in self._next:
+            if not session.decoding:
                 return
-            layer, moe = self._next[event.layer]
-            most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
-            ids, probabilities = moe.likeliest(event.x, most)
-            row = (turn, DECODE, len(session.tokens), layer, ids, to_numpy(probabilities))
-            passes.add(event.layer, lambda: self._writer.record(*row))
+            rows = []
+            for distance, (layer, moe) in enumerate(self._next[event.layer], 1):
+                most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
+                ids, weights = moe.likeliest(event.x, most)
+                rows.append((len(session.tokens), layer, ids, to_numpy(weights), distance))
+            passes.add(event.layer, lambda: self._write(turn, rows))
 
         return record
+
+    def _write(self, turn: int, rows: list[_Guess]) -> None:
+        for row in rows:
+            self._writer.record(turn, DECODE, *row)

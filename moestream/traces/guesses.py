@@ -1,13 +1,38 @@
 """Guesses beside routing: how many of the experts that a layer chose had been foreseen.
 
 Guesses are a trace themselves, in the format of ``trace``: a row is an expert that an earlier layer
-gave a probability, which is its weight. Knows nothing of what is in memory.
+gave a probability, which is its weight, and whose ``residency`` says how many layers earlier: what
+is recorded of the next one alone says 1. Knows nothing of what is in memory.
 """
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moestream.errors import TraceError
 from moestream.streaming.statistics import LayerRecall
 from moestream.traces.format import Trace
 from moestream.traces.routed_sets import RoutedSets, routed_sets
+
+
+def require_same_model(trace: Trace, guesses: Trace) -> None:
+    """See that guesses are of the model that was traced.
+
+    Raises:
+        TraceError: they are not.
+    """
+    for name in ("num_layers", "num_experts", "num_experts_per_tok"):
+        told, expected = getattr(guesses.header, name), getattr(trace.header, name)
+        if told != expected:
+            raise TraceError(
+                f"{guesses.path}: {name} is {told}, in {trace.path} it is {expected}; "
+                "give the guesses of the same run"
+            )
+
+
+def rows_ahead(guesses: Trace, layers: int) -> NDArray[np.void]:
+    """The guesses that were made so many layers before the one that they are of."""
+    found: NDArray[np.void] = guesses.rows[guesses.rows["residency"] == layers]
+    return found
 
 
 class Foresight:
@@ -21,14 +46,7 @@ class Foresight:
     """
 
     def __init__(self, trace: Trace, guesses: Trace, mass: float | None = None) -> None:
-        names = ("num_layers", "num_experts", "num_experts_per_tok")
-        for name in names:
-            told, expected = getattr(guesses.header, name), getattr(trace.header, name)
-            if told != expected:
-                raise TraceError(
-                    f"{guesses.path}: {name} is {told}, in {trace.path} it is {expected}; "
-                    "give the guesses of the same run"
-                )
+        require_same_model(trace, guesses)
         self._k = trace.header.num_experts_per_tok
         self._mass = mass
         self.by_set = self._match(routed_sets(trace), guesses)
@@ -40,7 +58,7 @@ class Foresight:
             )
 
     def _match(self, sets: RoutedSets, guesses: Trace) -> list[frozenset[int] | None]:
-        rows, n = guesses.rows, guesses.header.num_experts
+        rows, n = rows_ahead(guesses, 1), guesses.header.num_experts
         found: dict[tuple[int, int, int], list[tuple[int, float]]] = {}
         columns = (rows[name].tolist() for name in ("turn", "step", "layer", "expert", "weight"))
         for turn, step, layer, expert, weight in zip(*columns, strict=True):

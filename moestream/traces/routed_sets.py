@@ -57,9 +57,7 @@ def routed_sets(trace: Trace) -> RoutedSets:
     rows = trace.rows
     turn, layer = rows["turn"], rows["layer"]
     decode = rows["phase"] == DECODE
-    new_pass = _changes(turn) | _changes(decode) | (decode & _changes(rows["step"]))
-    new_pass[1:] |= layer[1:] < layer[:-1]
-    new_set = new_pass | _changes(layer)
+    new_pass, new_set = boundaries(rows)
     keys = layer.astype(np.int32) * np.int32(trace.header.num_experts) + rows["expert"]
     starts = np.append(np.flatnonzero(new_set), len(rows))
     keys, starts = _distinct(keys, starts)
@@ -72,6 +70,15 @@ def routed_sets(trace: Trace) -> RoutedSets:
         turns=turn[new_set],
         steps=rows["step"][new_set],
     )
+
+
+def boundaries(rows: NDArray[np.void]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows of a trace begin a pass, and which a set; both (N,)."""
+    turn, layer = rows["turn"], rows["layer"]
+    decode = rows["phase"] == DECODE
+    new_pass = _changes(turn) | _changes(decode) | (decode & _changes(rows["step"]))
+    new_pass[1:] |= layer[1:] < layer[:-1]
+    return new_pass, new_pass | _changes(layer)
 
 
 def _changes(column: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -32,6 +32,7 @@ from moestream.traces.simulator import NAMES, PolicySpec, Replay, Simulator
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench import heldout
 from bench.capped import MOESTREAM
+from docs import policies_clock
 from docs.policies_tables import page
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +208,8 @@ def measure(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "foreseen": foreseen([(pair[0], pair[1]) for pair in recorded.values()]),
         "shift": {"window": SHIFT_WINDOW, "turn": Simulator(recorded["it"][0]).tokens}
         | {"rates": shift(both)},
+        "elsewhere": policies_clock.measure(),
+        "clock": policies_clock.live_rows(args.clock or ()),
         "overhead_us": overhead(both),
         "live": last_line(args.live),
         "live_shift": last_line(args.shift),
@@ -221,6 +224,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256, help="generated for each domain")
     parser.add_argument("--work", type=Path, help="where routing is kept between runs")
     parser.add_argument("--live", type=Path, help="what scripts/bench/stream.py printed")
+    parser.add_argument("--clock", type=Path, nargs="*", help="what bench/clock.py printed")
     parser.add_argument("--shift", type=Path, help="what scripts/bench/shift.py printed")
     parser.add_argument("--disk", type=float, default=1000, help="MB/s, for split experts")
     parser.add_argument("--hide-ms", type=float, default=0.3, help="a layer's computing time")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from docs.policies_clock import section as elsewhere
 from docs.policies_live import live, speed_told, table
 from docs.policies_live import shift as live_shift
 from docs.policies_words import HEAD, PAPERS, TRIED
@@ -18,7 +19,15 @@ _OVER = 1.02
 def page(data: Data) -> str:
     """The page in Markdown."""
     parts = [HEAD, _hit_rates(data), _conclusions(data), _shift(data), live_shift(data)]
-    parts += [_guesses(data), _splits(data), _overhead(data), TRIED, live(data), _papers(data)]
+    parts += [
+        _guesses(data),
+        elsewhere(data["elsewhere"]),
+        _splits(data),
+        _overhead(data),
+        TRIED,
+        live(data),
+        _papers(data),
+    ]
     return "\n".join(parts)
 
 

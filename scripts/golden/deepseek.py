@@ -81,7 +81,8 @@ def _further_layer(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     writer.add_nextn_predict_layers(1)
 
 
-def _yarn(writer: gguf.GGUFWriter, multiplier: float) -> None:
+def yarn(writer: gguf.GGUFWriter, multiplier: float) -> None:
+    """Add the keys of lengthened contexts."""
     writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
     writer.add_rope_scaling_factor(4.0)
     writer.add_rope_scaling_orig_ctx_len(32)
@@ -111,20 +112,30 @@ def _v2_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     writer.add_value_length(model.value)
     writer.add_q_lora_rank(0)
     writer.add_expert_weights_scale(1.3)
-    _yarn(writer, 0.0707)
+    yarn(writer, 0.0707)
 
 
 def _v3_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
+    v3_attention_keys(writer, model)
+    _groups(writer)
+    yarn(writer, 0.1)
+
+
+def v3_attention_keys(
+    writer: gguf.GGUFWriter, model: DeepSeekLike, *, further: bool = True
+) -> None:
+    """As newer files: lengths of heads, and of what is kept, have keys of their own."""
     _latent_keys(writer, model)
-    _further_layer(writer, model)
+    if further:
+        _further_layer(writer, model)
+    else:
+        writer.add_block_count(model.layers)
     writer.add_head_count_kv(1)
     writer.add_key_length(LATENT + TURNED)
     writer.add_value_length(LATENT)
     writer.add_key_length_mla(model.plain + TURNED)
     writer.add_value_length_mla(model.value)
     writer.add_q_lora_rank(QUERY_RANK)
-    _groups(writer)
-    _yarn(writer, 0.1)
 
 
 def _v2_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
@@ -134,7 +145,8 @@ def _v2_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
     yield "attn_kv_b.weight", (pairs, LATENT), 0.5 * LATENT**-0.5
 
 
-def _v3_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
+def v3_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
+    """Projections apart, queries from a narrow row."""
     queries = HEADS * (model.plain + TURNED)
     yield "attn_q_a.weight", (QUERY_RANK, model.hidden), model.hidden**-0.5
     yield "attn_q_a_norm.weight", (QUERY_RANK,), 0.3
@@ -193,10 +205,20 @@ def _head_norms(model: DeepSeekLike) -> Iterator[TensorSpec]:
     yield "attn_k_norm.weight", (model.head_dim,), 0.3
 
 
+def _mistral_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
+    """Queries grow from the sixteenth position on."""
+    v3_attention_keys(writer, model)
+    yarn(writer, 0.1)
+    writer.add_attn_temperature_scale(0.3)
+    writer.add_attn_temperature_length(16)
+
+
 V2 = {"keys": _v2_keys, "own": _v2_attention, "sigmoid": False}
-V3 = {"keys": _v3_keys, "own": _v3_attention}
+V3 = {"keys": _v3_keys, "own": v3_attention}
+MISTRAL = {"keys": _mistral_keys, "own": v3_attention}
 GLM = {"keys": _glm_keys, "own": _glm_attention, "ffn_norm": "post_attention_norm"}
 LING = {"keys": _ling_keys, "own": _ling_attention, "head_dim": 16}
+ALL = {"used": 8}  # no choice of experts that rounding could turn
 SURE = {"layers": 2, "used": 2}  # few choices, so few that rounding turns
 BLOCKS = {"plain": 32, "value": 24}  # rows of whole blocks
 
@@ -207,6 +229,8 @@ DEEPSEEK_LIKE: tuple[DeepSeekLike, ...] = (
     DeepSeekLike("deepseek2-v3-q8_0", "deepseek2", 505, types=("Q8_0",), **SURE, **V3, **BLOCKS),
     DeepSeekLike("glm4moe", "glm4moe", 405, **GLM),
     DeepSeekLike("glm4moe-q8_0", "glm4moe", 514, types=("Q8_0",), norms=False, **SURE, **GLM),
+    DeepSeekLike("mistral4", "mistral4", 408, layers=4, **MISTRAL),
+    DeepSeekLike("mistral4-q8_0", "mistral4", 409, types=("Q8_0",), **ALL, **MISTRAL, **BLOCKS),
     DeepSeekLike("bailingmoe2", "bailingmoe2", 407, **LING),
     DeepSeekLike("bailingmoe2-q8_0", "bailingmoe2", 520, types=("Q8_0",), **SURE, **LING),
 )

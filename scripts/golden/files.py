@@ -197,4 +197,5 @@ def _mean(model: Model, name: str) -> float:
 
 def _stays_f32(name: str, shape: tuple[int, ...]) -> bool:
     kept = ("ffn_gate_inp", "conv", ".bias")  # by llama.cpp's own quantiser, too
-    return len(shape) == 1 or any(part in name for part in kept)
+    small = name.endswith(("ssm_a", "ssm_d", "ssm_norm.weight"))
+    return len(shape) == 1 or small or any(part in name for part in kept)

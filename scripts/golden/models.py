@@ -14,10 +14,17 @@ import gguf
 
 from golden import ernie4_5_moe, gemma4, phimoe
 from golden.deepseek import DEEPSEEK_LIKE
+from golden.dots3note import DOTS3NOTE_MODELS
 from golden.files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec, swiglu
+from golden.jamba import JAMBA_MODELS
+from golden.kimi import KIMI_MODELS
+from golden.later import LATER_MODELS
 from golden.lfm2moe import LFM2MOE_MODELS
+from golden.mamba2 import MAMBA2_MODELS
 from golden.mixtures import MIXTURES
 from golden.qwen3next import QWEN3NEXT_MODELS
+from golden.sparse import SPARSE_MODELS
+from golden.windows import WINDOW_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,13 @@ MODELS: tuple[Model, ...] = (
     *QWEN3NEXT_MODELS,
     *LFM2MOE_MODELS,
     *DEEPSEEK_LIKE,
+    *SPARSE_MODELS,
+    *LATER_MODELS,
+    *WINDOW_MODELS,
+    *MAMBA2_MODELS,
+    *KIMI_MODELS,
+    *JAMBA_MODELS,
+    *DOTS3NOTE_MODELS,
 )
 
 

@@ -53,6 +53,16 @@ HARMONY_CALLS = HarmonyFormat()
 HERMES = JsonFormat("hermes", "<tool_call>", "</tool_call>")  # Qwen, Granite 4, ERNIE, Ling 2
 GRANITE = JsonFormat("granite", "<|tool_call|>", is_list=True)  # Granite 3
 HUNYUAN = JsonFormat("hunyuan", "<tool_calls>", "</tool_calls>", is_list=True)
+MINIMAX_JSON = JsonFormat("minimax-json", "<tool_calls>", "</tool_calls>", is_lines=True)  # M1
+COHERE = JsonFormat(
+    "cohere",
+    "<|START_ACTION|>",
+    "<|END_ACTION|>",
+    is_list=True,
+    name_key="tool_name",
+    arguments_key="parameters",
+    id_key="tool_call_id",
+)
 MISTRAL_LIST = JsonFormat("mistral-list", "[TOOL_CALLS]", is_list=True)
 MISTRAL = NamedFormat("mistral", call_open="[TOOL_CALLS]", name_close="[ARGS]", id_open="[CALL_ID]")
 KIMI = NamedFormat(
@@ -128,6 +138,18 @@ GLM = TaggedFormat(
     call_close="</tool_call>",
 )
 LING = replace(GLM, name="ling", ends_reasoning=True)  # Ling 3
+HUNYUAN_TAGS = TaggedFormat(  # Hunyuan 3
+    "hunyuan-tags",
+    open="<tool_calls:opensource>",
+    close="</tool_calls:opensource>",
+    call_open="<tool_call:opensource>",
+    name_close="<tool_sep:opensource>",
+    key_open="<arg_key:opensource>",
+    key_closes=(("</arg_key:opensource>", None),),
+    value_open="<arg_value:opensource>",
+    value_close="</arg_value:opensource>",
+    call_close="</tool_call:opensource>",
+)
 LFM2 = PythonFormat("lfm2", "<|tool_call_start|>", "<|tool_call_end|>")
 GEMMA_CALLS = GemmaFormat("gemma", "<|tool_call>", "<tool_call|>")
 
@@ -145,7 +167,10 @@ _BY_TEMPLATE: tuple[tuple[tuple[str, ...], MarkedFormat], ...] = (
     (("<arg_key>", "<role>"), LING),
     (("<arg_key>",), GLM),
     (("<function=", "<parameter="), QWEN_CODER),
+    (("<arg_key{}>", "':opensource'"), HUNYUAN_TAGS),
+    ((COHERE.open,), COHERE),
     ((GRANITE.open,), GRANITE),
+    ((MINIMAX_JSON.open, '{"name": <tool-name>'), MINIMAX_JSON),
     ((HUNYUAN.open,), HUNYUAN),
     ((HERMES.open,), HERMES),
 )

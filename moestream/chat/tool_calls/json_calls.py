@@ -1,6 +1,6 @@
 """Calls that are JSON objects with a name and arguments, between markers, alone or in a list.
 
-Hermes, Qwen, Granite, ERNIE, Hunyuan, Ling, and Mistral's first models.
+Hermes, Qwen, Granite, ERNIE, Hunyuan, Ling, MiniMax-M1, Cohere, and Mistral's first models.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from moestream.chat.tool_calls.json_text import JsonCopy, read_string
 from moestream.chat.tool_calls.schemas import Tools
 from moestream.chat.tool_calls.text import Reading, Text
 
+_NAMES, _IDS = ("name", "tool_name"), ("id", "tool_call_id")
 _ARGUMENTS = ("arguments", "parameters")
 
 
@@ -20,6 +21,12 @@ class JsonFormat(Between):
 
     is_list: bool = False
     """Whether the model is used to write a list."""
+    is_lines: bool = False
+    """Whether it writes several one after the other, without a list."""
+    name_key: str = "name"
+    arguments_key: str = "arguments"
+    id_key: str = ""
+    """What it is used to call these; "" where it gives calls no ids."""
 
     def read(self, text: Text, opener: str, calls: Calls, tools: Tools) -> Reading[None]:
         """Read what follows the opener.
@@ -29,26 +36,41 @@ class JsonFormat(Between):
         """
         yield from text.space()
         if (yield from text.match("[")) is None:
+            yield from text.expect("{")
             yield from _read_call(text, calls)
+            yield from text.space()
+            while self.is_lines and (yield from text.match("{")):
+                yield from _read_call(text, calls)
+                yield from text.space()
         else:
-            yield from text.items(lambda: _read_call(text, calls))
+            yield from _read_list(text, calls)
         yield from text.space()
         if self.close:
             yield from text.match(self.close)
 
 
+def _read_list(text: Text, calls: Calls) -> Reading[None]:
+    while True:
+        yield from text.space()
+        yield from text.expect("{")
+        yield from _read_call(text, calls)
+        yield from text.space()
+        if (yield from text.expect(",", "]")) == "]":
+            return
+
+
 def _read_call(text: Text, calls: Calls) -> Reading[None]:
+    """Read what follows the brace."""
     name, id, arguments = "", None, ""
-    yield from text.expect("{")
     while True:
         yield from text.space()
         key = yield from read_string(text)
         yield from text.space()
         yield from text.expect(":")
         yield from text.space()
-        if key in ("name", "id"):
+        if key in _NAMES or key in _IDS:
             value = yield from read_string(text)
-            name, id = (value, id) if key == "name" else (name, value)
+            name, id = (value, id) if key in _NAMES else (name, value)
         elif key in _ARGUMENTS and name and not calls.open:
             calls.begin(name, id)
             yield from calls.copy_object(text)

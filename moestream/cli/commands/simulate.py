@@ -11,6 +11,7 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command
+from moestream.cli.commands.simulate_clock import Asked, replay_in_time
 from moestream.cli.options.simulate import simulate_options
 from moestream.cli.reports.simulate import (
     Row,
@@ -31,6 +32,8 @@ EXAMPLES = """
 moestream simulate run.route.csv.gz
 moestream simulate run.route.csv.gz --policy lru,lfu,belady --budget 2000M,25%
 moestream simulate run.route.csv.gz --policy decay --half-life 8,32,128 --json
+moestream simulate run.route.csv.gz --clock --model demo --policy decay --machine \
+  cores=8,disk=3.5G,latency=80us
 """
 
 
@@ -51,13 +54,19 @@ def simulate(
     warm_up: int,
     guesses: Path | None,
     prefetch_mass: float | None,
+    clock: bool,
+    model: str | None,
+    machine: str,
+    layers_ahead: tuple[int, ...],
+    recall: float | None,
     as_json: bool,
     png: Path | None,
 ) -> None:
     """Say how often experts would be in memory, by policy and budget.
 
     TRACE is the routing of a run, as .route.csv or .route.csv.gz. Nothing is run but the policies:
-    the answer is hit rates and bytes, not speed. belady knows the future and is the bound.
+    the answer is hit rates and bytes; with --clock, speed on a machine that need not be here.
+    belady knows the future and is the bound.
     """
     from moestream.policies.configurator import ReadCost
     from moestream.streaming.budget import parse_budget
@@ -82,6 +91,11 @@ def simulate(
     header = simulator.header
     amounts = [(text, parse_budget(text, header.total_bytes)) for text in budgets]
     _require_room(amounts, min(header.expert_bytes.values()))
+    if clock and model is not None:
+        asked = Asked(trace, routing, guesses, model, machine, recall, warm_up, layer_budget)
+        specs = _specs(policies, half_lives, windows, splits)
+        replay_in_time(asked, specs, amounts, layers_ahead, as_json=as_json)
+        return
     if layer_budget == "global":
         _warn_below_floor(amounts, header)
     drawn = (*policies, "belady") if png and "belady" not in policies else policies

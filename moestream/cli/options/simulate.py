@@ -1,15 +1,17 @@
 """The options of ``moestream simulate``: what each takes, and which go together."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from moestream.choices import BOUNDS, LAYER_BUDGETS, POLICIES
 from moestream.cli.command import Body, apply, file_option, option
 from moestream.cli.options.output import json_option
+from moestream.cli.options.simulate_clock import CLOCK_OPTIONS, TIMED, check_clock, each
 from moestream.declare import declared
 from moestream.errors import BudgetError
 from moestream.streaming.options import StreamingOptions
@@ -18,22 +20,6 @@ _MANY = 1 << 40
 _NAMES = (*POLICIES, *BOUNDS)
 _LIVE = declared(StreamingOptions)
 """Options of a run that are simulated for several values."""
-
-
-def _each(parse: Callable[[str], Any]) -> Callable[..., tuple[Any, ...] | None]:
-    """Make the callback of an option that takes values between commas, each of them once."""
-
-    def split(
-        ctx: click.Context, param: click.Parameter, text: str | None
-    ) -> tuple[Any, ...] | None:
-        if text is None:
-            return None
-        try:
-            return tuple(dict.fromkeys(parse(item.strip()) for item in text.split(",")))
-        except (ValueError, BudgetError) as error:
-            raise click.BadParameter(str(error), ctx, param) from None
-
-    return split
 
 
 def _policy(text: str) -> str:
@@ -62,7 +48,7 @@ def _budget(text: str) -> str:
     return text
 
 
-budgets_callback = _each(_budget)
+budgets_callback = each(_budget)
 """Of an option that takes several budgets."""
 
 
@@ -72,7 +58,7 @@ _OPTIONS = (
         "policies",
         shared=False,
         section="Policies",
-        callback=_each(_policy),
+        callback=each(_policy),
         default="lru,lfu,decay,blend,belady",
         metavar="LIST",
         help=f"Of {', '.join(_NAMES)}.",
@@ -82,7 +68,7 @@ _OPTIONS = (
         "half_lives",
         shared=False,
         section="Policies",
-        callback=_each(_LIVE["half_life"].option.parse),
+        callback=each(_LIVE["half_life"].option.parse),
         default="32",
         metavar="LIST",
         help="Tokens in which a use loses half its weight; for decay and blend.",
@@ -92,7 +78,7 @@ _OPTIONS = (
         "windows",
         shared=False,
         section="Policies",
-        callback=_each(_LIVE["window"].option.parse),
+        callback=each(_LIVE["window"].option.parse),
         metavar="LIST",
         help="Forget uses more than this many tokens ago; for decay.  [default: none]",
     ),
@@ -120,7 +106,7 @@ _OPTIONS = (
         "splits",
         shared=False,
         section="Memory",
-        callback=_each(_LIVE["split"].option.parse),
+        callback=each(_LIVE["split"].option.parse),
         default="1",
         metavar="LIST",
         help="Keep this share of an expert, and read the rest at each use; auto takes what stalls "
@@ -175,6 +161,7 @@ _OPTIONS = (
         metavar="P",
         help="Widen guesses until their probabilities reach P, as far as they are recorded.",
     ),
+    *CLOCK_OPTIONS,
     json_option,
     option(
         "--png",
@@ -191,6 +178,9 @@ def simulate_options(body: Body) -> Body:
 
     @functools.wraps(body)
     def checked(**given: Any) -> None:
+        source = click.get_current_context().get_parameter_source("policies")
+        if given["clock"] and source is ParameterSource.DEFAULT:
+            given["policies"] = TIMED
         _check_together(given)
         body(**given)
 
@@ -211,3 +201,8 @@ def _check_together(given: Mapping[str, Any]) -> None:
         raise click.UsageError(f"{flag} is about time; say with --read-speed how fast reads are")
     if given["prefetch_mass"] is not None and given["guesses"] is None:
         raise click.UsageError("--prefetch-mass widens guesses; pass them with --guesses")
+    if given["clock"]:
+        check_clock(given)
+    elif given["model"] is not None or given["recall"] is not None:
+        flag = "--model" if given["model"] is not None else "--recall"
+        raise click.UsageError(f"{flag} is for --clock")

@@ -63,6 +63,7 @@ def print_report(known: Known) -> None:
         "verdict",
         [
             *([("give", " ".join(outlook.flags))] if outlook.flags else []),
+            *([("read ahead", told)] if (told := ahead_told(outlook.chosen)) else []),
             *_verdicts(outlook),
         ],
     )
@@ -125,6 +126,18 @@ def busy_told(machine: "Speeds", disk: "DiskSpeed | None") -> str | None:
     if not differ:
         return None
     return f"{' and '.join(differ)}: the machine was busy; --measure measures anew, when it is not"
+
+
+def ahead_told(point: "Point") -> str | None:
+    """How many layers ahead it pays to read; None where nothing is streamed."""
+    layers = point.forecast.layers_ahead
+    if layers is None:
+        return None
+    if not layers:
+        return "does not pay here: less than 3 % faster"
+    if layers == 1:
+        return "the next layer, as by default"
+    return f"{layers} layers: --stream prefetch-layers={layers}"
 
 
 def _verdicts(outlook: "Outlook") -> list[tuple[str, str]]:

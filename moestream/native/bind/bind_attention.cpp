@@ -65,10 +65,24 @@ Type checked_cache(int number, int64_t offset, int64_t kv_heads, int64_t dim,
     return type;
 }
 
+// A byte a row and position, up to the end of the longest sequence.
+void check_chosen(const Bytes& chosen, const Sequences& in, int64_t tokens) {
+    check_shape("seen", chosen, {tokens, -1});
+    for (const KVSequence& sequence : in.pass.sequences) {
+        if (static_cast<int64_t>(chosen.shape(1)) < sequence.start + sequence.tokens) {
+            fail("seen has shape " + shape_text(chosen) + ", expected all of " +
+                 std::to_string(sequence.start + sequence.tokens) + " positions");
+        }
+    }
+    if (chosen.stride(1) != 1 || chosen.stride(0) != static_cast<int64_t>(chosen.shape(1))) {
+        fail("seen has gaps between its rows");
+    }
+}
+
 void call_attention(Context& context, const Floats& q, const Floats& k,
                     const std::optional<Floats>& v, const Sequences& in, const KVPlace& place,
                     float scale, int64_t window, const std::optional<Floats>& sinks,
-                    const FloatsOut& out) {
+                    const FloatsOut& out, const std::optional<Bytes>& chosen, float cap) {
     check_shape("q", q, {static_cast<int64_t>(in.pass.sequence_of.size()), -1, -1});
     const auto tokens = static_cast<int64_t>(q.shape(0)), heads = static_cast<int64_t>(q.shape(1)),
                dim = static_cast<int64_t>(q.shape(2));
@@ -92,8 +106,10 @@ void call_attention(Context& context, const Floats& q, const Floats& k,
              std::to_string(dim));
     }
     if (sinks.has_value()) check_shape("sinks", *sinks, {heads});
+    if (!(cap >= 0)) fail("cap is " + std::to_string(cap) + ", expected 0 or more");
     if (window < 0) fail("window is " + std::to_string(window) + ", expected 0 or more");
     if (tokens == 0 || heads == 0 || value_dim == 0) return;
+    if (chosen.has_value()) check_chosen(*chosen, in, tokens);
     const AttentionShape shape{checked_int("heads", heads),
                                checked_int("key/value heads", kv_heads),
                                checked_int("head size", dim),
@@ -104,7 +120,10 @@ void call_attention(Context& context, const Floats& q, const Floats& k,
                                checked_int("window", std::min<int64_t>(window, 1 << 28)),
                                sinks.has_value() ? sinks->data() : nullptr,
                                key_type,
-                               value_type};
+                               value_type,
+                               chosen.has_value() ? chosen->data() : nullptr,
+                               chosen.has_value() ? chosen->shape(1) : 0,
+                               cap};
     Running running(context);
     attention(context, shape, in.pass, q.data(), k.data(), v.has_value() ? v->data() : nullptr,
               out.data());
@@ -131,7 +150,8 @@ void bind_attention(nb::module_& m, nb::class_<Context>& context) {
     context
         .def("attention", &call_attention, arg("q").noconvert(), arg("k").noconvert(),
              arg("v").noconvert().none(), arg("kv_pass"), arg("place"), arg("scale"),
-             arg("window"), arg("sinks").noconvert().none(), arg("out").noconvert());
+             arg("window"), arg("sinks").noconvert().none(), arg("out").noconvert(),
+             arg("seen").noconvert() = nb::none(), arg("cap") = 0.0f);
 }
 
 }  // namespace moestream

@@ -87,6 +87,7 @@ std::unique_ptr<MappedExperts> make_experts(const Bytes& gate, int gate_type, co
              shape_text(down) + " do not make one network");
     }
     experts->count = checked_int("experts", gate.shape(0));
+    experts->set.ungated = gate.data() == up.data();
     experts->arrays[0] = gate, experts->arrays[1] = up, experts->arrays[2] = down;
     return experts;
 }
@@ -203,9 +204,9 @@ void bind_experts(nb::module_& m, nb::class_<Context>& context) {
                 int up_type, const Bytes& down, int down_type, const std::string& activation,
                 const std::optional<Floats>& gate_bias, const std::optional<Floats>& up_bias,
                 const std::optional<Floats>& down_bias, const std::optional<Floats>& gate_scale,
-                const std::optional<Floats>& up_scale) {
+                const std::optional<Floats>& up_scale, float limit) {
                  auto made = make_experts(gate, gate_type, up, up_type, down, down_type);
-                 made->set.activation = checked_activation(activation);
+                 made->set.activation = checked_activation(activation, limit);
                  set_biases(*made, gate_bias, up_bias, down_bias);
                  set_scales(*made, gate_scale, up_scale);
                  new (self) MappedExperts(std::move(*made));
@@ -214,7 +215,7 @@ void bind_experts(nb::module_& m, nb::class_<Context>& context) {
              arg("down").noconvert(), arg("down_type"), arg("activation") = "silu",
              arg("gate_bias").noconvert() = nb::none(), arg("up_bias").noconvert() = nb::none(),
              arg("down_bias").noconvert() = nb::none(),
-             arg("gate_scale").noconvert() = nb::none(), arg("up_scale").noconvert() = nb::none())
+             arg("gate_scale").noconvert() = nb::none(), arg("up_scale").noconvert() = nb::none(), arg("limit") = 0.0f)
         .def("streamed", &make_streamed, arg("addresses").noconvert());
     context
         .def("moe_ffn", &call_moe_ffn, arg("x").noconvert(), arg("experts"),

@@ -76,11 +76,15 @@ void check_same_shape(const char* name, const Array& array, const Floats& like) 
 }
 
 // As named in moestream/backends/types.py.
-inline Activation checked_activation(const std::string& name) {
-    if (name == "silu") return Activation::Silu;
-    if (name == "gelu") return Activation::Gelu;
-    if (name == "swiglu_oai") return Activation::SwigluOai;
-    fail("activation " + name + " is not known, expected silu, gelu or swiglu_oai");
+inline Activation checked_activation(const std::string& name, float limit) {
+    if (name == "silu") return {Kind::Silu, limit};
+    if (name == "gelu") return {Kind::Gelu, limit};
+    if (name == "swiglu_oai") return {Kind::SwigluOai, limit};
+    if (name == "relu") return {Kind::Relu, limit};
+    if (name == "silu_clamped") return {Kind::SiluClamped, limit};
+    if (name == "silu_capped") return {Kind::SiluCapped, limit};
+    fail("activation " + name +
+         " is not known, expected silu, gelu, swiglu_oai, relu, silu_clamped or silu_capped");
 }
 
 inline Gating checked_gating(const std::string& name) {

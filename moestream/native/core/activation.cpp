@@ -1,4 +1,4 @@
-// Gated activations. All but SwiGLU are made of the exponential, in which instruction sets agree.
+// Gated activations: made of SwiGLU and the exponential, in which instruction sets agree.
 #include <algorithm>
 
 #include "core/context.h"
@@ -18,7 +18,8 @@ void scale_by_sigmoid(const Kernels& kernels, const float* gate, const float* ex
 }
 
 // gelu(g) = g * (1 + tanh(y)) / 2 = g * sigmoid(2 y).
-void geglu(const Kernels& kernels, const float* gate, const float* up, int count, float* out) {
+void geglu(const Kernels& kernels, float, const float* gate, const float* up, int count,
+           float* out) {
     constexpr float kRootTwoOverPi = 0.797884561f, kCubic = 0.044715f;
     float exponent[kRow] = {};
     for (int i = 0; i < count; ++i) {
@@ -28,7 +29,8 @@ void geglu(const Kernels& kernels, const float* gate, const float* up, int count
     scale_by_sigmoid(kernels, gate, exponent, up, count, out);
 }
 
-void swiglu_oai(const Kernels& kernels, const float* gate, const float* up, int count, float* out) {
+void swiglu_oai(const Kernels& kernels, float, const float* gate, const float* up, int count,
+                float* out) {
     constexpr float kSlope = 1.702f, kLimit = 7.0f;
     float clamped[kRow] = {}, raised[kRow] = {}, exponent[kRow] = {};
     for (int i = 0; i < count; ++i) {
@@ -40,14 +42,52 @@ void swiglu_oai(const Kernels& kernels, const float* gate, const float* up, int 
     scale_by_sigmoid(kernels, clamped, exponent, raised, count, out);
 }
 
+void reglu(const Kernels&, float, const float* gate, const float* up, int count, float* out) {
+    for (int i = 0; i < count; ++i) out[i] = gate[i] > 0.0f ? gate[i] * up[i] : 0.0f;
+}
+
+float within(float x, float limit) { return x > limit ? limit : x < -limit ? -limit : x; }
+
+void clamped_swiglu(const Kernels& kernels, float limit, const float* gate, const float* up,
+                    int count, float* out) {
+    float clamped[kRow] = {}, raised[kRow] = {};
+    for (int i = 0; i < count; ++i) {
+        clamped[i] = gate[i] > limit ? limit : gate[i];
+        raised[i] = within(up[i], limit);
+    }
+    kernels.swiglu(clamped, raised, count, out);
+}
+
+void capped_swiglu(const Kernels& kernels, float limit, const float* gate, const float* up,
+                   int count, float* out) {
+    float ones[kRow], passed[kRow] = {};
+    std::fill(ones, ones + kRow, 1.0f);
+    kernels.swiglu(gate, ones, count, passed);
+    for (int i = 0; i < count; ++i) {
+        out[i] = (passed[i] > limit ? limit : passed[i]) * within(up[i], limit);
+    }
+}
+
+using Row = void (*)(const Kernels&, float, const float*, const float*, int, float*);
+
+Row row_of(Kind kind) {
+    switch (kind) {
+        case Kind::Gelu: return geglu;
+        case Kind::SwigluOai: return swiglu_oai;
+        case Kind::Relu: return reglu;
+        case Kind::SiluClamped: return clamped_swiglu;
+        default: return capped_swiglu;
+    }
+}
+
 }  // namespace
 
 void glu_row(const Kernels& kernels, Activation activation, const float* gate, const float* up,
              int count, float* out) {
-    if (activation == Activation::Silu) return kernels.swiglu(gate, up, count, out);
-    const auto run = activation == Activation::Gelu ? geglu : swiglu_oai;
+    if (activation.kind == Kind::Silu) return kernels.swiglu(gate, up, count, out);
+    const Row run = row_of(activation.kind);
     for (int at = 0; at < count; at += kRow) {
-        run(kernels, gate + at, up + at, std::min(kRow, count - at), out + at);
+        run(kernels, activation.limit, gate + at, up + at, std::min(kRow, count - at), out + at);
     }
 }
 

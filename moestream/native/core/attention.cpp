@@ -188,10 +188,15 @@ class Attention {
             work.q[i] = q_ + row(tile, at) * shape_.dim;
             work.first[i] = first_seen(sequence, at.token) - origin;
             work.visible[i] = sequence.start + at.token + 1 - origin;
+            if (shape_.chosen != nullptr) {
+                const auto at_row = static_cast<size_t>(sequence.row + at.token);
+                work.chosen[i] = shape_.chosen + at_row * shape_.chosen_stride + origin;
+            }
         }
         work.dim = shape_.dim;
         work.value_dim = shape_.value_dim;
         work.scale = shape_.scale;
+        work.cap = shape_.cap;
         work.keys =
             rows(sequence, block, tile, shape_.key_type, shape_.key_offset, shape_.dim);
         if (has_values_) {

@@ -37,9 +37,11 @@ struct AttentionTile {
     const float* q[kTileQueries];  // each (dim,)
     int first[kTileQueries];       // the query sees positions from this one
     int visible[kTileQueries];     // to before this one
+    const uint8_t* chosen[kTileQueries];  // and of those the ones that are not 0; null for all
     int dim;
     int value_dim;
     float scale;
+    float cap;         // what scaled scores stay within, by a tanh; 0 for no bound
     CacheRows keys;    // read through cache_floats, kRowsRead at a time, also those from `end` on
     CacheRows values;  // the same; their types may differ. No data: the keys' first value_dim
     int end;           // of the split's positions, those that hold something
@@ -50,13 +52,21 @@ struct AttentionTile {
     float* weighted;
     float* scratch;  // attention_scratch_floats(queries, dim, value_dim)
 
-    // The positions that a query sees; none where both are the same.
+    // From the first to the last position that a query sees; none where both are the same.
     int seen_from(int query) const {
         const int to = seen_to(query);
-        return first[query] <= 0 ? 0 : first[query] < to ? first[query] : to;
+        int from = first[query] <= 0 ? 0 : first[query] < to ? first[query] : to;
+        while (from < to && hides(query, from)) ++from;
+        return from;
     }
     int seen_to(int query) const {
-        return visible[query] <= 0 ? 0 : visible[query] < end ? visible[query] : end;
+        int to = visible[query] <= 0 ? 0 : visible[query] < end ? visible[query] : end;
+        while (to > 0 && hides(query, to - 1)) --to;
+        return to;
+    }
+    // Whether a position between the two is none that the query sees.
+    bool hides(int query, int position) const {
+        return chosen[query] != nullptr && chosen[query][position] == 0;
     }
     bool nothing_yet(int query) const {
         return sum[query] == 0.0f && maximum[query] == -std::numeric_limits<float>::infinity();

@@ -51,14 +51,22 @@ struct ExpertMatrices {
     }
 };
 
-// What a gate passes through before it scales `up`: silu(g) * u, gelu(g) * u (by tanh), or
-// g * sigmoid(1.702 g) * (u + 1) with g at most 7 and u within -7 to 7.
-enum class Activation { Silu, Gelu, SwigluOai };
+// What a gate passes through before it scales `up`: silu(g) * u, gelu(g) * u (by tanh),
+// g * sigmoid(1.702 g) * (u + 1) with g at most 7 and u within -7 to 7, or max(g, 0) * u.
+enum class Kind { Silu, Gelu, SwigluOai, Relu, SiluClamped, SiluCapped };
+
+// The last two are silu(g) * u with u within -limit to limit, and at most `limit` the gate before
+// it passes, or what has passed.
+struct Activation {
+    Kind kind = Kind::Silu;
+    float limit = 0.0f;
+};
 
 // A layer's routed experts.
 struct ExpertSet {
     ExpertMatrices gate, up, down;
-    Activation activation = Activation::Silu;
+    Activation activation;
+    bool ungated = false;  // gate and up are the same matrix
     // (experts, F) twice and (experts, E), or all null.
     const float* gate_bias = nullptr;
     const float* up_bias = nullptr;
@@ -161,6 +169,9 @@ struct AttentionShape {
     int window;                 // positions that a token sees; 0: all
     const float* sinks;         // (heads,), scores of a position without a value; or null
     Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
+    const uint8_t* chosen;      // (rows, chosen_stride), positions that rows see; or null
+    size_t chosen_stride;       // at least the longest sequence
+    float cap;                  // what scores stay within, by a tanh; 0 for no bound
 };
 
 // `v` is null where a position's values are the first value_dim of its keys.
@@ -173,10 +184,10 @@ struct Convolution {
     int tokens, channels, width;  // width at most kMostWidth
 };
 
-// Weighted sum of each channel's last values, `past` (width - 1, channels) before the first token;
-// brings `past` up to the last.
-void causal_conv(Context&, const Convolution&, const float* x, const float* kernel, bool silu,
-                 float* past, float* out);
+// Weighted sum of each channel's last values, `past` (width - 1, channels) before the first token,
+// and its bias if there are any; brings `past` up to the last.
+void causal_conv(Context&, const Convolution&, const float* x, const float* kernel,
+                 const float* bias, bool silu, float* past, float* out);
 
 struct DeltaNet {
     int tokens, heads, key_heads, dim;
@@ -189,6 +200,36 @@ struct DeltaNet {
 // The gated delta rule; see Backend.delta_net.
 void delta_net(Context&, const DeltaNet&, const float* qkv, const float* write,
                const float* forget, float* state, float* out);
+
+struct KimiDelta {
+    int tokens, heads, dim;
+    float eps;
+};
+
+// The same with a decay a coordinate of the keys; see Backend.kimi_delta.
+void kimi_delta(Context&, const KimiDelta&, const float* qkv, const float* write,
+                const float* decay, float* state, float* out);
+
+struct ChannelScan {
+    int tokens, channels, size;
+    const float* rates;      // (channels, size)
+    const float* time_bias;  // (channels)
+    const float* skips;      // (channels)
+};
+
+// Mamba's recurrence; see Backend.mamba.
+void mamba(Context&, const ChannelScan&, const float* x, const float* steps, const float* b,
+           const float* c, float* state, float* out);
+
+struct Scan {
+    int tokens, heads, groups, rows, columns;
+    const float* rates;      // (heads)
+    const float* time_bias;  // (heads)
+    const float* skips;      // (heads)
+};
+
+// Mamba-2's recurrence; see Backend.mamba2.
+void mamba2(Context&, const Scan&, const float* xbc, const float* steps, float* state, float* out);
 
 // Bytes of a resident copy of `matrix`, in the order that the kernels want, and the copy.
 size_t resident_bytes(const Context&, const Matrix& matrix);

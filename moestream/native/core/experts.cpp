@@ -89,7 +89,11 @@ class ExpertRun {
             const int tokens = groups_.starts[at.group + 1] - begin;
             const int rows = std::min(kPanelRows, width - at.row);
             multiply(experts_.gate, at, next, gate_in, scratch.panel, scratch.gate);
-            multiply(experts_.up, at, next, up_in, scratch.panel, scratch.up);
+            if (experts_.ungated) {
+                std::copy_n(scratch.gate, static_cast<size_t>(tokens) * kPanelRows, scratch.up);
+            } else {
+                multiply(experts_.up, at, next, up_in, scratch.panel, scratch.up);
+            }
             const int expert = groups_.experts[at.group];
             for (int t = 0; t < tokens; ++t) {
                 float* gate = scratch.gate + t * kPanelRows;

@@ -62,7 +62,8 @@ struct QuantizedRow {
 struct AttentionTile;  // attention.h
 
 // One head's token in the gated delta rule. `state` (dim, dim), a row a coordinate of v, becomes
-// keep * state, then nears v at k by the part `write` of what is missing; out = state @ q.
+// keep * state, column by column where there are `keeps`, then nears v at k by the part `write` of
+// what is missing; out = state @ q.
 struct DeltaStep {
     float* state;
     const float* q;
@@ -70,6 +71,19 @@ struct DeltaStep {
     const float* v;
     float keep, write;
     int dim;  // a multiple of 8
+    float* out;
+    const float* keeps = nullptr;  // (dim,), in place of `keep`
+};
+
+// One head's token in Mamba-2. `state` (rows, columns), a row a coordinate of x, becomes
+// keep * state + step * x b^T; out = state @ c + skip * x.
+struct ScanStep {
+    float* state;
+    const float* x;
+    const float* b;
+    const float* c;
+    float keep, step, skip;
+    int rows, columns;  // multiples of 4 and of 8
     float* out;
 };
 
@@ -101,6 +115,7 @@ struct Kernels {
     // out = e^(x - shift).
     void (*exponentials)(const float* x, int count, float shift, float* out);
     void (*delta_step)(const DeltaStep&);
+    void (*scan_step)(const ScanStep&);
 };
 
 extern const Kernels kScalarKernels;

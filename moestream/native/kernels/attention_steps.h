@@ -131,6 +131,16 @@ template <class V, int Q>
     });
 }
 
+// Scores of positions `from` to `to` become cap * tanh(score / cap).
+template <class V>
+[[gnu::flatten]] inline void bend(float* scores, int from, int to, float cap) {
+    const auto by = V::set(2.0f / cap);
+    for (int j = from / V::kLanes * V::kLanes; j < to; j += V::kLanes) {
+        V::store(scores + j, V::exp(V::mul(V::load(scores + j), by)));
+    }
+    for (int j = from; j < to; ++j) scores[j] = cap - 2.0f * cap / (1.0f + scores[j]);
+}
+
 // Scores of positions `from` to `to` become exponentials; returns the largest, and their sum.
 template <class V>
 [[gnu::flatten]] inline float soften(float* scores, int from, int to, float* sum) {

@@ -8,6 +8,8 @@
 namespace moestream {
 namespace {
 
+inline constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
 template <class V>
 class TileRun {
   public:
@@ -31,6 +33,10 @@ class TileRun {
         float largest[kTileQueries], sum[kTileQueries];
         for (int i = 0; i < tile_.queries; ++i) {
             if (from_[i] == to_[i]) continue;
+            if (tile_.cap > 0) bend<V>(scores_ + i * kSplitPositions, from_[i], to_[i], tile_.cap);
+            for (int j = from_[i]; tile_.chosen[i] != nullptr && j < to_[i]; ++j) {
+                if (tile_.hides(i, j)) scores_[i * kSplitPositions + j] = kHidden;
+            }
             largest[i] = soften<V>(scores_ + i * kSplitPositions, from_[i], to_[i], &sum[i]);
         }
         const size_t floats = static_cast<size_t>(tile_.queries) * tile_.value_dim;

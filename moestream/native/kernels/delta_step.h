@@ -17,6 +17,7 @@ using Lanes = float __attribute__((vector_size(32)));
 inline constexpr int kDeltaRows = 4;
 
 // Four rows at once, whose sums do not wait for each other.
+template <bool ByColumn>
 inline void delta_rows(const DeltaStep& step, int first) {
     const int dim = step.dim;
     float* rows[kDeltaRows];
@@ -24,12 +25,13 @@ inline void delta_rows(const DeltaStep& step, int first) {
     for (int r = 0; r < kDeltaRows; ++r) {
         rows[r] = step.state + static_cast<size_t>(first + r) * dim;
     }
-    Lanes row, with;
+    Lanes row, with, kept = Lanes{} + step.keep;
     for (int i = 0; i < dim; i += 8) {
         std::memcpy(&with, step.k + i, sizeof with);
+        if constexpr (ByColumn) std::memcpy(&kept, step.keeps + i, sizeof kept);
         for (int r = 0; r < kDeltaRows; ++r) {
             std::memcpy(&row, rows[r] + i, sizeof row);
-            row *= step.keep;
+            row *= kept;
             sums[r] += row * with;
             std::memcpy(rows[r] + i, &row, sizeof row);
         }
@@ -58,7 +60,8 @@ inline void delta_rows(const DeltaStep& step, int first) {
 }
 
 inline void delta_step(const DeltaStep& step) {
-    for (int first = 0; first < step.dim; first += kDeltaRows) delta_rows(step, first);
+    const auto rows = step.keeps == nullptr ? delta_rows<false> : delta_rows<true>;
+    for (int first = 0; first < step.dim; first += kDeltaRows) rows(step, first);
 }
 
 }  // namespace

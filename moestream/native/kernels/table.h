@@ -6,6 +6,7 @@
 #include "kernels/float_products.h"
 #include "kernels/products.h"
 #include "kernels/rows.h"
+#include "kernels/scan_step.h"
 
 namespace moestream {
 namespace {
@@ -35,6 +36,7 @@ constexpr Kernels make_table(const char* name) {
         to_half<Few>,
         exponentials<Few>,
         delta_step,
+        scan_step,
     };
 }
 

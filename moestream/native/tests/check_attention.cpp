@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "core/attention.h"
 #include "core/half.h"
@@ -52,6 +53,11 @@ class Tile {
                         : same                  ? first_[i - 1]
                                                 : 0;
         }
+        cap_ = random.below(3) == 0 ? 2.0f : 0.0f;
+        chosen_.resize(0);
+        if (random.below(3) != 0) return;
+        chosen_.resize(static_cast<size_t>(case_.queries) * kSplitPositions);
+        for (uint8_t& byte : chosen_) byte = random.below(4) == 0;
     }
 
     // Add what the queries see to `result`.
@@ -64,10 +70,12 @@ class Tile {
             tile.q[i] = q_.data() + static_cast<size_t>(i) * case_.dim;
             tile.first[i] = first_[i];
             tile.visible[i] = visible_[i];
+            if (!chosen_.empty()) tile.chosen[i] = chosen_.data() + i * kSplitPositions;
         }
         tile.dim = case_.dim;
         tile.value_dim = case_.values();
         tile.scale = 0.125f;
+        tile.cap = cap_;
         tile.keys = {case_.cache, cache_[0].data()};
         if (!case_.in_keys) tile.values = {case_.cache, cache_[1].data()};
         tile.end = case_.end;
@@ -113,6 +121,8 @@ class Tile {
     Guarded<float> q_;
     Guarded<uint8_t> cache_[2];
     int first_[kTileQueries], visible_[kTileQueries];
+    float cap_ = 0;
+    std::vector<uint8_t> chosen_;  // positions that queries see, or empty
 };
 
 // One split alone, then as a second one onto the first.

@@ -120,9 +120,29 @@ void check_delta_step(const Kernels& kernels, int dim, Random& random, Style sty
     std::copy(got.data(), got.data() + size, expected.data());
     const Guarded<float> q = floats(random, style, dim), k = floats(random, style, dim),
                          v = floats(random, style, dim), out(dim), wanted(dim);
-    kernels.delta_step({got.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, out.data()});
-    kScalarKernels.delta_step(
-        {expected.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, wanted.data()});
+    const float* const by_column = q.data();
+    for (const float* keeps : {static_cast<const float*>(nullptr), by_column}) {
+        kernels.delta_step(
+            {got.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, out.data(), keeps});
+        kScalarKernels.delta_step(
+            {expected.data(), q.data(), k.data(), v.data(), 0.7f, 0.3f, dim, wanted.data(), keeps});
+        compare("state", got, expected);
+        compare("out", out, wanted);
+    }
+}
+
+void check_scan_step(const Kernels& kernels, int rows, int columns, Random& random, Style style) {
+    begin_case("%s: scan_step of %d by %d, %s", kernels.name, rows, columns,
+               kStyleNames[static_cast<int>(style)]);
+    const size_t size = static_cast<size_t>(rows) * columns;
+    const Guarded<float> got = floats(random, style, static_cast<int>(size)), expected(size);
+    std::copy(got.data(), got.data() + size, expected.data());
+    const Guarded<float> x = floats(random, style, rows), b = floats(random, style, columns),
+                         c = floats(random, style, columns), out(rows), wanted(rows);
+    kernels.scan_step({got.data(), x.data(), b.data(), c.data(), 0.7f, 0.3f, 0.2f, rows, columns,
+                       out.data()});
+    kScalarKernels.scan_step({expected.data(), x.data(), b.data(), c.data(), 0.7f, 0.3f, 0.2f,
+                              rows, columns, wanted.data()});
     compare("state", got, expected);
     compare("out", out, wanted);
 }
@@ -169,7 +189,10 @@ void check_elementwise(const Kernels& kernels) {
     for (int count = 1; count <= 70; ++count) check_lengths(kernels, count, random);
     for (const int count : {576, 1001, 20000}) check_lengths(kernels, count, random);
     for (const int dim : {8, 16, 40, 128}) {
-        for (const Style style : kStyles) check_delta_step(kernels, dim, random, style);
+        for (const Style style : kStyles) {
+            check_delta_step(kernels, dim, random, style);
+            check_scan_step(kernels, dim / 2, dim, random, style);
+        }
     }
     check_exponentials(kernels, between_powers(), 0.0f);
     for (int count = 1; count <= 40; ++count) {

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from moestream.choices import ReadMethod
 from moestream.streaming.layout import ALIGNMENT, Layout
 from moestream.streaming.reader import ExpertReader
-from moestream.streaming.store import ExpertStore, LayerExperts
+from moestream.streaming.store import ExpertStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def split_layout(store: ExpertStore, whole: Layout, shares: Mapping[int, float])
             continue
         tails = slice(keys.start + num_keys, keys.stop + num_keys)
         begins = whole.parts[keys]
-        ends = begins + _part_bytes(store, store.layers[layer])
+        ends = begins + np.array(store.layers[layer].part_bytes)
         # Experts end in different pages of their slots: each is to have a tail.
         most = (int(ends[:, -1].min()) - 1) // ALIGNMENT
         cut = ALIGNMENT * min(max(round(shares[layer] * size / ALIGNMENT), 1), most)
@@ -79,14 +79,6 @@ def _cut(
     head = (fd, offset, here, place, np.minimum(needed, here))
     tail = (fd, offset + here, n_bytes - here, place + here - base, np.maximum(needed - here, 0))
     return np.stack(head, axis=-1), np.stack(tail, axis=-1)
-
-
-def _part_bytes(store: ExpertStore, experts: LayerExperts) -> NDArray[np.int64]:
-    """Bytes of gate, up and down of one expert: (3,)."""
-    sizes = [tensor.n_bytes // store.num_experts for tensor in experts.tensors]
-    if experts.is_fused:
-        sizes = [sizes[0] // 2, sizes[0] // 2, sizes[1]]
-    return np.array(sizes, np.int64)
 
 
 class SplitReader(ExpertReader):

@@ -9,6 +9,7 @@
 #include "core/scalar_math.h"
 #include "kernels/delta_step.h"
 #include "kernels/loops.h"
+#include "kernels/scan_step.h"
 
 namespace moestream {
 namespace {
@@ -195,7 +196,11 @@ void attend_split(const AttentionTile& tile, int query, float* largest, float* s
         const float* key = block_floats(tile.keys, j, 1, dim, tile.scratch);
         float score = 0.0f;
         for (int c = 0; c < dim; ++c) score = std::fma(key[c], tile.q[query][c], score);
-        scores[j] = score * tile.scale;
+        score *= tile.scale;
+        if (tile.cap > 0) {
+            score = tile.cap - 2.0f * tile.cap / (1.0f + exp_lane(score * (2.0f / tile.cap)));
+        }
+        scores[j] = tile.hides(query, j) ? -std::numeric_limits<float>::infinity() : score;
         *largest = scores[j] > *largest ? scores[j] : *largest;
     }
     *largest += 0.0f;  // of two zeros the positive one
@@ -255,6 +260,7 @@ const Kernels kScalarKernels = {
     to_half,
     exponentials,
     delta_step,
+    scan_step,
 };
 
 }  // namespace moestream

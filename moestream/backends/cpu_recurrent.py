@@ -1,0 +1,77 @@
+"""The native kernels of layers whose memory does not grow; formulas for shapes that have none."""
+
+import numpy as np
+
+from moestream import _native
+from moestream.backends.numpy_arrays import Floats, NumpyArrays
+from moestream.backends.reference_recurrent import RecurrentFormulas
+from moestream.backends.types import DeltaRule, Mamba2Rule, MambaRule
+
+_MOST_WIDTH = 16
+"""Weights a channel that the kernel of convolutions takes."""
+
+_FORMULAS = RecurrentFormulas()
+"""For shapes that have no kernel."""
+
+
+class RecurrentKernels(NumpyArrays):
+    """Part of the native ``Backend``; see there for shapes and meaning."""
+
+    _run: _native.Context
+
+    def causal_conv(
+        self,
+        x: Floats,
+        kernel: Floats,
+        past: Floats,
+        *,
+        silu: bool = False,
+        bias: Floats | None = None,
+    ) -> Floats:
+        """Channel by channel, shared out among the threads."""
+        if kernel.shape[1] > _MOST_WIDTH:
+            return _FORMULAS.causal_conv(x, kernel, past, silu=silu, bias=bias)
+        out = np.empty_like(x)
+        self._run.causal_conv(x, kernel, past, silu, out, bias)
+        return out  # (T, C)
+
+    def delta_net(
+        self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
+    ) -> Floats:
+        """Head by head, each one's state read and written once a token."""
+        heads, dim, _ = state.shape
+        if dim % 8:
+            return _FORMULAS.delta_net(qkv, write, forget, state, rule)
+        out = np.empty((len(qkv), heads * dim), np.float32)
+        parameters = rule.rates, rule.time_bias, rule.key_heads, rule.num_key_heads, rule.eps
+        self._run.delta_net(qkv, write, forget, *parameters, state, out)
+        return out  # (T, H * D)
+
+    def kimi_delta(
+        self, qkv: Floats, write: Floats, decay: Floats, state: Floats, eps: float
+    ) -> Floats:
+        """Head by head, as ``delta_net``."""
+        heads, dim, _ = state.shape
+        if dim % 8:
+            return _FORMULAS.kimi_delta(qkv, write, decay, state, eps)
+        out = np.empty((len(qkv), heads * dim), np.float32)
+        self._run.kimi_delta(qkv, write, decay, eps, state, out)
+        return out  # (T, H * D)
+
+    def mamba(
+        self, x: Floats, steps: Floats, b: Floats, c: Floats, state: Floats, rule: MambaRule
+    ) -> Floats:
+        """Channels shared out among the threads."""
+        out = np.empty_like(x)
+        self._run.mamba(x, steps, b, c, rule.rates, rule.time_bias, rule.skips, state, out)
+        return out  # (T, C)
+
+    def mamba2(self, xbc: Floats, steps: Floats, state: Floats, rule: Mamba2Rule) -> Floats:
+        """Head by head, each one's state read and written once a token."""
+        heads, dim, size = state.shape
+        if dim % 4 or size % 8:
+            return _FORMULAS.mamba2(xbc, steps, state, rule)
+        out = np.empty((len(xbc), heads * dim), np.float32)
+        parameters = rule.rates, rule.time_bias, rule.skips, rule.groups
+        self._run.mamba2(xbc, steps, *parameters, state, out)
+        return out  # (T, H * D)

@@ -1,0 +1,58 @@
+"""Which positions a query attends to, where a learned indexer chooses some.
+
+The formula, in NumPy, for all backends: choices are few numbers beside what is attended to, and a
+choice must not depend on how rows are cut into chunks, so each query is scored by itself.
+
+Source: DeepSeek-V3.2-Exp (DeepSeek-AI, 2025); llama.cpp, src/models/deepseek32.cpp.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends.kv_blocks import BlockStore, append_rows, last_of_rows
+from moestream.backends.types import IndexQueries
+
+Floats = NDArray[np.float32]
+
+
+def choose_positions(
+    queries: Floats, weights: Floats, keys: Floats, start: int, most: int
+) -> NDArray[np.bool_]:
+    """The ``most`` positions with the largest scores of those that each query sees: (T, S).
+
+    A score is the weighted sum of the heads' products (T, HI, D) with the keys (S, D), of which
+    those below zero count as zero. Among equals, the earlier position is first.
+    """
+    seen = np.zeros((len(queries), len(keys)), np.bool_)
+    for row, (query, weight) in enumerate(zip(queries, weights, strict=True)):
+        visible = start + row + 1
+        if visible <= most:
+            seen[row, :visible] = True
+            continue
+        products = np.maximum(query @ keys[:visible].T, np.float32(0))  # (HI, S)
+        order = np.argsort(-(weight @ products), kind="stable")
+        seen[row, order[:most]] = True
+    return seen
+
+
+def choose_in_blocks(
+    index: IndexQueries, k: Floats, parts: Sequence[tuple[BlockStore, int, int]], layer: int
+) -> NDArray[np.uint8] | None:
+    """Write keys, whose last numbers are the index's, and choose: (T, most S), None for all."""
+    longest = max(start + tokens for _, start, tokens in parts)
+    if longest <= index.most:
+        return None
+    seen, row = np.zeros((len(k), longest), np.uint8), 0
+    for store, start, tokens in parts:
+        rows = slice(row, row + tokens)
+        place = store.stores.layers[layer]
+        assert place is not None, "a layer that attends"
+        keys, _ = place
+        append_rows(store, keys, k[rows], start)
+        past = last_of_rows(store, keys, start + tokens, index.queries.shape[2])
+        chosen = choose_positions(index.queries[rows], index.weights[rows], past, start, index.most)
+        seen[rows, : start + tokens] = chosen
+        row += tokens
+    return seen

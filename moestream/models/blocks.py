@@ -1,0 +1,141 @@
+"""How a layer's mixer and its network are put together with the residual stream.
+
+Knows nothing of what either computes, nor of architectures; ``decoder`` builds them.
+"""
+
+from typing import Protocol
+
+from moestream.backends import Array
+from moestream.layers.batch import Batch
+from moestream.layers.ffn import FeedForward
+from moestream.layers.hyper import HyperConnection
+from moestream.layers.moe import MoE
+from moestream.layers.norm import RMSNorm
+from moestream.layers.weights import Weights
+
+
+class Mixer(Protocol):
+    """What lets a token see those before it: attention, or something recurrent."""
+
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """What the block adds to the residual stream: (T, E) -> (T, E); brings the caches up."""
+
+
+class Layer:
+    """One transformer layer: a mixer, then experts or a dense network."""
+
+    def __init__(self, mixer: Mixer, ffn: FeedForward | MoE) -> None:
+        self.mixer = mixer
+        self.ffn = ffn
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        x = ops.add(x, self.mixer(x, batch, index))
+        return ops.add(x, self.run_ffn(x, batch, index))
+
+    def run_ffn(
+        self, x: Array, batch: Batch, index: int, *, routed_by: Array | None = None
+    ) -> Array:
+        """What experts or the dense network add: (T, E) -> (T, E)."""
+        if isinstance(self.ffn, MoE):
+            return self.ffn(x, index, batch.on_route, more=batch.more, routed_by=routed_by)
+        return self.ffn(x)
+
+
+class ScaledLayer(Layer):
+    """Both branches are scaled before they are added."""
+
+    scale: float = 1.0
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        x = ops.add(x, self.mixer(x, batch, index) * self.scale)
+        return ops.add(x, self.run_ffn(x, batch, index) * self.scale)
+
+
+class PostNormedLayer(Layer):
+    """Norms after both branches too, before they are added."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        hidden_size: int,
+        eps: float,
+        mixer: Mixer,
+        ffn: FeedForward | MoE,
+        names: tuple[str, str] = ("post_attention_norm.weight", "post_ffw_norm.weight"),
+    ) -> None:
+        super().__init__(mixer, ffn)
+        self.post_attention_norm, self.post_ffw_norm = (
+            RMSNorm(weights, name, hidden_size, eps) for name in names
+        )
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        x = ops.add(x, self.post_attention_norm(self.mixer(x, batch, index)))
+        return ops.add(x, self.post_ffw_norm(self.run_ffn(x, batch, index)))
+
+
+class ParallelLayer(Layer):
+    """Mixer and network see the same stream."""
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        ops = self.ffn.backend
+        mixed = self.mixer(x, batch, index)
+        return ops.add(ops.add(x, self.run_ffn(x, batch, index)), mixed)
+
+
+class HyperLayer(Layer):
+    """Both branches read of several streams, and write to them: (T, S, E) -> (T, S, E)."""
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        ffn: FeedForward | MoE,
+        around_mixer: HyperConnection,
+        around_ffn: HyperConnection,
+    ) -> None:
+        super().__init__(mixer, ffn)
+        self.around_mixer, self.around_ffn = around_mixer, around_ffn
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The streams after this layer."""
+        around = self.around_mixer
+        logits = around.logits(x)
+        x = around.write(x, self.mixer(around.read(x, logits), batch, index), logits)
+        around = self.around_ffn
+        logits = around.logits(x)
+        return around.write(x, self.run_ffn(around.read(x, logits), batch, index), logits)
+
+
+class MixerLayer:
+    """A mixer alone."""
+
+    ffn = None
+
+    def __init__(self, mixer: Mixer) -> None:
+        self.mixer = mixer
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        added: Array = x + self.mixer(x, batch, index)
+        return added
+
+
+class NetworkLayer(Layer):
+    """Experts or a dense network alone."""
+
+    def __init__(self, ffn: FeedForward | MoE) -> None:
+        self.ffn = ffn
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after this layer: (T, E) -> (T, E)."""
+        return self.ffn.backend.add(x, self.run_ffn(x, batch, index))
+
+
+Block = Layer | MixerLayer
+"""What a model is a list of."""

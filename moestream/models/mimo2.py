@@ -1,0 +1,58 @@
+"""Xiaomi's MiMo-V2.
+
+Source: llama.cpp, src/models/mimo2.cpp.
+"""
+
+from dataclasses import dataclass
+
+from moestream.backends import Array
+from moestream.layers.batch import Batch
+from moestream.layers.weights import Weights
+from moestream.models.blocks import Mixer
+from moestream.models.keys import Keys
+from moestream.models.sliding_moe import SlidingConfig, SlidingMoE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiMo2Config(SlidingConfig):
+    """``value_scale`` multiplies what attention adds."""
+
+    value_scale: float
+
+
+class ScaledMixer:
+    """Attention, then a factor."""
+
+    def __init__(self, attention: Mixer, scale: float) -> None:
+        self.attention, self.scale = attention, scale
+
+    def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
+        """(T, E) -> (T, E)."""
+        return self.attention(x, batch, layer) * self.scale
+
+
+class MiMo2(SlidingMoE):
+    """Sinks where the file has them, heads turned in part, values shorter than keys."""
+
+    qk_norm = "none"
+    normalise = True
+    scale_windowed = False
+    dense_without_router = True
+    config: MiMo2Config
+
+    @classmethod
+    def read_config(cls, keys: Keys) -> MiMo2Config:
+        """Add the factor; missing or 0, it is none."""
+        keys.require(cls.supported)
+        scale = keys.number("attention.value_scale", 0.0) or 1.0
+        return MiMo2Config.read(keys, value_scale=scale, **cls.read_own(keys))
+
+    def sinks(self, weights: Weights) -> bool:
+        """Where the file has them."""
+        return weights.has("attn_sinks.weight")
+
+    def mixer(self, weights: Weights, index: int) -> Mixer:  # type: ignore[override]
+        """Attention, scaled."""
+        attention = super().mixer(weights, index)
+        scale = self.config.value_scale
+        return attention if scale == 1 else ScaledMixer(attention, scale)
