@@ -13,6 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int32]
+
 def physical_cores() -> int: ...
 def available_isas() -> list[str]: ...
 def supports(type: int) -> bool: ...
@@ -20,13 +24,7 @@ def watch_mapping(begin: int, bytes: int) -> int: ...
 def missing_pages(mapping: int) -> int: ...
 def forget_mapping(mapping: int) -> None: ...
 def mlx_encode(
-    data: NDArray[np.uint8],
-    type: int,
-    bits: int,
-    codes: NDArray[np.uint8],
-    scales: NDArray[np.uint8],
-    biases: NDArray[np.uint8],
-    threads: int,
+    data: Bytes, type: int, bits: int, codes: Bytes, scales: Bytes, biases: Bytes, threads: int
 ) -> None: ...
 
 class Matrix:
@@ -38,18 +36,18 @@ class Matrix:
 class Experts:
     def __init__(
         self,
-        gate: NDArray[np.uint8],
+        gate: Bytes,
         gate_type: int,
-        up: NDArray[np.uint8],
+        up: Bytes,
         up_type: int,
-        down: NDArray[np.uint8],
+        down: Bytes,
         down_type: int,
         activation: str = "silu",
-        gate_bias: NDArray[np.float32] | None = None,
-        up_bias: NDArray[np.float32] | None = None,
-        down_bias: NDArray[np.float32] | None = None,
-        gate_scale: NDArray[np.float32] | None = None,
-        up_scale: NDArray[np.float32] | None = None,
+        gate_bias: Floats | None = None,
+        up_bias: Floats | None = None,
+        down_bias: Floats | None = None,
+        gate_scale: Floats | None = None,
+        up_scale: Floats | None = None,
         limit: float = 0.0,
     ) -> None: ...
     def streamed(self, addresses: NDArray[np.uint64]) -> Experts: ...
@@ -72,146 +70,99 @@ class Context:
     def threads(self) -> int: ...
     @property
     def isa(self) -> str: ...
-    def matrix(self, data: NDArray[np.uint8], type: int, scale: float = 1.0) -> Matrix: ...
-    def mapped_matrix(self, data: NDArray[np.uint8], type: int) -> Matrix: ...
+    def matrix(self, data: Bytes, type: int, scale: float = 1.0) -> Matrix: ...
+    def mapped_matrix(self, data: Bytes, type: int) -> Matrix: ...
     def linear(
-        self,
-        x: NDArray[np.float32],
-        weights: list[Matrix],
-        outs: list[NDArray[np.float32]],
-        biases: list[NDArray[np.float32] | None],
+        self, x: Floats, weights: list[Matrix], outs: list[Floats], biases: list[Floats | None]
     ) -> None: ...
-    def heads_linear(
-        self, x: NDArray[np.float32], weights: list[Matrix], out: NDArray[np.float32]
-    ) -> None: ...
+    def heads_linear(self, x: Floats, weights: list[Matrix], out: Floats) -> None: ...
     def moe_ffn(
-        self,
-        x: NDArray[np.float32],
-        experts: Experts,
-        ids: NDArray[np.int32],
-        weights: NDArray[np.float32],
-        out: NDArray[np.float32],
+        self, x: Floats, experts: Experts, ids: Ints, weights: Floats, out: Floats
     ) -> None: ...
     def run_experts(
-        self,
-        x: NDArray[np.float32],
-        experts: Experts,
-        ids: NDArray[np.int32],
-        batch: list[int],
-        outputs: NDArray[np.float32],
+        self, x: Floats, experts: Experts, ids: Ints, batch: list[int], outputs: Floats
     ) -> None: ...
-    def sum_slots(
-        self,
-        outputs: NDArray[np.float32],
-        weights: NDArray[np.float32],
-        out: NDArray[np.float32],
-    ) -> None: ...
+    def sum_slots(self, outputs: Floats, weights: Floats, out: Floats) -> None: ...
     def attention(
         self,
-        q: NDArray[np.float32],
-        k: NDArray[np.float32],
-        v: NDArray[np.float32] | None,
+        q: Floats,
+        k: Floats,
+        v: Floats | None,
         kv_pass: KVPass,
         place: KVPlace,
         scale: float,
         window: int,
-        sinks: NDArray[np.float32] | None,
-        out: NDArray[np.float32],
-        seen: NDArray[np.uint8] | None = None,
+        sinks: Floats | None,
+        out: Floats,
+        seen: Bytes | None = None,
         cap: float = 0.0,
     ) -> None: ...
-    def embed(self, table: Matrix, tokens: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
-    def rms_norm(
-        self,
-        x: NDArray[np.float32],
-        weight: NDArray[np.float32],
-        eps: float,
-        out: NDArray[np.float32],
-    ) -> None: ...
-    def rope(
-        self,
-        x: NDArray[np.float32],
-        cos: NDArray[np.float32],
-        sin: NDArray[np.float32],
-        interleaved: bool,
-        out: NDArray[np.float32],
-    ) -> None: ...
-    def add(
-        self, a: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]
-    ) -> None: ...
+    def embed(self, table: Matrix, tokens: Ints, out: Floats) -> None: ...
+    def rms_norm(self, x: Floats, weight: Floats, eps: float, out: Floats) -> None: ...
+    def rope(self, x: Floats, cos: Floats, sin: Floats, interleaved: bool, out: Floats) -> None: ...
+    def add(self, a: Floats, b: Floats, out: Floats) -> None: ...
     def glu(
-        self,
-        gate: NDArray[np.float32],
-        up: NDArray[np.float32],
-        activation: str,
-        out: NDArray[np.float32],
-        limit: float = 0.0,
+        self, gate: Floats, up: Floats, activation: str, out: Floats, limit: float = 0.0
     ) -> None: ...
     def route(
         self,
-        logits: NDArray[np.float32],
+        logits: Floats,
         normalise: bool,
         gating: str,
         scale: float,
         groups: int,
         groups_used: int,
-        bias: NDArray[np.float32] | None,
-        ids: NDArray[np.int32],
-        weights: NDArray[np.float32],
+        bias: Floats | None,
+        ids: Ints,
+        weights: Floats,
     ) -> None: ...
     def causal_conv(
         self,
-        x: NDArray[np.float32],
-        kernel: NDArray[np.float32],
-        past: NDArray[np.float32],
+        x: Floats,
+        kernel: Floats,
+        past: Floats,
         silu: bool,
-        out: NDArray[np.float32],
-        bias: NDArray[np.float32] | None = None,
+        out: Floats,
+        bias: Floats | None = None,
     ) -> None: ...
     def delta_net(
         self,
-        qkv: NDArray[np.float32],
-        write: NDArray[np.float32],
-        forget: NDArray[np.float32],
-        rates: NDArray[np.float32],
-        time_bias: NDArray[np.float32],
-        key_heads: NDArray[np.int32],
+        qkv: Floats,
+        write: Floats,
+        forget: Floats,
+        rates: Floats,
+        time_bias: Floats,
+        key_heads: Ints,
         num_key_heads: int,
         eps: float,
-        state: NDArray[np.float32],
-        out: NDArray[np.float32],
+        state: Floats,
+        out: Floats,
     ) -> None: ...
     def kimi_delta(
-        self,
-        qkv: NDArray[np.float32],
-        write: NDArray[np.float32],
-        decay: NDArray[np.float32],
-        eps: float,
-        state: NDArray[np.float32],
-        out: NDArray[np.float32],
+        self, qkv: Floats, write: Floats, decay: Floats, eps: float, state: Floats, out: Floats
     ) -> None: ...
     def mamba(
         self,
-        x: NDArray[np.float32],
-        steps: NDArray[np.float32],
-        b: NDArray[np.float32],
-        c: NDArray[np.float32],
-        rates: NDArray[np.float32],
-        time_bias: NDArray[np.float32],
-        skips: NDArray[np.float32],
-        state: NDArray[np.float32],
-        out: NDArray[np.float32],
+        x: Floats,
+        steps: Floats,
+        b: Floats,
+        c: Floats,
+        rates: Floats,
+        time_bias: Floats,
+        skips: Floats,
+        state: Floats,
+        out: Floats,
     ) -> None: ...
     def mamba2(
         self,
-        xbc: NDArray[np.float32],
-        steps: NDArray[np.float32],
-        rates: NDArray[np.float32],
-        time_bias: NDArray[np.float32],
-        skips: NDArray[np.float32],
+        xbc: Floats,
+        steps: Floats,
+        rates: Floats,
+        time_bias: Floats,
+        skips: Floats,
         groups: int,
-        state: NDArray[np.float32],
-        out: NDArray[np.float32],
+        state: Floats,
+        out: Floats,
     ) -> None: ...
     def read_bandwidth(self, bytes: int, repeats: int = 5) -> float: ...
 
@@ -222,7 +173,7 @@ class Reader:
         self, ranges: NDArray[np.int64], threads: int, piece_bytes: int, mapped: bool
     ) -> None: ...
     @property
-    def states(self) -> NDArray[np.uint8]: ...
+    def states(self) -> Bytes: ...
     def encode(self, matrices: NDArray[np.int64], staging_bytes: int) -> None: ...
     def submit(self, key: int, destination: int, speculative: bool, generation: int) -> None: ...
     def cancel_before(self, generation: int) -> list[int]: ...

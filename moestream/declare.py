@@ -139,8 +139,12 @@ class Declared:
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A dataclass field with an option; ``kind`` is the default's type, if not given."""
-    metadata.setdefault("kind", type(default))
+    """A dataclass field with an option; ``kind`` is the default's type, if not given.
+
+    Of a tuple each element is given by itself, as text, and the option may be repeated.
+    """
+    several = isinstance(default, tuple)
+    metadata = {"kind": str if several else type(default), "many": several, **metadata}
     return dataclasses.field(default=default, metadata={_KEY: OptionSpec(help, **metadata)})
 
 

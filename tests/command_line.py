@@ -46,6 +46,13 @@ def run(
     return subprocess.CompletedProcess([*COMMAND, *arguments], status, *told)
 
 
+def usage_error(*arguments: Argument) -> str:
+    """What is said of arguments that make no sense, in one line."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    return " ".join(done.stderr.split())
+
+
 def start(*arguments: Argument, **options: Any) -> "subprocess.Popen[bytes]":
     """Start a process that a test will interrupt."""
     # What is ignored here (as in a background job of a shell) would be ignored there.

@@ -1,5 +1,6 @@
 """Small files of experts with bytes that tell where they are from, for the streaming tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,19 @@ from golden.files import finish
 
 LAYERS = (1, 2)  # layer 0 is dense
 EXPERTS = 6
+
+
+def add_experts(
+    add: Callable[..., None], layer: int, shape: tuple[int, int, int], *, fused: bool
+) -> None:
+    """Add a layer's matrices, of gate's ``shape``; it and up may be one."""
+    experts, width, hidden = shape
+    add(f"blk.{layer}.ffn_down_exps.weight", experts, hidden, width)
+    if fused:
+        add(f"blk.{layer}.ffn_gate_up_exps.weight", experts, 2 * width, hidden)
+    else:
+        add(f"blk.{layer}.ffn_gate_exps.weight", experts, width, hidden)
+        add(f"blk.{layer}.ffn_up_exps.weight", experts, width, hidden)
 
 
 def write_experts(
@@ -24,12 +38,7 @@ def write_experts(
 
     for layer in LAYERS:
         add(f"blk.{layer}.attn_norm.weight", 13)  # so that nothing is aligned to pages
-        add(f"blk.{layer}.ffn_down_exps.weight", EXPERTS, hidden, width)
-        if fused:
-            add(f"blk.{layer}.ffn_gate_up_exps.weight", EXPERTS, 2 * width, hidden)
-        else:
-            add(f"blk.{layer}.ffn_gate_exps.weight", EXPERTS, width, hidden)
-            add(f"blk.{layer}.ffn_up_exps.weight", EXPERTS, width, hidden)
+        add_experts(add, layer, (EXPERTS, width, hidden), fused=fused)
     finish(writer)
     if path.exists():
         return path

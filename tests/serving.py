@@ -1,7 +1,8 @@
 """A real server for tests: a model behind HTTP on a free port, in threads of this process."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,16 @@ from moestream.server.model import Defaults, Model
 from moestream.server.options import ServerOptions
 
 GREEDY = Defaults(SamplingParams(temperature=0))
+WEATHER: Any = {
+    "type": "object",
+    "properties": {
+        "city": {"enum": ["Rome", "Oslo"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+"""What a function takes that tells the weather."""
 
 
 @dataclass
@@ -45,6 +56,12 @@ class Served:
 
     def chat_stream(self, **body: Any) -> list[Any]:
         return self.stream("/v1/chat/completions", **{"messages": user("hi"), **body})
+
+    def prompt(self, **given: Any) -> str:
+        """What a message becomes by the chat template."""
+        text = self.post("/apply-template", messages=user("hi"), **given).json()["prompt"]
+        assert isinstance(text, str)
+        return text
 
     def stream(self, path: str, **body: Any) -> list[Any]:
         """The values of all events; a stream that is not whole fails."""
@@ -88,6 +105,15 @@ def serving(
                 yield Served(listener, model, http, log, warnings)
         finally:
             listener.close()
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait for what happens soon."""
+    for _ in range(400):
+        if holds():
+            return
+        time.sleep(0.02)
+    raise AssertionError
 
 
 def user(text: str) -> list[dict[str, str]]:

@@ -23,7 +23,8 @@ from moestream.cli import cli
 from moestream.cli.commands.chat import chat
 from moestream.cli.commands.generate import generate
 from moestream.declare import declared
-from moestream.engine.options import EngineOptions, SamplingParams
+from moestream.engine.loading import EngineOptions
+from moestream.engine.options import SamplingParams
 
 HEAVY = {
     "numpy",

@@ -9,6 +9,7 @@ from alphabet_model import ALPHABET, END
 
 from moestream.chat.conversation import Conversation, Turn
 from moestream.chat.dialogue import Dialogue
+from moestream.chat.fitting import Fitting
 from moestream.chat.settings import Settings
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
@@ -233,7 +234,7 @@ def test_a_rendering_that_fails_drops_nothing(
             raise failing
         return render(messages, **options)
 
-    trying, too_many = list[int](), dialogue._too_many
+    trying, too_many = list[int](), Fitting._too_many
 
     def count(*arguments: Any) -> int:
         trying.append(1)
@@ -242,7 +243,7 @@ def test_a_rendering_that_fails_drops_nothing(
         return found
 
     monkeypatch.setattr(dialogue.template, "render", refuse)
-    monkeypatch.setattr(dialogue, "_too_many", count)
+    monkeypatch.setattr(Fitting, "_too_many", count)
     with pytest.raises(type(failing)):
         say(dialogue, "again")
     assert dialogue.conversation.turns == turns

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from expert_files import add_experts
 from gguf import GGUFWriter
 
 from golden.files import finish
@@ -40,12 +41,7 @@ def write(path: Path, shards: int, fused: bool) -> Path:
         add(f"blk.{layer}.ffn_gate_exps.bias", N, F)
         add(f"blk.{layer}.ffn_up_exps.bias", N, F)
         add(f"blk.{layer}.ffn_down_shexp.weight", E, F)
-        add(f"blk.{layer}.ffn_down_exps.weight", N, E, F)
-        if fused:
-            add(f"blk.{layer}.ffn_gate_up_exps.weight", N, 2 * F, E)
-        else:
-            add(f"blk.{layer}.ffn_gate_exps.weight", N, F, E)
-            add(f"blk.{layer}.ffn_up_exps.weight", N, F, E)
+        add_experts(add, layer, (N, F, E), fused=fused)
     finish(writer)
     return path if path.exists() else min(path.parent.glob(f"{path.stem}-*.gguf"))
 

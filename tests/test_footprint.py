@@ -6,7 +6,8 @@ Linux of old maps 64 KiB around a page that is asked for, and since 6.18 all of 
 import mmap
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -186,40 +187,50 @@ def residency(reader: ExpertReader, room_bytes: int) -> MappedResidency:
     return MappedResidency(reader, addresses, None, sizes, EXPERTS, room_bytes=room_bytes)
 
 
-def test_guesses_that_were_wrong_take_no_memory_beyond_the_room(reader: ExpertReader) -> None:
-    room = 2 * (EXPERT_BYTES + 6 * PAGE)
+@contextmanager
+def within(
+    reader: ExpertReader, experts: int
+) -> Iterator[tuple[MappedResidency, Callable[[], None]]]:
+    """A residency with room for so many experts, and a check that it takes no more.
+
+    To it all of them look as if the page cache had lost them.
+    """
+    room = experts * (EXPERT_BYTES + 6 * PAGE)
     mapped, before = residency(reader, room), mapped_bytes()
-    mapped.reader.is_resident = lambda key: False  # as if the page cache had lost them
-    for expert in range(2, EXPERTS):
-        mapped.speculate(LAYERS[1], [expert], 1)
-        for layer in LAYERS:
-            for _ in mapped.fetch(layer, np.array([[expert % 2]], np.int32)) or ():
-                pass
+    mapped.reader.is_resident = lambda key: False
+
+    def check() -> None:
         assert mapped_bytes() - before <= room
+
+    yield mapped, check
     mapped.close()
+
+
+def test_guesses_that_were_wrong_take_no_memory_beyond_the_room(reader: ExpertReader) -> None:
+    with within(reader, 2) as (mapped, check):
+        for expert in range(2, EXPERTS):
+            mapped.speculate(LAYERS[1], [expert], 1)
+            for layer in LAYERS:
+                for _ in mapped.fetch(layer, np.array([[expert % 2]], np.int32)) or ():
+                    pass
+            check()
 
 
 def test_a_profile_warms_within_the_room(reader: ExpertReader) -> None:
-    room = 2 * (EXPERT_BYTES + 6 * PAGE)
-    mapped, before = residency(reader, room), mapped_bytes()
-    mapped.reader.is_resident = lambda key: False
-    for hot in KEYS[::2]:
-        mapped.warm([float(key == hot) for key in range(KEYS[-1] + 1)])
-        assert mapped_bytes() - before <= room
-    mapped.close()
+    with within(reader, 2) as (mapped, check):
+        for hot in KEYS[::2]:
+            mapped.warm([float(key == hot) for key in range(KEYS[-1] + 1)])
+            check()
 
 
 def test_layers_are_paged_in_within_the_room(reader: ExpertReader) -> None:
-    room = 8 * (EXPERT_BYTES + 6 * PAGE)
-    mapped, before = residency(reader, room), mapped_bytes()
-    mapped.reader.is_resident = lambda key: False
     every = np.arange(EXPERTS, dtype=np.int32)[None].repeat(2, 0)
-    for layer in (*LAYERS, *LAYERS):
-        arrivals, seen = mapped.fetch(layer, every), []
-        time.sleep(0.05)  # what was begun is paged in
-        assert mapped_bytes() - before <= room
-        for some in arrivals or ():
-            seen += some
-            assert mapped_bytes() - before <= room
-        assert sorted(seen) == list(range(EXPERTS))
-    mapped.close()
+    with within(reader, 8) as (mapped, check):
+        for layer in (*LAYERS, *LAYERS):
+            arrivals, seen = mapped.fetch(layer, every), []
+            time.sleep(0.05)  # what was begun is paged in
+            check()
+            for some in arrivals or ():
+                seen += some
+                check()
+            assert sorted(seen) == list(range(EXPERTS))

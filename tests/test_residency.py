@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -147,6 +148,13 @@ def check_slots(table: SlotTable) -> None:
     assert sorted(held + table.memory.free) == list(range(table.memory.num_slots)), "a slot leaked"
 
 
+def break_off(arrivals: Iterator[object], chance: random.Random) -> None:
+    """Take some of what arrives, and leave the rest."""
+    with suppress(OSError):
+        for _ in range(chance.randrange(3)):
+            next(arrivals, None)
+
+
 def random_turns(residency, seed: int) -> Iterator[tuple[int, np.ndarray]]:
     """Layers and what they route to, of prompts and single tokens, with guesses before half."""
     chance = random.Random(seed)
@@ -211,11 +219,7 @@ def test_a_turn_that_is_broken_off_leaks_no_slot(slots: int, seed: int) -> None:
         rows = ids(*(chance.sample(range(EXPERTS), K) for _ in range(chance.choice([1, 1, 6]))))
         reader.fail = {chance.randrange(LAYERS * EXPERTS)} if chance.random() < 0.3 else set()
         arrivals = residency.fetch(layer, rows) or iter(())
-        try:
-            for _ in range(chance.randrange(3)):
-                next(arrivals, None)
-        except OSError:
-            pass
+        break_off(arrivals, chance)
         del arrivals
         reader.begin_some()
         check_slots(table)

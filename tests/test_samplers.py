@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from vocabulary_files import unpack
 
 from moestream.chat.breakers import breakers_of
-from moestream.engine.options import SAMPLERS, SamplingParams, read_samplers
+from moestream.engine.options import SamplingParams
+from moestream.engine.sampler_names import SAMPLERS, read_samplers
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler, cuts
 from moestream.engine.sampling.candidates import Candidates
 from moestream.engine.sampling.chain import plain_params, steps
@@ -219,22 +220,14 @@ SHARES = st.sampled_from([0.0, 1e-320, 0.3, 0.5, 1.0])
 
 @settings(max_examples=150)
 @given(
-    temperature=MANY,
+    **dict.fromkeys(("typical_p", "top_p", "min_p", "xtc_probability", "xtc_threshold"), SHARES),
+    **dict.fromkeys(("temperature", "dynatemp_range", "dynatemp_exponent"), MANY),
+    **dict.fromkeys(("dry_multiplier", "mirostat_tau", "mirostat_eta"), MANY),
     repeat_penalty=st.sampled_from(EXTREMES),
-    dry_multiplier=MANY,
     dry_base=st.sampled_from([1.0, 1.0000001, 1.75, 1e308]),
     dry_allowed_length=st.sampled_from([0, 2, 10**9]),
     top_n_sigma=st.sampled_from([-1.0, *EXTREMES]),
-    typical_p=SHARES,
-    top_p=SHARES,
-    min_p=SHARES,
-    xtc_probability=SHARES,
-    xtc_threshold=SHARES,
-    dynatemp_range=MANY,
-    dynatemp_exponent=MANY,
     mirostat=st.sampled_from([0, 0, 1, 2]),
-    mirostat_tau=MANY,
-    mirostat_eta=MANY,
     samplers=st.permutations(SAMPLERS).map(tuple),
 )
 def test_no_settings_make_numbers_that_are_none(**params: Any) -> None:

@@ -200,14 +200,20 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
         assert read[-1] < len(PROMPTS[3])
 
 
+def one_writes(scheduler: Scheduler, *, max_tokens: int) -> tuple[Heard, Heard]:
+    """One that writes by now, and one that will have to read first."""
+    writer, reader = Heard(), Heard()
+    scheduler.submit(job(1, max_tokens=max_tokens), writer)
+    while not writer.made:
+        scheduler.step()
+    scheduler.submit(job(3), reader)
+    return writer, reader
+
+
 def test_those_that_write_go_on_while_a_prompt_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence, "_TELL_S", 1e-9)  # tokens are heard one by one
     with small_steps(16), Scheduler(engine_of("qwen3moe"), threaded=False) as scheduler:
-        writer, reader = Heard(), Heard()
-        scheduler.submit(job(1, max_tokens=200), writer)
-        while not writer.made:
-            scheduler.step()
-        scheduler.submit(job(3), reader)
+        writer, reader = one_writes(scheduler, max_tokens=200)
         before, steps = len(writer.made), 0
         while not reader.made:
             scheduler.step()
@@ -280,11 +286,7 @@ def test_a_context_that_is_full_ends_an_answer() -> None:
 
 def test_a_pass_that_fails_fails_its_sequences_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with small_steps(16), Scheduler(engine_of("qwen3moe"), threaded=False) as scheduler:
-        writer, reader = Heard(), Heard()
-        scheduler.submit(job(1, max_tokens=30), writer)
-        while not writer.made:
-            scheduler.step()
-        scheduler.submit(job(3), reader)
+        writer, reader = one_writes(scheduler, max_tokens=30)
         scheduler._admit()
         scheduler._prompts.begin(scheduler._running)
         broken = scheduler._prompts.under_way[0].under_way

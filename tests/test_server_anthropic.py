@@ -10,7 +10,7 @@ import anthropic
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
 from pydantic import BaseModel
-from serving import Served, serving, user
+from serving import WEATHER, Served, serving, user
 
 from moestream.server.anthropic.prompts import without_noise
 
@@ -28,15 +28,7 @@ THINKING = TEMPLATE + "{% if enable_thinking %}<think>\n{% endif %}"
 TOOL: Any = {
     "name": "weather",
     "description": "Tells the weather",
-    "input_schema": {
-        "type": "object",
-        "properties": {
-            "city": {"enum": ["Rome", "Oslo"]},
-            "days": {"type": "integer", "minimum": 1, "maximum": 9},
-        },
-        "required": ["city", "days"],
-        "additionalProperties": False,
-    },
+    "input_schema": WEATHER,
 }
 BILLING = "x-anthropic-billing-header: cc_version=2.1.101.e51; cc_entrypoint=cli; cch=a5145;"
 

@@ -447,18 +447,12 @@ def test_templates_get_what_a_request_gives_them(alphabet: Path) -> None:
         "{{ raise_exception('no ' + messages[0].content) if extra == 'fail' }}"
     )
     with serving(alphabet, chat_template=template) as server:
-
-        def prompt(**given: object) -> str:
-            text = server.post("/apply-template", messages=user("hi"), **given).json()["prompt"]
-            assert isinstance(text, str)
-            return text
-
-        assert prompt() == "hi|||"
-        assert prompt(reasoning_effort="high") == "hi|high|True|"
-        assert prompt(reasoning_effort="none") == "hi||False|"
-        assert prompt(chat_template_kwargs={"extra": 1, "messages": []}) == "hi|||1"
+        assert server.prompt() == "hi|||"
+        assert server.prompt(reasoning_effort="high") == "hi|high|True|"
+        assert server.prompt(reasoning_effort="none") == "hi||False|"
+        assert server.prompt(chat_template_kwargs={"extra": 1, "messages": []}) == "hi|||1"
         for name in ("self", "messages", "special", "now", "names", "not a name"):
-            assert prompt(chat_template_kwargs={name: 1}).startswith("hi|")
+            assert server.prompt(chat_template_kwargs={name: 1}).startswith("hi|")
         error = server.refused("/v1/chat/completions", chat_template_kwargs={"extra": "fail"})
         assert "no hi" in error["message"]
         assert json.dumps(template)[1:20] not in error["message"]

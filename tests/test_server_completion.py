@@ -22,6 +22,7 @@ from moestream.server.jobs import Ended, Event, Job, Made, Usage
 from moestream.server.openai import told
 from moestream.server.openai.chat import Speaker
 from moestream.server.openai.schemas import ChatRequest
+from moestream.server.sse import Heard
 from moestream.tokenizer import Tokenizer
 
 THOUGHT = "<think>\nhm\n</think>\n\nSunny."
@@ -59,7 +60,8 @@ def told_of(
         if answer.finish is None:
             had = len(answer.made)
             new = answer.hear(batch)
-            said += b"".join(speaker.more(0, answer, new, answer.made[had:], running))
+            heard = Heard(0, answer, running, new, answer.made[had:])
+            said += b"".join(speaker.more(heard))
     said += b"".join(speaker.end(0, answer, running))
     return answer, events(said.decode()), speaker.whole([answer], [running])["choices"][0]
 

@@ -3,14 +3,14 @@
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, current_thread
 from typing import Any
 
 import pytest
-from serving import Served, serving, user
+from serving import Served, serving, until, user
 
 from moestream.grammars import Grammars
 from moestream.server import connection, listener, running
@@ -289,11 +289,3 @@ def test_tokenizing_keeps_nobody_waiting(server: Served, monkeypatch: pytest.Mon
         assert server.post(path, **body).status_code == 200
     assert threads
     assert "http" not in threads
-
-
-def until(holds: Callable[[], object]) -> None:
-    for _ in range(400):
-        if holds():
-            return
-        time.sleep(0.02)
-    raise AssertionError

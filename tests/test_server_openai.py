@@ -9,7 +9,7 @@ import openai
 import pytest
 from alphabet_model import ALPHABET
 from pydantic import BaseModel, Field
-from serving import Served, serving
+from serving import WEATHER, Served, serving
 
 KEY = "a key of ours"
 SAID = [{"role": "user", "content": "hi"}]
@@ -18,21 +18,7 @@ TEMPLATE = (
     "{% endfor %}{{ '<tool_call>' if tools }}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "city": {"enum": ["Rome", "Oslo"]},
-                "days": {"type": "integer", "minimum": 1, "maximum": 9},
-            },
-            "required": ["city", "days"],
-            "additionalProperties": False,
-        },
-    },
-}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": WEATHER}}
 
 
 class Answer(BaseModel):

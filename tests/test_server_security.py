@@ -5,14 +5,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import pytest
 from alphabet_model import ALPHABET
-from serving import Served, serving, user
+from serving import Served, serving, until, user
 
 KEYS = ("first key", "sécond")
 
@@ -185,15 +185,7 @@ def test_who_finds_no_place_is_told_to_come_again(alphabet: Path) -> None:
             several = server.post("/completion", prompt=["a"] * 5)
             assert several.status_code == 503
         assert "moestream_requests_refused_total 2.0" in server.get("/metrics").text
-        _until(lambda: server.post("/completion", prompt="a").status_code == 200)
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    for _ in range(100):
-        if holds():
-            return
-        time.sleep(0.02)
-    raise AssertionError
+        until(lambda: server.post("/completion", prompt="a").status_code == 200)
 
 
 def test_errors_say_nothing_of_this_machine(alphabet: Path, tmp_path: Path) -> None:
@@ -218,7 +210,7 @@ def test_what_was_not_foreseen_is_a_plain_500(
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
-    _until(lambda: any("ZeroDivisionError" in line for line in server.warnings))
+    until(lambda: any("ZeroDivisionError" in line for line in server.warnings))
 
 
 def test_prompts_of_others_are_not_shown(alphabet: Path) -> None:
@@ -232,7 +224,7 @@ def test_prompts_of_others_are_not_shown(alphabet: Path) -> None:
 
 def test_the_log_is_not_written_by_requests(server: Served) -> None:
     server.get("/x%0Aforged%1b[31m")
-    _until(lambda: "GET /x%0Aforged%1b[31m 404" in server.log[-1])
+    until(lambda: "GET /x%0Aforged%1b[31m 404" in server.log[-1])
     assert not any("\n" in line or "\x1b" in line for line in server.log)
 
 

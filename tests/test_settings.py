@@ -6,7 +6,8 @@ import pytest
 from moestream.chat.settings import Settings
 from moestream.declare import declared
 from moestream.engine.engine import context_of
-from moestream.engine.options import EngineOptions, SamplingParams
+from moestream.engine.loading import EngineOptions
+from moestream.engine.options import SamplingParams
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,8 @@ from moestream.streaming.reader import ExpertReader
 def test_a_profile_is_in_memory_before_the_first_token(io):
     with open_engine("qwen3moe") as engine:
         profile, told = made_up(engine), []
-        engine.stream(
-            plan(1 << 18), options_of(io=io), profile, lambda *so_far: told.append(so_far)
-        )
+        engine.on_warmed = lambda *so_far: told.append(so_far)
+        engine.stream(plan(1 << 18), options_of(io=io), profile)
         residency, warming = engine.streaming.residency, engine.streaming.stats().warming
         size = next(iter(profile.fingerprint.expert_bytes.values()))
         assert warming.bytes == warming.experts * size

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import run
-from serving import serving, user
+from serving import serving
 
 from moestream.chat.reasoning import Markers
 from moestream.chat.settings import Settings
@@ -105,16 +105,10 @@ def test_a_server_has_a_default_of_it(alphabet: Path) -> None:
     template = "{{ reasoning_effort }}|{{ enable_thinking }}|{{ thinking }}|{{ extra }}"
     thinking = Thinking("none", {"extra": 1})
     with serving(alphabet, chat_template=template, defaults=Defaults(thinking=thinking)) as server:
-
-        def prompt(**given: object) -> str:
-            text = server.post("/apply-template", messages=user("hi"), **given).json()["prompt"]
-            assert isinstance(text, str)
-            return text
-
-        assert prompt() == "|False|False|1"
-        assert prompt(reasoning_effort="high") == "high|True|True|1"
+        assert server.prompt() == "|False|False|1"
+        assert server.prompt(reasoning_effort="high") == "high|True|True|1"
         own = {"enable_thinking": True, "extra": 2}
-        assert prompt(chat_template_kwargs=own) == "|True|False|2"
+        assert server.prompt(chat_template_kwargs=own) == "|True|False|2"
 
 
 def test_what_templates_are_told() -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from moestream.backends.base import Backend
-from moestream.backends.kv_rows import BLOCK_POSITIONS, AttentionShape, whole_blocks
+from moestream.backends.kv_rows import BLOCK_POSITIONS, AttentionShape, KVTypes, whole_blocks
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
@@ -51,6 +51,7 @@ __all__ = [
     "KVPass",
     "KVStore",
     "KVStores",
+    "KVTypes",
     "Mamba2Rule",
     "MambaRule",
     "Matrices",
@@ -72,21 +73,22 @@ def _open_cpu(threads: int | None) -> Backend:
     return CpuBackend(threads)
 
 
-def _open_reference(threads: int | None) -> Backend:
+def _refuse(threads: int | None, why: str, instead: str) -> None:
     if threads is not None:
         raise UnsupportedModelError(
-            f"the reference backend leaves threads to NumPy, so {threads} of them cannot be asked "
-            "for; set OMP_NUM_THREADS instead"
+            f"the {why}, so {threads} threads cannot be asked for; {instead}"
         )
+
+
+def _open_reference(threads: int | None) -> Backend:
+    why = "reference backend leaves threads to NumPy"
+    _refuse(threads, why, "set OMP_NUM_THREADS instead")
     return ReferenceBackend()
 
 
 def _open_mlx(threads: int | None) -> Backend:
-    if threads is not None:
-        raise UnsupportedModelError(
-            f"the mlx backend runs on the GPU, so {threads} threads cannot be asked for; leave "
-            "them out, or choose the backend 'cpu'"
-        )
+    why = "mlx backend runs on the GPU"
+    _refuse(threads, why, "leave them out, or choose the backend 'cpu'")
     from moestream.backends.mlx import MlxBackend
 
     return MlxBackend()

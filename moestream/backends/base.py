@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.kv_rows import AttentionShape
+from moestream.backends.kv_rows import KVShapes, KVTypes
 from moestream.backends.types import (
     Activation,
     Array,
@@ -37,7 +37,6 @@ from moestream.backends.types import (
     StreamedExperts,
     Work,
 )
-from moestream.choices import KVType
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType
 
@@ -105,15 +104,8 @@ class Backend(Protocol):
     def rope(self, x: Array, cos: Array, sin: Array, style: RopeStyle) -> Array:
         """Turn the first ``2 * cos.shape[1]`` coordinates of each head: (T, H, D), (T, D/2)."""
 
-    def kv_stores(
-        self,
-        shapes: Sequence[AttentionShape | None],
-        kv_types: tuple[KVType, KVType],
-        capacity: int,
-    ) -> KVStores:
+    def kv_stores(self, shapes: KVShapes, kv_types: KVTypes, capacity: int) -> KVStores:
         """What keeps keys and values of ``capacity`` positions at most, by layer.
-
-        ``shapes`` has None for a layer that does not attend.
 
         Raises:
             UnsupportedModelError: rows of that length cannot be stored as these types.

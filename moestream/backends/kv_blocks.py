@@ -6,7 +6,6 @@ one of them writes. What is in a row is ``kv_rows``'s.
 
 import mmap
 import weakref
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,6 +16,8 @@ from moestream.backends.kv_rows import (
     BLOCK_POSITIONS,
     KV_DTYPES,
     AttentionShape,
+    KVShapes,
+    KVTypes,
     kv_row_bytes,
     read_rows,
     write_rows,
@@ -64,9 +65,7 @@ class Block:
 class BlockStores:
     """Makes the stores of one model; see ``KVStores``."""
 
-    def __init__(
-        self, shapes: Sequence[AttentionShape | None], kv_types: tuple[KVType, KVType]
-    ) -> None:
+    def __init__(self, shapes: KVShapes, kv_types: KVTypes) -> None:
         """Lay out a block; a layer without attention has None.
 
         Raises:
@@ -94,9 +93,7 @@ class BlockStores:
         self._live.add(block)
         return block
 
-    def _place(
-        self, shape: AttentionShape, kv_types: tuple[KVType, KVType]
-    ) -> tuple[Rows, Rows | None]:
+    def _place(self, shape: AttentionShape, kv_types: KVTypes) -> tuple[Rows, Rows | None]:
         keys = self._rows(shape.heads, shape.key_dim, kv_types[0])
         if not shape.value_dim:
             return keys, None

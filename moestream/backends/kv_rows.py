@@ -4,6 +4,7 @@ Owns the types, their sizes, and the blocks of 32 that rows are rounded to. The 
 writes and reads the same bytes. Where rows lie is ``kv_blocks``'s.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from moestream.choices import KVType
 from moestream.errors import UnsupportedModelError
 from moestream.quants import GGMLQuantizationType, block_layout, dequantize, row_bytes
 
+KVTypes = tuple[KVType, KVType]
+"""Of keys, and of values."""
 BLOCK_POSITIONS = 256
 """Positions of a block of the KV cache; ``kSplitPositions`` of the native attention."""
 GGML_TYPES = {
@@ -37,7 +40,7 @@ class AttentionShape:
     key_dim: int
     value_dim: int
 
-    def n_bytes(self, tokens: int, kv_types: tuple[KVType, KVType]) -> int:
+    def n_bytes(self, tokens: int, kv_types: KVTypes) -> int:
         """Bytes that so many tokens take.
 
         Raises:
@@ -45,6 +48,10 @@ class AttentionShape:
         """
         rows = zip((self.key_dim, self.value_dim), kv_types, strict=True)
         return tokens * self.heads * sum(kv_row_bytes(dim, kind) for dim, kind in rows if dim)
+
+
+KVShapes = Sequence[AttentionShape | None]
+"""By layer; None for one that does not attend."""
 
 
 def kv_row_bytes(dim: int, kv_type: KVType) -> int:

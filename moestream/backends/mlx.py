@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import mlx_recurrent
-from moestream.backends.kv_rows import AttentionShape
+from moestream.backends.kv_rows import KVShapes, KVTypes
 from moestream.backends.mlx_attention import Masks, Span, attend, attend_within, write_rows
 from moestream.backends.mlx_core import Counted, allocate, as_type, mx, options
 from moestream.backends.mlx_experts import Batch, MlxExperts, empty_slots, gather
@@ -40,7 +40,6 @@ from moestream.backends.types import (
     StreamedExperts,
     Work,
 )
-from moestream.choices import KVType
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize
@@ -173,12 +172,7 @@ class MlxBackend:
             return pairs if not rest.size else ops.concatenate([pairs, rest], axis=-1)
         return ops.concatenate([first, second, *([rest] if rest.size else [])], axis=-1)
 
-    def kv_stores(
-        self,
-        shapes: Sequence[AttentionShape | None],
-        kv_types: tuple[KVType, KVType],
-        capacity: int,
-    ) -> MlxStores:
+    def kv_stores(self, shapes: KVShapes, kv_types: KVTypes, capacity: int) -> MlxStores:
         """A buffer a layer and sequence, float16 or float32.
 
         Raises:

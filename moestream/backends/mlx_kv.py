@@ -3,14 +3,12 @@
 MLX's attention wants a sequence's positions one behind the other, so two sequences share nothing.
 """
 
-from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
-from moestream.backends.kv_rows import AttentionShape
+from moestream.backends.kv_rows import KVShapes, KVTypes
 from moestream.backends.mlx_core import mx
 from moestream.backends.types import Array
-from moestream.choices import KVType
 from moestream.errors import UnsupportedModelError
 
 _KV_TYPES = {"f16": mx.float16, "f32": mx.float32}
@@ -22,12 +20,7 @@ _GROWTH = 1.25
 class MlxStores:
     """Makes the stores of one model; see ``KVStores``."""
 
-    def __init__(
-        self,
-        shapes: Sequence[AttentionShape | None],
-        kv_types: tuple[KVType, KVType],
-        capacity: int,
-    ) -> None:
+    def __init__(self, shapes: KVShapes, kv_types: KVTypes, capacity: int) -> None:
         """Raises UnsupportedModelError: ``q8_0``, which MLX's attention does not read."""
         for kv_type in kv_types:
             if kv_type not in _KV_TYPES:

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStores
-from moestream.backends.kv_rows import AttentionShape
-from moestream.choices import KVType
+from moestream.backends.kv_rows import KVShapes, KVTypes
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 
 Floats = NDArray[np.float32]
@@ -23,12 +22,7 @@ class NumpyArrays:
         """As in the file."""
         return tensor_bytes(type, shape)
 
-    def kv_stores(
-        self,
-        shapes: Sequence[AttentionShape | None],
-        kv_types: tuple[KVType, KVType],
-        capacity: int,
-    ) -> BlockStores:
+    def kv_stores(self, shapes: KVShapes, kv_types: KVTypes, capacity: int) -> BlockStores:
         """Blocks of 256 positions, which sequences that begin alike share; they need no bound."""
         return BlockStores(shapes, kv_types)
 

@@ -1,33 +1,29 @@
 """A conversation with a loaded model: each turn rendered, the new tokens run, the answer told.
 
-Owns what of the KV cache is kept from turn to turn, and what happens when the context is full.
-Knows nothing of how anything is shown.
+Owns what of the KV cache is kept from turn to turn. What happens when the context is full is
+``fitting``'s; nothing is known here of how anything is shown.
 """
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from moestream.chat.breakers import breakers_of
 from moestream.chat.conversation import Conversation, Turn
+from moestream.chat.fitting import Fitting
 from moestream.chat.reasoning import Piece, ReasoningSplitter, find_markers
 from moestream.chat.settings import Settings
 from moestream.chat.template import ChatTemplate
-from moestream.chat.thinking import opens_reasoning
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.stats import Stats
 from moestream.engine.tokens import common_length
-from moestream.errors import ContextLengthError, MessageLengthError, TemplateError
+from moestream.errors import TemplateError
 from moestream.prompt_cache import PromptCache
 from moestream.streaming.statistics import Tally
 from moestream.tokenizer import Tokenizer
 from moestream.tokenizer.text_stream import TextStream
 from moestream.traces.recording import Recording
-
-_ANSWER_SHARE = 4
-"""Where turns are dropped to make room, one in so many tokens of the context is left free."""
 
 
 @dataclass(slots=True)
@@ -72,8 +68,12 @@ class Dialogue:
         self.settings = settings
         self.tokenizer = Tokenizer.from_gguf(engine.file)
         self.template = ChatTemplate.from_gguf(engine.file, self.tokenizer, override=chat_template)
-        self._special = special
         self.markers = find_markers(self.template.source, self.tokenizer)
+        self._fitting = Fitting(
+            *(self.template, self.tokenizer, self.markers, settings),
+            context_length=engine.context_length,
+            special=special,
+        )
         self.session = engine.session()
         self.answer: Answer | None = None
         """The last, or the one under way."""
@@ -103,7 +103,7 @@ class Dialogue:
         answer: Answer | None = None
         try:
             turns.append(turn)
-            tokens, inside, dropped = self._fit()
+            tokens, inside, dropped = self._fitting.fit(self.conversation)
             # At least one token is run: the logits after it are not in the cache.
             common = min(common_length(tokens, self.session.tokens), len(tokens) - 1)
             cached = self._restored(tokens, self.session.reusable(common))
@@ -137,7 +137,7 @@ class Dialogue:
         """Tokens of the conversation so far; 0 where the template refuses it, as an answer will."""
         if self._used is None:
             try:
-                self._used = self._count()
+                self._used = self._fitting.count(self.conversation)
             except TemplateError:
                 return 0
         return self._used
@@ -172,79 +172,12 @@ class Dialogue:
         try:
             dropped = self.conversation.drop(count or 1)
             if count is None:
-                dropped += self.conversation.drop(self._too_many(self._count))
-            self._used = self._count()
+                dropped += self.conversation.drop(self._fitting.too_many(self.conversation))
+            self._used = self._fitting.count(self.conversation)
         except BaseException:
             turns[:] = before
             raise
         return dropped
-
-    def _too_many(self, count: Callable[[], int]) -> int:
-        """How many of the oldest turns must go until a share of the context is free.
-
-        All but the last at most. What is left is counted for a few numbers of turns, not for each:
-        fewer turns take fewer tokens.
-        """
-        turns = self.conversation.turns
-
-        def is_roomy(dropped: int) -> bool:
-            self.conversation.turns = turns[dropped:]
-            return count() <= self._roomy
-
-        try:
-            return bisect_left(range(max(len(turns) - 1, 0)), True, key=is_roomy)
-        finally:
-            self.conversation.turns = turns
-
-    @property
-    def _roomy(self) -> int:
-        return self.engine.context_length - self.engine.context_length // _ANSWER_SHARE
-
-    def _fit(self) -> tuple[list[int], bool, int]:
-        """The tokens of the conversation, whether they open reasoning, and turns dropped for it.
-
-        Who calls puts the turns back where nothing comes of it.
-        """
-        tokens, inside = self._render()
-        dropped = 0
-        limit = self.engine.context_length
-        if self.settings.context_shift and len(tokens) > self._roomy:
-            dropped = self.conversation.drop(self._too_many(lambda: len(self._render()[0])))
-            tokens, inside = self._render()
-        if len(tokens) >= limit:
-            last = Conversation(self.conversation.system, self.conversation.turns[-1:])
-            alone = self._written(last)
-            if (length := len(self.tokenizer.encode_chat(alone))) >= limit:
-                raise MessageLengthError(
-                    f"The message has {length:,} tokens and the context holds {limit:,}. Shorten "
-                    f"it, or start with -c {1 << length.bit_length()} or more."
-                )
-            raise ContextLengthError(
-                f"with this message the conversation takes {len(tokens)} tokens, and the context "
-                f"holds {limit}"
-            )
-        return tokens, inside, dropped
-
-    def _render(self) -> tuple[list[int], bool]:
-        text = self.settings.thinking.ended(self._written(self.conversation), self.markers)
-        tokens = self.tokenizer.encode_chat(text)
-        if not tokens:
-            raise TemplateError(f"the chat template ({self.template.origin}) writes no text")
-        return tokens, opens_reasoning(text, self.markers)
-
-    def _written(self, conversation: Conversation, *, opens: bool = True) -> str:
-        """A conversation as text; it ``opens`` the next answer."""
-        return self.template.render(
-            conversation.messages(),
-            add_generation_prompt=opens,
-            special=self._special,
-            **self.settings.thinking.template_values(),
-        )
-
-    def _count(self) -> int:
-        if not self.conversation.turns:
-            return 0
-        return len(self.tokenizer.encode_chat(self._written(self.conversation, opens=False)))
 
     def _answer(
         self,
@@ -288,7 +221,7 @@ class Dialogue:
         yield _keep(turn, [*splitter.add(stream.finish()), *splitter.finish()])
         if answer.stop_reason != "interrupted":
             turn.answer = turn.answer or ""
-        _add(self.total, session.stats)
+        self.total.add(session.stats)
 
     def _sampling(self) -> SamplingParams:
         """The parameters of the next answer: each has a seed of its own, which reruns repeat."""
@@ -314,11 +247,3 @@ def _keep(turn: Turn, pieces: list[Piece]) -> list[Piece]:
         else:
             turn.reasoning += piece.text
     return pieces
-
-
-def _add(total: Stats, stats: Stats) -> None:
-    total.prompt_tokens += stats.prompt_tokens
-    total.prompt_s += stats.prompt_s
-    total.generated_tokens += stats.generated_tokens
-    total.generation_s += stats.generation_s
-    total.generation_steps += stats.generation_steps

@@ -30,8 +30,6 @@ class Settings:
         (),
         "End an answer before this text; may be repeated.",
         flags=("-r", "--stop", "--reverse-prompt"),
-        kind=str,
-        many=True,
         metavar="TEXT",
     )
     reasoning: ReasoningStyle = option(

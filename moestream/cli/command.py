@@ -111,8 +111,15 @@ def _start_log(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 
 
 def option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
-    """Decorate a command with an ``Option``."""
+    """Decorate a command with an ``Option``; a default that is given here is shown in the help."""
+    kwargs.setdefault("show_default", kwargs.get("default") not in (None, ""))
     return click.option(*names, cls=Option, **kwargs)
+
+
+def file_option(*names: str, dash: bool = False, **kwargs: Any) -> Callable[[Body], Body]:
+    """Decorate a command with an option that takes a file; ``dash``: or standard input."""
+    there = click.Path(exists=True, dir_okay=False, allow_dash=dash, path_type=Path)
+    return option(*names, type=there, **kwargs)
 
 
 def apply(options: Sequence[Callable[[Body], Body]], body: Body) -> Body:
@@ -157,18 +164,6 @@ def be_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     return value
 
 
-def _quiet_option() -> Option:
-    return Option(
-        ["-q", "--quiet"],
-        section="Other",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=be_quiet,
-        help="Write nothing to standard error but errors.",
-    )
-
-
 def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         ctx.meta[ALL_OPTIONS] = True
@@ -176,16 +171,18 @@ def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-def _help_all_option() -> Option:
-    return Option(
-        ["--help-all"],
-        section="Other",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_help_all,
-        help="List the options that are seldom needed too.",
-    )
+def _acting_flag(*flags: str, callback: Callable[..., Any], help: str) -> Option:
+    """A flag of any command, which knows nothing of it: the callback does what is to be done."""
+    acts: dict[str, Any] = {"is_flag": True, "is_eager": True, "expose_value": False}
+    return Option(flags, section="Other", callback=callback, help=help, **acts)
+
+
+_QUIET = _acting_flag(
+    "-q", "--quiet", callback=be_quiet, help="Write nothing to standard error but errors."
+)
+_HELP_ALL = _acting_flag(
+    "--help-all", callback=_help_all, help="List the options that are seldom needed too."
+)
 
 
 class Command(click.Command):
@@ -202,10 +199,10 @@ class Command(click.Command):
         self.examples = examples
         self.needs_config = needs_config
         if not any("--quiet" in param.opts for param in self.params):
-            self.params.append(_quiet_option())
+            self.params.append(_QUIET)
         self.params.append(_log_option())
         if any(getattr(param, "rare", False) for param in self.params):
-            self.params.append(_help_all_option())
+            self.params.append(_HELP_ALL)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options; not with defaults that cannot be read, but for those that help."""

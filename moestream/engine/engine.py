@@ -6,12 +6,12 @@ Decides whether experts are streamed. Knows nothing of tokens: those are a ``Ses
 import os
 import time
 
-from moestream.backends import Backend, open_backend, whole_blocks
+from moestream.backends import Backend, KVTypes, open_backend, whole_blocks
 from moestream.choices import KVType
 from moestream.closing import Closing
 from moestream.declare import check
 from moestream.engine.expert_streaming import ExpertStreaming, plan_model
-from moestream.engine.options import DEFAULT_CONTEXT, EngineOptions
+from moestream.engine.loading import DEFAULT_CONTEXT, EngineOptions
 from moestream.engine.session import Session
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import Caches, state_bytes
@@ -34,7 +34,7 @@ class Engine(Closing):
         file: GGUFFile,
         model: Decoder,
         caches: Caches,
-        kv_types: tuple[KVType, KVType],
+        kv_types: KVTypes,
     ) -> None:
         self.file = file
         self.model = model
@@ -48,6 +48,8 @@ class Engine(Closing):
         """How the budget is divided; None without one."""
         self.streaming: ExpertStreaming | None = None
         """Reads the experts within the budget; None while they are plainly mapped."""
+        self.on_warmed: Warmed | None = None
+        """Hears how far the reading of a profile's experts is."""
         self._process_bytes = 0
 
     @classmethod
@@ -115,10 +117,10 @@ class Engine(Closing):
             file.close()
             raise
         engine = cls(file, model, caches, (cache_type_k, cache_type_v))
-        engine._process_bytes = before
+        engine._process_bytes, engine.on_warmed = before, on_warmed
         if budget is not None:
             try:
-                engine._use_budget(budget, streaming, profile, on_warmed)
+                engine._use_budget(budget, streaming, profile)
             except BaseException:
                 engine.close()
                 raise
@@ -140,11 +142,7 @@ class Engine(Closing):
         )
 
     def stream(
-        self,
-        plan: MemoryPlan,
-        options: StreamingOptions,
-        profile: Profile | None = None,
-        on_warmed: Warmed | None = None,
+        self, plan: MemoryPlan, options: StreamingOptions, profile: Profile | None = None
     ) -> None:
         """Stream the experts from now on; a model without experts is left as it is.
 
@@ -154,18 +152,16 @@ class Engine(Closing):
         layers = enumerate(self.model.layers)
         moes = {index: layer.ffn for index, layer in layers if isinstance(layer.ffn, MoE)}
         if moes:
-            self.streaming = ExpertStreaming(self.file, moes, options, plan, profile, on_warmed)
+            self.streaming = ExpertStreaming(
+                self.file, moes, options, plan, profile, self.on_warmed
+            )
 
     def _use_budget(
-        self,
-        budget: str,
-        options: StreamingOptions | None,
-        profile: Profile | None,
-        on_warmed: Warmed | None,
+        self, budget: str, options: StreamingOptions | None, profile: Profile | None
     ) -> None:
         self.plan = self.plan_memory(budget)
         if options is not None or not self.plan.fits:
-            self.stream(self.plan, options or StreamingOptions(), profile, on_warmed)
+            self.stream(self.plan, options or StreamingOptions(), profile)
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of keys and values (and recurrent states) of so many tokens, in whole blocks."""

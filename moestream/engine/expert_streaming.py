@@ -8,14 +8,13 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moestream.engine.backend_slots import BackendSlots
+from moestream.engine.chosen import Choices
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.layers.batch import Batch
 from moestream.layers.moe import MoE
@@ -38,27 +37,6 @@ _LAYERS = 2
 """In a long pass that is the least: one is computed, the next is read."""
 _LEAST_ROWS_SHARE = 8
 """Of the experts' memory, one part in so many can always be had by a long pass's rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What ``auto`` came to, for the user to be told."""
-
-    io: str
-    pin: str
-    policy: str
-    prefetch_layers: int
-    layer_budget: str
-    prefetch_mass: float | None
-    profile: str | None = None
-    asked_split: float | str = 1.0
-    split: Mapping[int, float] = field(default_factory=dict)
-    """Share of an expert that is kept, by layer."""
-
-    @property
-    def mean_split(self) -> float:
-        """The mean of these."""
-        return fmean(self.split.values()) if self.split else 1.0
 
 
 class ExpertStreaming:
@@ -103,18 +81,8 @@ class ExpertStreaming:
         except BaseException:
             self._store.close()
             raise
-        ahead = options.prefetch_layers if options.prefetch else 0
-        pin = self.residency.pin
-        policy = "none" if pin == "none" else options.policy  # the page cache's own
-        mass = options.prefetch_mass if ahead else None
-        layers = "global" if pin == "none" else options.layer_budget
-        named = None if profile is None else profile.name
-        method = self.residency.reader.method
-        self.choices = Choices(
-            *(method, pin, policy, ahead, layers, mass, named),
-            asked_split=options.split,
-            split=dict(self.residency.shares),
-        )
+        self.choices = Choices.of(self.residency, options, profile)
+        ahead = self.choices.prefetch_layers
         self.prefetcher = self._make_prefetcher(ahead, options.prefetch_mass) if ahead else None
         self._valve = PressureValve(self.residency.give_back)
         self._kv_bytes = plan.kv_bytes  # the most so far

@@ -1,54 +1,15 @@
-"""What may be chosen of an engine and of sampling; names and defaults are llama.cpp's."""
+"""What may be chosen of sampling; names and defaults are llama.cpp's."""
 
 import math
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from moestream.choices import BACKENDS, KV_TYPES, KVType
 from moestream.declare import check, option
-
-DEFAULT_CONTEXT = 8192
-"""Tokens of context at most where none is asked for."""
-
-
-def _cache_type(short: str, flag: str, what: str) -> Any:
-    told = f"How {what} are stored; q8_0 takes half the memory, q4_0 a quarter."
-    return option("f16", told, flags=(short, flag), choices=KV_TYPES, rare=True)
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """What ``Engine.open`` takes beside memory; None leaves the choice to it."""
-
-    context_length: int | None = option(
-        None,
-        f"Tokens of context; 0 is all the model has, by default {DEFAULT_CONTEXT} at most.",
-        flags=("-c", "--ctx-size"),
-        kind=int,
-        least=0,
-        metavar="N",
-    )
-    threads: int | None = option(
-        None,
-        "CPU threads; -1 is one a physical core.",
-        flags=("-t", "--threads"),
-        kind=int,
-        least=1,
-        most=1024,
-        words={"-1": None, "0": None},
-        metavar="N",
-    )
-    backend: str = option(
-        "auto",
-        "What does the maths: auto is the fastest that runs here.",
-        choices=BACKENDS,
-    )
-    cache_type_k: KVType = _cache_type("-ctk", "--cache-type-k", "keys")
-    cache_type_v: KVType = _cache_type("-ctv", "--cache-type-v", "values")
+from moestream.engine.sampler_names import SAMPLERS, read_samplers
 
 
 def draw_seed() -> int:
@@ -56,43 +17,8 @@ def draw_seed() -> int:
     return secrets.randbits(32)
 
 
-SAMPLERS = (
-    "penalties",
-    "dry",
-    "top_n_sigma",
-    "top_k",
-    "typ_p",
-    "top_p",
-    "min_p",
-    "xtc",
-    "temperature",
-)
-"""In llama.cpp's order, which is the usual one."""
-_OTHER_NAMES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p", "typical_p": "typ_p"}
-_LETTERS = dict(zip("edskypmxt", SAMPLERS, strict=True))
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _MOST_MIROSTAT = 2
-
-
-def read_samplers(given: str | Sequence[str]) -> tuple[str, ...]:
-    """An order of samplers: names, llama.cpp's other names for them, or its letters as one text.
-
-    Raises:
-        ValueError: one is not known.
-    """
-    if isinstance(given, str):
-        names = [each for part in given.split(";") for each in part.split(",")]
-        if len(names) == 1 and all(letter in _LETTERS for letter in given):
-            return tuple(_LETTERS[letter] for letter in given)
-        given = names
-    plain = {name.replace("_", ""): name for name in (*SAMPLERS, *_OTHER_NAMES)}
-    found = []
-    for name in given:
-        known = plain.get(name.strip().lower().replace("-", "").replace("_", ""))
-        if known is None:
-            raise ValueError(f"{name!r}, expected names of {', '.join(SAMPLERS)}")
-        found.append(_OTHER_NAMES.get(known, known))
-    return tuple(found)
 
 
 def _read_bias(text: str) -> tuple[int, float]:
@@ -194,8 +120,6 @@ class SamplingParams:
         ("\n", ":", '"', "*"),
         "A repetition ends at this text; may be repeated, none is without any.",
         flags=("--dry-sequence-breaker",),
-        kind=str,
-        many=True,
         parse_text=_read_breaker,
         default_told='\\n : " *',
         metavar="TEXT",
@@ -253,7 +177,7 @@ class SamplingParams:
     samplers: tuple[str, ...] = option(
         SAMPLERS,
         "Which samplers there are, and their order.",
-        kind=str,
+        many=False,
         parse_text=read_samplers,
         default_told=";".join(SAMPLERS),
         metavar="NAME;NAME...",
@@ -263,8 +187,6 @@ class SamplingParams:
         (),
         "Add to a token's score, as 15043+1 or 15043-inf; may be repeated.",
         flags=("-l", "--logit-bias"),
-        kind=str,
-        many=True,
         parse_text=_read_bias,
         metavar="ID+N",
         rare=True,

@@ -9,17 +9,31 @@ StopReason = Literal["end", "length", "context", "interrupted"]
 
 
 @dataclass(slots=True)
-class Stats:
-    """Counts and times of one session; speeds are derived."""
+class TokenTimes:
+    """Tokens that were read and made, and the time that this took."""
 
     prompt_tokens: int = 0
     generated_tokens: int = 0
     prompt_s: float = 0.0
-    generation_steps: int = 0
     generation_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Stats(TokenTimes):
+    """Counts and times of one session; speeds are derived."""
+
+    generation_steps: int = 0
     ttft_s: float = 0.0
     work: Work = field(default_factory=Work)
     """What the backend did in all generation steps, if it counts that."""
+
+    def add(self, other: "Stats") -> None:
+        """Add another session's; the time to a first token is of one alone."""
+        self.prompt_tokens += other.prompt_tokens
+        self.prompt_s += other.prompt_s
+        self.generated_tokens += other.generated_tokens
+        self.generation_s += other.generation_s
+        self.generation_steps += other.generation_steps
 
     @property
     def work_per_token(self) -> dict[str, float] | None:

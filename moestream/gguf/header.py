@@ -6,16 +6,19 @@ nothing of other shards, of views, or of what any key means, ``general.alignment
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 from moestream.errors import ModelFormatError, UnsupportedQuantError
 from moestream.gguf.mistaken import beginning_told
 from moestream.gguf.parser import Data, MetadataValue, Reader
 from moestream.quants import GGMLQuantizationType, row_bytes
 
+_T = TypeVar("_T")
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 4
@@ -95,14 +98,19 @@ def _read_version(reader: Reader) -> int:
     return version
 
 
-def _read_metadata(reader: Reader, count: int) -> dict[str, MetadataValue]:
-    metadata: dict[str, MetadataValue] = {}
+def _read_named(reader: Reader, count: int, kind: str, read: Callable[[str], _T]) -> dict[str, _T]:
+    """Read so many of a kind, each after its name, which no other one has."""
+    found: dict[str, _T] = {}
     for index in range(count):
-        reader.subject = f"metadata key {index} of {count}"
-        key = reader.name(metadata)
-        reader.subject = f"metadata key {key!r}"
-        metadata[key] = reader.value(reader.uint32())
-    return metadata
+        reader.subject = f"{kind} {index} of {count}"
+        name = reader.name(found)
+        reader.subject = f"{kind} {name!r}"
+        found[name] = read(name)
+    return found
+
+
+def _read_metadata(reader: Reader, count: int) -> dict[str, MetadataValue]:
+    return _read_named(reader, count, "metadata key", lambda _: reader.value(reader.uint32()))
 
 
 def _alignment(reader: Reader, metadata: dict[str, MetadataValue]) -> int:
@@ -115,13 +123,7 @@ def _alignment(reader: Reader, metadata: dict[str, MetadataValue]) -> int:
 
 def _read_directory(reader: Reader, count: int) -> dict[str, TensorInfo]:
     """Read all entries; their offsets still count from the start of the tensor data."""
-    tensors: dict[str, TensorInfo] = {}
-    for index in range(count):
-        reader.subject = f"tensor {index} of {count}"
-        name = reader.name(tensors)
-        reader.subject = f"tensor {name!r}"
-        tensors[name] = _read_entry(reader, name)
-    return tensors
+    return _read_named(reader, count, "tensor", partial(_read_entry, reader))
 
 
 def _read_entry(reader: Reader, name: str) -> TensorInfo:

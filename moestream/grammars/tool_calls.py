@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 from moestream.chat.tool_calls import ToolFormat
@@ -119,20 +119,15 @@ def _harmony(
 def _tagged(
     format: TaggedFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
-    rules: list[str] = []
-    ways: list[str] = []
-    for index, (name, schema) in enumerate(schemas.items()):
-        parts = [
-            (_tagged_member(format, name, found, tools, spell), found.required)
-            for found in parameters(name, schema)
-        ]
-        rules += lark.in_order(f"p{index}q", parts, lark.SPACE)
-        name_close = spell(format.name_close) if format.name_close else ""
-        ways.append(f"{lark.literal(name)} {name_close} {lark.SPACE} p{index}q {lark.SPACE}")
+    name_close, space = spell(format.name_close) if format.name_close else "", lark.SPACE
+    ways = [
+        f"{lark.literal(name)} {name_close} {space} p{index}q {space}"
+        for index, name in enumerate(schemas)
+    ]
     return [
         *_tagged_frame(format, spell, parallel),
         _choice("call", ways),
-        *rules,
+        *_in_order(schemas, space, partial(_tagged_member, format, tools, spell)),
         _free(format, spell),
     ]
 
@@ -165,7 +160,7 @@ def _free(format: TaggedFormat, spell: Spell) -> str:
 
 
 def _tagged_member(
-    format: TaggedFormat, tool: str, parameter: Parameter, tools: Tools, spell: Spell
+    format: TaggedFormat, tools: Tools, spell: Spell, tool: str, parameter: Parameter
 ) -> str:
     allowed = texts(tool, parameter, tools.types(tool, parameter.name))
     is_text = allowed is not None
@@ -189,18 +184,14 @@ def _tagged_member(
 def _python(
     format: PythonFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
-    rules: list[str] = []
-    ways: list[str] = []
-    for index, (name, schema) in enumerate(schemas.items()):
-        parts = [
-            (f"{lark.literal(found.name + '=')} {lark.of_schema(found.schema)}", found.required)
-            for found in parameters(name, schema)
-        ]
-        rules += lark.in_order(f"p{index}q", parts, '", "')
-        ways.append(f'{lark.literal(name + "(")} p{index}q ")"')
+    ways = [f'{lark.literal(name + "(")} p{index}q ")"' for index, name in enumerate(schemas)]
     more = _more("call", '", "', parallel)
     start = f'start: {spell(format.open)} "[" call{more} "]" {spell(format.close)}'
-    return [start, _choice("call", ways), *rules]
+    return [start, _choice("call", ways), *_in_order(schemas, '", "', _python_member)]
+
+
+def _python_member(tool: str, parameter: Parameter) -> str:
+    return f"{lark.literal(parameter.name + '=')} {lark.of_schema(parameter.schema)}"
 
 
 @_rules.register
@@ -226,6 +217,15 @@ def _more(what: str, between: str, parallel: bool) -> str:
 def _arguments(schemas: Schemas) -> list[str]:
     ways = enumerate(schemas.values())
     return [f"arguments{index}: {lark.of_schema(schema)}" for index, schema in ways]
+
+
+def _in_order(schemas: Schemas, between: str, write: Callable[[str, Parameter], str]) -> list[str]:
+    """Rules ``p0q``, ``p1q``...: the arguments of each tool, as ``write`` has one of them."""
+    rules: list[str] = []
+    for index, (name, schema) in enumerate(schemas.items()):
+        parts = [(write(name, found), found.required) for found in parameters(name, schema)]
+        rules += lark.in_order(f"p{index}q", parts, between)
+    return rules
 
 
 def _choice(name: str, ways: Sequence[str]) -> str:

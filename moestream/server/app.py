@@ -123,7 +123,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = {404: "there is nothing here", 405: "this path has another method"}
     message = told.get(error.status_code, error.detail)
-    made = APIError(error.status_code, message, headers=error.headers)
+    made = APIError(error.status_code, message)
+    made.headers.update(error.headers or {})
     return _answer(made, request.scope)
 
 

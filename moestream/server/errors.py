@@ -29,28 +29,21 @@ _TYPES = {
 _ANTHROPIC_TYPES = {404: "not_found_error", 413: "request_too_large", 503: "overloaded_error"}
 """Its names, where they are others."""
 _ANTHROPIC_PATH = "/messages"
-_RETRY_S = 1
+_HEADERS = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}
+"""What goes with a status."""
 
 
 class APIError(Exception):
-    """A request that is answered with an error; ``extra`` are more fields of its object."""
+    """A request that is answered with an error; ``extra`` are fields of its object too."""
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        param: str | None = None,
-        type: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        **extra: Any,
+        self, status: int, message: str, *, param: str | None = None, **extra: Any
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
-        self.type = type or _TYPES.get(status) or (_TYPES[400] if status < 500 else "server_error")
-        self.headers = dict(headers or {})
+        self.headers = dict(_HEADERS.get(status, {}))
         self.extra = extra
 
     def body_at(self, path: str) -> dict[str, Any]:
@@ -68,7 +61,8 @@ class APIError(Exception):
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error object, with the status as its code, as llama-server has it."""
-        error = {"code": self.status, "message": self.message, "type": self.type}
+        kind = _TYPES.get(self.status) or (_TYPES[400] if self.status < 500 else "server_error")
+        error = {"code": self.status, "message": self.message, "type": kind}
         return {"error": {**error, "param": self.param, **self.extra}}
 
 
@@ -86,7 +80,7 @@ def too_long(tokens: int, context: int) -> APIError:
 
 def busy(message: str) -> APIError:
     """No place for one more request."""
-    return APIError(503, message, headers={"retry-after": str(_RETRY_S)})
+    return APIError(503, message)
 
 
 def api_error(error: Exception) -> APIError:

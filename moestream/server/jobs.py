@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Constraint
-from moestream.engine.stats import StopReason
+from moestream.engine.stats import StopReason, TokenTimes
 from moestream.errors import MoestreamError
 
 
@@ -50,15 +50,11 @@ class Made:
 
 
 @dataclass(slots=True)
-class Usage:
-    """Counts and times of one sequence, as ``Stats`` has them."""
+class Usage(TokenTimes):
+    """The same of one sequence, some of whose prompt others had read, and which had to wait."""
 
-    prompt_tokens: int = 0
     cached_tokens: int = 0
-    generated_tokens: int = 0
     queue_s: float = 0.0
-    prompt_s: float = 0.0
-    generation_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -32,6 +33,9 @@ _LONGEST_WORK_S = 2
 _LOOK_S = 0.01
 _KEEP_ALIVE_S = 30
 _BACKLOG = 256
+_NO_MORE: Any = {"lifespan": "off", "ws": "none", "log_config": None, "log_level": "critical"}
+_NO_MORE |= dict.fromkeys(("access_log", "server_header", "proxy_headers"), False)
+"""Of uvicorn plain HTTP alone: what it would log is told by ``app``."""
 
 
 class Listener(Closing):
@@ -60,17 +64,11 @@ class Listener(Closing):
             self.state.warn = warn
         config = uvicorn.Config(
             make_app(self.state, keys),
-            lifespan="off",
-            ws="none",
             http=Connection,
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
             h11_max_incomplete_event_size=LONGEST_HEAD,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_LONGEST_END_S,
+            **_NO_MORE,
         )
         self._server = uvicorn.Server(config)
         self._loop = uvloop.new_event_loop()

@@ -34,16 +34,12 @@ class ServerOptions:
         (),
         "Call the model so in the API, the first time instead of its name; may be repeated.",
         flags=("-a", "--alias"),
-        kind=str,
-        many=True,
         metavar="NAME",
     )
     api_key: tuple[str, ...] = option(
         (),
         "Answer only who gives this key; may be repeated. MOESTREAM_API_KEY shows it to nobody "
         "who lists processes.",
-        kind=str,
-        many=True,
         metavar="KEY",
     )
     api_key_file: str | None = option(
@@ -53,15 +49,11 @@ class ServerOptions:
         (),
         "Let web pages of this origin ask, as https://chat.example; localhost and * are any of "
         "this machine, and any at all; may be repeated.",
-        kind=str,
-        many=True,
         metavar="ORIGIN",
     )
     allowed_host: tuple[str, ...] = option(
         (),
         "Answer to this name too, which a browser or a proxy sends as Host; may be repeated.",
-        kind=str,
-        many=True,
         metavar="NAME",
     )
     keep_noise: bool = option(

@@ -4,16 +4,18 @@ Owns OpenAI's and llama-server's names for them, and which of the known ones can
 The ranges of numbers are ``SamplingParams``'.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
-from moestream.engine.options import SamplingParams, draw_seed, read_samplers
+from moestream.engine.options import SamplingParams, draw_seed
+from moestream.engine.sampler_names import read_samplers
+from moestream.server.biases import BANNED, read_biases
 from moestream.server.errors import APIError
 from moestream.server.model import Defaults
+from moestream.server.request import AnswerRequest, Whole
 from moestream.tokenizer import Tokenizer
 
 _MOST_CHOICES = 64
@@ -24,7 +26,6 @@ _LONGEST_STOP = 256
 """In characters; all are looked for in each token's text, between all others' tokens."""
 _CHANCE = (-1, 2**32 - 1)
 """Seeds that ask for one by chance; the second is llama.cpp's."""
-_BANNED = float("-inf")
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "adaptive_target": (-1,),
     "min_keep": (0, 1),
@@ -58,28 +59,17 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Fields that are known and not to be had, with the values that ask for nothing."""
 
 
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise PydanticCustomError("int_type", "Input should be a valid integer")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_truth)]
-"""A whole number, and not true or false, which Python takes for 1 and 0."""
-
-
 class StreamOptions(BaseModel):
     """What else a stream tells."""
 
     include_usage: bool | None = None
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(AnswerRequest):
     """What all requests for an answer may say; None leaves it to the server's own defaults."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    neutral = NEUTRAL
 
-    model: str | None = None
     max_tokens: Whole | None = Field(None, ge=-1, description="-1 is no limit.")
     n_predict: Whole | None = Field(None, ge=-1, description="llama-server's name of max_tokens.")
     temperature: float | None = None
@@ -117,14 +107,6 @@ class SamplingFields(BaseModel):
     stream_options: StreamOptions | None = None
     timings_per_token: bool | None = None
     return_progress: bool | None = None
-
-    def check(self) -> None:
-        """See that nothing is asked for that is not to be had.
-
-        Raises:
-            APIError: something is; it is named.
-        """
-        check_known(self.model_extra, NEUTRAL)
 
     def sampling(self, defaults: SamplingParams, tokenizer: Tokenizer) -> SamplingParams:
         """How tokens are drawn; ``biases`` are of the tokenizer's tokens.
@@ -179,27 +161,14 @@ class SamplingFields(BaseModel):
             raise APIError(400, "ignore_eos does not go with a form that ends", param="ignore_eos")
 
     def _biases(self, defaults: SamplingParams, tokenizer: Tokenizer) -> dict[int, float]:
-        """What is added to the scores of which tokens; text stands for each of its tokens.
+        """What is added to the scores of which tokens.
 
         Raises:
-            APIError: an id outside the vocabulary or given twice, or a bias that is none.
+            APIError: see ``read_biases``.
         """
-        given: Any = self.chosen("logit_bias", defaults.logit_bias)
-        if len(given) > tokenizer.vocab_size:
-            raise _no_bias(f"there are {len(given)}, and {tokenizer.vocab_size} tokens")
         ignored = self.chosen("ignore_eos", defaults.ignore_eos)
-        found = dict.fromkeys(tokenizer.end_ids, _BANNED) if ignored else {}
-        numbers: set[int] = set()
-        for token, bias in given.items() if isinstance(given, Mapping) else given:
-            if (number := _number(token)) is None:
-                ids = tokenizer.encode(str(token), add_special=False)
-            elif number in numbers:
-                raise _no_bias(f"token {number} is there twice")
-            else:
-                ids = [_known(number, tokenizer)]
-                numbers.add(number)
-            found |= dict.fromkeys(ids, _bias(bias))
-        return found
+        ends = dict.fromkeys(tokenizer.end_ids, BANNED) if ignored else {}
+        return ends | read_biases(self.chosen("logit_bias", defaults.logit_bias), tokenizer)
 
     def chosen(self, name: str, default: Any) -> Any:
         """A field's value, or what stands for None."""
@@ -215,18 +184,6 @@ def _order(given: str | Sequence[str]) -> tuple[str, ...]:
         return read_samplers(given)
     except ValueError as error:
         raise APIError(400, f"samplers: {error}", param="samplers") from None
-
-
-def check_known(given: Mapping[str, Any] | None, known: Mapping[str, tuple[Any, ...]]) -> None:
-    """See that of fields which are not to be had none asks for anything.
-
-    Raises:
-        APIError: one does; it is named.
-    """
-    for name, value in (given or {}).items():
-        neutral = known.get(name)
-        if neutral is not None and value is not None and value not in neutral:
-            raise APIError(400, f"{name} is not supported here; leave it out", param=name)
 
 
 def checked_stops(given: Sequence[str] | None, name: str) -> tuple[str, ...]:
@@ -262,28 +219,3 @@ def checked_logprobs(count: int | None, name: str) -> int | None:
     if count is not None and not 0 <= count <= _MOST_LOGPROBS:
         raise APIError(400, f"{name} is {count}, expected 0 to {_MOST_LOGPROBS}", param=name)
     return count
-
-
-def _number(token: int | str) -> int | None:
-    """The number of a token; None of a text."""
-    if isinstance(token, int):
-        return token
-    if not (token.isascii() and token.isdigit()):
-        return None
-    return int(token) if len(token) < 20 else -1
-
-
-def _known(number: int, tokenizer: Tokenizer) -> int:
-    if not 0 <= number < tokenizer.vocab_size:
-        raise _no_bias(f"there is no token {number}, but 0 to {tokenizer.vocab_size - 1}")
-    return number
-
-
-def _bias(bias: float | bool) -> float:
-    if bias is True:
-        raise _no_bias("true is no bias; false bans")
-    return _BANNED if bias is False else float(bias)
-
-
-def _no_bias(why: str) -> APIError:
-    return APIError(400, f"logit_bias: {why}", param="logit_bias")

@@ -106,7 +106,7 @@ class Guard:
         asked = _digest(key.encode("latin-1"))
         found = [hmac.compare_digest(asked, each) for each in self._keys]
         if not any(found):
-            raise APIError(401, "invalid API key", headers={"www-authenticate": "Bearer"})
+            raise APIError(401, "invalid API key")
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")

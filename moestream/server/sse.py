@@ -7,6 +7,7 @@ says something every ten seconds. What is said is the API's own: see ``Speaker``
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -31,20 +32,24 @@ HEADERS = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What is new of an answer: more of its output, and the tokens that it was made of."""
+
+    index: int
+    answer: Answer
+    running: Running
+    output: Sequence[Output]
+    made: Sequence[Made]
+
+
 class Speaker(Protocol):
     """One API's way to tell of answers; a value that it tells is one event's JSON."""
 
     def progress(self, index: int, reading: Reading, running: Running) -> Iterable[bytes]:
         """Tell how far a prompt is read."""
 
-    def more(
-        self,
-        index: int,
-        answer: Answer,
-        new: Sequence[Output],
-        made: Sequence[Made],
-        running: Running,
-    ) -> Iterable[bytes]:
+    def more(self, heard: Heard) -> Iterable[bytes]:
         """Tell what is new of an answer."""
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:
@@ -163,7 +168,7 @@ class Answering:
             return data, speaker.failed(api_error(answer.error))
         made = answer.made[had:]
         if new or made:
-            data += b"".join(speaker.more(index, answer, new, made, running))
+            data += b"".join(speaker.more(Heard(index, answer, running, new, made)))
         if answer.finish is None:
             return data, None
         run.cancel(index)

@@ -78,7 +78,6 @@ class SlotResidency(Residency):
             counts.foreseen += max(guessed - late, 0)
         counts.misses += len(missing)
         counts.hits += len(keys) - len(missing)
-        base = layer * self.num_experts
         if not missing and len(uses) == 1 and all(table.kept[key] for key in keys):
             return None
         counts.demand_bytes += (len(missing) - late) * self._bytes[layer]
@@ -88,7 +87,7 @@ class SlotResidency(Residency):
         waiting = missing[: len(missing) - len(later)]
         self._open = (table, [*there, *waiting])
         self._drop_late_guesses()
-        return self._arrive(table, base, there, waiting, later, counts)
+        return self._arrive(layer, there, waiting, later, counts)
 
     def contents(self, layer: int) -> list[int]:
         """See ``Residency.contents``."""
@@ -123,14 +122,9 @@ class SlotResidency(Residency):
         return []
 
     def _arrive(
-        self,
-        table: SlotTable,
-        base: int,
-        done: list[int],
-        waiting: list[int],
-        later: list[int],
-        counts: Counts,
+        self, layer: int, done: list[int], waiting: list[int], later: list[int], counts: Counts
     ) -> Arrivals:
+        table, base = self._tables[layer], layer * self.num_experts
         held = [*done, *waiting]
         self._open = (table, held)
         while done or waiting or later:

@@ -16,9 +16,7 @@ from moestream.engine.session import Session
 from moestream.layers.moe import MoE, RouteObserver, RoutingEvent
 from moestream.streaming.options import MOST_GUESSES
 from moestream.traces.format import DECODE
-from moestream.traces.header import header_of
-from moestream.traces.passes import PassRecorder
-from moestream.traces.writer import TraceWriter
+from moestream.traces.passes import FileRecorder
 
 MOST_AHEAD = 3
 """Layers from which a layer is guessed."""
@@ -27,24 +25,17 @@ _Guess = tuple[int, int, NDArray[np.int32], NDArray[Any], int]
 """Position, layer, ids, probabilities, and how many layers before."""
 
 
-class GuessRecorder(PassRecorder):
+class GuessRecorder(FileRecorder):
     """A trace of guesses, as wide as prefetching makes them at most. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
-        """Create the file, compressed when its name ends in ``.gz``.
-
-        Raises:
-            TraceError: the model has no experts.
-            OSError: the file cannot be written.
-        """
-        header = header_of(engine)
+        """Raises TraceError, OSError: see ``FileRecorder``."""
+        super().__init__(path, engine)
         layers = enumerate(engine.model.layers)
         moes = [(index, layer.ffn) for index, layer in layers if isinstance(layer.ffn, MoE)]
         self._next = {
             index: moes[place : place + MOST_AHEAD] for place, (index, _) in enumerate(moes, 1)
         }
-        self._to_numpy = engine.backend.to_numpy
-        self._writer = TraceWriter(path, header)
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""
@@ -66,8 +57,3 @@ class GuessRecorder(PassRecorder):
     def _write(self, turn: int, rows: list[_Guess]) -> None:
         for row in rows:
             self._writer.record(turn, DECODE, *row)
-
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        self._settle()
-        self._writer.close()

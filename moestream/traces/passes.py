@@ -1,9 +1,13 @@
 """What is recorded of a pass is written once the pass is whole: one may be broken off."""
 
+import os
 from collections.abc import Callable
 
 from moestream.closing import Closing
+from moestream.engine.engine import Engine
 from moestream.engine.session import Session
+from moestream.traces.header import header_of
+from moestream.traces.writer import TraceWriter
 
 
 class WholePasses:
@@ -45,3 +49,22 @@ class PassRecorder(Closing):
     def _settle(self) -> None:
         if self._passes is not None:
             self._passes.end()
+
+
+class FileRecorder(PassRecorder):
+    """One that writes a trace."""
+
+    def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
+        """Create the file, compressed when its name ends in ``.gz``.
+
+        Raises:
+            TraceError: the model has no experts.
+            OSError: the file cannot be written.
+        """
+        self._to_numpy = engine.backend.to_numpy
+        self._writer = TraceWriter(path, header_of(engine))
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._settle()
+        self._writer.close()

@@ -4,7 +4,6 @@ Owns what a trace says of its model, which pass is a prefill, and that a profile
 end, however a run ends. The formats are those of ``traces.format`` and ``profiles.files``.
 """
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,24 +25,11 @@ from moestream.streaming.store import expert_sizes
 from moestream.traces.cache_recorder import CacheRecorder
 from moestream.traces.format import DECODE, PREFILL
 from moestream.traces.guess_recorder import GuessRecorder
-from moestream.traces.header import header_of
-from moestream.traces.passes import PassRecorder
-from moestream.traces.writer import TraceWriter
+from moestream.traces.passes import FileRecorder, PassRecorder
 
 
-class TraceRecorder(PassRecorder):
+class TraceRecorder(FileRecorder):
     """A trace of an engine's sessions, one turn or more. A context manager."""
-
-    def __init__(self, path: str | os.PathLike[str], engine: Engine) -> None:
-        """Create the file, compressed when its name ends in ``.gz``.
-
-        Raises:
-            TraceError: the model has no experts.
-            OSError: the file cannot be written.
-        """
-        header = header_of(engine)
-        self._to_numpy = engine.backend.to_numpy
-        self._writer = TraceWriter(path, header)
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` in one turn."""
@@ -62,11 +48,6 @@ class TraceRecorder(PassRecorder):
             passes.add(event.layer, lambda: self._writer.record(*row))
 
         return record
-
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        self._settle()
-        self._writer.close()
 
 
 class ProfileRecorder(PassRecorder):

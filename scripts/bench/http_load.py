@@ -18,13 +18,25 @@ class Answer:
     """What one streamed request came to; times are from its start."""
 
     status: int = 0
-    first_s: float = 0.0
-    last_s: float = 0.0
-    tokens: int = 0
-    times: list[float] = field(default_factory=list)
-    """When each token came."""
     text: str = ""
+    times: list[float] = field(default_factory=list)
+    """When each of its tokens came."""
     usage: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """How many came."""
+        return len(self.times)
+
+    @property
+    def first_s(self) -> float:
+        """When the first one came; 0 if none did."""
+        return self.times[0] if self.times else 0.0
+
+    @property
+    def last_s(self) -> float:
+        """When the last one came; 0 if none did."""
+        return self.times[-1] if self.times else 0.0
 
     @property
     def decode_tps(self) -> float:
@@ -69,10 +81,7 @@ def _take(answer: Answer, event: dict[str, Any], now: float) -> None:
         delta = choice.get("delta") or {}
         text = delta.get("content") or delta.get("reasoning_content") or choice.get("text")
         if text:
-            answer.tokens += 1
             answer.times.append(now)
-            answer.first_s = answer.first_s or now
-            answer.last_s = now
             answer.text += text
 
 

@@ -113,14 +113,14 @@ def _conclusions(data: Data) -> str:
 
 def _shift(data: Data) -> str:
     shift = data["shift"]
-    text = (
+    starts = [str(i * shift["window"]) for i in range(len(shift["rates"]["lru"]))]
+    rows = [[f"`{n}`", *(f"{100 * r:.0f}" for r in rs)] for n, rs in shift["rates"].items()]
+    return (
         "\n## Italian, then code\n\nThe demo model continues an Italian text, and from token "
         f"{shift['turn']} on Python code; room for a quarter\nof the experts. Hit rate in % of "
         f"each {shift['window']} tokens, by the first of them.\n\n"
+        + table(["policy", *starts], rows)
     )
-    starts = [str(i * shift["window"]) for i in range(len(shift["rates"]["lru"]))]
-    rows = [[f"`{n}`", *(f"{100 * r:.0f}" for r in rs)] for n, rs in shift["rates"].items()]
-    return text + table(["policy", *starts], rows)
 
 
 def _guesses(data: Data) -> str:
@@ -150,22 +150,20 @@ def _guesses(data: Data) -> str:
 
 
 def _splits(data: Data) -> str:
-    disk = data["disk"]
-    text = (
-        "\n## Parts of experts\n\n`lcp, adaptive`, with a share of each expert kept, at a quarter "
-        f"and at half of all experts. Waiting\nassumes a disk of {disk['bytes_per_s'] / 1e6:.0f} "
-        f"MB/s, and that {1e3 * disk['hidden_s']:g} ms a layer are hidden by computing. `auto` is "
-        "chosen by\nthe configurator, layer by layer, from how often the trace uses each expert; "
-        "the mean is given.\n\n"
-    )
     rows = [
         [label, name, *(f"{100 * r['hit_rate']:.1f} % / {r['token_mib']:.0f} / {r['wait_ms']:.1f}"
                         + (f" (at {r['split']:.3g})" if name == "auto" else "") for r in row)]
         for label, trace in data["traces"].items()
         for name, row in trace["splits"].items()
     ]  # fmt: skip
-    columns = ["trace", "share kept", "25 %: hits / MiB / ms a token", "50 %"]
-    return text + table(columns, rows)
+    columns, disk = ["trace", "share kept", "25 %: hits / MiB / ms a token", "50 %"], data["disk"]
+    return (
+        "\n## Parts of experts\n\n`lcp, adaptive`, with a share of each expert kept, at a quarter "
+        f"and at half of all experts. Waiting\nassumes a disk of {disk['bytes_per_s'] / 1e6:.0f} "
+        f"MB/s, and that {1e3 * disk['hidden_s']:g} ms a layer are hidden by computing. `auto` is "
+        "chosen by\nthe configurator, layer by layer, from how often the trace uses each expert; "
+        "the mean is given.\n\n" + table(columns, rows)
+    )
 
 
 def _overhead(data: Data) -> str:

@@ -5,14 +5,14 @@ Nothing that was said is lost: what is no call after all is text of the answer, 
 
 from collections.abc import Callable
 
-from moestream.chat.tool_calls.calls import Calls
 from moestream.chat.tool_calls.events import CallBegin, CallEnd, CallEvent
 from moestream.chat.tool_calls.formats import MarkedFormat
+from moestream.chat.tool_calls.reader import Reader
 from moestream.chat.tool_calls.schemas import Tools
-from moestream.chat.tool_calls.text import SPACE, Malformed, Reading, Text
+from moestream.chat.tool_calls.text import SPACE, Malformed, Reading
 
 
-class CallFinder:
+class CallFinder(Reader):
     """Takes an answer's text in pieces; tells its text and its calls.
 
     White space beside calls is told to nobody.
@@ -28,22 +28,13 @@ class CallFinder:
         self._format = format
         self._tools = tools
         self._answer = answer
-        self._call = call
-        self._text = Text()
         self._space = ""  # after what was told of the answer
         self._called = self._after_call = False
-        self._calls = Calls(self._event)
-        self._reading = self._read()
-
-    def add(self, text: str) -> None:
-        """Tell what is sure now."""
-        self._text.add(text)
-        next(self._reading, None)
+        super().__init__(call)
 
     def finish(self) -> None:
         """Tell what is left: no more will come."""
-        self._text.ended = True
-        next(self._reading, None)
+        super().finish()
         if not self._called and self._space:
             self._answer(self._space)
 
@@ -75,9 +66,8 @@ class CallFinder:
     def _event(self, event: CallEvent) -> None:
         if isinstance(event, CallBegin):
             self._space, self._called = "", True
-        self._call(event)
+        super()._event(event)
         if isinstance(event, CallEnd) and event.whole:
-            self._text.mark()
             self._after_call = True
 
     def _say(self, text: str) -> None:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from moestream.chat.tool_calls.calls import Calls
-from moestream.chat.tool_calls.events import CallEnd, CallEvent
-from moestream.chat.tool_calls.text import Malformed, Reading, Text
+from moestream.chat.tool_calls.events import CallEvent
+from moestream.chat.tool_calls.reader import Reader
+from moestream.chat.tool_calls.text import Malformed, Reading
 
 _START, _CHANNEL, _MESSAGE, _END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
 _OPENERS = (_START, _CHANNEL, " to=", _MESSAGE)
@@ -22,27 +22,14 @@ _LONGEST_HEADER = 400
 Say = Callable[[Literal["reasoning", "answer"], str], None]
 
 
-class HarmonyReader:
+class HarmonyReader(Reader):
     """Takes an output's text in pieces; tells its reasoning, its answer and its calls."""
 
     def __init__(self, say: Say, call: Callable[[CallEvent], None], *, calls: bool) -> None:
         """``calls``: whether the model may call functions; else they are as any recipient."""
         self._say = say
-        self._call = call
         self._may_call = calls
-        self._text = Text()
-        self._calls = Calls(self._event)
-        self._reading = self._read()
-
-    def add(self, text: str) -> None:
-        """Tell what is sure now."""
-        self._text.add(text)
-        next(self._reading, None)
-
-    def finish(self) -> None:
-        """Tell what is left: no more will come."""
-        self._text.ended = True
-        next(self._reading, None)
+        super().__init__(call)
 
     def begin_reasoning(self) -> None:
         """Go on within a message of reasoning, which the prompt has opened."""
@@ -106,8 +93,3 @@ class HarmonyReader:
         if text.read:
             self._say("answer", text.read)
         yield from self._copy("answer")
-
-    def _event(self, event: CallEvent) -> None:
-        self._call(event)
-        if isinstance(event, CallEnd) and event.whole:
-            self._text.mark()

@@ -1,27 +1,24 @@
 """Calls that are a name and then a JSON object: DeepSeek V3 to V3.1, R1, Kimi K2, newer Mistral."""
 
 import re
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 from moestream.chat.tool_calls.calls import Calls
 from moestream.chat.tool_calls.schemas import Tools
+from moestream.chat.tool_calls.sections import Sections
 from moestream.chat.tool_calls.text import Reading, Text
 
 _LONGEST_NAME = 256
 
 
-@dataclass(frozen=True, slots=True)
-class NamedFormat:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedFormat(Sections):
     """``open``, calls, ``close``; a call is ``call_open``, a name, ``name_close``, arguments.
 
     ``before``: what is before the name, if it is there. ``id_open``: after the name, what the model
     calls the call. ``numbered``: the name ends with the call's number, and all of it is the id.
     """
 
-    name: str
-    _: KW_ONLY
-    open: str = ""
-    close: str = ""
     call_open: str
     call_close: str = ""
     name_close: str
@@ -29,14 +26,6 @@ class NamedFormat:
     id_open: str = ""
     arguments_close: str = ""
     numbered: bool = False
-    tokens: tuple[str, ...] = ()
-    """Special tokens that are a part of those texts."""
-    ends_reasoning: bool = False
-
-    @property
-    def openers(self) -> tuple[str, ...]:
-        """What a call may begin with; models forget what is around it."""
-        return tuple(filter(None, (self.open, self.call_open)))
 
     @property
     def specials(self) -> tuple[str, ...]:
@@ -44,23 +33,8 @@ class NamedFormat:
         parts = (self.call_open, self.call_close, self.name_close, self.id_open)
         return tuple(filter(None, (self.open, self.close, *parts, *self.tokens)))
 
-    def read(self, text: Text, opener: str, calls: Calls, tools: Tools) -> Reading[None]:
-        """Read what follows the opener.
-
-        Raises:
-            Malformed: it is no call.
-        """
-        if opener != self.call_open:
-            yield from text.space()
-            yield from text.expect(self.call_open)
-        ends = [*filter(None, (self.close, self.call_open))]
-        while True:
-            yield from self._read_call(text, calls)
-            yield from text.space()
-            if (yield from text.match(*ends)) != self.call_open:
-                return
-
-    def _read_call(self, text: Text, calls: Calls) -> Reading[None]:
+    def read_call(self, text: Text, calls: Calls, tools: Tools) -> Reading[None]:
+        """Read a name, what the model calls the call, and an object."""
         if self.before:
             yield from text.match(self.before)
         ends = [*filter(None, (self.name_close, self.id_open))]

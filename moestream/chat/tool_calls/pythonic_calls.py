@@ -23,12 +23,7 @@ class PythonFormat(Between):
         """
         yield from text.space()
         yield from text.expect("[")
-        while True:
-            yield from text.space()
-            yield from _read_call(text, calls)
-            yield from text.space()
-            if (yield from text.expect(",", "]")) == "]":
-                break
+        yield from text.items(lambda: _read_call(text, calls))
         yield from text.space()
         yield from text.match(self.close)
 

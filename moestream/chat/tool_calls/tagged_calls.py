@@ -4,18 +4,19 @@ Qwen3-Coder, MiniMax-M2, DeepSeek V3.2, GLM-4.5 and what is like them: XML to lo
 nothing is escaped in.
 """
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 from moestream.chat.tool_calls.calls import Calls, Members
 from moestream.chat.tool_calls.json_text import JsonCopy
 from moestream.chat.tool_calls.schemas import Tools, value_text
+from moestream.chat.tool_calls.sections import Sections
 from moestream.chat.tool_calls.text import Malformed, Reading, Text
 
 _LONGEST_NAME = 256
 
 
-@dataclass(frozen=True, slots=True)
-class TaggedFormat:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaggedFormat(Sections):
     """``open``, calls, ``close``; a call's name, then keys and values, then ``call_close``.
 
     Where ``call_open`` is empty the opener is the call's own; where ``name_close`` is, a name ends
@@ -23,11 +24,7 @@ class TaggedFormat:
     (True) or is not (False); None where the schema says it.
     """
 
-    name: str
-    _: KW_ONLY
     open: str
-    close: str = ""
-    call_open: str = ""
     name_close: str = ""
     key_open: str
     key_closes: tuple[tuple[str, bool | None], ...]
@@ -36,15 +33,6 @@ class TaggedFormat:
     call_close: str
     line_breaks: bool = False
     """A line break at each end of a value is not part of it."""
-    tokens: tuple[str, ...] = ()
-    """Special tokens that are a part of those texts."""
-    ends_reasoning: bool = False
-    """Calls may come with the reasoning still open."""
-
-    @property
-    def openers(self) -> tuple[str, ...]:
-        """What a call may begin with; models forget what is around it."""
-        return tuple(filter(None, (self.open, self.call_open)))
 
     @property
     def specials(self) -> tuple[str, ...]:
@@ -61,23 +49,8 @@ class TaggedFormat:
             )
         )
 
-    def read(self, text: Text, opener: str, calls: Calls, tools: Tools) -> Reading[None]:
-        """Read what follows the opener.
-
-        Raises:
-            Malformed: it is no call.
-        """
-        if self.call_open and opener != self.call_open:
-            yield from text.space()
-            yield from text.expect(self.call_open)
-        ends = [*filter(None, (self.close, self.call_open))]
-        while True:
-            yield from self._read_call(text, calls, tools)
-            yield from text.space()
-            if not ends or (yield from text.match(*ends)) != self.call_open:
-                return
-
-    def _read_call(self, text: Text, calls: Calls, tools: Tools) -> Reading[None]:
+    def read_call(self, text: Text, calls: Calls, tools: Tools) -> Reading[None]:
+        """Read a name, then keys and values."""
         ways = (self.key_open, self.call_close)
         stops = (self.name_close,) if self.name_close else ways
         name, stop = yield from text.until(*stops, limit=_LONGEST_NAME)

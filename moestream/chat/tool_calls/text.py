@@ -4,7 +4,7 @@ Owns waiting for what is not there yet, and remembering what was read so that it
 A reader is a generator: it yields where it must wait, and goes on once there is more.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -96,6 +96,19 @@ class Text:
             start -= self._mark  # what is added may drop what is before the mark
             yield
             start += self._mark
+
+    def items(self, read: Callable[[], Reading[None]]) -> Reading[None]:
+        """Read a list's items, and what closes it; it was opened already.
+
+        Raises:
+            Malformed: another thing comes after an item.
+        """
+        end = ","
+        while end == ",":
+            yield from self.space()
+            yield from read()
+            yield from self.space()
+            end = yield from self.expect(",", "]")
 
     def some(self, *stops: str) -> Reading[tuple[str, str | None]]:
         """Read some text before the first of the stops, or else that; neither at the end.

@@ -58,7 +58,6 @@ class Plan:
     section="Output",
     type=click.Choice(FORMATS),
     default="md",
-    show_default=True,
     help="Write a table, or JSON, or JSON a line, or comma-separated values.",
 )
 @option("--json", "as_json", section="Output", is_flag=True, help="The same as -o json.")

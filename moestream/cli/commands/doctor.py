@@ -30,7 +30,6 @@ _SLOW_DISK = 0.5e9
 @option(
     "--measure/--no-measure",
     default=True,
-    show_default=True,
     help="Read from the disk of the models for half a second.",
 )
 @json_option

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moestream import ui
-from moestream.cli.command import Command, option
+from moestream.cli.command import Command, file_option, option
 from moestream.cli.opening import open_header
 from moestream.cli.options.engine import context_options
-from moestream.cli.options.memory import amounts_callback, memory_of, memory_option
+from moestream.cli.options.memory import budgets_option, memory_of, memory_option
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import complete_profile, parts_callback
@@ -52,18 +52,10 @@ def _prompts(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
 @click.command(cls=Command, examples=EXAMPLES)
 @model_argument(default="demo")
 @memory_option
-@option(
-    "--budget",
-    "budgets",
-    section="Memory",
-    callback=amounts_callback,
-    metavar="AMOUNT,...",
-    help="Say how fast it is at these budgets, instead of at some that hold a part of the experts.",
-)
-@option(
+@budgets_option
+@file_option(
     "--trace",
     section="Speed",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take hit rates from the routing of a run of yours, instead of from models measured "
     "before.",
 )

@@ -17,12 +17,9 @@ from moestream.cli.command import Command, interrupted_status
 from moestream.cli.opening import advised, open_engine, preset_system
 from moestream.cli.options.engine import engine_options, sampling_defaults
 from moestream.cli.options.model_argument import model_argument
+from moestream.cli.options.output import telling_options
 from moestream.cli.options.prompt_cache import open_prompt_cache, prompt_cache_option
-from moestream.cli.options.serve import (
-    prompt_options,
-    server_options,
-    telling_options,
-)
+from moestream.cli.options.serve import prompt_options, server_options
 from moestream.cli.options.streaming import streaming_options
 from moestream.cli.reports.streaming import choice_fields, memory_told, plan_fields
 from moestream.terminal.interrupt import interruptible
@@ -47,7 +44,7 @@ moestream serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
 @model_argument(default="demo")
 @server_options
 @prompt_cache_option
-@telling_options
+@telling_options("Print errors alone.", "Tell all choices, and a line for each request.")
 @streaming_options
 @engine_options
 @sampling_defaults

@@ -99,7 +99,6 @@ _TESTS = (
         section="Tests",
         type=click.IntRange(1, 10_000),
         default=5,
-        show_default=True,
         metavar="N",
         help="Times that each test is measured.",
     ),
@@ -108,7 +107,6 @@ _TESTS = (
         "warm_up",
         section="Tests",
         default=True,
-        show_default=True,
         help="Run each test once, shortened, before it is measured.",
     ),
     option(
@@ -124,7 +122,6 @@ _TESTS = (
         section="Tests",
         type=click.Choice(["text", "random"]),
         default="text",
-        show_default=True,
         help="Run prose and what the model says to it, or random tokens as llama-bench does: those "
         "are routed to all experts alike.",
     ),

@@ -9,7 +9,8 @@ from click.core import ParameterSource
 from moestream.cli.command import Body, apply
 from moestream.cli.options.fields import field_options
 from moestream.declare import declared
-from moestream.engine.options import EngineOptions, SamplingChoice, SamplingParams, draw_seed
+from moestream.engine.loading import EngineOptions
+from moestream.engine.options import SamplingChoice, SamplingParams, draw_seed
 
 WHERE_SILENT = "Where a request says nothing"
 

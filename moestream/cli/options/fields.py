@@ -80,6 +80,7 @@ def _option(each: Declared, section: str, unset: bool, rare: bool) -> Callable[[
         type=str if takes.many and takes.parse_text is None else Value(takes),
         multiple=takes.many,
         default=None if unset else each.default,
+        show_default=False,  # the help says it, in the option's own words
         metavar=takes.metavar,
         rare=rare,
         help=takes.help + told,

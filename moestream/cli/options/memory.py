@@ -1,4 +1,4 @@
-"""``--memory``: the memory of a machine to plan for, which need not be this one."""
+"""The memory of a machine to plan for, which need not be this one, and budgets within it."""
 
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 _LEAST_BYTES = 1 << 20
 
 
-def amounts_callback(
-    ctx: click.Context, param: click.Parameter, text: str | None
-) -> tuple[int, ...]:
-    """Read amounts of memory, with commas between them, in bytes."""
+def _amounts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
     try:
         return tuple(_amount(part) for part in text.split(",")) if text else ()
     except BudgetError as error:
@@ -24,7 +21,7 @@ def amounts_callback(
 
 
 def _memory(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
-    amounts = amounts_callback(ctx, param, text)
+    amounts = _amounts(ctx, param, text)
     if len(amounts) > 1:
         raise click.BadParameter("one amount is expected, such as 16G", ctx, param)
     return amounts[0] if amounts else None
@@ -50,6 +47,15 @@ memory_option = option(
     help="Memory of the machine to plan for, as 16G (binary); some is left to the system.",
 )
 """The body gets ``memory``, in bytes, or None."""
+budgets_option = option(
+    "--budget",
+    "budgets",
+    section="Memory",
+    callback=_amounts,
+    metavar="AMOUNT,...",
+    help="Say how fast it is at these budgets, instead of at some that hold a part of the experts.",
+)
+"""The body gets ``budgets``, in bytes."""
 
 
 def memory_of(n_bytes: int | None) -> "Memory":

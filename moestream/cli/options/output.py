@@ -1,6 +1,7 @@
 """What the commands take that write a model's text: how long it is, and what is told beside it."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -16,36 +17,37 @@ def output_options(body: Body) -> Body:
     """Add the options; ``body`` gets ``max_tokens``, ``stop``, ``quiet`` and ``verbose``."""
 
     @functools.wraps(body)
-    def with_output(
-        *args: Any, stop: tuple[str, ...], quiet: bool, verbose: bool, **kwargs: Any
-    ) -> None:
+    def with_output(*args: Any, stop: tuple[str, ...], **kwargs: Any) -> None:
         for text in stop:
             require_text(text, "--stop")
-        if quiet and verbose:
-            raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
-        body(*args, stop=stop, quiet=quiet, verbose=verbose, **kwargs)
+        body(*args, stop=stop, **kwargs)
 
-    return apply(_OUTPUT_OPTIONS, with_output)
+    written = field_options(Settings, "Output", ("max_tokens", "stop"))
+    return apply((*written, _telling), with_output)
 
 
-_OUTPUT_OPTIONS = (
-    *field_options(Settings, "Output", ("max_tokens", "stop")),
-    option(
-        "-q",
-        "--quiet",
-        section="Output",
-        is_flag=True,
-        is_eager=True,
-        callback=be_quiet,
-        help="Print answers and errors alone.",
-    ),
-    option(
-        "-v",
-        "--verbose",
-        section="Output",
-        is_flag=True,
-        help="Tell how memory is divided and used.",
-    ),
+def telling_options(quiet: str, verbose: str) -> Callable[[Body], Body]:
+    """Make what adds ``quiet`` and ``verbose`` to a command, with these helps."""
+    flag: dict[str, Any] = {"section": "Output", "is_flag": True}
+    options = (
+        option("-q", "--quiet", is_eager=True, callback=be_quiet, help=quiet, **flag),
+        option("-v", "--verbose", help=verbose, **flag),
+    )
+
+    def add(body: Body) -> Body:
+        @functools.wraps(body)
+        def with_telling(*args: Any, quiet: bool, verbose: bool, **kwargs: Any) -> None:
+            if quiet and verbose:
+                raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
+            body(*args, quiet=quiet, verbose=verbose, **kwargs)
+
+        return apply(options, with_telling)
+
+    return add
+
+
+_telling = telling_options(
+    "Print answers and errors alone.", "Tell how memory is divided and used."
 )
 
 

@@ -11,7 +11,8 @@ from moestream.cli.options.fields import field_options
 from moestream.cli.options.profile import complete_profile, name_callback
 from moestream.cli.options.prompt import system_options
 from moestream.declare import declared
-from moestream.engine.options import EngineOptions, SamplingParams
+from moestream.engine.loading import EngineOptions
+from moestream.engine.options import SamplingParams
 
 _SAMPLING = {n: each for n, each in declared(SamplingParams).items() if not each.option.many}
 

@@ -16,7 +16,7 @@ import click
 from moestream import ui
 from moestream.chat.prompt import Prompt
 from moestream.chat.thinking import Thinking
-from moestream.cli.command import Body, apply, option
+from moestream.cli.command import Body, apply, file_option, option
 from moestream.cli.options.fields import field_options
 from moestream.folders import read_bytes
 
@@ -158,13 +158,12 @@ _SYSTEM_OPTIONS = (
         metavar="TEXT",
         help="Instructions that come first.",
     ),
-    option(
+    file_option(
         "-sysf",
         "--system-prompt-file",
         "system_file",
         section="Prompt",
         rare=True,
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="The same, from a file.",
     ),
 )
@@ -189,11 +188,11 @@ _PROMPT_OPTIONS = (
         metavar="TEXT",
         help="The prompt; text that is piped in stands before it.",
     ),
-    option(
+    file_option(
         "-f",
         "--file",
         section="Prompt",
-        type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+        dash=True,
         help="A file with the prompt; - is standard input.",
     ),
     option("--raw", section="Prompt", is_flag=True, help="Continue the text: no chat template."),

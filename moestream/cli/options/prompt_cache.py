@@ -40,6 +40,7 @@ def prompt_cache_option(body: Body) -> Body:
         rare=True,
         section="Chat",
         default="auto",
+        show_default=False,
         metavar="SIZE",
         callback=_read_size,
         help="Keep what was read of prompts on disk, up to SIZE of all models, for the "

@@ -8,7 +8,7 @@ import click
 
 from moestream.chat.settings import Settings
 from moestream.chat.thinking import Thinking
-from moestream.cli.command import Body, apply, be_quiet, option
+from moestream.cli.command import Body, apply
 from moestream.cli.options.engine import WHERE_SILENT
 from moestream.cli.options.fields import field_options
 from moestream.cli.options.prompt import require_text, special_option, template_option
@@ -53,40 +53,8 @@ def _keys(server: ServerOptions) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def telling_options(body: Body) -> Body:
-    """Add what is told: ``quiet`` and ``verbose``."""
-
-    @functools.wraps(body)
-    def with_telling(*args: Any, quiet: bool, verbose: bool, **kwargs: Any) -> None:
-        if quiet and verbose:
-            raise click.UsageError("--quiet and --verbose exclude each other; pass one of them")
-        body(*args, quiet=quiet, verbose=verbose, **kwargs)
-
-    return apply(_TELLING, with_telling)
-
-
 def prompt_options(body: Body) -> Body:
     """Add ``max_tokens``, ``chat_template``, ``special`` and the fields of ``Thinking``."""
     silent = field_options(Settings, WHERE_SILENT, ("max_tokens",))
     silent += field_options(Thinking, WHERE_SILENT)
     return apply((*silent, template_option, special_option), body)
-
-
-_TELLING = (
-    option(
-        "-q",
-        "--quiet",
-        section="Output",
-        is_flag=True,
-        is_eager=True,
-        callback=be_quiet,
-        help="Print errors alone.",
-    ),
-    option(
-        "-v",
-        "--verbose",
-        section="Output",
-        is_flag=True,
-        help="Tell all choices, and a line for each request.",
-    ),
-)

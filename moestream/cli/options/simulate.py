@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from moestream.choices import BOUNDS, LAYER_BUDGETS, POLICIES
-from moestream.cli.command import Body, apply, option
+from moestream.cli.command import Body, apply, file_option, option
 from moestream.cli.options.output import json_option
 from moestream.cli.options.simulate_clock import CLOCK_OPTIONS, TIMED, check_clock, each
 from moestream.declare import declared
@@ -60,7 +60,6 @@ _OPTIONS = (
         section="Policies",
         callback=each(_policy),
         default="lru,lfu,decay,blend,belady",
-        show_default=True,
         metavar="LIST",
         help=f"Of {', '.join(_NAMES)}.",
     ),
@@ -71,7 +70,6 @@ _OPTIONS = (
         section="Policies",
         callback=each(_LIVE["half_life"].option.parse),
         default="32",
-        show_default=True,
         metavar="LIST",
         help="Tokens in which a use loses half its weight; for decay and blend.",
     ),
@@ -91,7 +89,6 @@ _OPTIONS = (
         section="Memory",
         callback=budgets_callback,
         default="5%,10%,25%,50%",
-        show_default=True,
         metavar="LIST",
         help="For experts, as 640M or 2G (binary) or a share of all experts.",
     ),
@@ -101,7 +98,6 @@ _OPTIONS = (
         section="Memory",
         type=click.Choice(LAYER_BUDGETS),
         default="global",
-        show_default=True,
         help="One cache; one a layer, of equal size; the first layers whole, the rest equal; or "
         "moved to the layers where it hits most.",
     ),
@@ -112,7 +108,6 @@ _OPTIONS = (
         section="Memory",
         callback=each(_LIVE["split"].option.parse),
         default="1",
-        show_default=True,
         metavar="LIST",
         help="Keep this share of an expert, and read the rest at each use; auto takes what stalls "
         "least and needs --read-speed.",
@@ -139,7 +134,6 @@ _OPTIONS = (
         section="Counting",
         type=click.Choice(["decode", "all"]),
         default="decode",
-        show_default=True,
         help="What is counted; prefill is replayed either way.",
     ),
     option(
@@ -148,15 +142,13 @@ _OPTIONS = (
         section="Counting",
         type=click.IntRange(min=0),
         default=0,
-        show_default=True,
         metavar="N",
         help="Replay the first N tokens without counting them.",
     ),
-    option(
+    file_option(
         "--guesses",
         shared=False,
         section="Prefetch",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="What was guessed in the same run, by generate --stream trace-guesses=FILE: tell "
         "recall by layer, and what would have been in memory or foreseen.",
     ),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from moestream import ui
 
 if TYPE_CHECKING:
+    from moestream.engine.chosen import Choices
     from moestream.engine.engine import Engine
-    from moestream.engine.expert_streaming import Choices
     from moestream.streaming.memory import MemoryPlan
     from moestream.streaming.options import StreamingOptions
     from moestream.streaming.statistics import Counts, ResidencyStats

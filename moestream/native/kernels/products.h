@@ -42,7 +42,7 @@ inline typename V::Int without_offset(typename V::Int sum, typename V::Int weigh
     if constexpr (kOffset == 0) {
         return sum;
     } else {
-        return V::sub(sum, V::template shift_left<shift_of(kOffset)>(weighed));
+        return V::sub(sum, V::shift_left(weighed, shift_of(kOffset)));
     }
 }
 

@@ -9,7 +9,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from moestream.chat.output import Output
 from moestream.server import prompts
 from moestream.server.activity import Sequence as Running
 from moestream.server.anthropic.prompts import chat_of, tool_use, without_noise
@@ -21,11 +20,11 @@ from moestream.server.completion import Answer, Task
 from moestream.server.constraints import Form
 from moestream.server.errors import APIError
 from moestream.server.identifiers import random_id
-from moestream.server.jobs import Made, Reading
+from moestream.server.jobs import Reading
 from moestream.server.model import Model
 from moestream.server.openai import told
 from moestream.server.sampling import checked_stops
-from moestream.server.sse import Answering, event
+from moestream.server.sse import Answering, Heard, event
 from moestream.server.state import State, state_of
 
 _STOP = {"eos": "end_turn", "word": "stop_sequence", "limit": "max_tokens"}
@@ -93,17 +92,10 @@ class Speaker:
         yield from self._begin(running)
         yield _event({"type": "ping"})
 
-    def more(
-        self,
-        index: int,
-        answer: Answer,
-        new: Sequence[Output],
-        made: Sequence[Made],
-        running: Running,
-    ) -> Iterable[bytes]:
+    def more(self, heard: Heard) -> Iterable[bytes]:
         """What is new of its blocks."""
-        yield from self._begin(running)
-        for each in self._blocks.hear(answer, new):
+        yield from self._begin(heard.running)
+        for each in self._blocks.hear(heard.answer, heard.output):
             yield from _told(each)
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:

@@ -1,16 +1,15 @@
 """What a request to Anthropic's endpoints may hold; /openapi.json is written from it."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from moestream.engine.options import SamplingParams
-from moestream.server.sampling import SamplingFields, Whole, check_known
+from moestream.server.request import AnswerRequest, Whole
+from moestream.server.sampling import SamplingFields
 from moestream.tokenizer import Tokenizer
 
 Blocks = list[dict[str, Any]]
-_NEUTRAL: dict[str, tuple[Any, ...]] = {"mcp_servers": ([],), "container": ()}
-"""Fields that are known and not to be had, with the values that ask for nothing."""
 
 
 class Turn(BaseModel):
@@ -42,12 +41,11 @@ class OutputConfig(BaseModel):
     format: dict[str, Any] | None = None
 
 
-class CountRequest(BaseModel):
+class CountRequest(AnswerRequest):
     """The body of /v1/messages/count_tokens: what makes the prompt."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    neutral: ClassVar = {"mcp_servers": ([],), "container": ()}
 
-    model: str | None = None
     messages: list[Turn]
     system: str | Blocks | None = None
     tools: Blocks | None = None
@@ -58,14 +56,6 @@ class CountRequest(BaseModel):
         None, description="The name that output_config.format had before."
     )
     chat_template_kwargs: dict[str, Any] | None = None
-
-    def check(self) -> None:
-        """See that nothing is asked for that is not to be had.
-
-        Raises:
-            APIError: something is; it is named.
-        """
-        check_known(self.model_extra, _NEUTRAL)
 
 
 class MessagesRequest(CountRequest):

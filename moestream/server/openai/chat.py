@@ -25,7 +25,7 @@ from moestream.server.openai import told
 from moestream.server.openai.schemas import ChatRequest, Prompt
 from moestream.server.prompts import Chat, count_tokens, prepare, render
 from moestream.server.sampling import checked_logprobs, choice
-from moestream.server.sse import Answering, event
+from moestream.server.sse import Answering, Heard, event
 from moestream.server.state import state_of
 from moestream.tokenizer import Tokenizer
 
@@ -140,22 +140,16 @@ class Speaker:
             more = told.progress_fields(reading, running, timed=bool(self._asked.timings_per_token))
             yield self._delta(index, {"role": "assistant", "content": None}, more=more)
 
-    def more(
-        self,
-        index: int,
-        answer: Answer,
-        new: Sequence[Output],
-        made: Sequence[Made],
-        running: Running,
-    ) -> Iterable[bytes]:
+    def more(self, heard: Heard) -> Iterable[bytes]:
         """A delta for each kind of text; the role comes first."""
+        index, answer = heard.index, heard.answer
         yield from self._begin(index)
         if self._with_logprobs:
-            told.keep(self._untold.setdefault(index, []), made, answer)
+            told.keep(self._untold.setdefault(index, []), heard)
         more: dict[str, Any] = {}
         if self._asked.timings_per_token:
-            more["timings"] = told.timings(answer, running)
-        for output in new:
+            more["timings"] = told.timings(answer, heard.running)
+        for output in heard.output:
             if (delta := self._part(answer, output)) is not None:
                 yield self._delta(index, delta, self._logprobs(index), more=more)
 

@@ -23,7 +23,7 @@ from moestream.server.openai.chat import DONE
 from moestream.server.openai.schemas import CompletionRequest, LlamaRequest
 from moestream.server.prompts import check_length
 from moestream.server.sampling import checked_logprobs, choice
-from moestream.server.sse import Answering, event
+from moestream.server.sse import Answering, Heard, event
 from moestream.server.state import state_of
 from moestream.server.text import prompts
 
@@ -110,21 +110,15 @@ class Speaker:
             more = told.progress_fields(reading, running, timed=bool(self._asked.timings_per_token))
             yield self._part(index, "", more=more)
 
-    def more(
-        self,
-        index: int,
-        answer: Answer,
-        new: Sequence[Output],
-        made: Sequence[Made],
-        running: Running,
-    ) -> Iterable[bytes]:
+    def more(self, heard: Heard) -> Iterable[bytes]:
         """What is new of a text."""
-        told.keep(self._untold.setdefault(index, []), made, answer)
-        text = self._echo(index, answer) + text_of(new)
+        index, answer = heard.index, heard.answer
+        told.keep(self._untold.setdefault(index, []), heard)
+        text = self._echo(index, answer) + text_of(heard.output)
         if text:
             more: dict[str, Any] = {}
             if self._asked.timings_per_token:
-                more["timings"] = told.timings(answer, running)
+                more["timings"] = told.timings(answer, heard.running)
             yield self._part(index, text, more=more)
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:

@@ -7,7 +7,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from moestream.chat.output import Output
 from moestream.server.activity import Sequence as Running
 from moestream.server.body import read
 from moestream.server.completion import Answer, Task
@@ -18,7 +17,7 @@ from moestream.server.openai import told
 from moestream.server.openai.completions import text_of, text_tasks
 from moestream.server.openai.schemas import LlamaRequest
 from moestream.server.sampling import checked_logprobs
-from moestream.server.sse import Answering, event
+from moestream.server.sse import Answering, Heard, event
 from moestream.server.state import state_of
 
 
@@ -49,20 +48,14 @@ class Speaker:
             more = told.progress_fields(reading, running, timed=bool(self._asked.timings_per_token))
             yield self._part(index, "", [], running, **more)
 
-    def more(
-        self,
-        index: int,
-        answer: Answer,
-        new: Sequence[Output],
-        made: Sequence[Made],
-        running: Running,
-    ) -> Iterable[bytes]:
+    def more(self, heard: Heard) -> Iterable[bytes]:
         """What is new of a text, with its tokens."""
-        told.keep(self._untold.setdefault(index, []), made, answer)
-        if text := text_of(new):
+        index, running = heard.index, heard.running
+        told.keep(self._untold.setdefault(index, []), heard)
+        if text := text_of(heard.output):
             more: dict[str, Any] = {}
             if self._asked.timings_per_token:
-                more["timings"] = told.timings(answer, running)
+                more["timings"] = told.timings(heard.answer, running)
             yield self._part(index, text, self._untold.pop(index), running, **more)
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:

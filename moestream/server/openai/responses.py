@@ -8,7 +8,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from moestream.chat.output import Output
 from moestream.server.activity import Sequence as Running
 from moestream.server.blocks import Begun, Block, Blocks, Closed, Event, More, blocks_of
 from moestream.server.body import read
@@ -17,12 +16,12 @@ from moestream.server.completion import Answer, Task
 from moestream.server.constraints import Form
 from moestream.server.errors import APIError
 from moestream.server.identifiers import random_id
-from moestream.server.jobs import Made, Reading
+from moestream.server.jobs import Reading
 from moestream.server.model import Model
 from moestream.server.openai import told
 from moestream.server.openai.response_items import chat_of, tool_use
 from moestream.server.openai.responses_schema import ResponsesRequest
-from moestream.server.sse import Answering, event
+from moestream.server.sse import Answering, Heard, event
 from moestream.server.state import state_of
 from moestream.tokenizer import Tokenizer
 
@@ -76,18 +75,13 @@ class Speaker:
             response, how_far = self._told("in_progress"), told.progress(reading, running)
             yield self._event("response.in_progress", response=response, prompt_progress=how_far)
 
-    def more(
-        self,
-        index: int,
-        answer: Answer,
-        new: Sequence[Output],
-        made: Sequence[Made],
-        running: Running,
-    ) -> Iterable[bytes]:
+    def more(self, heard: Heard) -> Iterable[bytes]:
         """What is new of its items."""
         yield from self._begin()
-        more = {"timings": told.timings(answer, running)} if self._asked.timings_per_token else {}
-        for each in self._blocks.hear(answer, new):
+        more: dict[str, Any] = {}
+        if self._asked.timings_per_token:
+            more["timings"] = told.timings(heard.answer, heard.running)
+        for each in self._blocks.hear(heard.answer, heard.output):
             yield from self._items(each, more)
 
     def end(self, index: int, answer: Answer, running: Running) -> Iterable[bytes]:

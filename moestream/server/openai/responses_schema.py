@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from moestream.engine.options import SamplingParams
 from moestream.server.errors import APIError
-from moestream.server.sampling import SamplingFields, Whole, check_known
+from moestream.server.request import AnswerRequest, Whole
+from moestream.server.sampling import SamplingFields
 from moestream.tokenizer import Tokenizer
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -18,7 +19,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "context_management": ([],),
 }
-"""Fields that are known and not to be had, with the values that ask for nothing."""
 
 
 class Reasoning(BaseModel):
@@ -33,12 +33,11 @@ class Text(BaseModel):
     format: dict[str, Any] | None = None
 
 
-class ResponsesRequest(BaseModel):
+class ResponsesRequest(AnswerRequest):
     """The body of /v1/responses."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    neutral = _NEUTRAL
 
-    model: str | None = None
     input: str | list[dict[str, Any]]
     instructions: str | None = None
     tools: list[dict[str, Any]] | None = None
@@ -63,7 +62,7 @@ class ResponsesRequest(BaseModel):
         Raises:
             APIError: something is; it is named.
         """
-        check_known(self.model_extra, _NEUTRAL)
+        super().check()
         if "message.output_text.logprobs" in (self.include or ()):
             raise APIError(400, "logprobs are not supported here; leave them out", param="include")
         if not self.input and not isinstance(self.input, str):

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from moestream.server.sampling import SamplingFields, Whole
+from moestream.server.request import Whole
+from moestream.server.sampling import SamplingFields
 
 
 class Message(BaseModel):

@@ -12,6 +12,7 @@ from moestream.server.activity import Sequence as Running
 from moestream.server.completion import Answer
 from moestream.server.identifiers import random_id
 from moestream.server.jobs import Made, Reading
+from moestream.server.sse import Heard
 from moestream.tokenizer import Tokenizer
 
 FINGERPRINT = f"b-moestream-{__version__}"
@@ -141,10 +142,10 @@ def _since_began(running: Running) -> float:
     return time.perf_counter() - (running.started or running.began)
 
 
-def keep(untold: list[Made], made: Sequence[Made], answer: Answer) -> None:
+def keep(untold: list[Made], heard: Heard) -> None:
     """Add new tokens to those that are to be told; what is of a stop string is not."""
-    untold.extend(made)
-    if unsaid := answer.unsaid:
+    untold.extend(heard.made)
+    if unsaid := heard.answer.unsaid:
         del untold[-unsaid:]
 
 

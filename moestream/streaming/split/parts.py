@@ -62,9 +62,8 @@ class SplitResidency(SlotResidency):
         if tails is None:
             return arrivals
         if arrivals is None:  # all heads are there, and stay
-            table, base = self._tables[layer], layer * self.num_experts
-            arrivals = self._arrive(table, base, keys, [], [], counts)
-            self._open = (table, keys)
+            arrivals = self._arrive(layer, keys, [], [], counts)
+            self._open = (self._tables[layer], keys)
         self._unread = self._begin_tails(tails, self._open[1] if self._open else [], counts)
         return arrivals
 
@@ -83,17 +82,12 @@ class SplitResidency(SlotResidency):
         return self._demand(tails, tail_keys)
 
     def _arrive(
-        self,
-        table: SlotTable,
-        base: int,
-        done: list[int],
-        waiting: list[int],
-        later: list[int],
-        counts: Counts,
+        self, layer: int, done: list[int], waiting: list[int], later: list[int], counts: Counts
     ) -> Arrivals:
-        tails, shift = self._tails(base), self._shift
+        table, base, shift = self._tables[layer], layer * self.num_experts, self._shift
+        tails = self._tails(base)
         if tails is None:
-            yield from super()._arrive(table, base, done, waiting, later, counts)
+            yield from super()._arrive(layer, done, waiting, later, counts)
             return
         held = [*done, *waiting]
         self._open = (table, held)

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from moestream import __version__
-from moestream.cli.command import EXIT_ERROR, Command, option
+from moestream.cli.command import EXIT_ERROR, Command, file_option, option
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import output_options, shown_options
@@ -51,12 +51,7 @@ printf 'Name a colour.\\nAnother one.\\n' | moestream chat demo -q
     is_flag=True,
     help="Go on with the last conversation.",
 )
-@option(
-    "--load",
-    section="Chat",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Go on with a saved conversation.",
-)
+@file_option("--load", section="Chat", help="Go on with a saved conversation.")
 @option(
     "--no-tui",
     section="Chat",

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from moestream.cli.commands.chat.notes import OFFER, activity, end_notes
 from moestream.cli.group import describe_os_error
 from moestream.closing import Closing
 from moestream.errors import ContextLengthError, MessageLengthError, MoestreamError
 
 if TYPE_CHECKING:
     from moestream.chat.conversation import Conversation
-    from moestream.chat.dialogue import Answer, Dialogue
+    from moestream.chat.dialogue import Dialogue
     from moestream.chat.reasoning import Piece
     from moestream.chat.settings import Settings
     from moestream.cli.commands.chat.kept import Keeper
@@ -125,9 +126,9 @@ class Program(Closing):
                     told = time.monotonic()
         if interrupt.ends_program():
             raise interrupt.error()
-        answer = dialogue.answer
-        if answer is not None:
-            self._tell_end(answer)
+        if (answer := dialogue.answer) is not None:
+            for note in end_notes(dialogue, answer, verbose=self._verbose):
+                self.screen.note(note)
         if interrupt.wanted and not self.screen.stays:
             raise interrupt.error()
 
@@ -219,7 +220,7 @@ class Program(Closing):
         except MessageLengthError as error:
             self._fail(str(error))
         except ContextLengthError as error:
-            self._fail(f"{str(error).rstrip('.')}; {self._offer()}")
+            self._fail(f"{str(error).rstrip('.')}; {OFFER}")
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -242,48 +243,6 @@ class Program(Closing):
         self.failed = True
         self.screen.error(message)
 
-    def _offer(self) -> str:
-        return (
-            "/drop forgets the oldest turns but not the system prompt, /clear all turns; "
-            "/set context-shift on drops them whenever there is need, --ctx-size makes it larger"
-        )
-
     def _tell(self, view: "View", pieces: "list[Piece]") -> None:
-        answer = self.dialogue.answer
-        if answer is None:
-            return
-        stats = answer.stats
-        if not stats.generated_tokens:
-            left = answer.prompt_tokens - answer.cached_tokens
-            activity = f"reading {stats.prompt_tokens}/{left}"
-        else:
-            reasoning = bool(pieces) and pieces[-1].kind == "reasoning"
-            activity = "thinking" if reasoning else "answering"
-        view.update(self.status(activity), stats.generated_tokens)
-
-    def _tell_end(self, answer: "Answer") -> None:
-        from moestream.chat.reuse import reuse_told
-
-        note, dropped, dialogue = self.screen.note, answer.dropped_turns, self.dialogue
-        prompt = dialogue.session.tokens[: answer.prompt_tokens]
-        if self._verbose and len(prompt) == answer.prompt_tokens:
-            note(reuse_told(dialogue.tokenizer, prompt, answer.cached_tokens))
-        if dropped:
-            note(f"dropped the {_turns(dropped, 'oldest ')} to make room")
-        if answer.stop_reason == "interrupted":
-            note(
-                "stopped; what there is of the answer is kept"
-                if answer.kept
-                else "stopped before the answer began: the message was taken back"
-            )
-        elif answer.stop_reason == "context":
-            length = self.dialogue.engine.context_length
-            note(
-                f"the context of {length} tokens is full, so the answer ends here; {self._offer()}"
-            )
-        elif answer.stop_reason == "length":
-            note(f"stopped at {answer.stats.generated_tokens} tokens (/set predict changes that)")
-
-
-def _turns(count: int, kind: str = "") -> str:
-    return f"{count} {kind}turn{'' if count == 1 else 's'}"
+        if (answer := self.dialogue.answer) is not None:
+            view.update(self.status(activity(answer, pieces)), answer.stats.generated_tokens)

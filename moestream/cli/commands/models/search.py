@@ -36,7 +36,6 @@ _MOST = 50
     "--limit",
     type=click.IntRange(1, _MOST),
     default=8,
-    show_default=True,
     metavar="N",
     help="Look at so many repositories.",
 )

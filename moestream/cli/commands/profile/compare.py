@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     "budgets",
     callback=budgets_callback,
     default="5%,10%,25%,50%",
-    show_default=True,
     metavar="LIST",
     help="For experts, as 640M or 2G (binary) or a share of all experts.",
 )

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from moestream import ui
 from moestream.chat.prompt import Prompt
-from moestream.cli.command import Command, option
+from moestream.cli.command import Command, file_option, option
 from moestream.cli.commands.profile.show import fields, summary
 from moestream.cli.opening import advised
 from moestream.cli.options.engine import engine_options, sampling_options
@@ -71,13 +71,13 @@ class Workload:
     metavar="TEXT",
     help="A prompt; may be repeated.",
 )
-@option(
+@file_option(
     "-f",
     "--file",
     "files",
     section="Workload",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    dash=True,
     help="A file with a prompt; - is standard input; may be repeated.",
 )
 @option(
@@ -92,22 +92,17 @@ class Workload:
     section="Workload",
     type=click.IntRange(min=0),
     default=64,
-    show_default=True,
     metavar="N",
     help="Tokens to generate at most after each prompt: their routing counts too.",
 )
-@option(
-    "--trace",
-    section="Workload",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Run nothing: take the routing of a run that was recorded.",
+@file_option(
+    "--trace", section="Workload", help="Run nothing: take the routing of a run that was recorded."
 )
 @option(
     "--half-life",
     section="Workload",
     type=Value(OptionSpec("", float, least=1, most=1e9)),
     default=512,
-    show_default=True,
     metavar="N",
     help="Tokens in which a use fades by half in the decayed counts.",
 )

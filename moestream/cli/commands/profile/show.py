@@ -55,7 +55,6 @@ def list_profiles(as_json: bool) -> None:
     "count",
     type=click.IntRange(min=1),
     default=3,
-    show_default=True,
     metavar="N",
     help="How many experts to name in each layer.",
 )

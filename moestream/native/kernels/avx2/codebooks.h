@@ -114,8 +114,18 @@ struct SignedRows : Avx2Format<T> {
     }
 };
 
+// A type that has a scale above the signs of each 32 weights.
+template <class Self, Type T>
+struct SignsBelowScales : SignedRows<Self, T> {
+    static __m256i scales(const Signs& block) { return scales_on_top(block.rest); }
+    template <int J>
+    static const void* signs(const Signs& block) {
+        return block.signs + J;
+    }
+};
+
 template <>
-struct Blocks<Type::IQ2_XXS> : SignedRows<Blocks<Type::IQ2_XXS>, Type::IQ2_XXS> {
+struct Blocks<Type::IQ2_XXS> : SignsBelowScales<Blocks<Type::IQ2_XXS>, Type::IQ2_XXS> {
     static Signs open(const uint8_t* p) {
         Signs to{p, {}, {}};
         const __m256 a = _mm256_castsi256_ps(load256(p + 2));
@@ -124,33 +134,23 @@ struct Blocks<Type::IQ2_XXS> : SignedRows<Blocks<Type::IQ2_XXS>, Type::IQ2_XXS> 
         open_signs(_mm256_permute4x64_epi64(odd, 0xd8), &to);
         return to;
     }
-    static __m256i scales(const Signs& block) { return scales_on_top(block.rest); }
     template <int J>
     static __m256i magnitudes(const Signs& block) {
         return rows_of_eight(kIq2xxsGrid.data(), block.p + 2 + J * 8);
     }
-    template <int J>
-    static const void* signs(const Signs& block) {
-        return block.signs + J;
-    }
 };
 
 template <>
-struct Blocks<Type::IQ3_XXS> : SignedRows<Blocks<Type::IQ3_XXS>, Type::IQ3_XXS> {
+struct Blocks<Type::IQ3_XXS> : SignsBelowScales<Blocks<Type::IQ3_XXS>, Type::IQ3_XXS> {
     static Signs open(const uint8_t* p) {
         Signs to{p, {}, {}};
         open_signs(load256(p + 66), &to);
         return to;
     }
-    static __m256i scales(const Signs& block) { return scales_on_top(block.rest); }
     template <int J>
     static __m256i magnitudes(const Signs& block) {
         const auto* rows = reinterpret_cast<const __m128i*>(block.p + 2 + J * 8);
         return rows_of_four(kIq3xxsGrid.data(), _mm256_cvtepu8_epi32(_mm_loadl_epi64(rows)));
-    }
-    template <int J>
-    static const void* signs(const Signs& block) {
-        return block.signs + J;
     }
 };
 

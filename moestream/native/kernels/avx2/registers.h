@@ -7,6 +7,7 @@
 
 #include "core/half.h"
 #include "core/scalar_math.h"
+#include "kernels/some_lanes.h"
 
 namespace moestream {
 namespace {
@@ -133,7 +134,7 @@ inline __m256 exp8(__m256 x) {
 }
 
 // Eight floats, or eight int32, to a register; see products.h and rows.h.
-struct Avx2Registers {
+struct Avx2Registers : SomeLanes<Avx2Registers> {
     using Float = __m256;
     using Int = __m256i;
     static constexpr int kLanes = 8;
@@ -158,24 +159,7 @@ struct Avx2Registers {
     static Int set_int(int v) { return _mm256_set1_epi32(v); }
     static Int sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
     static Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
-    template <int By>
-    static Int shift_left(Int v) {
-        return _mm256_slli_epi32(v, By);
-    }
-
-    // The first `count` floats, less than eight, the rest zero.
-    static Float load_some(const float* p, int count) {
-        float v[8] = {};
-        std::memcpy(v, p, count * sizeof(float));
-        return load(v);
-    }
-    static void store_some(float* p, Float v, int count) {
-        if (count >= 8) return store(p, v);
-        if (count <= 0) return;
-        float all[8];
-        store(all, v);
-        std::memcpy(p, all, count * sizeof(float));
-    }
+    static Int shift_left(Int v, int by) { return _mm256_slli_epi32(v, by); }
 
     // The same sum as sum_lanes, of one register.
     static float fold(const Float* v) {

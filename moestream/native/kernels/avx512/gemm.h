@@ -64,10 +64,7 @@ struct Avx512 {
     static Int set_int(int v) { return _mm512_set1_epi32(v); }
     static Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
     static Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
-    template <int By>
-    static Int shift_left(Int v) {
-        return _mm512_slli_epi32(v, By);
-    }
+    static Int shift_left(Int v, int by) { return _mm512_slli_epi32(v, by); }
 
     template <class T>
     static void unpack(const Panel& panel, int first, const Unpacked& to) {

@@ -97,8 +97,18 @@ inline Scales scales_on_top(const Signs& block) {
     return {odd_scales(s), vdupq_n_s16(0)};
 }
 
+// A type that has a scale above the signs of each 32 weights, which magnitudes<J>() go with.
+template <class Self, Type T>
+struct SignsBelowScales : Format<T> {
+    static Scales scales(const Signs& block) { return scales_on_top(block); }
+    template <int J>
+    static Codes codes(const Signs& block) {
+        return with_signs(block.signs + J * 4, Self::template magnitudes<J>(block));
+    }
+};
+
 template <>
-struct Blocks<Type::IQ2_XXS> : Format<Type::IQ2_XXS> {
+struct Blocks<Type::IQ2_XXS> : SignsBelowScales<Blocks<Type::IQ2_XXS>, Type::IQ2_XXS> {
     static Signs open(const uint8_t* p) {
         Signs to;
         to.p = p;
@@ -106,27 +116,23 @@ struct Blocks<Type::IQ2_XXS> : Format<Type::IQ2_XXS> {
         open_signs(odd(2), odd(34), &to);
         return to;
     }
-    static Scales scales(const Signs& block) { return scales_on_top(block); }
     template <int J>
-    static Codes codes(const Signs& block) {
-        return with_signs(block.signs + J * 4,
-                          rows_of_eight(kIq2xxsGrid.data(), block.p + 2 + J * 8));
+    static Codes magnitudes(const Signs& block) {
+        return rows_of_eight(kIq2xxsGrid.data(), block.p + 2 + J * 8);
     }
 };
 
 template <>
-struct Blocks<Type::IQ3_XXS> : Format<Type::IQ3_XXS> {
+struct Blocks<Type::IQ3_XXS> : SignsBelowScales<Blocks<Type::IQ3_XXS>, Type::IQ3_XXS> {
     static Signs open(const uint8_t* p) {
         Signs to;
         to.p = p;
         open_signs(load_dwords(p + 66), load_dwords(p + 82), &to);
         return to;
     }
-    static Scales scales(const Signs& block) { return scales_on_top(block); }
     template <int J>
-    static Codes codes(const Signs& block) {
-        return with_signs(block.signs + J * 4,
-                          rows_of_four(kIq3xxsGrid.data(), block.p + 2 + J * 8));
+    static Codes magnitudes(const Signs& block) {
+        return rows_of_four(kIq3xxsGrid.data(), block.p + 2 + J * 8);
     }
 };
 

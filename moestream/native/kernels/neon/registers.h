@@ -3,11 +3,10 @@
 
 #include <arm_neon.h>
 
-#include <cstring>
-
 #include "core/half.h"
 #include "core/scalar_math.h"
 #include "kernels/loops.h"
+#include "kernels/some_lanes.h"
 
 namespace moestream {
 namespace {
@@ -57,7 +56,7 @@ inline float32x4_t exp4(float32x4_t x) {
 }
 
 // Four floats, or four int32, to a register; see products.h and rows.h.
-struct NeonRegisters {
+struct NeonRegisters : SomeLanes<NeonRegisters> {
     using Float = float32x4_t;
     using Int = int32x4_t;
     static constexpr int kLanes = 4;
@@ -84,24 +83,7 @@ struct NeonRegisters {
     static Int set_int(int v) { return vdupq_n_s32(v); }
     static Int sub(Int a, Int b) { return vsubq_s32(a, b); }
     static Float to_float(Int v) { return vcvtq_f32_s32(v); }
-    template <int By>
-    static Int shift_left(Int v) {
-        return vshlq_n_s32(v, By);
-    }
-
-    // The first `count` floats, less than four, the rest zero.
-    static Float load_some(const float* p, int count) {
-        float v[4] = {};
-        std::memcpy(v, p, count * sizeof(float));
-        return load(v);
-    }
-    static void store_some(float* p, Float v, int count) {
-        if (count >= 4) return store(p, v);
-        if (count <= 0) return;
-        float all[4];
-        store(all, v);
-        std::memcpy(p, all, count * sizeof(float));
-    }
+    static Int shift_left(Int v, int by) { return vshlq_s32(v, vdupq_n_s32(by)); }
 
     // The same sum as sum_lanes, of two registers.
     static float fold(const Float* v) {

@@ -65,25 +65,33 @@ float dot_float(const uint8_t* w, const float* x, int columns) {
     return sum_lanes(lanes);
 }
 
+// A token's input in blocks of so many columns.
+struct TokenBlocks {
+    TokenBlocks(const InputRows& in, size_t token, int size)
+        : count(in.columns / size), q(in.q + token * in.columns), d(in.d + token * count) {}
+
+    int count;
+    const int8_t* q;
+    const float* d;
+};
+
 template <Type T>
 float dot_block32(const uint8_t* w, const InputRows& in, int token) {
     constexpr TypeLayout kLayout = layout_of(T);
-    const int blocks = in.columns / 32;
-    const int8_t* q = in.q + static_cast<size_t>(token) * in.columns;
-    const float* d = in.d + static_cast<size_t>(token) * blocks;
-    const float* s = in.s + static_cast<size_t>(token) * blocks;
+    const TokenBlocks x(in, token, 32);
+    const float* s = in.s + static_cast<size_t>(token) * x.count;
     float acc = 0.0f;
     Block block;
     constexpr int kParts = kLayout.block_values / 32, kGroup = kLayout.group;
-    for (int b = 0; b < blocks; ++b) {
+    for (int b = 0; b < x.count; ++b) {
         const int part = b % kParts;
         if (part == 0) decode<T>(w + static_cast<size_t>(b / kParts) * kLayout.block_bytes, &block);
         for (int from = 0; from < 32; from += kGroup) {
             const int8_t* codes = block.q + part * 32 + from;
             int32_t sum = 0;
-            for (int i = 0; i < kGroup; ++i) sum += codes[i] * q[b * 32 + from + i];
+            for (int i = 0; i < kGroup; ++i) sum += codes[i] * x.q[b * 32 + from + i];
             const float own = T == Type::NVFP4 ? block.d16[(part * 32 + from) / 16] : block.d;
-            acc = std::fma(own * d[b], static_cast<float>(sum), acc);
+            acc = std::fma(own * x.d[b], static_cast<float>(sum), acc);
         }
         if (kLayout.has_min) acc = std::fma(block.m, s[b], acc);
     }
@@ -93,23 +101,21 @@ float dot_block32(const uint8_t* w, const InputRows& in, int token) {
 template <Type T>
 float dot_block256(const uint8_t* w, const InputRows& in, int token) {
     constexpr TypeLayout kLayout = layout_of(T);
-    const int blocks = in.columns / 256;
-    const int8_t* q = in.q + static_cast<size_t>(token) * in.columns;
-    const float* d = in.d + static_cast<size_t>(token) * blocks;
+    const TokenBlocks x(in, token, 256);
     const int16_t* sums = in.sums16 + static_cast<size_t>(token) * (in.columns / 16);
     float acc = 0.0f;
     Block block;
-    for (int b = 0; b < blocks; ++b) {
+    for (int b = 0; b < x.count; ++b) {
         decode<T>(w + static_cast<size_t>(b) * kLayout.block_bytes, &block);
         int32_t sum = 0, mins = 0;
         for (int g = 0; g < 16; ++g) {
             int32_t part = 0;
-            for (int i = g * 16; i < g * 16 + 16; ++i) part += block.q[i] * q[b * 256 + i];
+            for (int i = g * 16; i < g * 16 + 16; ++i) part += block.q[i] * x.q[b * 256 + i];
             sum += block.scale[g] * part;
             mins += block.min[g] * sums[b * 16 + g];
         }
-        acc = std::fma(block.d * d[b], static_cast<float>(sum), acc);
-        if (kLayout.has_min) acc = std::fma(-block.m * d[b], static_cast<float>(mins), acc);
+        acc = std::fma(block.d * x.d[b], static_cast<float>(sum), acc);
+        if (kLayout.has_min) acc = std::fma(-block.m * x.d[b], static_cast<float>(mins), acc);
     }
     return acc;
 }
