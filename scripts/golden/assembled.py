@@ -1,24 +1,27 @@
 """Golden models of mixtures that are put together of the same parts, told by a few words each.
 
-Owns the parts: attention with what may be about it, dense networks, experts, and which layers have
-which. Knows no architecture; ``later.py`` and its neighbours name them.
+Owns attention with what may be about it, dense networks and experts. Knows no architecture;
+``later.py`` and its neighbours name them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import gguf
 
-from golden.files import EPSILON, VOCAB, TensorSpec, swiglu
+from golden.files import EPSILON, TensorSpec
+from golden.keys import add_experts, add_sizes
+from golden.parts import head_norms, norms, projections, swiglu
+from golden.recipe import HEADS, KV_HEADS, Counted
 
-HEADS, KV_HEADS, EXPERTS, WINDOW = 4, 2, 8, 9
+WINDOW = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Assembled:
+class Assembled(Counted):
     """One model.
 
     ``windowed`` says layer by layer which see a window; ``lead`` layers are dense; ``moe_every``-th
@@ -27,44 +30,26 @@ class Assembled:
     ``replaces`` stands for every other layer, from the first on.
     """
 
-    name: str
-    arch: str
-    seed: int
-    keys: Callable[[gguf.GGUFWriter, Self], None]
-    types: tuple[str, ...] = ("F32",)
-    layers: int = 3
+    keys: Callable[[gguf.GGUFWriter, Self], None] = field(kw_only=True)
     windowed: tuple[bool, ...] = ()
-    lead: int = 0
-    moe_every: int = 1
-    hidden: int = 64
     head_dim: int = 16
     value_dim: int = 0
     heads: tuple[int, ...] = ()
     kv_heads: int = KV_HEADS
     turned: int = 0
-    width: int = 16
     dense_width: int = 48
     shared: int = 0
-    used: int = 3
-    experts: int = EXPERTS
     eps_key: Literal["rms", "layer"] = "rms"
     qk_norm: bool = False
     gates: Literal["none", "head", "number"] = "none"
     selection_bias: str = ""
     joined: bool = False
     sinks: bool = False
-    tied: bool = False
-    rope_factors: int = 0
     ffn_norm: str = "ffn_norm"
     more_norms: tuple[str, ...] = ()
     query_norm_mean: float = 1.5
     own: Callable[[Self, int], Iterator[TensorSpec]] | None = None
     replaces: Callable[[Self, int], Iterator[TensorSpec]] | None = None
-
-    @property
-    def moe_layers(self) -> list[int]:
-        """Those that have experts."""
-        return [i for i in range(self.lead, self.layers) if (i + 1) % self.moe_every == 0]
 
     def num_heads(self, layer: int) -> int:
         """Query heads of a layer."""
@@ -72,11 +57,8 @@ class Assembled:
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys that all have, then its own."""
-        writer.add_embedding_length(self.hidden)
-        writer.add_block_count(self.layers)
-        writer.add_feed_forward_length(self.dense_width)
-        writer.add_head_count(list(self.heads) if self.heads else HEADS)
-        writer.add_head_count_kv(self.kv_heads)
+        heads = list(self.heads) if self.heads else HEADS
+        add_sizes(writer, self, self.dense_width, heads, self.kv_heads)
         writer.add_key_length(self.head_dim)
         writer.add_value_length(self.value_dim or self.head_dim)
         if self.eps_key == "rms":
@@ -85,59 +67,38 @@ class Assembled:
             writer.add_layer_norm_eps(EPSILON)
         writer.add_rope_dimension_count(self.turned or self.head_dim)
         writer.add_rope_freq_base(1000.0)
-        writer.add_expert_count(self.experts)
-        writer.add_expert_used_count(self.used)
+        add_experts(writer, self)
         if self.windowed:
             writer.add_sliding_window(WINDOW)
             writer.add_sliding_window_pattern(list(self.windowed))
         self.keys(writer, self)
 
-    def tensors(self) -> Iterator[TensorSpec]:
-        """All tensors, in the order of the file."""
-        hidden = self.hidden
-        yield "token_embd.weight", (VOCAB, hidden), 0.25 if self.tied else 1.0
-        yield "output_norm.weight", (hidden,), 0.3
-        if not self.tied:
-            yield "output.weight", (VOCAB, hidden), 1.5 * hidden**-0.5
-        if self.rope_factors:
-            yield "rope_freqs.weight", (self.rope_factors,), 0.3
-        for layer in range(self.layers):
-            for part in self._parts(layer):
-                for name, shape, std in part:
-                    yield f"blk.{layer}.{name}", shape, std
-
-    def _parts(self, layer: int) -> Iterator[Iterator[TensorSpec]]:
+    def parts(self, layer: int) -> Iterator[TensorSpec]:
+        """Norms, attention, then a network or experts, and what is its own."""
         if self.replaces is not None and layer % 2 == 0:
-            yield self.replaces(self, layer)
+            yield from self.replaces(self, layer)
             return
-        yield self._norms()
-        yield self.attention(layer)
+        yield from norms(self.hidden, *filter(None, ("attn_norm", self.ffn_norm)))
+        yield from norms(self.hidden, *self.more_norms)
+        yield from self.attention(layer)
         if layer in self.moe_layers:
-            yield self.mixture()
+            yield from self.mixture()
         else:
-            yield swiglu(self.hidden, self.dense_width)
+            yield from swiglu(self.hidden, self.dense_width)
         if self.own is not None:
-            yield self.own(self, layer)
-
-    def _norms(self) -> Iterator[TensorSpec]:
-        for name in ("attn_norm", self.ffn_norm, *self.more_norms):
-            if name:
-                yield f"{name}.weight", (self.hidden,), 0.3
+            yield from self.own(self, layer)
 
     def attention(self, layer: int) -> Iterator[TensorSpec]:
         """Projections and what goes with them."""
         heads, value_dim = self.num_heads(layer), self.value_dim or self.head_dim
         query, key = heads * self.head_dim, self.kv_heads * self.head_dim
         value, attended = self.kv_heads * value_dim, heads * value_dim
-        std = 0.8 * self.hidden**-0.5
         if self.joined:
-            yield "attn_qkv.weight", (query + key + value, self.hidden), std
+            yield "attn_qkv.weight", (query + key + value, self.hidden), 0.8 * self.hidden**-0.5
         else:
-            for name, rows in (("attn_q", query), ("attn_k", key), ("attn_v", value)):
-                yield f"{name}.weight", (rows, self.hidden), std
+            yield from projections(self.hidden, query, key, value=value)
         if self.qk_norm:
-            yield "attn_q_norm.weight", (self.head_dim,), 0.3
-            yield "attn_k_norm.weight", (self.head_dim,), 0.3
+            yield from head_norms(self.head_dim, self.head_dim)
         if self.gates != "none":
             rows = heads if self.gates == "head" else attended
             yield "attn_gate.weight", (rows, self.hidden), self.hidden**-0.5

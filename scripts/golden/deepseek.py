@@ -11,9 +11,20 @@ from dataclasses import dataclass
 
 import gguf
 
-from golden.files import EPSILON, VOCAB, Described, TensorSpec, swiglu
+from golden.files import EPSILON, TensorSpec
+from golden.keys import add_head_dim, add_shared_experts, add_sigmoid, add_yarn
+from golden.parts import (
+    attention,
+    head_norms,
+    latent_heads,
+    latent_row,
+    mixture,
+    narrow_queries,
+    norms,
+    swiglu,
+)
+from golden.recipe import HEADS, KV_HEADS, Described
 
-HEADS, KV_HEADS = 4, 2
 SHARED = 2
 LATENT, QUERY_RANK, TURNED = 32, 32, 8
 
@@ -25,15 +36,11 @@ class DeepSeekLike(Described):
     ``plain`` and ``value`` are dimensions of a head's keys and values.
     """
 
+    lead: int = 1
     plain: int = 12
     value: int = 20
     sigmoid: bool = True
     norms: bool = True
-
-    @property
-    def moe_layers(self) -> list[int]:
-        """All but the first."""
-        return list(range(1, self.layers))
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys."""
@@ -41,38 +48,20 @@ class DeepSeekLike(Described):
         writer.add_feed_forward_length(3 * self.width)
         writer.add_head_count(HEADS)
         writer.add_layer_norm_rms_eps(EPSILON)
-        writer.add_leading_dense_block_count(1)
-        writer.add_expert_count(self.experts)
-        writer.add_expert_used_count(self.used)
-        writer.add_expert_shared_count(SHARED)
-        writer.add_expert_feed_forward_length(self.width)
+        add_shared_experts(writer, self, SHARED)
         if self.sigmoid:
-            writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-            writer.add_expert_weights_norm(True)
-            writer.add_expert_weights_scale(1.8)
+            add_sigmoid(writer, 1.8)
         self.keys(writer, self)
 
-    def tensors(self) -> Iterator[TensorSpec]:
-        """All tensors, in the order of the file."""
-        hidden = self.hidden
-        yield "token_embd.weight", (VOCAB, hidden), 1.0
-        yield "output_norm.weight", (hidden,), 0.3
-        yield "output.weight", (VOCAB, hidden), 1.5 * hidden**-0.5
-        for layer in range(self.layers):
-            ffn = self._experts() if layer else swiglu(hidden, 3 * self.width)
-            yield f"blk.{layer}.attn_norm.weight", (hidden,), 0.3
-            yield f"blk.{layer}.{self.ffn_norm}.weight", (hidden,), 0.3
-            for part in (self.own(self), ffn):
-                for name, shape, std in part:
-                    yield f"blk.{layer}.{name}", shape, std
-
-    def _experts(self) -> Iterator[TensorSpec]:
-        hidden = self.hidden
-        yield "ffn_gate_inp.weight", (self.experts, hidden), hidden**-0.5
-        if self.sigmoid:
-            yield "exp_probs_b.bias", (self.experts,), 0.2
-        yield from swiglu(hidden, self.width, "_exps", self.experts)
-        yield from swiglu(hidden, SHARED * self.width, "_shexp")
+    def parts(self, layer: int) -> Iterator[TensorSpec]:
+        """Both norms, attention, then a network or experts."""
+        yield from norms(self.hidden, "attn_norm", self.ffn_norm)
+        yield from self.own(self)
+        if layer:
+            bias = 0.2 if self.sigmoid else 0.0
+            yield from mixture(self, bias=bias, shared=SHARED * self.width)
+        else:
+            yield from swiglu(self.hidden, 3 * self.width)
 
 
 def _further_layer(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
@@ -83,9 +72,7 @@ def _further_layer(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
 
 def yarn(writer: gguf.GGUFWriter, multiplier: float) -> None:
     """Add the keys of lengthened contexts."""
-    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    writer.add_rope_scaling_factor(4.0)
-    writer.add_rope_scaling_orig_ctx_len(32)
+    add_yarn(writer)
     writer.add_rope_scaling_yarn_log_mul(multiplier)
 
 
@@ -148,18 +135,14 @@ def _v2_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
 def v3_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
     """Projections apart, queries from a narrow row."""
     queries = HEADS * (model.plain + TURNED)
-    yield "attn_q_a.weight", (QUERY_RANK, model.hidden), model.hidden**-0.5
-    yield "attn_q_a_norm.weight", (QUERY_RANK,), 0.3
-    yield "attn_q_b.weight", (queries, QUERY_RANK), 0.5 * QUERY_RANK**-0.5
+    yield from narrow_queries(model.hidden, QUERY_RANK, queries)
     yield from _latent_attention(model)
-    yield "attn_k_b.weight", (HEADS, LATENT, model.plain), 0.5 * LATENT**-0.5
-    yield "attn_v_b.weight", (HEADS, model.value, LATENT), 0.5 * LATENT**-0.5
+    yield from latent_heads(HEADS, LATENT, model.plain, model.value)
 
 
 def _latent_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
     hidden, attended = model.hidden, HEADS * model.value
-    yield "attn_kv_a_mqa.weight", (LATENT + TURNED, hidden), hidden**-0.5
-    yield "attn_kv_a_norm.weight", (LATENT,), 0.3
+    yield from latent_row(hidden, LATENT, TURNED)
     yield "attn_output.weight", (hidden, attended), attended**-0.5
 
 
@@ -167,8 +150,7 @@ def _grouped_query_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     writer.add_rope_dimension_count(TURNED)  # of the head's 16 to 32
     writer.add_rope_freq_base(1000.0)
     writer.add_head_count_kv(KV_HEADS)
-    writer.add_key_length(model.head_dim)
-    writer.add_value_length(model.head_dim)
+    add_head_dim(writer, model.head_dim)
 
 
 def _glm_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
@@ -177,13 +159,9 @@ def _glm_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
 
 
 def _glm_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
-    hidden, query, key = model.hidden, HEADS * model.head_dim, KV_HEADS * model.head_dim
-    for name, rows in (("attn_q", query), ("attn_k", key), ("attn_v", key)):
-        yield f"{name}.weight", (rows, hidden), 0.8 * hidden**-0.5
-        yield f"{name}.bias", (rows,), 0.5
-    if model.norms:
-        yield from _head_norms(model)
-    yield "attn_output.weight", (hidden, query), query**-0.5
+    query, key = HEADS * model.head_dim, KV_HEADS * model.head_dim
+    between = head_norms(model.head_dim, model.head_dim) if model.norms else ()
+    return attention(model.hidden, query, key, biases=True, between=between)
 
 
 def _ling_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
@@ -196,13 +174,8 @@ def _ling_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
 def _ling_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
     hidden, query, key = model.hidden, HEADS * model.head_dim, KV_HEADS * model.head_dim
     yield "attn_qkv.weight", (query + 2 * key, hidden), 0.8 * hidden**-0.5
-    yield from _head_norms(model)
+    yield from head_norms(model.head_dim, model.head_dim)
     yield "attn_output.weight", (hidden, query), query**-0.5
-
-
-def _head_norms(model: DeepSeekLike) -> Iterator[TensorSpec]:
-    yield "attn_q_norm.weight", (model.head_dim,), 0.3
-    yield "attn_k_norm.weight", (model.head_dim,), 0.3
 
 
 def _mistral_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:

@@ -3,89 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gguf
 
-from golden.files import EPSILON, VOCAB, TensorSpec, swiglu
+from golden.files import EPSILON, TensorSpec
+from golden.keys import add_experts, add_head_dim, add_sizes
+from golden.parts import attention, mixture, norms, swiglu
+from golden.recipe import HEADS, KV_HEADS, Counted
 
 
 @dataclass(frozen=True, slots=True)
-class Ernie45MoE:
+class Ernie45MoE(Counted):
     """One dense layer, then experts with a shared one of another width."""
 
-    name: str
-    seed: int
-    types: tuple[str, ...] = ("F32",)
-    layers: int = 3
-    leading_dense: int = 1
-    hidden: int = 64
-    heads: int = 4
-    kv_heads: int = 2
+    arch: str = field(default="ernie4_5-moe", init=False)
+    lead: int = 1
+    tied: float = 0.18
     head_dim: int = 24
-    intermediate: int = 48
-    expert_width: int = 24
-    shared_width: int = 40
-    experts: int = 8
-    arch: str = "ernie4_5-moe"
-
-    @property
-    def moe_layers(self) -> list[int]:
-        """All after the dense ones."""
-        return list(range(self.leading_dense, self.layers))
+    width: int = 24
+    dense_width: int = 48
+    shared: int = 40
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys that the converter writes."""
-        writer.add_embedding_length(self.hidden)
-        writer.add_block_count(self.layers)
-        writer.add_feed_forward_length(self.intermediate)
-        writer.add_head_count(self.heads)
-        writer.add_head_count_kv(self.kv_heads)
-        writer.add_key_length(self.head_dim)
-        writer.add_value_length(self.head_dim)
+        add_sizes(writer, self, self.dense_width)
+        add_head_dim(writer, self.head_dim)
         writer.add_rope_freq_base(1000.0)
         writer.add_layer_norm_rms_eps(EPSILON)
-        writer.add_expert_count(self.experts)
-        writer.add_expert_used_count(3)
+        add_experts(writer, self)
         writer.add_interleave_moe_layer_step(1)
-        writer.add_leading_dense_block_count(self.leading_dense)
-        writer.add_expert_feed_forward_length(self.expert_width)
+        writer.add_leading_dense_block_count(self.lead)
+        writer.add_expert_feed_forward_length(self.width)
         writer.add_expert_shared_count(2)
-        writer.add_expert_shared_feed_forward_length(self.shared_width)
+        writer.add_expert_shared_feed_forward_length(self.shared)
 
-    def tensors(self) -> Iterator[TensorSpec]:
-        """All tensors, in the order of the file."""
-        hidden = self.hidden
-        yield "token_embd.weight", (VOCAB, hidden), 0.18
-        yield "output_norm.weight", (hidden,), 0.3
-        for layer in range(self.layers):
-            parts = (self._attention(), self._network(layer))
-            for name, shape, std in (spec for part in parts for spec in part):
-                yield f"blk.{layer}.{name}", shape, std
-
-    def _attention(self) -> Iterator[TensorSpec]:
-        hidden, query = self.hidden, self.heads * self.head_dim
-        key = self.kv_heads * self.head_dim
-        yield "attn_norm.weight", (hidden,), 0.3
-        for name, rows in (("q", query), ("k", key), ("v", key)):
-            yield f"attn_{name}.weight", (rows, hidden), 0.8 * hidden**-0.5
-        yield "attn_output.weight", (hidden, query), query**-0.5
-        yield "ffn_norm.weight", (hidden,), 0.3
-
-    def _network(self, layer: int) -> Iterator[TensorSpec]:
-        if layer < self.leading_dense:
-            yield from swiglu(self.hidden, self.intermediate)
-            return
-        yield "ffn_gate_inp.weight", (self.experts, self.hidden), self.hidden**-0.5
-        yield "exp_probs_b.bias", (self.experts,), 0.1
-        yield from swiglu(self.hidden, self.expert_width, "_exps", self.experts)
-        yield from swiglu(self.hidden, self.shared_width, "_shexp")
+    def parts(self, layer: int) -> Iterator[TensorSpec]:
+        """Attention, then a network or experts."""
+        yield from norms(self.hidden, "attn_norm")
+        yield from attention(self.hidden, HEADS * self.head_dim, KV_HEADS * self.head_dim)
+        yield from norms(self.hidden, "ffn_norm")
+        if layer in self.moe_layers:
+            yield from mixture(self, bias=0.1, shared=self.shared)
+        else:
+            yield from swiglu(self.hidden, self.dense_width)
 
 
 MODELS = (
     Ernie45MoE("ernie4_5-moe", 102),
     Ernie45MoE(
         "ernie4_5-moe-mxfp4", 342, ("MXFP4", "Q5_1", "Q8_0"),
-        intermediate=64, expert_width=32, shared_width=64, head_dim=32,
+        dense_width=64, width=32, shared=64, head_dim=32,
     ),
 )  # fmt: skip

@@ -7,11 +7,10 @@ models themselves, in the other files here. Knows nothing of llama.cpp nor of mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import cycle
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import gguf
 import numpy as np
@@ -64,37 +63,6 @@ class Model(Protocol):
 
     def tensors(self) -> Iterator[TensorSpec]:
         """All tensors, in the order of the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A model of an architecture that is told by two functions: its own keys and tensors."""
-
-    name: str
-    arch: str
-    seed: int
-    keys: Callable[[gguf.GGUFWriter, Self], None]
-    own: Callable[[Self], Iterator[TensorSpec]]
-    types: tuple[str, ...] = ("F32",)
-    layers: int = 3
-    hidden: int = 64
-    head_dim: int = 24
-    width: int = 32
-    used: int = 3
-    ffn_norm: str = "ffn_norm"
-
-    @property
-    def experts(self) -> int:
-        """Routed experts a layer."""
-        return 8
-
-
-def swiglu(hidden: int, width: int, suffix: str = "", experts: int = 0) -> Iterator[TensorSpec]:
-    """The three matrices of a feed-forward network, or of ``experts`` of them together."""
-    many = (experts,) if experts else ()
-    yield f"ffn_gate{suffix}.weight", (*many, width, hidden), hidden**-0.5
-    yield f"ffn_up{suffix}.weight", (*many, width, hidden), hidden**-0.5
-    yield f"ffn_down{suffix}.weight", (*many, hidden, width), 1.5 * width**-0.5
 
 
 def is_f32(model: Model) -> bool:

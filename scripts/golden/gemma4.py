@@ -3,53 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gguf
 
-from golden.files import EPSILON, VOCAB, TensorSpec
+from golden.files import EPSILON, TensorSpec
+from golden.keys import add_experts, add_head_dim, add_sizes
+from golden.parts import norms
+from golden.recipe import HEADS, OfKinds
 
 
 @dataclass(frozen=True, slots=True)
-class Gemma4:
-    """Two kinds of layers by `sliding`; those that see all have no values of their own."""
+class Gemma4(OfKinds):
+    """`kinds`: W, a window is seen, or F, everything; such a layer has no values of its own."""
 
-    name: str
-    seed: int
-    types: tuple[str, ...] = ("F32",)
-    sliding: tuple[bool, ...] = (True, False, True)
-    hidden: int = 64
-    heads: int = 4
+    arch: str = field(default="gemma4", init=False)
+    kinds: str = field(default="WFW", kw_only=True)
+    used: int = 2
+    tied: float = 0.15
+    rope_factors: int = 12  # half of the larger head
     kv_heads: tuple[int, int] = (2, 1)  # of sliding layers, of the others
     head_dims: tuple[int, int] = (16, 24)
-    intermediate: int = 48
-    experts: int = 8
-    expert_width: int = 16
+    dense_width: int = 48
     fused: bool = True
     query_norm_mean: float = 0.4  # nothing else scales the scores
-    arch: str = "gemma4"
 
     @property
-    def layers(self) -> int:
-        """How many."""
-        return len(self.sliding)
-
-    @property
-    def moe_layers(self) -> list[int]:
-        """All or none."""
-        return list(range(self.layers)) if self.experts else []
+    def sliding(self) -> list[bool]:
+        """Layer by layer, whether a window is seen."""
+        return [kind == "W" for kind in self.kinds]
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys that the converter writes."""
         sliding_dim, full_dim = self.head_dims
-        writer.add_embedding_length(self.hidden)
-        writer.add_block_count(self.layers)
-        writer.add_feed_forward_length(self.intermediate)
-        writer.add_head_count(self.heads)
-        writer.add_head_count_kv([self.kv_heads[not sliding] for sliding in self.sliding])
+        kv_heads = [self.kv_heads[not sliding] for sliding in self.sliding]
+        add_sizes(writer, self, self.dense_width, kv_heads=kv_heads)
         writer.add_layer_norm_rms_eps(EPSILON)
-        writer.add_key_length(full_dim)
-        writer.add_value_length(full_dim)
+        add_head_dim(writer, full_dim)
         writer.add_key_length_swa(sliding_dim)
         writer.add_value_length_swa(sliding_dim)
         writer.add_sliding_window(9)
@@ -62,25 +52,20 @@ class Gemma4:
         writer.add_rope_freq_base_swa(100.0)
         writer.add_final_logit_softcapping(4.0)
         if self.experts:
-            writer.add_expert_count(self.experts)
-            writer.add_expert_used_count(2)
-            writer.add_expert_feed_forward_length(self.expert_width)
+            add_experts(writer, self)
+            writer.add_expert_feed_forward_length(self.width)
 
-    def tensors(self) -> Iterator[TensorSpec]:
-        """All tensors, in the order of the file."""
-        yield "token_embd.weight", (VOCAB, self.hidden), 0.15
-        yield "output_norm.weight", (self.hidden,), 0.3
-        yield "rope_freqs.weight", (self.head_dims[1] // 2,), 0.3
-        for layer, sliding in enumerate(self.sliding):
-            parts = (self._attention(sliding), self._dense(), self._experts())
-            for name, shape, std in (spec for part in parts for spec in part):
-                yield f"blk.{layer}.{name}", shape, std
+    def parts(self, layer: int) -> Iterator[TensorSpec]:
+        """Attention, a dense network, and experts beside it."""
+        yield from self._attention(self.sliding[layer])
+        yield from self._dense()
+        if self.experts:
+            yield from self._experts()
 
     def _attention(self, sliding: bool) -> Iterator[TensorSpec]:
         hidden, head_dim = self.hidden, self.head_dims[not sliding]
-        query, key = self.heads * head_dim, self.kv_heads[not sliding] * head_dim
-        for name in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
-            yield f"{name}.weight", (hidden,), 0.3
+        query, key = HEADS * head_dim, self.kv_heads[not sliding] * head_dim
+        yield from norms(hidden, "attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
         yield "attn_q.weight", (query, hidden), hidden**-0.5
         yield "attn_k.weight", (key, hidden), hidden**-0.5
         if sliding:
@@ -91,19 +76,16 @@ class Gemma4:
         yield "layer_output_scale.weight", (1,), 0.3
 
     def _dense(self) -> Iterator[TensorSpec]:
-        hidden, width = self.hidden, self.intermediate
+        hidden, width = self.hidden, self.dense_width
         yield "ffn_gate.weight", (width, hidden), hidden**-0.5
         yield "ffn_up.weight", (width, hidden), hidden**-0.5
         yield "ffn_down.weight", (hidden, width), width**-0.5
 
     def _experts(self) -> Iterator[TensorSpec]:
-        hidden, width = self.hidden, self.expert_width
-        if not self.experts:
-            return
+        hidden, width = self.hidden, self.width
         yield "ffn_gate_inp.weight", (self.experts, hidden), 1.0
         yield "ffn_gate_inp.scale", (hidden,), 1.0
-        for name in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"):
-            yield f"{name}.weight", (hidden,), 0.3
+        yield from norms(hidden, "pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2")
         if self.fused:
             yield "ffn_gate_up_exps.weight", (self.experts, 2 * width, hidden), hidden**-0.5
         else:
@@ -115,9 +97,9 @@ class Gemma4:
 
 MODELS = (
     Gemma4("gemma4", 104),
-    Gemma4("gemma4-dense", 106, experts=0, sliding=(True, True, False)),
+    Gemma4("gemma4-dense", 106, experts=0, kinds="WWF"),
     Gemma4(
-        "gemma4-q8_0", 324, ("Q8_0", "Q4_0"), intermediate=64, expert_width=32,
-        head_dims=(16, 32), kv_heads=(2, 2), fused=False,
+        "gemma4-q8_0", 324, ("Q8_0", "Q4_0"), dense_width=64, width=32,
+        head_dims=(16, 32), rope_factors=16, kv_heads=(2, 2), fused=False,
     ),
 )  # fmt: skip

@@ -3,69 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gguf
 
-from golden.files import EPSILON, VOCAB, TensorSpec, swiglu
-
-HEADS, KV_HEADS, EXPERTS, CONV = 4, 2, 8, 4
+from golden.files import EPSILON, TensorSpec
+from golden.keys import add_experts, add_sizes
+from golden.parts import attention, mixture, norms, swiglu
+from golden.recipe import CONV, EXPERTS, HEADS, KV_HEADS, OfKinds
 
 
 @dataclass(frozen=True, slots=True)
-class GoldenJamba:
-    """`kinds` says what each layer is: M, Mamba, or A, attention. Every second one has experts."""
+class GoldenJamba(OfKinds):
+    """`kinds`: M, Mamba, or A, attention. Every second layer has experts."""
 
-    name: str
-    seed: int
-    kinds: str
-    types: tuple[str, ...] = ("F32",)
+    arch: str = field(default="jamba", init=False)
     hidden: int = 32
-    width: int = 16
     used: int = 2
+    moe_every: int = 2
     size: int = 10
     rank: int = 12
-    experts: int = EXPERTS
-    arch: str = "jamba"
-
-    @property
-    def layers(self) -> int:
-        """How many."""
-        return len(self.kinds)
-
-    @property
-    def moe_layers(self) -> list[int]:
-        """Every second one."""
-        return list(range(1, self.layers, 2))
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys that the converter writes."""
-        writer.add_embedding_length(self.hidden)
-        writer.add_block_count(self.layers)
-        writer.add_feed_forward_length(self.width)
-        writer.add_head_count(HEADS)
-        writer.add_head_count_kv([KV_HEADS if kind == "A" else 0 for kind in self.kinds])
+        kv_heads = [KV_HEADS if kind == "A" else 0 for kind in self.kinds]
+        add_sizes(writer, self, self.width, kv_heads=kv_heads)
         writer.add_layer_norm_rms_eps(EPSILON)
         writer.add_ssm_conv_kernel(CONV)
         writer.add_ssm_inner_size(2 * self.hidden)
         writer.add_ssm_state_size(self.size)
         writer.add_ssm_time_step_rank(self.rank)
-        writer.add_expert_count(self.experts)
-        writer.add_expert_used_count(self.used)
+        add_experts(writer, self)
 
-    def tensors(self) -> Iterator[TensorSpec]:
-        """All tensors, in the order of the file."""
+    def parts(self, layer: int) -> Iterator[TensorSpec]:
+        """Both norms, then the rest."""
         hidden = self.hidden
-        yield "token_embd.weight", (VOCAB, hidden), 1.0
-        yield "output_norm.weight", (hidden,), 0.3
-        yield "output.weight", (VOCAB, hidden), 1.5 * hidden**-0.5
-        for layer, kind in enumerate(self.kinds):
-            mixer = self._mamba() if kind == "M" else self._attention()
-            ffn = self._experts() if layer % 2 else swiglu(hidden, self.width)
-            yield f"blk.{layer}.attn_norm.weight", (hidden,), 0.3
-            yield f"blk.{layer}.ffn_norm.weight", (hidden,), 0.3
-            for name, shape, std in (*mixer, *ffn):
-                yield f"blk.{layer}.{name}", shape, std
+        yield from norms(hidden, "attn_norm", "ffn_norm")
+        if self.kinds[layer] == "M":
+            yield from self._mamba()
+        else:
+            yield from attention(hidden, hidden, hidden // HEADS * KV_HEADS)
+        yield from mixture(self) if layer in self.moe_layers else swiglu(hidden, self.width)
 
     def _mamba(self) -> Iterator[TensorSpec]:
         hidden, inner, size, rank = self.hidden, 2 * self.hidden, self.size, self.rank
@@ -82,22 +60,11 @@ class GoldenJamba:
         yield "ssm_d", (inner,), 0.5
         yield "ssm_out.weight", (hidden, inner), 0.5 * inner**-0.5
 
-    def _attention(self) -> Iterator[TensorSpec]:
-        hidden = self.hidden
-        key = hidden // HEADS * KV_HEADS
-        for name, rows in (("q", hidden), ("k", key), ("v", key)):
-            yield f"attn_{name}.weight", (rows, hidden), 0.8 * hidden**-0.5
-        yield "attn_output.weight", (hidden, hidden), hidden**-0.5
-
-    def _experts(self) -> Iterator[TensorSpec]:
-        yield "ffn_gate_inp.weight", (self.experts, self.hidden), self.hidden**-0.5
-        yield from swiglu(self.hidden, self.width, "_exps", self.experts)
-
 
 BLOCKS = {"hidden": 64, "width": 32, "rank": 32, "size": 16, "used": EXPERTS}
 """Rows of whole blocks, and no choice of experts that rounding could turn."""
 
 JAMBA_MODELS: tuple[GoldenJamba, ...] = (
-    GoldenJamba("jamba", 661, "MAMAMA"),
-    GoldenJamba("jamba-q8_0", 662, "MMA", ("Q8_0",), **BLOCKS),
+    GoldenJamba("jamba", 661, kinds="MAMAMA"),
+    GoldenJamba("jamba-q8_0", 662, ("Q8_0",), kinds="MMA", **BLOCKS),
 )

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import gguf
 
-from golden.assembled import EXPERTS, HEADS, Assembled
-from golden.files import TensorSpec, swiglu
+from golden.assembled import Assembled
+from golden.files import TensorSpec
+from golden.keys import add_granite_scales, add_rope_sections, add_yarn
+from golden.parts import norms, swiglu
+from golden.recipe import EXPERTS, HEADS, TIED
 
 
 def _experts(writer: gguf.GGUFWriter, model: Assembled) -> None:
@@ -16,9 +19,7 @@ def _experts(writer: gguf.GGUFWriter, model: Assembled) -> None:
 
 def _qwen3vl(writer: gguf.GGUFWriter, model: Assembled) -> None:
     _experts(writer, model)
-    pairs = model.head_dim // 2
-    sections = [pairs // 3 + (i < pairs % 3) for i in range(3)]
-    writer.add_rope_dimension_sections([*sections, 0])
+    add_rope_sections(writer, model.head_dim // 2)
     writer.add_num_deepstack_layers(3)
 
 
@@ -70,10 +71,7 @@ def _llama4(writer: gguf.GGUFWriter, model: Assembled) -> None:
 
 def _granite_swa(writer: gguf.GGUFWriter, model: Assembled) -> None:
     writer.add_feed_forward_length(model.width)
-    writer.add_attention_scale(0.3)
-    writer.add_embedding_scale(3.0)
-    writer.add_residual_scale(0.7)
-    writer.add_logit_scale(1.5)
+    add_granite_scales(writer)
     writer.add_expert_shared_feed_forward_length(SHARED)
     turned = [(False, True, True)[i % 3] for i in range(model.layers)]
     writer.add_array("granite_swa.attention.rope_pattern", turned)
@@ -92,12 +90,12 @@ def _minimax_01(writer: gguf.GGUFWriter, model: Assembled) -> None:
 
 def _lightning(model: Assembled, layer: int) -> Iterator[TensorSpec]:
     inner = HEADS * model.head_dim
-    yield "attn_norm.weight", (model.hidden,), 0.3
+    yield from norms(model.hidden, "attn_norm")
     yield "attn_qkv.weight", (3 * inner, model.hidden), model.hidden**-0.5
     yield "attn_gate.weight", (inner, model.hidden), model.hidden**-0.5
     yield "attn_norm_2.weight", (inner,), 0.3
     yield "attn_output.weight", (model.hidden, inner), inner**-0.5
-    yield "ffn_norm.weight", (model.hidden,), 0.3
+    yield from norms(model.hidden, "ffn_norm")
     yield from model.mixture()
 
 
@@ -109,9 +107,7 @@ def _grok(writer: gguf.GGUFWriter, model: Assembled) -> None:
     writer.add_float32("grok.attention.output_scale", 0.4)
     writer.add_attn_logit_softcapping(2.0)
     writer.add_final_logit_softcapping(5.0)
-    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    writer.add_rope_scaling_factor(4.0)
-    writer.add_rope_scaling_orig_ctx_len(32)
+    add_yarn(writer)
     writer.add_rope_scaling_yarn_ext_factor(1.0)
     writer.add_rope_scaling_yarn_beta_fast(4.0)
     writer.add_rope_scaling_yarn_beta_slow(0.5)
@@ -158,7 +154,7 @@ LATER_MODELS: tuple[Assembled, ...] = (
     Assembled("qwen3vlmoe-q8_0", seed=602, types=("Q8_0",), **(QWEN3VL | BLOCKS)),
     Assembled("bailingmoe", seed=603, shared=32, head_dim=24, **BAILING),
     Assembled("bailingmoe-q8_0", seed=604, types=("Q8_0",), shared=64, **(BAILING | BLOCKS)),
-    Assembled("deepseek", seed=605, shared=32, tied=True, **DEEPSEEK),
+    Assembled("deepseek", seed=605, shared=32, tied=TIED, **DEEPSEEK),
     Assembled(
         "deepseek-q5_0",
         seed=606,

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import gguf
 
-from golden.files import EPSILON, VOCAB, Described, TensorSpec, swiglu
+from golden.files import EPSILON, TensorSpec
+from golden.keys import add_experts, add_granite_scales, add_head_dim, add_sizes, add_yarn
+from golden.parts import attention, head_norms, norms, swiglu
+from golden.recipe import HEADS, KV_HEADS, TIED, Described
 
-HEADS, KV_HEADS = 4, 2
 WINDOW = 9
 
 
@@ -22,50 +24,24 @@ class Mixture(Described):
     """One model, whose ``own`` tensors are those that the others lack."""
 
     biases: bool = False
-    tied: bool = False
-
-    @property
-    def moe_layers(self) -> list[int]:
-        """All of them."""
-        return list(range(self.layers))
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys."""
-        writer.add_embedding_length(self.hidden)
-        writer.add_block_count(self.layers)
-        writer.add_feed_forward_length(self.width)
-        writer.add_head_count(HEADS)
-        writer.add_head_count_kv(KV_HEADS)
-        writer.add_key_length(self.head_dim)
-        writer.add_value_length(self.head_dim)
+        add_sizes(writer, self, self.width)
+        add_head_dim(writer, self.head_dim)
         writer.add_layer_norm_rms_eps(EPSILON)
-        writer.add_expert_count(self.experts)
-        writer.add_expert_used_count(self.used)
+        add_experts(writer, self)
         self.keys(writer, self)
 
-    def tensors(self) -> Iterator[TensorSpec]:
-        """All tensors, in the order of the file."""
-        hidden = self.hidden
-        yield "token_embd.weight", (VOCAB, hidden), 0.25 if self.tied else 1.0
-        yield "output_norm.weight", (hidden,), 0.3
-        if not self.tied:
-            yield "output.weight", (VOCAB, hidden), 1.5 * hidden**-0.5
-        for layer in range(self.layers):
-            for part in (self._attention(), self._experts(), self.own(self)):
-                for name, shape, std in part:
-                    yield f"blk.{layer}.{name}", shape, std
-
-    def _attention(self) -> Iterator[TensorSpec]:
-        hidden = self.hidden
+    def parts(self, layer: int) -> Iterator[TensorSpec]:
+        """Attention and experts, then what the others lack."""
         query, key = HEADS * self.head_dim, KV_HEADS * self.head_dim
-        yield "attn_norm.weight", (hidden,), 0.3
-        for name, rows in (("attn_q", query), ("attn_k", key), ("attn_v", key)):
-            yield f"{name}.weight", (rows, hidden), 0.8 * hidden**-0.5
-            if self.biases:
-                yield f"{name}.bias", (rows,), 0.5
-        yield "attn_output.weight", (hidden, query), query**-0.5
+        yield from norms(self.hidden, "attn_norm")
+        yield from attention(self.hidden, query, key, biases=self.biases)
         if self.biases:
-            yield "attn_output.bias", (hidden,), 0.5
+            yield "attn_output.bias", (self.hidden,), 0.5
+        yield from self._experts()
+        yield from self.own(self)
 
     def _experts(self) -> Iterator[TensorSpec]:
         hidden, width = self.hidden, self.width
@@ -86,9 +62,7 @@ class Mixture(Described):
 def _gpt_oss_keys(writer: gguf.GGUFWriter, model: Mixture) -> None:
     writer.add_rope_dimension_count(model.head_dim)
     writer.add_rope_freq_base(1000.0)
-    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    writer.add_rope_scaling_factor(4.0)
-    writer.add_rope_scaling_orig_ctx_len(32)
+    add_yarn(writer)
     writer.add_expert_feed_forward_length(model.width)
     writer.add_sliding_window(WINDOW)
 
@@ -99,10 +73,7 @@ def _gpt_oss_extras(model: Mixture) -> Iterator[TensorSpec]:
 
 def _granite_keys(writer: gguf.GGUFWriter, model: Mixture) -> None:
     writer.add_rope_dimension_count(model.head_dim)
-    writer.add_attention_scale(0.3)
-    writer.add_embedding_scale(3.0)
-    writer.add_residual_scale(0.7)
-    writer.add_logit_scale(1.5)
+    add_granite_scales(writer)
     writer.add_expert_shared_feed_forward_length(2 * model.width)
 
 
@@ -118,8 +89,7 @@ def _hunyuan_keys(writer: gguf.GGUFWriter, model: Mixture) -> None:
 
 
 def _hunyuan_extras(model: Mixture) -> Iterator[TensorSpec]:
-    yield "attn_q_norm.weight", (model.head_dim,), 0.3
-    yield "attn_k_norm.weight", (model.head_dim,), 0.3
+    yield from head_norms(model.head_dim, model.head_dim)
     yield from _shared(model)
 
 
@@ -131,47 +101,24 @@ def _minimax_keys(writer: gguf.GGUFWriter, model: Mixture) -> None:
 
 
 def _minimax_extras(model: Mixture) -> Iterator[TensorSpec]:
-    yield "attn_q_norm.weight", (HEADS * model.head_dim,), 0.3
-    yield "attn_k_norm.weight", (KV_HEADS * model.head_dim,), 0.3
+    yield from head_norms(HEADS * model.head_dim, KV_HEADS * model.head_dim)
     yield "exp_probs_b.bias", (model.experts,), 0.2
 
 
-GPT_OSS = {"biases": True, "ffn_norm": "post_attention_norm"}
+GPT_OSS = {"arch": "gpt-oss", "keys": _gpt_oss_keys, "own": _gpt_oss_extras, "biases": True}
+GPT_OSS |= {"ffn_norm": "post_attention_norm"}
+GRANITE = {"arch": "granitemoe", "keys": _granite_keys, "own": _shared, "head_dim": 16}
+HUNYUAN = {"arch": "hunyuan-moe", "keys": _hunyuan_keys, "own": _hunyuan_extras}
+MINIMAX = {"arch": "minimax-m2", "keys": _minimax_keys, "own": _minimax_extras}
+SURE = {"head_dim": 32, "used": 2}  # rows of whole blocks, few choices that rounding turns
 
 MIXTURES: tuple[Mixture, ...] = (
-    Mixture("gpt-oss", "gpt-oss", 201, _gpt_oss_keys, _gpt_oss_extras, **GPT_OSS),
-    Mixture("granitemoe", "granitemoe", 202, _granite_keys, _shared, head_dim=16, tied=True),
-    Mixture("hunyuan-moe", "hunyuan-moe", 203, _hunyuan_keys, _hunyuan_extras),
-    Mixture("minimax-m2", "minimax-m2", 300, _minimax_keys, _minimax_extras),
-    Mixture(
-        "gpt-oss-mxfp4",
-        "gpt-oss",
-        355,
-        _gpt_oss_keys,
-        _gpt_oss_extras,
-        ("Q8_0", "MXFP4"),
-        head_dim=32,
-        **GPT_OSS,
-    ),
-    Mixture("granitemoe-q4_0", "granitemoe", 301, _granite_keys, _shared, ("Q4_0",), head_dim=16),
-    Mixture(
-        "hunyuan-moe-q8_0",
-        "hunyuan-moe",
-        496,
-        _hunyuan_keys,
-        _hunyuan_extras,
-        ("Q8_0",),
-        head_dim=32,
-        used=2,
-    ),
-    Mixture(
-        "minimax-m2-q5_0",
-        "minimax-m2",
-        570,
-        _minimax_keys,
-        _minimax_extras,
-        ("Q5_0",),
-        head_dim=32,
-        used=2,
-    ),
+    Mixture("gpt-oss", seed=201, **GPT_OSS),
+    Mixture("granitemoe", seed=202, tied=TIED, **GRANITE),
+    Mixture("hunyuan-moe", seed=203, **HUNYUAN),
+    Mixture("minimax-m2", seed=300, **MINIMAX),
+    Mixture("gpt-oss-mxfp4", seed=355, types=("Q8_0", "MXFP4"), head_dim=32, **GPT_OSS),
+    Mixture("granitemoe-q4_0", seed=301, types=("Q4_0",), **GRANITE),
+    Mixture("hunyuan-moe-q8_0", seed=496, types=("Q8_0",), **SURE, **HUNYUAN),
+    Mixture("minimax-m2-q5_0", seed=570, types=("Q5_0",), **SURE, **MINIMAX),
 )

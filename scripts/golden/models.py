@@ -15,80 +15,76 @@ import gguf
 from golden import ernie4_5_moe, gemma4, phimoe
 from golden.deepseek import DEEPSEEK_LIKE
 from golden.dots3note import DOTS3NOTE_MODELS
-from golden.files import EPSILON, TOKEN_COUNT, VOCAB, Model, TensorSpec, swiglu
+from golden.files import EPSILON, Model, TensorSpec
 from golden.jamba import JAMBA_MODELS
+from golden.keys import add_experts, add_head_dim, add_sizes, add_yarn
 from golden.kimi import KIMI_MODELS
 from golden.later import LATER_MODELS
 from golden.lfm2moe import LFM2MOE_MODELS
 from golden.mamba2 import MAMBA2_MODELS
 from golden.mixtures import MIXTURES
+from golden.parts import attention, head_norms, mixture, norms, swiglu
 from golden.qwen3next import QWEN3NEXT_MODELS
+from golden.recipe import HEADS, KV_HEADS, TIED, Counted
 from golden.sparse import SPARSE_MODELS
 from golden.windows import WINDOW_MODELS
 
 
 @dataclass(frozen=True, slots=True)
-class GoldenModel:
+class GoldenModel(Counted):
     """One model. `types` are given to its matrices in turn; vectors and routers stay F32.
 
     `linear_factor` and `yarn_factor` scale RoPE; `attn_factor` goes with either.
     `qk_norm` is None, "head" (one weight a head dimension) or "row" (over all heads).
     """
 
-    name: str
-    arch: str
-    seed: int
-    types: tuple[str, ...] = ("F32",)
     layers: int = 2
-    hidden: int = 64
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int = 16
-    intermediate: int = 48
+    width: int = 48
+    used: int = 2
     experts: int = 0
-    experts_used: int = 2
-    shared_intermediate: int = 0
+    kv_heads: int = KV_HEADS
+    head_dim: int = 16
+    shared: int = 0
     qkv_bias: bool = False
     qk_norm: str | None = None
-    tied: bool = False
     rope_base: float = 10000.0
-    rope_factors: bool = False
     linear_factor: float | None = None
     yarn_factor: float | None = None
     attn_factor: float | None = None
-
-    @property
-    def moe_layers(self) -> list[int]:
-        """All or none."""
-        return list(range(self.layers)) if self.experts else []
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys of these architectures."""
         _add_metadata(writer, self)
 
-    def tensors(self) -> Iterator[TensorSpec]:
-        """All tensors, in the order of the file."""
-        yield from _tensors(self)
+    def parts(self, layer: int) -> Iterator[TensorSpec]:
+        """Attention, then a network or experts."""
+        yield from norms(self.hidden, "attn_norm")
+        yield from _attention(self)
+        yield from norms(self.hidden, "ffn_norm")
+        if self.experts:
+            yield from _experts(self)
+        else:
+            yield from swiglu(self.hidden, self.width)
 
 
 K_TYPES = ("Q4_K", "Q6_K", "Q5_K", "Q3_K", "Q2_K")
 I_TYPES = ("IQ4_XS", "IQ2_XXS", "IQ3_S", "IQ2_XS", "IQ4_NL", "IQ3_XXS", "IQ2_S", "IQ1_S")
 ODD_TYPES = ("F16", "MXFP4", "BF16", "IQ4_NL")
-MOE = {"experts": 8, "intermediate": 16}
-MOE_32 = {"experts": 8, "intermediate": 32}  # rows of whole blocks, for the quantised ones
-SMALL_MOE = {"experts": 4, "intermediate": 16, "tied": True}
-QWEN2 = {"qkv_bias": True, "shared_intermediate": 32, "rope_base": 1000.0}
+MOE = {"experts": 8, "width": 16}
+MOE_32 = {"experts": 8, "width": 32}  # rows of whole blocks, for the quantised ones
+SMALL_MOE = {"experts": 4, "width": 16, "tied": TIED}
+QWEN2 = {"qkv_bias": True, "shared": 32, "rope_base": 1000.0}
 QWEN3 = {"qk_norm": "head", "head_dim": 24, "rope_base": 1000.0}
 QWEN3_32 = QWEN3 | {"head_dim": 32}
 OLMOE = {"qk_norm": "row", "kv_heads": 4}
-WIDE = {"hidden": 256, "intermediate": 256, "head_dim": 64}
+WIDE = {"hidden": 256, "width": 256, "head_dim": 64}
 
 # The seeds of the quantised mixtures are chosen: llama.cpp rounds activations to 8 bits, which at
 # other seeds sends a token that sits on a tie to another expert (KL of 0.5 at that token).
 MODELS: tuple[Model, ...] = (
     GoldenModel("llama", "llama", 1),
-    GoldenModel("llama-factors", "llama", 22, tied=True, head_dim=24, rope_factors=True),
-    GoldenModel("llama-linear", "llama", 3, tied=True, linear_factor=4.0),
+    GoldenModel("llama-factors", "llama", 22, tied=TIED, head_dim=24, rope_factors=12),
+    GoldenModel("llama-linear", "llama", 3, tied=TIED, linear_factor=4.0),
     GoldenModel("mixtral", "llama", 4, **MOE),
     GoldenModel("mixtral-yarn", "llama", 25, yarn_factor=4.0, **SMALL_MOE),
     GoldenModel("olmoe", "olmoe", 6, **MOE, **OLMOE),
@@ -98,7 +94,7 @@ MODELS: tuple[Model, ...] = (
     GoldenModel(
         "qwen3moe-yarn", "qwen3moe", 10, yarn_factor=8.0, attn_factor=0.8, **SMALL_MOE, **QWEN3
     ),
-    GoldenModel("llama-q4_0", "llama", 11, ("Q4_0",), intermediate=64),
+    GoldenModel("llama-q4_0", "llama", 11, ("Q4_0",), width=64),
     GoldenModel("mixtral-q8_0", "llama", 102, ("Q8_0",), **MOE_32),
     GoldenModel("olmoe-q4_1", "olmoe", 122, ("Q4_1",), **MOE_32, **OLMOE),
     GoldenModel("qwen2moe-q5", "qwen2moe", 119, ("Q5_0", "Q5_1"), **MOE_32, **QWEN2),
@@ -124,22 +120,16 @@ MODELS: tuple[Model, ...] = (
 
 
 def _add_metadata(writer: gguf.GGUFWriter, model: GoldenModel) -> None:
-    writer.add_embedding_length(model.hidden)
-    writer.add_block_count(model.layers)
-    writer.add_feed_forward_length(model.intermediate)
-    writer.add_head_count(model.heads)
-    writer.add_head_count_kv(model.kv_heads)
+    add_sizes(writer, model, model.width, kv_heads=model.kv_heads)
     writer.add_layer_norm_rms_eps(EPSILON)
-    if model.head_dim * model.heads != model.hidden:
-        writer.add_key_length(model.head_dim)
-        writer.add_value_length(model.head_dim)
+    if model.head_dim * HEADS != model.hidden:
+        add_head_dim(writer, model.head_dim)
     if model.experts:
-        writer.add_expert_count(model.experts)
-        writer.add_expert_used_count(model.experts_used)
+        add_experts(writer, model)
     if model.arch.startswith("qwen"):
-        writer.add_expert_feed_forward_length(model.intermediate)
-    if model.shared_intermediate:
-        writer.add_expert_shared_feed_forward_length(model.shared_intermediate)
+        writer.add_expert_feed_forward_length(model.width)
+    if model.shared:
+        writer.add_expert_shared_feed_forward_length(model.shared)
     _add_rope(writer, model)
 
 
@@ -150,52 +140,22 @@ def _add_rope(writer: gguf.GGUFWriter, model: GoldenModel) -> None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(model.linear_factor)
     if model.yarn_factor:
-        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-        writer.add_rope_scaling_factor(model.yarn_factor)
-        writer.add_rope_scaling_orig_ctx_len(TOKEN_COUNT // 2)
+        add_yarn(writer, model.yarn_factor)
     if model.attn_factor:
         writer.add_rope_scaling_attn_factors(model.attn_factor)
 
 
-def _tensors(model: GoldenModel) -> Iterator[TensorSpec]:
-    hidden = model.hidden
-    yield "token_embd.weight", (VOCAB, hidden), 0.25 if model.tied else 1.0
-    yield "output_norm.weight", (hidden,), 0.3
-    if not model.tied:
-        yield "output.weight", (VOCAB, hidden), 1.5 * hidden**-0.5
-    if model.rope_factors:
-        yield "rope_freqs.weight", (model.head_dim // 2,), 0.3
-    for layer in range(model.layers):
-        parts = (_attention(model), _experts(model) if model.experts else _dense_ffn(model))
-        for name, shape, std in (spec for part in parts for spec in part):
-            yield f"blk.{layer}.{name}", shape, std
-
-
 def _attention(model: GoldenModel) -> Iterator[TensorSpec]:
-    hidden = model.hidden
-    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    yield "attn_norm.weight", (hidden,), 0.3
-    for name, rows in (("attn_q", query), ("attn_k", key), ("attn_v", key)):
-        yield f"{name}.weight", (rows, hidden), 0.8 * hidden**-0.5
-        if model.qkv_bias:
-            yield f"{name}.bias", (rows,), 0.5
+    query, key = HEADS * model.head_dim, model.kv_heads * model.head_dim
+    between: Iterator[TensorSpec] = iter(())
     if model.qk_norm:
         per_head = model.qk_norm == "head"
-        yield "attn_q_norm.weight", (model.head_dim if per_head else query,), 0.3
-        yield "attn_k_norm.weight", (model.head_dim if per_head else key,), 0.3
-    yield "attn_output.weight", (hidden, query), query**-0.5
-
-
-def _dense_ffn(model: GoldenModel) -> Iterator[TensorSpec]:
-    yield "ffn_norm.weight", (model.hidden,), 0.3
-    yield from swiglu(model.hidden, model.intermediate)
+        between = head_norms(*(model.head_dim,) * 2) if per_head else head_norms(query, key)
+    return attention(model.hidden, query, key, biases=model.qkv_bias, between=between)
 
 
 def _experts(model: GoldenModel) -> Iterator[TensorSpec]:
-    hidden = model.hidden
-    yield "ffn_norm.weight", (hidden,), 0.3
-    yield "ffn_gate_inp.weight", (model.experts, hidden), hidden**-0.5
-    yield from swiglu(hidden, model.intermediate, "_exps", model.experts)
-    if model.shared_intermediate:
-        yield "ffn_gate_inp_shexp.weight", (hidden,), hidden**-0.5
-        yield from swiglu(hidden, model.shared_intermediate, "_shexp")
+    yield from mixture(model)
+    if model.shared:
+        yield "ffn_gate_inp_shexp.weight", (model.hidden,), model.hidden**-0.5
+        yield from swiglu(model.hidden, model.shared, "_shexp")

@@ -22,8 +22,9 @@ from golden.deepseek import (
     yarn,
 )
 from golden.files import TensorSpec, is_f32
+from golden.keys import add_indexer
+from golden.parts import indexer
 
-INDEX_HEADS, INDEX = 12, 64  # llama.cpp turns index keys in blocks of 64
 INDEXED = [1, 0, 1, 0, 0, 1]
 STREAMS = 4
 
@@ -31,9 +32,7 @@ STREAMS = 4
 def _sparse_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     """Twelve positions of up to 64 are attended to, or all, where rounding could turn a choice."""
     v3_attention_keys(writer, model)
-    writer.add_indexer_head_count(INDEX_HEADS)
-    writer.add_indexer_key_length(INDEX)
-    writer.add_indexer_top_k(12 if is_f32(model) else 64)
+    add_indexer(writer, 12 if is_f32(model) else 64)
 
 
 def _v32_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
@@ -48,19 +47,13 @@ def _glm_dsa_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
 
 def _sparse_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
     yield from v3_attention(model)
-    yield "indexer.k_norm.weight", (INDEX,), 0.3
-    yield "indexer.k_norm.bias", (INDEX,), 0.3
-    yield "indexer.proj.weight", (INDEX_HEADS, model.hidden), model.hidden**-0.5
-    yield "indexer.attn_k.weight", (INDEX, model.hidden), model.hidden**-0.5
-    yield "indexer.attn_q_b.weight", (INDEX_HEADS * INDEX, QUERY_RANK), QUERY_RANK**-0.5
+    yield from indexer(model.hidden, QUERY_RANK)
 
 
 def _hy_v4_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     v3_attention_keys(writer, model, further=False)
     if is_f32(model):
-        writer.add_indexer_head_count(INDEX_HEADS)
-        writer.add_indexer_key_length(INDEX)
-        writer.add_indexer_top_k(12)
+        add_indexer(writer, 12)
         writer.add_array("hy_v4.attention.indexer.types", INDEXED[: model.layers])
     writer.add_swiglu_clamp_exp([1.0] * model.layers)
     writer.add_uint32("hy_v4.hyper_connection.count", STREAMS)

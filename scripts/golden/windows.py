@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gguf
 
-from golden.assembled import EXPERTS, Assembled
+from golden.assembled import Assembled
+from golden.keys import add_sigmoid, add_yarn
+from golden.recipe import EXPERTS, TIED
 
-SIGMOID = gguf.ExpertGatingFuncType.SIGMOID
 MIXED = (True, False) * 3
 """Three layers of each kind."""
 
@@ -18,9 +19,7 @@ def _experts(writer: gguf.GGUFWriter, model: Assembled) -> None:
 def _mixture(writer: gguf.GGUFWriter, model: Assembled) -> None:
     _experts(writer, model)
     writer.add_leading_dense_block_count(model.lead)
-    writer.add_expert_gating_func(SIGMOID)
-    writer.add_expert_weights_norm(True)
-    writer.add_expert_weights_scale(1.3)
+    add_sigmoid(writer, 1.3)
 
 
 def _shared(writer: gguf.GGUFWriter, model: Assembled) -> None:
@@ -36,13 +35,7 @@ def _exaone(writer: gguf.GGUFWriter, model: Assembled) -> None:
 
 def _mellum(writer: gguf.GGUFWriter, model: Assembled) -> None:
     _experts(writer, model)
-    _yarn(writer)
-
-
-def _yarn(writer: gguf.GGUFWriter) -> None:
-    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    writer.add_rope_scaling_factor(4.0)
-    writer.add_rope_scaling_orig_ctx_len(32)
+    add_yarn(writer)
 
 
 def _maple(writer: gguf.GGUFWriter, model: Assembled) -> None:
@@ -57,7 +50,7 @@ def _laguna(writer: gguf.GGUFWriter, model: Assembled) -> None:
     writer.add_expert_shared_feed_forward_length(model.shared)
     writer.add_rope_freq_base_swa(500.0)
     writer.add_rope_dimension_count_swa(model.head_dim)
-    _yarn(writer)
+    add_yarn(writer)
 
 
 def _step35(writer: gguf.GGUFWriter, model: Assembled) -> None:
@@ -81,7 +74,7 @@ def _cohere(writer: gguf.GGUFWriter, model: Assembled) -> None:
 
 def _smallthinker(writer: gguf.GGUFWriter, model: Assembled) -> None:
     _experts(writer, model)
-    writer.add_expert_gating_func(SIGMOID)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
 
 
 BIASED = {"selection_bias": "exp_probs_b.bias"}
@@ -121,7 +114,7 @@ WINDOW_MODELS: tuple[Assembled, ...] = (
     Assembled("step35-q8_0", seed=632, types=("Q8_0",), shared=32, **(STEP35 | BLOCKS)),
     Assembled("mimo2", seed=633, head_dim=24, value_dim=16, turned=8, **SIX, **MIMO2),
     Assembled("mimo2-q8_0", seed=634, types=("Q8_0",), joined=True, turned=8, **(MIMO2 | BLOCKS)),
-    Assembled("cohere2moe", seed=635, shared=32, eps_key="layer", tied=True, **SIX, **COHERE),
+    Assembled("cohere2moe", seed=635, shared=32, eps_key="layer", tied=TIED, **SIX, **COHERE),
     Assembled("cohere2moe-q8_0", seed=636, types=("Q8_0",), shared=64, **(COHERE | BLOCKS)),
     Assembled("smallthinker", seed=637, **NINE, **SMALL),
     Assembled("smallthinker-q4_0", seed=638, types=("Q4_0",), **(SMALL | BLOCKS)),
