@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,4 +201,5 @@ def test_an_outline_asks_for_all_that_a_model_is_made_of(path: Path) -> None:
         assert used_names(file) <= set(file.tensors)
         used = {info.name for info in used_tensors(file)}  # not of layers that predict further
         unused = used - used_names(file)
-        assert not [name for name in unused if "rope_factors" not in name]
+        # Of long contexts; and of layers that go by another's index, and may have one of their own.
+        assert not [name for name in unused if not re.search("rope_factors|indexer", name)]
