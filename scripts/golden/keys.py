@@ -64,7 +64,7 @@ def add_indexer(writer: gguf.GGUFWriter, top_k: int) -> None:
 
 
 def add_yarn(writer: gguf.GGUFWriter, factor: float = 4.0) -> None:
-    """Add the keys of lengthened contexts, of which the tests reach what is beyond."""
+    """Add the keys of a context lengthened from half of the tokens that models are run on."""
     writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
     writer.add_rope_scaling_factor(factor)
     writer.add_rope_scaling_orig_ctx_len(TOKEN_COUNT // 2)

@@ -15,7 +15,7 @@ from golden.recipe import CONV, EXPERTS, HEADS, KV_HEADS, OfKinds
 
 @dataclass(frozen=True, slots=True)
 class GoldenMamba2(OfKinds):
-    """`kinds`: mamba, attention, or, in Nemotron, experts.
+    """`kinds`: M, Mamba-2, A, attention, or, in Nemotron alone, E, experts.
 
     `latent` is the width that experts work in, 0 for all.
     """

@@ -14,7 +14,6 @@ import gguf
 from golden.deepseek import (
     ALL,
     BLOCKS,
-    HEADS,
     QUERY_RANK,
     DeepSeekLike,
     v3_attention,
@@ -24,6 +23,7 @@ from golden.deepseek import (
 from golden.files import TensorSpec, is_f32
 from golden.keys import add_indexer
 from golden.parts import indexer
+from golden.recipe import HEADS
 
 INDEXED = [1, 0, 1, 0, 0, 1]
 STREAMS = 4
