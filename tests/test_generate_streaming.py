@@ -224,7 +224,9 @@ def test_ctrl_c_leaves_a_whole_trace_and_the_statistics(alphabet: Path, tmp_path
     path = tmp_path / "run.route.csv.gz"
     endless = ("--raw", "-p", "0", "-c", "1000", "--budget", "1M", "--json", "--trace", path)
     process = start("generate", alphabet, *endless)
-    wait_for_output(process.stderr)
+    told = b""  # first that the budget is too small, before the model is loaded
+    while b"in memory" not in told:
+        told += wait_for_output(process.stderr)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
