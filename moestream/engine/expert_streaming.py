@@ -33,6 +33,7 @@ from moestream.streaming.statistics import ResidencyStats, Tally
 from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
 
 _FREE_ROWS_BYTES = 4 << 20
+"""Rows of a pass for which the program's own part of a budget has room."""
 _LAYERS = 2
 """In a long pass that is the least: one is computed, the next is read."""
 _LEAST_ROWS_SHARE = 8

@@ -89,7 +89,7 @@ def first_token(
 
 def _pass_tokens(demand: Demand, plan: MemoryPlan) -> int:
     """Most tokens of a pass, as ``Session`` has them."""
-    if plan.fits or not demand.hidden_size:
+    if plan.fits or not demand.hidden_size or not demand.num_moe_layers:
         return _FOREVER
     return long_pass_tokens(plan, demand.num_moe_layers, demand.hidden_size, CHUNK_TOKENS)
 

@@ -13,12 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
-from moestream.backends import BLOCK_POSITIONS, Array, AttentionShape, Backend, KVStore
-from moestream.choices import KVType
+from moestream.backends import BLOCK_POSITIONS, Array, AttentionShape, Backend, KVStore, KVTypes
 from moestream.errors import ContextLengthError
-
-KVTypes = tuple[KVType, KVType]
-"""How keys and how values are stored."""
 
 
 @dataclass(frozen=True, slots=True)
