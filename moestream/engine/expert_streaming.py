@@ -20,7 +20,8 @@ from moestream.layers.batch import Batch
 from moestream.layers.moe import MoE
 from moestream.layers.weights import EMBEDDING, is_tied
 from moestream.models import ModelConfig
-from moestream.models.decoder import Decoder, Pass
+from moestream.models.decoder import Decoder
+from moestream.models.passes import Pass
 from moestream.profiles import Fingerprint, Profile
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 from moestream.streaming.build import open_residency

@@ -21,7 +21,7 @@ from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.cache import Cache, Caches
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
-from moestream.models.decoder import Pass
+from moestream.models.passes import Pass
 from moestream.streaming.statistics import ResidencyStats, Tally
 
 
