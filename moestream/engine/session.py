@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array
-from moestream.engine.expert_streaming import ExpertStreaming, begin_pass, end_pass, pass_tokens
+from moestream.engine.expert_streaming import ExpertStreaming
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler
 from moestream.engine.stats import Stats, StopReason
+from moestream.engine.streamed_passes import begin_pass, end_pass, pass_tokens
 from moestream.errors import ContextLengthError
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.cache import Cache, Caches
