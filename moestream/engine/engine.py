@@ -10,8 +10,9 @@ from moestream.backends import Backend, KVTypes, open_backend, whole_blocks
 from moestream.choices import KVType
 from moestream.closing import Closing
 from moestream.declare import check
-from moestream.engine.expert_streaming import ExpertStreaming, plan_model
+from moestream.engine.expert_streaming import ExpertStreaming
 from moestream.engine.loading import DEFAULT_CONTEXT, EngineOptions
+from moestream.engine.model_plan import plan_model
 from moestream.engine.session import Session
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import Caches, state_bytes
