@@ -53,6 +53,7 @@ class MlxBackend:
     """Every operation on MLX's default device. See ``Backend`` for shapes and meaning."""
 
     name = "mlx"
+    keeps_bits = False
     scratch_bytes = _CACHE_BYTES
 
     def __init__(self) -> None:

@@ -7,9 +7,10 @@ import os
 import time
 
 from moestream.backends import Backend, KVTypes, open_backend, whole_blocks
-from moestream.choices import KVType
+from moestream.choices import DraftKind, KVType
 from moestream.closing import Closing
 from moestream.declare import check
+from moestream.engine.drafts import Drafts
 from moestream.engine.expert_streaming import ExpertStreaming, plan_model
 from moestream.engine.loading import DEFAULT_CONTEXT, EngineOptions
 from moestream.engine.session import Session
@@ -50,6 +51,8 @@ class Engine(Closing):
         """Reads the experts within the budget; None while they are plainly mapped."""
         self.on_warmed: Warmed | None = None
         """Hears how far the reading of a profile's experts is."""
+        self.drafts = Drafts("none")
+        """What guesses tokens ahead."""
         self._process_bytes = 0
 
     @classmethod
@@ -62,6 +65,7 @@ class Engine(Closing):
         context_length: int | None = EngineOptions.context_length,
         cache_type_k: KVType = EngineOptions.cache_type_k,
         cache_type_v: KVType = EngineOptions.cache_type_v,
+        draft: DraftKind = EngineOptions.draft,
         budget: str | None = None,
         streaming: StreamingOptions | None = None,
         profile: Profile | None = None,
@@ -78,6 +82,8 @@ class Engine(Closing):
             cache_type_k: how keys are stored, ``f16``, ``q8_0`` (blocks of 32 in half the memory)
                 or ``f32``.
             cache_type_v: the same of values.
+            draft: what guesses tokens ahead in ``Session.generate``, which never changes one:
+                ``ngram`` the text so far, ``auto`` the same where it pays, ``none`` nothing.
             budget: memory for the process, ``6G``, ``640M``, ``50%`` or ``auto``: experts that
                 do not all fit into it are streamed. Those that do, and all without a budget, are
                 mapped, and the system's page cache decides.
@@ -97,10 +103,15 @@ class Engine(Closing):
                 "streaming and profile need a budget, which says how much memory experts may "
                 'take; pass budget="auto" or an amount'
             )
-        check(EngineOptions(context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v))
+        check(
+            EngineOptions(
+                context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v, draft=draft
+            )
+        )
         started = time.perf_counter()
         before = process_memory()
         maths = open_backend(backend, threads=threads)
+        drafts = Drafts.of(draft, maths)
         file = GGUFFile.open(path)
         try:
             context = context_of(read_config(file), context_length)
@@ -118,6 +129,7 @@ class Engine(Closing):
             raise
         engine = cls(file, model, caches, (cache_type_k, cache_type_v))
         engine._process_bytes, engine.on_warmed = before, on_warmed
+        engine.drafts = drafts
         if budget is not None:
             try:
                 engine._use_budget(budget, streaming, profile)
@@ -139,6 +151,7 @@ class Engine(Closing):
             caches=self.caches,
             streaming=lambda: self.streaming,
             check_file=self.file.check_intact,
+            drafts=self.drafts,
         )
 
     def stream(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array
+from moestream.engine.drafts import Drafts, Stepping
 from moestream.engine.expert_streaming import ExpertStreaming, begin_pass, end_pass, pass_tokens
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler
@@ -39,8 +40,9 @@ class Session:
         caches: Caches,
         streaming: Callable[[], ExpertStreaming | None],
         check_file: Callable[[], None],
+        drafts: Drafts | None = None,
     ) -> None:
-        """Start empty.
+        """Start empty; ``drafts`` make ``generate`` faster where tokens can be guessed.
 
         ``streaming`` is asked before each pass whether experts are streamed by now; ``check_file``
         makes sure of its results after it.
@@ -48,6 +50,7 @@ class Session:
         self._model = model
         self._streaming = streaming
         self._check_file = check_file
+        self._drafts = drafts
         self.tokens: list[int] = []
         self.stats = Stats()
         self.stop_reason: StopReason | None = None
@@ -58,6 +61,7 @@ class Session:
         self._cache = caches.new()
         self._torn = False
         """Whether a pass broke off in the middle, in a state that cannot be rewound."""
+        self._mark: int | None = None
 
     def forward(
         self,
@@ -111,6 +115,7 @@ class Session:
         prefilled = time.perf_counter()
         self.stats.prompt_tokens += len(tokens)
         self.stats.prompt_s += prefilled - started
+        step = Stepping(self, self._drafts, on_route)
         produced = 0
         while max_tokens is None or produced < max_tokens:
             token = sampler.sample(logits, self.tokens)
@@ -130,7 +135,9 @@ class Session:
             stepped = time.perf_counter()
             self.decoding = True
             before = replace(counted) if (counted := self._model.backend.work) else None
-            logits = self._prefill([token], on_route, None)
+            most = self._cache.capacity - len(self.tokens)
+            left = most if max_tokens is None else max_tokens - produced
+            logits = step.after(token, min(most, left) - 1)
             if counted is not None and before is not None:
                 self.stats.work += counted - before
             self.stats.generation_s += time.perf_counter() - stepped
@@ -214,7 +221,44 @@ class Session:
     @property
     def cache(self) -> Cache:
         """What is remembered of ``tokens``; not to be written to."""
+        self.take_back()
         return self._cache
+
+    def run_last(self, token: int, on_route: RouteObserver | None) -> NDArray[np.float32]:
+        """Append a token and return the logits after it: (V,)."""
+        return self._prefill([token], on_route, None)
+
+    def run_ahead(
+        self, tokens: Sequence[int], on_route: RouteObserver | None
+    ) -> NDArray[np.float32]:
+        """Run tokens that may be taken back, and return the logits at each: (T, V).
+
+        The cache then holds them and ``tokens`` does not: they become part of it with ``own``, and
+        ``take_back`` forgets those that did not.
+        """
+        self._mark = self._cache.mark()
+        chunks = self._hidden(tokens, CHUNK_TOKENS, on_route)
+        logits = np.concatenate([self._model.logits(hidden) for hidden in chunks])
+        del self.tokens[-len(tokens) :]
+        self.passes -= 1
+        return logits
+
+    def own(self, token: int) -> None:
+        """The next of the tokens that were run ahead is one of the timeline."""
+        self.tokens.append(token)
+        self.passes += 1
+
+    @property
+    def ahead(self) -> int:
+        """How many tokens the cache holds that are not ``tokens``."""
+        return self._cache.length - len(self.tokens)
+
+    def take_back(self) -> None:
+        """Forget what was run ahead and is not in ``tokens``."""
+        if self.ahead > 0:
+            self.truncate(len(self.tokens))
+        self._cache.unmark(self._mark)
+        self._mark = None
 
     def _prefill(
         self,
@@ -252,6 +296,7 @@ class Session:
             raise ValueError("no tokens to run; at least one is needed")
         if ids.min() < 0 or ids.max() >= vocab_size:
             raise ValueError(f"token ids must lie in 0 to {vocab_size - 1}")
+        self.take_back()
         if len(self.tokens) + len(ids) > self._cache.capacity:
             raise ContextLengthError(_too_long(len(ids), len(self.tokens), self._cache.capacity))
         if self._torn:

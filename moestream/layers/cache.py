@@ -195,6 +195,19 @@ class Cache:
             states = {layer: self.caches.copied(state) for layer, state in self._states.items()}
             self.keep({self.length: states})
 
+    def mark(self) -> int | None:
+        """Make sure that it can come back to now; return what ``unmark`` is to be given."""
+        if self.can_rewind or not self.length or self.length in self.snapshots:
+            return None
+        states = {layer: self.caches.copied(state) for layer, state in self._states.items()}
+        self.snapshots[self.length] = self.caches.snapshot(states)
+        return self.length
+
+    def unmark(self, mark: int | None) -> None:
+        """It need not come back there any more."""
+        if mark is not None:
+            self.snapshots.pop(mark, None)
+
     def keep(self, states: Mapping[int, dict[int, State]]) -> None:
         """Keep states by length and layer as snapshots; let go of some that are close to others."""
         if not states:
