@@ -5,12 +5,13 @@ Decides whether experts are streamed. Knows nothing of tokens: those are a ``Ses
 
 import os
 import time
+from copy import copy
 
 from moestream.backends import Backend, KVTypes, open_backend, whole_blocks
 from moestream.choices import DraftKind, KVType
 from moestream.closing import Closing
 from moestream.declare import check
-from moestream.engine.drafts import Drafts
+from moestream.engine.drafts import Drafts, possible
 from moestream.engine.expert_streaming import ExpertStreaming, plan_model
 from moestream.engine.loading import DEFAULT_CONTEXT, EngineOptions
 from moestream.engine.session import Session
@@ -83,7 +84,8 @@ class Engine(Closing):
                 or ``f32``.
             cache_type_v: the same of values.
             draft: what guesses tokens ahead in ``Session.generate``, which never changes one:
-                ``ngram`` the text so far, ``auto`` the same where it pays, ``none`` nothing.
+                ``ngram`` the text so far, ``auto`` the same where it pays, ``mtp`` the file's own
+                layer for further tokens, ``none`` nothing.
             budget: memory for the process, ``6G``, ``640M``, ``50%`` or ``auto``: experts that
                 do not all fit into it are streamed. Those that do, and all without a budget, are
                 mapped, and the system's page cache decides.
@@ -111,8 +113,9 @@ class Engine(Closing):
         started = time.perf_counter()
         before = process_memory()
         maths = open_backend(backend, threads=threads)
-        drafts = Drafts.of(draft, maths)
+        draft = possible(draft, maths)
         file = GGUFFile.open(path)
+        whole = copy(file)
         try:
             context = context_of(read_config(file), context_length)
             file.restrict(used_names(file, context))
@@ -123,6 +126,7 @@ class Engine(Closing):
                 capacity=context,
                 kv_types=(cache_type_k, cache_type_v),
             )
+            drafts = Drafts.of(draft, whole, model, caches)
             file.check_intact()
         except BaseException:
             file.close()
@@ -192,7 +196,7 @@ class Engine(Closing):
             resident_bytes=self.backend.resident_bytes,
             num_experts_per_tok=self.config.num_experts_per_tok,
             kv_bytes=self.kv_bytes(self._planned_tokens()),
-            process_bytes=self._process_bytes + self.backend.scratch_bytes,
+            process_bytes=self._process_bytes + self.backend.scratch_bytes + self.drafts.n_bytes,
             context_bytes=self.kv_bytes(self.context_length),
         )
 

@@ -46,7 +46,7 @@ class EngineOptions:
     cache_type_v: KVType = _cache_type("-ctv", "--cache-type-v", "values")
     draft: DraftKind = option(
         "none",
-        "Guess tokens ahead and check several in one pass, from text that repeats itself (ngram); "
-        "auto does so where it pays. No token changes.",
+        "Guess tokens ahead and check several in a pass: from text that repeats itself (ngram), "
+        "that where it pays (auto), or by the file's own layer (mtp). No token changes.",
         choices=DRAFTS,
     )

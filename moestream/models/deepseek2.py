@@ -38,6 +38,7 @@ class DeepSeek2(DeepSeekMoE):
     """Latent attention before DeepSeek's mixture."""
 
     rope_style = "interleaved"
+    predicts_further = True
     turned: ClassVar[bool] = True
     gate: ClassVar[LatentGate] = "none"
     config: DeepSeek2Config

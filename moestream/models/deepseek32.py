@@ -38,6 +38,7 @@ class DeepSeek32(DeepSeek2):
     """DeepSeek-V3 whose layers attend to the positions that an indexer chooses."""
 
     index_rope_style: ClassVar[RopeStyle] = "half"
+    predicts_further = False
     sinks: ClassVar[bool] = False
     config: DeepSeek32Config
 

@@ -34,6 +34,7 @@ class KimiLinearConfig(DeepSeek2Config):
 class KimiLinear(DeepSeek2):
     """Delta rules with latent attention here and there, which is not turned to positions."""
 
+    predicts_further = False
     turned = False
     normalise: ClassVar[bool | None] = True
     """Whether router weights sum to one; None: as the file says."""

@@ -42,6 +42,7 @@ class Qwen3Next(Decoder):
         key: value for key, value in SUPPORTED.items() if key != "nextn_predict_layers"
     }
     rope_style = "half"
+    predicts_further = True
     qk_norm = "head"
     norm_topk_prob = True
     shared_gate = True

@@ -20,7 +20,10 @@ class Ahead:
         logits: NDArray[np.float32],
         events: Sequence[RoutingEvent] = (),
     ) -> None:
-        """``logits`` are (T, V), one row a token; ``events`` are what routers decided for them."""
+        """``logits`` are (T, V), one row a token; ``events`` are what routers decided for them.
+
+        The rows of those may have others before them, which were run again.
+        """
         self._tokens, self._logits, self._events = tokens, logits, events
         self.taken = 0
         """How many have come true; the first always does."""
@@ -39,7 +42,8 @@ class Ahead:
         row, self.taken = self.taken, self.taken + 1
         if on_route is not None:
             for event in self._events:
-                on_route(_of_row(event, slice(row, row + 1)))
+                at = len(event.expert_ids) - len(self._tokens) + row
+                on_route(_of_row(event, slice(at, at + 1)))
         logits: NDArray[np.float32] = self._logits[row]
         return logits
 

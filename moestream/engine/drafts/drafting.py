@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from moestream.engine.drafts.mtp import Further
 from moestream.engine.drafts.ngrams import Ngrams
 from moestream.engine.drafts.paying import Paying
 
 MOST = 15
 """Guesses in a pass: more hardly pay, however good they are."""
+MOST_FURTHER = 4
+"""Guesses of the model's own: each is made from the one before, and less often right."""
 _FIRST = 3
 """Of a forced draft, before it is known how good it is."""
 
@@ -18,8 +21,8 @@ class Drafting(Protocol):
     def guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:
         """What may come after ``tokens`` and then ``token``: at most so many, or nothing."""
 
-    def passed(self, drafted: int, right: int, seconds: float) -> None:
-        """A pass took so long, in which so many of those that were guessed were right."""
+    def passed(self, rows: int, drafted: int, right: int, seconds: float) -> None:
+        """A pass of so many tokens took so long, some of them guessed, and so many rightly."""
 
 
 class NgramDrafting:
@@ -33,7 +36,7 @@ class NgramDrafting:
         """See ``Drafting``; longer where those before were right, shorter where they were not."""
         return self._follow(tokens, token).guess(min(self._most, most))
 
-    def passed(self, drafted: int, right: int, seconds: float) -> None:
+    def passed(self, rows: int, drafted: int, right: int, seconds: float) -> None:
         """See ``Drafting``."""
         if drafted:
             self._most = min(2 * self._most, MOST) if right == drafted else max(right, _FIRST)
@@ -43,6 +46,23 @@ class NgramDrafting:
         ngrams.add(tokens[len(ngrams) :])
         ngrams.add([token])
         return ngrams
+
+
+class FurtherDrafting:
+    """Guesses by the model's layer for further tokens."""
+
+    def __init__(self, further: Further) -> None:
+        self._further, self._most = further, 1
+
+    def guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:
+        """See ``Drafting``; one more where all before were right, one less where not."""
+        return self._further.guess(tokens, token, min(self._most, most))
+
+    def passed(self, rows: int, drafted: int, right: int, seconds: float) -> None:
+        """See ``Drafting``."""
+        if drafted:
+            more = right == drafted == self._most
+            self._most = min(max(self._most + (1 if more else -1), right, 1), MOST_FURTHER)
 
 
 class PayingDrafting(NgramDrafting):
@@ -61,9 +81,6 @@ class PayingDrafting(NgramDrafting):
             return []
         return found[: self._paying.wanted(self._kind, len(found))]
 
-    def passed(self, drafted: int, right: int, seconds: float) -> None:
+    def passed(self, rows: int, drafted: int, right: int, seconds: float) -> None:
         """See ``Drafting``."""
-        if drafted:
-            self._paying.tried(self._kind, drafted, right, seconds)
-        else:
-            self._paying.plain(seconds)
+        self._paying.passed(self._kind, rows, drafted, right, seconds)

@@ -125,23 +125,18 @@ class Paying:
             return 1
         return best
 
-    def plain(self, seconds: float) -> None:
-        """A pass of one token has taken so long."""
-        self.times.add(1, seconds)
-        self._spent_s += min(seconds, _OUTLIER * self.times.one_s)
-        self._since_plain = 0
-        self._since_try += 1
-
-    def tried(self, kind: int, drafted: int, right: int, seconds: float) -> None:
-        """A pass with so many guesses after its token has taken so long, and so many were right."""
+    def passed(self, kind: int, rows: int, drafted: int, right: int, seconds: float) -> None:
+        """A pass of ``rows`` tokens took so long; so many were ``drafted``, and were ``right``."""
         times = self.times
-        times.add(1 + drafted, seconds)
-        self.chances.add(kind, right, int(right < drafted))
+        times.add(rows, seconds)
+        if drafted:
+            self.chances.add(kind, right, int(right < drafted))
         if not times.one_s:
             return
-        seconds = min(seconds, _OUTLIER * times.seconds(1 + drafted))
+        seconds = min(seconds, _OUTLIER * times.seconds(rows))
         self._spent_s += seconds
-        self._lost_s += seconds - (1 + right) * times.one_s
-        self._lost_s = max(self._lost_s, -_CREDIT * times.one_s)
-        self._since_plain += 1
         self._since_try += 1 + right
+        self._since_plain = self._since_plain + 1 if rows > 1 else 0
+        if rows > 1:
+            self._lost_s += seconds - (1 + right) * times.one_s
+            self._lost_s = max(self._lost_s, -_CREDIT * times.one_s)

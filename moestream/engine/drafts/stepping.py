@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moestream.engine.drafts.ahead import Ahead
 from moestream.engine.drafts.drafting import Drafting
 from moestream.engine.drafts.drafts import Drafts
+from moestream.engine.drafts.mtp import Further
 from moestream.engine.stats import Stats
 from moestream.layers.moe import RouteObserver, RoutingEvent
 
@@ -23,6 +24,7 @@ class Timeline(Protocol):
 
     tokens: list[int]
     stats: Stats
+    further: Further | None
 
     @property
     def ahead(self) -> int: ...  # noqa: D102
@@ -45,9 +47,9 @@ class Stepping:
         self, timeline: Timeline, drafts: Drafts | None, on_route: RouteObserver | None
     ) -> None:
         self._timeline, self._on_route = timeline, on_route
-        self._drafting: Drafting | None = None if drafts is None else drafts.begin()
+        self._drafting: Drafting | None = None if drafts is None else drafts.begin(timeline.further)
         self._ahead: Ahead | None = None
-        self._took_s = 0.0
+        self._rows, self._took_s = 0, 0.0
 
     def after(self, token: int, most: int) -> NDArray[np.float32]:
         """The logits (V,) after a token that was chosen, of which ``most`` may be guessed more."""
@@ -58,9 +60,10 @@ class Stepping:
             self._settle(drafting)
             started = time.perf_counter()
             guessed = drafting.guess(timeline.tokens, token, most) if most > 0 else []
-            if not guessed:
+            self._rows = 1 + len(guessed) - timeline.ahead
+            if self._rows == 1:
                 logits = timeline.run_last(token, self._on_route)
-                drafting.passed(0, 0, time.perf_counter() - started)
+                drafting.passed(1, 0, 0, time.perf_counter() - started)
                 return logits
             self._ahead = self._run([token, *guessed])
             self._took_s = time.perf_counter() - started
@@ -85,4 +88,4 @@ class Stepping:
         self._timeline.take_back()
         took_s = self._took_s + time.perf_counter() - started
         right = ahead.taken - 1
-        drafting.passed(right + ahead.left, right, took_s)
+        drafting.passed(self._rows, right + ahead.left, right, took_s)
