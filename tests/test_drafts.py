@@ -220,7 +220,7 @@ class Machine:
         """Seconds a token, by what a token without guesses takes."""
         while self.tokens < tokens:
             drafted = paying.wanted(kind, 15)
-            seconds = self.one_s * (1 + self.further * drafted) * self.random.uniform(0.85, 1.2)
+            seconds = self.one_s * (1 + self.further * drafted) * self.random.uniform(0.8, 1.2)
             right = 0
             while right < drafted and self.random.random() < self.chance:
                 right += 1

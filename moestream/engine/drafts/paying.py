@@ -21,51 +21,43 @@ _PLAIN_EACH = 24
 """Passes with drafts between two without, so that both are known."""
 _RATE = 0.15
 """How quickly estimates of times follow what is measured."""
-_OUTLIER = 3.0
-"""A time beyond so many times what was expected is another program's."""
-_GROWTH = 0.6
+_OUTLIER = 2.0
+"""Time beyond so many times what was expected is another program's."""
+_FURTHER = 0.6
 """What a further token takes of a first one's time, as long as nobody knows."""
 _MEMORY = 24.0
 """Guesses that count, of those that were made alike."""
 
 
 class Times:
-    """Seconds of a pass by its tokens: the first's, and how many times that further ones take."""
+    """Seconds of a pass by its tokens: the first's, and what part of that each further one adds."""
 
     def __init__(self) -> None:
         self.one_s = 0.0
         """0 is not known yet."""
-        self._ratios: dict[int, float] = {1: 1.0}
+        self._further = _FURTHER
+        self._samples = 0
 
     def add(self, rows: int, seconds: float) -> None:
         """A pass of so many tokens has taken so long."""
         if not self.one_s:
             self.one_s = seconds if rows == 1 else 0.0
-            return
-        seconds = min(seconds, _OUTLIER * self.seconds(rows))
-        if rows == 1:
-            self.one_s += _RATE * (seconds - self.one_s)
+        elif rows == 1:
+            self.one_s += _RATE * (self.likely(1, seconds) - self.one_s)
         else:
-            before = self._ratios.get(rows, seconds / self.one_s)
-            self._ratios[rows] = before + _RATE * (seconds / self.one_s - before)
-
-    def ratio(self, rows: int) -> float:
-        """Of a first token's time, what so many together take; between what is known."""
-        known = self._ratios.get(rows)
-        if known is not None:
-            return known
-        below = max(n for n in self._ratios if n < rows)
-        above = min((n for n in self._ratios if n > rows), default=None)
-        start = self._ratios[below]
-        if above is not None:
-            slope = (self._ratios[above] - start) / (above - below)
-        else:
-            slope = (start - 1) / (below - 1) if below > 1 else _GROWTH
-        return max(start + slope * (rows - below), 1.0)
+            self._samples += 1
+            rate = max(_RATE, 1 / (self._samples + 1))
+            ratio = self.likely(rows, seconds) / self.one_s
+            further = max(ratio - 1, 0.0) / (rows - 1)
+            self._further += rate * (further - self._further)
 
     def seconds(self, rows: int) -> float:
         """What a pass of so many tokens takes."""
-        return self.one_s * self.ratio(rows)
+        return self.one_s * (1 + self._further * (rows - 1))
+
+    def likely(self, rows: int, seconds: float) -> float:
+        """What of a pass's time was its own."""
+        return min(seconds, _OUTLIER * self.seconds(rows))
 
 
 class Chances:
@@ -133,7 +125,7 @@ class Paying:
             self.chances.add(kind, right, int(right < drafted))
         if not times.one_s:
             return
-        seconds = min(seconds, _OUTLIER * times.seconds(rows))
+        seconds = times.likely(rows, seconds)
         self._spent_s += seconds
         self._since_try += 1 + right
         self._since_plain = self._since_plain + 1 if rows > 1 else 0
