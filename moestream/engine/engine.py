@@ -12,8 +12,9 @@ from moestream.choices import DraftKind, KVType
 from moestream.closing import Closing
 from moestream.declare import check
 from moestream.engine.drafts import Drafts, possible
-from moestream.engine.expert_streaming import ExpertStreaming, plan_model
+from moestream.engine.expert_streaming import ExpertStreaming
 from moestream.engine.loading import DEFAULT_CONTEXT, EngineOptions
+from moestream.engine.model_plan import plan_model
 from moestream.engine.session import Session
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import Caches, state_bytes

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from moestream.backends import Array
 from moestream.engine.drafts import Drafts, Stepping
-from moestream.engine.expert_streaming import ExpertStreaming, begin_pass, end_pass, pass_tokens
+from moestream.engine.expert_streaming import ExpertStreaming
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler
 from moestream.engine.stats import Stats, StopReason
+from moestream.engine.streamed_passes import begin_pass, end_pass, pass_tokens
 from moestream.errors import ContextLengthError
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.cache import Cache, Caches
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
-from moestream.models.decoder import Pass
+from moestream.models.passes import Pass
 from moestream.streaming.statistics import ResidencyStats, Tally
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass
-from moestream.backends.types import Seen
+from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass, Seen
 from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
 from moestream.layers.rope import Rope
