@@ -61,6 +61,7 @@ class CpuBackend(RecurrentKernels):
     """
 
     name = "cpu"
+    keeps_bits = True
     scratch_bytes = 0
 
     def __init__(self, threads: int | None = None) -> None:

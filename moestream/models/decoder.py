@@ -45,6 +45,8 @@ class Decoder(ABC):
     weigh_input: ClassVar[bool] = False
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
     output_norm_name: ClassVar[str] = "output_norm.weight"
+    predicts_further: ClassVar[bool] = False
+    """Whether a layer for further tokens, where a file has one, is as ``next_token`` has it."""
 
     def __init__(
         self, file: GGUFFile, config: ModelConfig, backend: Backend, context_length: int

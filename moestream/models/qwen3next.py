@@ -31,6 +31,7 @@ class Qwen3Next(Hybrid):
         key: value for key, value in SUPPORTED.items() if key != "nextn_predict_layers"
     }
     rope_style = "half"
+    predicts_further = True
     qk_norm = "head"
     output_gate = "joined"
     norm_topk_prob = True
