@@ -173,7 +173,7 @@ def begin_pass(
     """
     if streaming is None:
         return Pass(model, ids, chunks)
-    rows = _row_bytes(model.config, len(ids))
+    rows = row_bytes(model.config, len(ids))
     streaming.before_pass(kv_bytes, rows)
     try:
         return Pass(model, ids, chunks)
@@ -185,7 +185,7 @@ def begin_pass(
 def end_pass(streaming: ExpertStreaming | None, model: Decoder, under_way: Pass) -> None:
     """A pass has come to its end, or is left where it is."""
     if streaming is not None:
-        streaming.after_pass(_row_bytes(model.config, under_way.rows), long=under_way.is_long)
+        streaming.after_pass(row_bytes(model.config, under_way.rows), long=under_way.is_long)
 
 
 def pass_tokens(
@@ -209,7 +209,7 @@ def long_pass_tokens(plan: MemoryPlan, layers: int, row_size: int, chunk_tokens:
     return max(room // (4 * row_size) // chunk_tokens, 1) * chunk_tokens
 
 
-def _row_bytes(config: ModelConfig, tokens: int) -> int:
+def row_bytes(config: ModelConfig, tokens: int) -> int:
     """What the rows of a pass take beyond those for which the program's own part has room."""
     return max(4 * config.row_size * tokens - _FREE_ROWS_BYTES, 0)
 

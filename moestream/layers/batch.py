@@ -56,7 +56,9 @@ class Batch:
             ContextLengthError: tokens do not fit.
         """
         self._backend = backend
-        self.on_route, self.more = on_route, more
+        self.on_route, self.more, self.after = on_route, more, after
+        self.wanted = True
+        """Whether anybody asks for what becomes of the rows, besides what the caches keep."""
         self._apart = BLOCK_POSITIONS * (_FAR_APART if more else 1)
         self.parts: list[Part] = []
         row = 0

@@ -26,6 +26,10 @@ class DeepSeek32Config(DeepSeek2Config):
     index: IndexShape | None
     indexed: tuple[bool, ...]
 
+    def may_begin(self, layer: int) -> bool:
+        """Not one that goes by another's index."""
+        return self.index is None or self.indexed[layer]
+
     def state_shapes(self) -> tuple[StateShape, ...]:
         """Latents, and behind them what the index goes by."""
         latent = self.latent + self.rope.dimensions
