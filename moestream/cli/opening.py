@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moestream import ui
@@ -17,7 +18,7 @@ from moestream.cli.reports.streaming import (
     plan_fields,
     warnings,
 )
-from moestream.errors import ModelNotFoundError
+from moestream.errors import ModelNotFoundError, RankError
 from moestream.ranks.launch import launched
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from moestream.engine.options import SamplingChoice, SamplingParams
     from moestream.gguf import GGUFHeader
     from moestream.ranks.link import Link
+    from moestream.streaming.residency import Warmed
 
 
 def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine":
@@ -40,24 +42,46 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
         MoestreamError: see ``catalog.resolve`` and ``Engine.open``.
     """
     from moestream.catalog import resolve
-    from moestream.engine.engine import Engine
 
     link, options, shares = linked(options)
     with ui.progress(quiet=quiet) as progress:
         path = resolve(model, progress=progress)
     options = with_preset(model, options)
     with ui.working(f"loading {model}", quiet=quiet) as progress:
-        if link is not None:
-            from moestream.ranks.joining import open_shared
-
-            engine: Engine = open_shared(link, model, path, options, shares)
-        else:
-            on_warmed = partial(progress, "reading the profile's experts")
-            engine = Engine.open(path, **options, on_warmed=on_warmed)
+        on_warmed = partial(progress, "reading the profile's experts")
+        engine = open_here_or_shared(link, model, path, options, shares=shares, on_warmed=on_warmed)
     found = (*warnings(engine, options["streaming"]), context_warning(engine))
     for warning in () if quiet else filter(None, found):
         ui.warning(warning)
     return engine
+
+
+def open_here_or_shared(
+    link: "Link | None",
+    model: str,
+    path: Path,
+    options: dict[str, Any],
+    *,
+    shares: tuple[str, ...] = (),
+    on_warmed: "Warmed | None" = None,
+) -> "Engine":
+    """Open the file of a model: all of it, or with other machines, the first layers.
+
+    Raises:
+        MoestreamError: see ``Engine.open`` and ``open_shared``.
+    """
+    if link is None:
+        from moestream.engine.engine import Engine
+
+        if shares:
+            raise RankError(
+                "--hosts-share is for several machines, and this process is alone; start it with "
+                "mlx.launch --hosts A,B -- moestream ..."
+            )
+        return Engine.open(path, **options, on_warmed=on_warmed)
+    from moestream.ranks.joining import open_shared
+
+    return open_shared(link, model, path, options, shares)
 
 
 def linked(
@@ -76,6 +100,7 @@ def linked(
         return None, options, shares
     from moestream.ranks.joining import joined
 
+    ui.hide_lines("[ring]")  # MLX's own words on a connection that ends
     link = joined()
     if link is None or link.rank == 0:
         return link, options, shares

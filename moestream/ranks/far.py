@@ -5,8 +5,10 @@ and waits for what comes of them. What is done to a cache here is done to its mi
 same order: it is told with the next rows.
 """
 
+import time
 import weakref
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from moestream.backends import Array, Backend, KVTypes
@@ -81,6 +83,23 @@ class MirroredCache(Cache):
         self._log.add("keep_state", self.number)
 
 
+@dataclass(slots=True)
+class Away:
+    """Where the time went while rows were away."""
+
+    waits: int = 0
+    """How often they were waited for."""
+    waited_s: float = 0.0
+    busy_s: float = 0.0
+    """Of it, what the other ranks computed; the rest is hops."""
+
+    def add(self, waited_s: float, busy_s: float) -> None:
+        """Rows came back."""
+        self.waits += 1
+        self.waited_s += waited_s
+        self.busy_s += min(busy_s, waited_s)
+
+
 class FarLayers(MixerLayer):
     """All layers of other ranks, as one."""
 
@@ -89,6 +108,7 @@ class FarLayers(MixerLayer):
         self._link, self._backend, self._log = link, backend, log
         self._recurrent = recurrent
         self._sent = 0
+        self.away = Away()
 
     def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """The residual stream after these layers: (T, E) -> (T, E).
@@ -117,11 +137,14 @@ class FarLayers(MixerLayer):
             "after": batch.after,
             "more": batch.more,
             "wanted": batch.wanted,
+            "busy_s": 0.0,
         }
 
     def _answer(self) -> Rows:
         """What came of the rows sent last; of others, which were broken off, it is dropped."""
+        started = time.perf_counter()
         while True:
             answer = self._link.receive(Kind.ROWS)
             if answer.body["n"] == self._sent and answer.rows is not None:
+                self.away.add(time.perf_counter() - started, answer.body["busy_s"])
                 return answer.rows

@@ -19,7 +19,7 @@ from moestream.layers.cache import RecurrentShape
 from moestream.models import read_config
 from moestream.ranks.costs import Costs
 from moestream.ranks.division import Machine, divide, lacking
-from moestream.ranks.far import FarLayers, Log, MirroredCaches
+from moestream.ranks.far import Away, FarLayers, Log, MirroredCaches
 from moestream.ranks.hello import Hello, require_alike
 from moestream.ranks.launch import Launch, launched
 from moestream.ranks.link import Link
@@ -37,6 +37,8 @@ class SharedEngine(Engine):
     """An engine with the first layers of a model of which other ranks have the rest."""
 
     link: Link | None = None
+    away = Away()
+    """What its rows took elsewhere."""
 
     def share(self, link: Link) -> None:
         """Send what leaves the layers here along a link."""
@@ -46,7 +48,8 @@ class SharedEngine(Engine):
         stop = config.part.stop
         far = config.state_shapes()[stop:]
         recurrent = any(isinstance(shape, RecurrentShape) and shape.arrays for shape in far)
-        self.model.layers[stop:] = [FarLayers(link, self.backend, log, recurrent=recurrent)]
+        far_layers = FarLayers(link, self.backend, log, recurrent=recurrent)
+        self.model.layers[stop:], self.away = [far_layers], far_layers.away
         self.caches = MirroredCaches(self.caches, self.kv_types, log)
         self.link = link
 
@@ -97,6 +100,8 @@ def open_shared(
         raise RankError(
             f"--hosts-share has {len(shares)} amounts for {link.size} machines; give one for each"
         )
+    if options.get("profile") is not None:
+        raise RankError("--profile is of a whole model; leave it out where machines share one")
     try:
         return _open_shared(link, model, path, options, shares)
     except BaseException:

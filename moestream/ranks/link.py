@@ -63,8 +63,6 @@ class Link:
         """Set when nobody is left to be waited for."""
         self._heard = time.monotonic()
         self._sending: float | None = None
-        self.waited_s = 0.0
-        """For what comes back, in all."""
         for work in (self._send, self._receive, self._watch):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
@@ -92,7 +90,6 @@ class Link:
         Raises:
             RankError: a rank has failed.
         """
-        started = time.monotonic()
         while True:
             try:
                 message = self._in.get(timeout=_LOOK_S)
@@ -100,7 +97,6 @@ class Link:
                 self._require_sound()
                 continue
             if not kinds or message.kind in kinds:
-                self.waited_s += time.monotonic() - started
                 return message
 
     def fail(self, told: str) -> None:

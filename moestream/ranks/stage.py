@@ -4,6 +4,7 @@ Owns the mirrors of the first rank's caches. Where experts are streamed here and
 several chunks whose rows nobody waits for, all go through a layer before the first enters the next.
 """
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,8 @@ class Stage:
         self._caches: dict[int, Cache] = {}
         self._legs: dict[int, Leg] = {}
         """By the number of the first cache: of a sequence there is one pass at a time."""
+        self._busy_s = 0.0
+        """Computed since rows were last waited for."""
 
     def run(self, message: Message) -> None:
         """Take a message's rows on their way.
@@ -70,7 +73,7 @@ class Stage:
 
     def _run_waiting(self, leg: Leg) -> None:
         engine, waiting = self._engine, leg.waiting
-        leg.waiting = []
+        leg.waiting, started = [], time.perf_counter()
         rows = row_bytes(engine.config, sum(batch.rows for _, batch in waiting))
         if engine.streaming is not None:
             engine.streaming.before_pass(engine.caches.n_bytes, rows)
@@ -81,6 +84,7 @@ class Stage:
             if engine.streaming is not None:
                 engine.streaming.after_pass(rows, long=len(waiting) > 1)
         engine.file.check_intact()
+        self._busy_s += time.perf_counter() - started
         for (message, _), out in zip(waiting, hidden, strict=True):
             self._pass_on(message, out)
 
@@ -99,10 +103,13 @@ class Stage:
     def _pass_on(self, message: Message, out: Array) -> None:
         """To the next rank, or from the last to the first, if it waits for them."""
         rows = self._engine.backend.to_numpy(out)
+        if message.body["wanted"]:
+            message.body["busy_s"] += self._busy_s
+            self._busy_s = 0.0
         if self._link.rank < self._link.size - 1:
             self._link.send(Message(Kind.RUN, message.body, rows))
         elif message.body["wanted"]:
-            self._link.send(Message(Kind.ROWS, {"n": message.body["n"]}, rows))
+            self._link.send(Message(Kind.ROWS, message.body, rows))
 
     def _mirror(self, what: str, number: int, *more: Any) -> None:
         """Do to a cache what was done to the first rank's."""

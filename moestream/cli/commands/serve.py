@@ -14,7 +14,7 @@ import click
 from moestream import ui
 from moestream.chat.thinking import Thinking
 from moestream.cli.command import Command, interrupted_status
-from moestream.cli.opening import advised, open_engine, preset_system
+from moestream.cli.opening import advised, linked, open_engine, preset_system
 from moestream.cli.options.engine import engine_options, sampling_defaults
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import telling_options
@@ -79,6 +79,7 @@ def serve(
     from moestream.traces.recording import Recording
 
     _refuse_recording(recording)
+    linked(engine_options)  # of several machines, the first alone has clients
     recorder: ProfileRecorder | None = None
     try:
         with Listener(server, keys, log=ui.note if verbose else None, warn=ui.warning) as listener:
