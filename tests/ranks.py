@@ -22,7 +22,13 @@ LIMIT_S = 60
 class Ranks:
     """Processes by rank. A context manager, which leaves none of them running."""
 
-    def __init__(self, folder: Path, commands: Sequence[Sequence[str]], ranks: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        commands: Sequence[Sequence[str]],
+        ranks: int = 0,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         """Start one for each command, of ``ranks`` that there are to be, if more."""
         hosts = [[f"127.0.0.1:{port}"] for port in free_ports(ranks or len(commands))]
         (folder / "hosts.json").write_text(json.dumps(hosts))
@@ -35,7 +41,7 @@ class Ranks:
             subprocess.Popen(
                 [sys.executable, *command],
                 env=environment | {"MLX_RANK": str(rank)},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -3,12 +3,13 @@
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from alphabet_model import write_alphabet_model
-from ranks import Ranks
+from alphabet_model import ALPHABET, write_alphabet_model
+from ranks import Ranks, free_ports
 
 IN_TIME_S = 10
 OTHER = "rank 1 (127.0.0.1)"
@@ -137,3 +138,32 @@ def test_too_little_memory(tmp_path, model):
 def test_shares_for_another_number(tmp_path, model):
     command = generate(model, "--hosts-share", "300M")
     assert "--hosts-share has 1 amounts for 2 machines" in refused(tmp_path, command, command)
+
+
+def test_what_is_of_a_whole_model(tmp_path, model):
+    command = generate(model, "--trace", str(tmp_path / "x.route.csv.gz"))
+    assert "record it on one machine" in refused(tmp_path, command, command)
+
+
+def test_a_chat_keeps_its_conversation(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("MOESTREAM_STATE", str(tmp_path))
+    command = ["-m", "moestream", "chat", str(model), "--temp", "0"]
+    with Ranks(tmp_path, [command] * 2, stdin=subprocess.PIPE) as ranks:
+        ranks.first.stdin.write("x\n")
+        ranks.first.stdin.flush()
+        assert ranks.first.stdout.read(len(ALPHABET)) == ALPHABET
+        ranks.processes[1].kill()
+        ranks.first.stdin.write("y\n")
+        ranks.first.stdin.flush()
+        assert f"{OTHER} has ended" in error_of(ranks, time.monotonic())
+    (kept,) = (tmp_path / "chats").glob("*.json")
+    assert ALPHABET in kept.read_text("utf-8")
+
+
+def test_a_server_ends(tmp_path, model):
+    (port,) = free_ports(1)
+    command = ["-m", "moestream", "serve", str(model), "--port", str(port)]
+    with Ranks(tmp_path, [command] * 2) as ranks:
+        assert f":{port}" in ranks.first.stderr.readline()
+        ranks.processes[1].kill()
+        assert f"{OTHER} has ended" in error_of(ranks, time.monotonic())

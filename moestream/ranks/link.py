@@ -78,7 +78,7 @@ class Link:
             RankError: a rank has failed.
         """
         while True:
-            self._require_sound()
+            self.check()
             try:
                 return self._out.put(message, timeout=_LOOK_S)
             except queue.Full:
@@ -94,7 +94,7 @@ class Link:
             try:
                 message = self._in.get(timeout=_LOOK_S)
             except queue.Empty:
-                self._require_sound()
+                self.check()
                 continue
             if not kinds or message.kind in kinds:
                 return message
@@ -119,7 +119,8 @@ class Link:
         while (self._out.unfinished_tasks or self._sending) and time.monotonic() < until:
             time.sleep(0.01)
 
-    def _require_sound(self) -> None:
+    def check(self) -> None:
+        """See that all ranks are there. Raises RankError: one has failed."""
         if self._fault is not None:
             raise RankError(self._fault)
 

@@ -94,4 +94,5 @@ def _watch(launch: Launch) -> "subprocess.Popen[bytes]":
     ]
     quiet = "quiet" if launch.rank else "tell"
     command = [sys.executable, "-I", str(script), str(os.getpid()), str(JOIN_S), quiet, *others]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=sys.stderr)

@@ -27,6 +27,7 @@ from moestream.terminal.interrupt import interruptible
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
     from moestream.engine.options import SamplingChoice
+    from moestream.ranks.link import Link
     from moestream.server.listener import Listener
     from moestream.server.model import Model
     from moestream.server.options import ServerOptions
@@ -79,7 +80,7 @@ def serve(
     from moestream.traces.recording import Recording
 
     _refuse_recording(recording)
-    linked(engine_options)  # of several machines, the first alone has clients
+    link, *_ = linked(engine_options)  # of several machines, the first alone has clients
     recorder: ProfileRecorder | None = None
     try:
         with Listener(server, keys, log=ui.note if verbose else None, warn=ui.warning) as listener:
@@ -108,24 +109,27 @@ def serve(
                 recorder = recorded.profile
                 _tell(listener, served, verbose=verbose)
                 listener.serve(served)
-                _serve(listener)
+                _serve(listener, link)
     except KeyboardInterrupt as error:
         if recorder is not None and recorder.saved is not None:
             ui.note(f"{recorder.saved.tokens} tokens profiled in {recorder.path}")
         ctx.exit(interrupted_status(error))
 
 
-def _serve(listener: "Listener") -> None:
+def _serve(listener: "Listener", link: "Link | None") -> None:
     """Wait for a signal, and end the answers that are being written.
 
     Raises:
-        KeyboardInterrupt: in the end, always.
+        KeyboardInterrupt: in the end, unless another machine fails.
+        RankError: one has.
     """
     heard, hear = os.pipe()
     with interruptible(lambda: _wake(hear)) as interrupt:
         try:
             while not select.select([heard], [], [], _LOOK_S)[0]:
                 listener.check()
+                if link is not None:
+                    link.check()
         finally:
             listener.close()
             os.close(heard)
