@@ -77,6 +77,11 @@ class MirroredCache(Cache):
         super().trim()
         self._log.add("trim", self.number)
 
+    def unmark(self, length: int) -> None:
+        """It need not come back there any more."""
+        super().unmark(length)
+        self._log.add("unmark", self.number, length)
+
     def keep_state(self) -> None:
         """Keep a snapshot of now."""
         super().keep_state()
@@ -136,6 +141,7 @@ class FarLayers(MixerLayer):
             ],
             "after": batch.after,
             "more": batch.more,
+            "mark": batch.mark,
             "wanted": batch.wanted,
             "busy_s": 0.0,
         }

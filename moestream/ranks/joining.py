@@ -102,6 +102,11 @@ def open_shared(
         )
     if options.get("profile") is not None:
         raise RankError("--profile is of a whole model; leave it out where machines share one")
+    if options.get("draft") == "mtp":
+        raise RankError(
+            "--draft mtp wants what the last layer makes of each token, and another machine has "
+            "it; use --draft ngram"
+        )
     try:
         return _open_shared(link, model, path, options, shares)
     except BaseException:

@@ -10,7 +10,7 @@ from typing import Any
 
 from moestream.backends import Array
 from moestream.engine.engine import Engine
-from moestream.engine.expert_streaming import row_bytes
+from moestream.engine.streamed_passes import row_bytes
 from moestream.layers.batch import Batch
 from moestream.layers.cache import Cache
 from moestream.layers.moe import MoE
@@ -52,6 +52,7 @@ class Stage:
             [(self._caches[number], tokens) for number, tokens in body["parts"]],
             after=body["after"],
             more=body["more"],
+            mark=body["mark"],
         )
         key = body["parts"][0][0]
         if not batch.after:
@@ -75,14 +76,15 @@ class Stage:
         engine, waiting = self._engine, leg.waiting
         leg.waiting, started = [], time.perf_counter()
         rows = row_bytes(engine.config, sum(batch.rows for _, batch in waiting))
+        long = len(waiting) > 1
         if engine.streaming is not None:
-            engine.streaming.before_pass(engine.caches.n_bytes, rows)
+            engine.streaming.before_pass(engine.caches.n_bytes, rows, long=long)
         try:
             hidden = [array_of(engine.backend, _rows(message)) for message, _ in waiting]
             self._layers(hidden, [batch for _, batch in waiting])
         finally:
             if engine.streaming is not None:
-                engine.streaming.after_pass(rows, long=len(waiting) > 1)
+                engine.streaming.after_pass(rows, long=long)
         engine.file.check_intact()
         self._busy_s += time.perf_counter() - started
         for (message, _), out in zip(waiting, hidden, strict=True):
