@@ -70,8 +70,9 @@ def main() -> None:
     parser.add_argument("-p", default="512")
     parser.add_argument("-n", default="32")
     parser.add_argument("-t", default="1", help="threads of each rank")
+    parser.add_argument("--tokens", default="text", help="random for a file without a tokenizer")
     args = parser.parse_args()
-    more = ["-p", args.p, "-n", args.n, "-t", args.t]
+    more = ["--tokens", args.tokens, "-p", args.p, "-n", args.n, "-t", args.t]
     rows = []
     for ranks in (1, *map(int, args.ranks.split(","))):
         for delay_ms in (0.0,) if ranks == 1 else map(float, args.links.split(",")):
