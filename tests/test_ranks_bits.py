@@ -31,7 +31,9 @@ def test_two_ranks(tmp_path, how):
     assert set(parts(tmp_path, 2, how, *SIX)) == set(SIX)
 
 
-@pytest.mark.parametrize("how", ["mapped", "pread", "served"])
+@pytest.mark.parametrize(
+    "how", ["mapped", *(pytest.param(how, marks=pytest.mark.slow) for how in ("pread", "served"))]
+)
 def test_three_ranks(tmp_path, how):
     found = parts(tmp_path, 3, how, *DEEP)
     assert set(found) == set(DEEP)

@@ -1,6 +1,5 @@
 """What becomes of a run on several ranks of which one fails: a line that says so, and the end."""
 
-import os
 import re
 import signal
 import subprocess
@@ -30,6 +29,12 @@ def generate(model: Path, *options: str, prompt: str = "0", tokens: int = 100_00
     return ["-m", "moestream", "generate", str(model), *told, *options]
 
 
+def generate_in(folder: Path) -> list[str]:
+    """The same in a folder of its own, as hosts have."""
+    run = "import os, sys; os.chdir(sys.argv.pop(1)); from moestream.__main__ import main; main()"
+    return ["-c", run, str(folder), *generate(Path("abc.gguf"))[2:]]
+
+
 def error_of(ranks: Ranks, since: float) -> str:
     """The one line that the first rank writes, in time."""
     _, told = ranks.end()
@@ -57,6 +62,7 @@ def test_a_rank_that_dies(running):
     running.codes()
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs(running):
     running.processes[1].send_signal(signal.SIGSTOP)
     told = error_of(running, time.monotonic())
@@ -79,6 +85,7 @@ def test_the_first_rank_is_interrupted(running):
     assert running.codes() == [130, 0]
 
 
+@pytest.mark.slow
 def test_a_middle_rank_that_dies(tmp_path, model):
     with Ranks(tmp_path, [generate(model)] * 3) as ranks:
         assert ranks.first.stdout.read(20)
@@ -87,6 +94,7 @@ def test_a_middle_rank_that_dies(tmp_path, model):
         ranks.codes()
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_come(tmp_path, model):
     since = time.monotonic()
     with Ranks(tmp_path, [generate(model)], ranks=2) as ranks:
@@ -110,22 +118,13 @@ def test_another_version(tmp_path, model):
 
 def test_another_file(tmp_path, model):
     other = write_alphabet_model(tmp_path / "abc.gguf", layers=2)
-    here, there = (os.path.relpath(path, tmp_path) for path in (model, other))
-    run = "import os, sys; os.chdir(sys.argv.pop(1)); from moestream.__main__ import main; main()"
-    commands = [
-        ["-c", run, str(path.parent), *generate(Path("abc.gguf"))[2:]] for path in (model, other)
-    ]
-    assert here != there
+    commands = [generate_in(path.parent) for path in (model, other)]
     assert f"{OTHER} has another file: abc.gguf of " in refused(tmp_path, *commands)
 
 
 def test_a_file_that_is_not_there(tmp_path, model):
     (tmp_path / "empty").mkdir()
-    run = "import os, sys; os.chdir(sys.argv.pop(1)); from moestream.__main__ import main; main()"
-    commands = [
-        ["-c", run, str(folder), *generate(Path("abc.gguf"))[2:]]
-        for folder in (model.parent, tmp_path / "empty")
-    ]
+    commands = [generate_in(folder) for folder in (model.parent, tmp_path / "empty")]
     assert f"{OTHER}: no model is called 'abc.gguf'" in refused(tmp_path, *commands)
 
 
@@ -160,6 +159,7 @@ def test_a_chat_keeps_its_conversation(tmp_path, model, monkeypatch):
     assert ALPHABET in kept.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_server_ends(tmp_path, model):
     (port,) = free_ports(1)
     command = ["-m", "moestream", "serve", str(model), "--port", str(port)]
