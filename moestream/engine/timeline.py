@@ -163,7 +163,7 @@ class Timeline:
         if ids.min() < 0 or ids.max() >= vocab_size:
             raise ValueError(f"token ids must lie in 0 to {vocab_size - 1}")
         if len(self.tokens) + len(ids) > self._cache.capacity:
-            raise ContextLengthError(_too_long(len(ids), len(self.tokens), self._cache.capacity))
+            raise ContextLengthError.of(len(ids), len(self.tokens), self._cache.capacity)
         self._catch_up()
         most = self._most_rows(chunk_tokens, on_route)
         for start in range(0, len(ids), most):
@@ -233,17 +233,3 @@ class Timeline:
         except BaseException:
             self.tokens, self._torn = tokens, True
             raise
-
-
-def _too_long(new: int, before: int, capacity: int) -> str:
-    """Say what does not fit, and in which context it would."""
-    needed = 1 << (new + before).bit_length()
-    if not before:
-        return (
-            f"The prompt has {new:,} tokens and the context holds {capacity:,}. Use -c {needed} or "
-            "more, or shorten the prompt."
-        )
-    return (
-        f"The conversation has {before:,} tokens, the new text {new:,}, and the context holds "
-        f"{capacity:,}. Use -c {needed} or more, or shorten it."
-    )
