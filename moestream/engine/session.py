@@ -136,6 +136,7 @@ class Session(Timeline):
         done, started = 0, time.perf_counter()
         with suppress(BrokenOff):
             for ids, under_way in self._passes(tokens[:whole], CHUNK_TOKENS, on_route):
+                under_way.fill_caches()
                 for _ in self._steps(ids, under_way, stop):
                     if under_way.done == 1:
                         now = time.perf_counter()
