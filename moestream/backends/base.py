@@ -22,6 +22,8 @@ class Backend(Elementwise, Attending, Recurring, Mixing, Protocol):
     """The operations over float32 activations and GGUF weights; most are in ``operations``."""
 
     name: str
+    keeps_bits: bool
+    """Whether a row's numbers are the same to the bit, whichever rows are computed beside it."""
     scratch_bytes: int
     """What a chunk's activations take beside what any run has room for: see ``plan_memory``."""
 

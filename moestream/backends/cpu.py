@@ -61,6 +61,7 @@ class CpuBackend(RecurrentKernels):
     """
 
     name = "cpu"
+    keeps_bits = True
     scratch_bytes = 0
 
     def __init__(self, threads: int | None = None) -> None:
@@ -99,27 +100,27 @@ class CpuBackend(RecurrentKernels):
 
     def experts(self, tensors: ExpertTensors | StreamedExperts) -> _native.Experts:
         """Check the experts' layout; their blocks stay where they lie."""
-        gate, up, down = tensors.gate, tensors.up, tensors.down
-        biases = tensors.biases or (None, None, None)
-        scales = tensors.scales or (None, None)
-        mapped = _native.Experts(
-            gate.data,
-            int(gate.type),
-            up.data,
-            int(up.type),
-            down.data,
-            int(down.type),
-            tensors.activation,
+        told = tensors.mapped
+        biases = told.biases or (None, None, None)
+        scales = told.scales or (None, None)
+        experts = _native.Experts(
+            told.gate.data,
+            int(told.gate.type),
+            told.up.data,
+            int(told.up.type),
+            told.down.data,
+            int(told.down.type),
+            told.activation,
             biases[0],
             biases[1],
             biases[2],
             scales[0],
             scales[1],
-            tensors.limit,
+            told.limit,
         )
         if isinstance(tensors, StreamedExperts):
-            return mapped.streamed(tensors.addresses)
-        return mapped
+            return experts.streamed(tensors.addresses)
+        return experts
 
     def embed(self, table: _native.Matrix, tokens: NDArray[np.int32]) -> Floats:
         """Decode the rows asked for."""

@@ -38,6 +38,11 @@ class ExpertTensors:
     scales: tuple[Array, Array] | None = None
     limit: float = 0.0
 
+    @property
+    def mapped(self) -> "ExpertTensors":
+        """What is said of them, as of ``StreamedExperts``."""
+        return self
+
     def matrices(self, expert: int) -> tuple[Bytes, Bytes, Bytes]:
         """Gate, up and down of one expert: (rows, row_bytes) each."""
         return self.gate.data[expert], self.up.data[expert], self.down.data[expert]
@@ -60,48 +65,12 @@ class StreamedExperts:
     read: Callable[[int, int], Bytes]
     slots: Any = None
 
-    @property
-    def activation(self) -> Activation:
-        """What the gates pass through."""
-        return self.mapped.activation
-
-    @property
-    def limit(self) -> float:
-        """That of ``activation``."""
-        return self.mapped.limit
-
-    @property
-    def biases(self) -> ExpertBiases | None:
-        """Resident, of all experts."""
-        return self.mapped.biases
-
-    @property
-    def scales(self) -> tuple[Array, Array] | None:
-        """Resident, of all experts."""
-        return self.mapped.scales
-
-    @property
-    def gate(self) -> Tensor:
-        """Type and shape of the gates."""
-        return self.mapped.gate
-
-    @property
-    def up(self) -> Tensor:
-        """Type and shape of the up projections."""
-        return self.mapped.up
-
-    @property
-    def down(self) -> Tensor:
-        """Type and shape of the down projections."""
-        return self.mapped.down
-
     def matrices(self, expert: int) -> tuple[Bytes, Bytes, Bytes]:
         """Gate, up and down of an expert that is in memory: (rows, row_bytes) each."""
+        parts = self.mapped.gate, self.mapped.up, self.mapped.down
         gate, up, down = (
             self.read(int(address), part.data[0].size).reshape(part.data.shape[1:])
-            for address, part in zip(
-                self.addresses[expert], (self.gate, self.up, self.down), strict=True
-            )
+            for address, part in zip(self.addresses[expert], parts, strict=True)
         )
         return gate, up, down
 

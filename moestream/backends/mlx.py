@@ -31,6 +31,7 @@ class MlxBackend(MlxAttention, MlxRouted, MlxRecurrent):
     """Every operation on MLX's default device. See ``Backend`` for shapes and meaning."""
 
     name = "mlx"
+    keeps_bits = False
     scratch_bytes = _CACHE_BYTES
 
     def __init__(self) -> None:

@@ -23,6 +23,7 @@ class ReferenceBackend(AttentionFormulas, ExpertFormulas, RecurrentFormulas):
     """Every operation as its formula, in float32. See ``Backend`` for shapes and meaning."""
 
     name = "reference"
+    keeps_bits = False
     scratch_bytes = 0
 
     def matrix(self, tensor: Tensor) -> Tensor:

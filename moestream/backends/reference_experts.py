@@ -65,16 +65,17 @@ class ExpertFormulas(NumpyArrays):
     def _run_expert(
         self, x: Floats, experts: ExpertTensors | StreamedExperts, expert: int
     ) -> Floats:
-        parts = zip(experts.matrices(expert), (experts.gate, experts.up, experts.down), strict=True)
+        told = experts.mapped
+        parts = zip(experts.matrices(expert), (told.gate, told.up, told.down), strict=True)
         gate, up, down = (dequantize(data, tensor.type) for data, tensor in parts)
         gated, raised = x @ gate.T, x @ up.T
-        if experts.scales is not None:
-            gated, raised = gated * experts.scales[0][expert], raised * experts.scales[1][expert]
-        if experts.biases is None:
-            inner = self.glu(gated, raised, experts.activation, experts.limit)
+        if told.scales is not None:
+            gated, raised = gated * told.scales[0][expert], raised * told.scales[1][expert]
+        if told.biases is None:
+            inner = self.glu(gated, raised, told.activation, told.limit)
             return inner @ down.T  # (tokens, E)
-        gate_bias, up_bias, down_bias = (bias[expert] for bias in experts.biases)
-        inner = self.glu(gated + gate_bias, raised + up_bias, experts.activation, experts.limit)
+        gate_bias, up_bias, down_bias = (bias[expert] for bias in told.biases)
+        inner = self.glu(gated + gate_bias, raised + up_bias, told.activation, told.limit)
         out: Floats = inner @ down.T + down_bias
         return out
 

@@ -37,11 +37,12 @@ def begin_pass(
     if streaming is None:
         return Pass(model, ids, chunks)
     rows = row_bytes(model.config, len(ids))
-    streaming.before_pass(kv_bytes, rows)
+    long = len(chunks) > 1
+    streaming.before_pass(kv_bytes, rows, long=long)
     try:
         return Pass(model, ids, chunks)
     except BaseException:
-        streaming.after_pass(rows, long=False)
+        streaming.after_pass(rows, long=long)
         raise
 
 

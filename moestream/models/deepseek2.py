@@ -11,6 +11,8 @@ from moestream.models.latent_moe import LatentMoE
 class DeepSeek2(LatentMoE):
     """Latent attention before DeepSeek's mixture."""
 
+    predicts_further = True
+
     @classmethod
     def read_default_gating(cls, keys: Keys) -> Gating:
         """Early files do not say; GLM-4.7-Flash is known by its size."""

@@ -15,6 +15,7 @@ class GLM4MoE(DeepSeekMoE):
     """
 
     rope_style = "half"
+    predicts_further = True
     ffn_norm = "post_attention_norm.weight"
 
     def mixer(self, weights: Weights, index: int) -> Mixer:
