@@ -49,4 +49,5 @@ class EngineOptions:
         "Guess tokens ahead and check several in a pass: from text that repeats itself (ngram), "
         "that where it pays (auto), or by the file's own layer (mtp). No token changes.",
         choices=DRAFTS,
+        rare=True,
     )

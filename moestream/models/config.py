@@ -10,7 +10,7 @@ Source: llama.cpp, src/llama-model.cpp (``load_hparams``) and src/models/*.cpp.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Literal, Protocol, Self, cast
 
 from moestream.backends import AttentionShape
 from moestream.errors import ModelFormatError, UnsupportedModelError
@@ -27,6 +27,13 @@ SUPPORTED: Supported = {
     "nextn_predict_layers": ((0,), "0: no layers that predict further tokens"),
 }
 """Of an architecture that does not say otherwise."""
+
+
+class Recurrence(Protocol):
+    """Sizes of a recurrent layer."""
+
+    def state(self) -> StateShape:
+        """What it keeps of the tokens it has seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,12 @@ class ModelConfig:
     centred: bool = False
     """Whether norms take the mean first."""
     rope: RopeConfig
+    window: int = 0
+    """Positions that ``windowed`` layers see, which may be turned in a way of their own."""
+    windowed: tuple[bool, ...] = ()
+    windowed_rope: RopeConfig | None = None
+    recurrent: Recurrence | None = None
+    """What layers without key/value heads are, in architectures that have such."""
     embedding_scale: float = 1.0
     attention_scale: float | None = None
     """What scores are multiplied by; None for the head's width to the power of -0.5."""
@@ -136,7 +149,11 @@ class ModelConfig:
 
     def recurrent_state(self, layer: int) -> StateShape:
         """Of a layer without key/value heads, where an architecture has any."""
-        return self.attended_state(layer)
+        return self.attended_state(layer) if self.recurrent is None else self.recurrent.state()
+
+    def sees_window(self, layer: int) -> bool:
+        """Whether a layer sees the last ``window`` positions alone."""
+        return bool(self.windowed) and self.windowed[layer]
 
     def shapes_here(self) -> tuple[StateShape, ...]:
         """The same, with nothing kept of the layers that are not loaded here.

@@ -1,6 +1,7 @@
 """The pre-norm decoder that all architectures share; an architecture's file says what differs."""
 
 from abc import ABC
+from functools import cached_property
 from typing import ClassVar, cast
 
 import numpy as np
@@ -109,14 +110,12 @@ class Decoder(ABC):
         index: int,
         *,
         num_heads: int = 0,
-        rope: Rope | None = None,
         qk_norm: QKNorm | None = None,
-        window: int = 0,
         sinks: bool = False,
         temperature: Temperature | None = None,
     ) -> Attention:
         """Build a layer's attention; what is not said is as in all layers."""
-        config = self.config
+        config, windowed = self.config, self.config.sees_window(index)
         return Attention(
             weights,
             hidden_size=config.hidden_size,
@@ -125,11 +124,11 @@ class Decoder(ABC):
             head_dim=config.head_dim,
             value_dim=config.value_dim,
             eps=config.rms_norm_eps,
-            rope=(rope or self.rope) if self.turns(index) else None,
+            rope=self.rope_of(index) if self.turns(index) else None,
             rope_style=self.rope_style,
             qk_norm=qk_norm or self.qk_norm,
             scale=config.attention_scale,
-            window=window,
+            window=config.window if windowed else 0,
             sinks=sinks,
             output_gate=self.output_gate,
             temperature=temperature,
@@ -137,6 +136,15 @@ class Decoder(ABC):
             cap=config.attention_cap,
             centred=config.centred,
         )
+
+    @cached_property
+    def windowed_rope(self) -> Rope:
+        """What turns windowed layers."""
+        return self.rope if self.config.windowed_rope is None else Rope(self.config.windowed_rope)
+
+    def rope_of(self, index: int) -> Rope:
+        """What turns queries and keys of a layer to their positions."""
+        return self.windowed_rope if self.config.sees_window(index) else self.rope
 
     def turns(self, index: int) -> bool:
         """Whether queries and keys of a layer are turned to their positions."""

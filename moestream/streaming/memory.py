@@ -11,6 +11,7 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -28,8 +29,7 @@ _ROOM_FOR_OTHERS = 0.15
 """Share of the memory that ``auto`` leaves to the rest of the system."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """What there is: the tightest of the machine and the cgroups above this process."""
 
     total_bytes: int
