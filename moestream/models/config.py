@@ -14,7 +14,7 @@ from typing import Literal, Protocol, Self, cast
 
 from moestream.backends import AttentionShape
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.layers.cache import StateShape
+from moestream.layers.cache import FORGETS, RecurrentShape, StateShape
 from moestream.layers.rope import RopeConfig
 from moestream.models.keys import Keys, Supported
 
@@ -77,6 +77,8 @@ class ModelConfig:
     residual_scale: float = 1.0
     logit_scale: float = 1.0
     logit_cap: float = 0.0
+    part: range | None = None
+    """Layers that are loaded here, where other machines have the others; None for all."""
 
     @classmethod
     def read(cls, keys: Keys, **own: object) -> Self:
@@ -121,6 +123,19 @@ class ModelConfig:
         """Numbers a token has between layers."""
         return self.hidden_size
 
+    @property
+    def has_ends(self) -> bool:
+        """Whether the embedding and the output are loaded here."""
+        return self.part is None or self.part.start == 0
+
+    def has_layer(self, index: int) -> bool:
+        """Whether a layer is loaded here."""
+        return self.part is None or index in self.part
+
+    def may_begin(self, layer: int) -> bool:
+        """Whether a layer needs nothing of those before it but the stream."""
+        return True
+
     def state_shapes(self) -> tuple[StateShape, ...]:
         """What each layer keeps of the tokens it has seen."""
         return tuple(
@@ -139,6 +154,21 @@ class ModelConfig:
     def sees_window(self, layer: int) -> bool:
         """Whether a layer sees the last ``window`` positions alone."""
         return bool(self.windowed) and self.windowed[layer]
+
+    def shapes_here(self) -> tuple[StateShape, ...]:
+        """The same, with nothing kept of the layers that are not loaded here.
+
+        Those after the first part's have the first of them remember, in no memory, at which
+        lengths recurrent ones can be taken back to.
+        """
+        shapes = self.state_shapes()
+        if self.part is None:
+            return shapes
+        here = [s if i in self.part else FORGETS for i, s in enumerate(shapes)]
+        after = shapes[self.part.stop :]
+        if self.has_ends and any(isinstance(s, RecurrentShape) and s.arrays for s in after):
+            here[self.part.stop] = RecurrentShape(((0,),))
+        return tuple(here)
 
 
 def read_rope(keys: Keys, head_dim: int) -> RopeConfig:

@@ -2,7 +2,7 @@
 
 from abc import ABC
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
 from moestream.models.blocks import Block, Layer, Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.keys import Keys, Supported
+from moestream.models.outline import Outliner, Outlines
 
 
 class Decoder(ABC):
@@ -55,21 +56,26 @@ class Decoder(ABC):
         self.config = config
         self.backend = backend
         weights = Weights(file, backend)
+        away = Weights(cast(GGUFFile, Outlines(file)), cast(Backend, Outliner()))
+        ends = weights if config.has_ends else away
         factors = self.rope_factors(weights, context_length)
         self.rope = Rope(config.rope, factors)
         size = (config.vocab_size, config.hidden_size)
         tied = is_tied(file)
-        self.token_embd = weights.matrix(EMBEDDING, *size) if tied else weights.embedding(*size)
-        self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
+        self.token_embd = ends.matrix(EMBEDDING, *size) if tied else ends.embedding(*size)
+        self.layers = [
+            self.layer((weights if config.has_layer(i) else away).layer(i), i)
+            for i in range(config.num_layers)
+        ]
         self.output_norm = RMSNorm(
-            weights,
+            ends,
             self.output_norm_name,
             config.hidden_size,
             config.rms_norm_eps,
             centred=config.centred,
         )
-        self.output = self.token_embd if tied else weights.matrix(OUTPUT, *size)
-        self.output_bias = weights.optional_vector("output.bias", config.vocab_size)
+        self.output = self.token_embd if tied else ends.matrix(OUTPUT, *size)
+        self.output_bias = ends.optional_vector("output.bias", config.vocab_size)
 
     @classmethod
     def read_config(cls, keys: Keys) -> ModelConfig:
