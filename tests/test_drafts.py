@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streamed import GOLDEN
 
 from moestream.engine import session as sessions
+from moestream.engine import timeline
 from moestream.engine.drafts import Drafts
 from moestream.engine.drafts.ngrams import Ngrams
 from moestream.engine.drafts.paying import Paying
@@ -158,13 +159,13 @@ def test_right_guesses_save_passes() -> None:
 def test_wrong_guesses_cost_their_own_rows_and_leave_nothing(name: str, monkeypatch) -> None:
     """Nothing is run again: the state after the token before them is kept."""
     engine, rows, kept = engine_of(name), [], []
-    begin = sessions.begin_pass
+    begin = timeline.begin_pass
 
     def counted(streaming, model, kv_bytes, ids, chunks):
         rows.append(len(ids))
         return begin(streaming, model, kv_bytes, ids, chunks)
 
-    monkeypatch.setattr(sessions, "begin_pass", counted)
+    monkeypatch.setattr(timeline, "begin_pass", counted)
     truth = [token for token, *_ in plain(name, 0, TOKENS, None)[0]]
     for drafts in (Drafts("none"), Told(truth, [2], [True] * 8)):
         engine.drafts = drafts
