@@ -5,21 +5,18 @@ slowest part is as fast as can be, as a pipeline goes at its pace. Knows no file
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from moestream.errors import RankError
 
 _ALIKE = 1.3
 """Machines whose speeds differ by less are as fast as each other, as far as can be measured."""
-
-
 _DISK = 10
 """Times as long as from memory a byte takes from disk, about."""
 
 
-@dataclass(frozen=True, slots=True)
-class LayerCost:
+class LayerCost(NamedTuple):
     """What a layer takes: bytes that are always in memory, those of its experts, bytes a token."""
 
     resident_bytes: int
@@ -29,8 +26,7 @@ class LayerCost:
     """Whether a part may begin with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """Memory for layers, and bytes that it gets through in a second."""
 
     memory_bytes: int
