@@ -164,10 +164,10 @@ def test_a_wrong_name_of_a_profile_stays_to_be_mended(
 
 def test_the_map_says_what_it_shows(tab: Page) -> None:
     tab.show_experts()
-    tab.page.wait_for_selector("text=Found in memory")
+    tab.page.wait_for_selector("text=Found ready")
     told = tab.page.inner_text("#experts")
     assert "Each square is an expert, each row a layer." in told
-    for label in ("Found in memory", "Read ahead", "Read from disk", "Waited for disk"):
+    for label in ("Found ready", "Read ahead", "Read from disk", "Waited for disk"):
         assert label in told
     assert "Since the server was started" in told
     tab.ask("go")

@@ -28,7 +28,7 @@ export const connect = watch.connect;
 /** Put the panel together in `root`; `chip` tells the gist in the page's head. */
 export function start(root, chip, given) {
   acts = given;
-  parts = { root, chip, gist: el("p", { class: "gist" }), since: el("p", { class: "hint" }), figures: el("dl", { class: "figures-row" }) };
+  parts = { root, chip, gist: el("p", { class: "gist" }), figures: el("dl", { class: "figures-row" }) };
   parts.canvas = el("canvas", { class: "map", tabindex: "0", role: "application", "aria-label": "Map of the experts: layers down, experts across. Arrow keys choose one.", "aria-describedby": "map-told" });
   parts.told = el("p", { id: "map-told", class: "told" });
   parts.detail = el("p", { class: "detail" });
@@ -45,7 +45,7 @@ export function start(root, chip, given) {
   });
   root.append(
     el("div", { class: "row head" }, el("h2", { tabindex: "-1" }, "Experts"), parts.wide, sign("remove", "Close the experts", acts.close)),
-    parts.gist, parts.since, parts.figures,
+    parts.gist, parts.figures,
     el("div", { class: "row picks" },
       el("label", { for: "show-a" }, "Show"), parts.a,
       el("label", { for: "show-b" }, "compared with"), parts.b),
@@ -114,9 +114,8 @@ function write() {
   clearTimeout(textDue);
   textDue = 0;
   textAt = performance.now();
-  parts.gist.textContent = facts.gist();
+  parts.gist.textContent = `${facts.gist()} ${facts.since()}`;
   if (!watch.model) return;
-  parts.since.textContent = facts.since();
   parts.figures.replaceChildren(...facts.figures());
   parts.detail.textContent = facts.detail(map.chosen, pictures.of(shown.a));
   table();

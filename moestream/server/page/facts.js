@@ -32,7 +32,7 @@ export function figures() {
   const since = (name) => (totals[name] ?? 0) - (answer?.from?.[name] ?? 0);
   const asked = since("hits") + since("misses");
   const rows = [
-    ["Found in memory", asked ? percent(since("hits") / asked) : "–", "Experts that were in memory when they were needed"],
+    ["Found ready", asked ? percent(since("hits") / asked) : "–", "Experts that were in memory when they were needed"],
     ["Read ahead", number(since("foreseen")), "Hits that are there because they were read ahead"],
     ["Read from disk", bytes(Math.max(0, since("read_bytes"))), "Bytes of experts that were not in memory, or were read ahead"],
     ["Waited for disk", `${since("stall_s").toFixed(2)} s`, "Time in which the answer stood still for reads"],
