@@ -7,18 +7,44 @@
 
 #include "core/decode_codebooks.h"
 #include "kernels/avx2/types.h"
+#include "kernels/loops.h"
 
 namespace moestream {
 namespace {
 
-inline __m256i rows_of_eight(const uint64_t* grid, const auto* row) {
-    const auto at = [&](int i) { return static_cast<long long>(grid[row[i]]); };
-    return _mm256_setr_epi64x(at(0), at(1), at(2), at(3));
+// Four rows of eight bytes, one after the other.
+inline __m256i rows_of_eight(const uint64_t* grid, uint64_t a, uint64_t b, uint64_t c,
+                             uint64_t d) {
+    const auto at = [&](uint64_t i) { return static_cast<long long>(grid[i]); };
+#if defined(__AVX512VL__)
+    // A row broadcast over the rest takes a load and any unit; a shuffle has but one.
+    __m256i v = _mm256_castsi128_si256(_mm_cvtsi64_si128(at(a)));
+    v = _mm256_mask_set1_epi64(v, 2, at(b));
+    v = _mm256_mask_set1_epi64(v, 4, at(c));
+    return _mm256_mask_set1_epi64(v, 8, at(d));
+#else
+    return _mm256_setr_epi64x(at(a), at(b), at(c), at(d));
+#endif
+}
+
+inline __m256i rows_of_eight(const uint64_t* grid, const uint8_t* row) {
+    return rows_of_eight(grid, row[0], row[1], row[2], row[3]);
+}
+
+// Numbers that were just stored are had faster by one load than by four.
+inline __m256i rows_of_eight(const uint64_t* grid, const uint16_t* row) {
+    uint64_t four;
+    std::memcpy(&four, row, 8);
+    return rows_of_eight(grid, four & 0xffff, four >> 16 & 0xffff, four >> 32 & 0xffff, four >> 48);
 }
 
 inline __m256i rows_of_four(const uint32_t* grid, __m256i rows) {
     return _mm256_i32gather_epi32(reinterpret_cast<const int*>(grid), rows, 4);
 }
+
+// Memory that lookups read: left to itself, GCC would take the numbers out of registers one by one,
+// which takes longer than the lookups.
+inline void keep_in_memory(auto& values) { asm("" : "+m"(values)); }
 
 // A byte of the four at `p` over eight bytes, one after the other.
 inline __m256i spread_bytes(const void* p) {
@@ -75,11 +101,12 @@ inline __m256i odd_nibbles(const uint8_t* p) {
 }
 
 // Numbers of rows: bytes, with `high` bits on top of them.
-inline void store_rows(const uint8_t* low, __m256i high0, __m256i high1, uint16_t* to) {
+inline void store_rows(const uint8_t* low, __m256i high0, __m256i high1, uint16_t (&to)[32]) {
     const __m256i a = _mm256_or_si256(_mm256_cvtepu8_epi16(load128(low)), high0);
     const __m256i b = _mm256_or_si256(_mm256_cvtepu8_epi16(load128(low + 16)), high1);
     _mm256_store_si256(reinterpret_cast<__m256i*>(to), a);
     _mm256_store_si256(reinterpret_cast<__m256i*>(to + 16), b);
+    keep_in_memory(to);
 }
 
 // A super-block made ready: numbers of rows, and a dword of signs for each 32 codes.
@@ -166,6 +193,8 @@ struct Blocks<Type::IQ2_XS> : SignedRows<Blocks<Type::IQ2_XS>, Type::IQ2_XS> {
             _mm256_packus_epi16(_mm256_srli_epi16(a, 9), _mm256_srli_epi16(b, 9));
         _mm256_store_si256(reinterpret_cast<__m256i*>(to.signs),
                            even_signs32(_mm256_permute4x64_epi64(both, 0xd8)));
+        keep_in_memory(to.rows);
+        keep_in_memory(to.signs);
         return to;
     }
     static __m256i scales(const RowsAndSigns& block) { return odd_nibbles(block.p + 66); }
@@ -281,6 +310,11 @@ struct Blocks<Type::IQ1_S> : Avx2Format<Type::IQ1_S> {
 
 template <>
 struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
+    // Shifts are 2 less or nothing, and the offset 15, by way of the inputs' sums.
+    static constexpr int kOffset = 1;
+    static __m256i weights(const auto&, __m256i scales) {
+        return _mm256_sub_epi16(_mm256_slli_epi16(scales, 4), scales);
+    }
     static uint16_t half_bits(const uint8_t* p) { return iq1m_d(p); }
     static RowsAndSigns open(const uint8_t* p) {
         RowsAndSigns to;
@@ -294,11 +328,11 @@ struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
                 _mm256_cvtepu8_epi16(_mm_and_si128(v, _mm_set1_epi8(7))), 8);
         };
         store_rows(p, high(a), high(b), to.rows);
-        // Shifts take the signs' place, a byte for eight codes: 1, or -1 for nibbles above 7.
+        // Shifts take the signs' place, eight bits for eight codes: set for nibbles above 7.
         const __m256i all = _mm256_set_m128i(b, a);
-        const __m256i minus = _mm256_cmpgt_epi8(all, _mm256_set1_epi8(7));
         _mm256_store_si256(reinterpret_cast<__m256i*>(to.signs),
-                           _mm256_or_si256(minus, _mm256_set1_epi8(1)));
+                           _mm256_cmpgt_epi8(all, _mm256_set1_epi8(7)));
+        keep_in_memory(to.signs);
         return to;
     }
     static __m256i scales(const RowsAndSigns& block) {
@@ -316,8 +350,14 @@ struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
     }
     template <int J>
     static __m256i codes(const RowsAndSigns& block) {
-        return _mm256_add_epi8(rows_of_eight(kIq1Grid.data(), block.rows + J * 4),
-                               spread_bytes(block.signs + J));
+        const __m256i rows = rows_of_eight(kIq1Grid.data(), block.rows + J * 4);
+        const __m256i two = _mm256_set1_epi8(2);
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+        return _mm256_mask_sub_epi8(rows, block.signs[J], rows, two);
+#else
+        const __m256i minus = spread_bytes(block.signs + J);
+        return _mm256_add_epi8(rows, _mm256_add_epi8(minus, minus));
+#endif
     }
 };
 
@@ -384,15 +424,15 @@ struct Trits {
     __m256i v[8];
 };
 
+inline __m256i thrice(__m256i v) { return _mm256_add_epi8(v, _mm256_add_epi8(v, v)); }
+inline __m128i thrice(__m128i v) { return _mm_add_epi8(v, _mm_add_epi8(v, v)); }
+
 template <>
 struct Blocks<Type::TQ1_0> : Ones<Type::TQ1_0> {
     static Trits open(const uint8_t* p) {
         Trits to;
         to.v[0] = load256(p);
-        for (int j = 1; j < 5; ++j) {
-            to.v[j] = _mm256_add_epi8(to.v[j - 1], _mm256_add_epi8(to.v[j - 1], to.v[j - 1]));
-        }
-        const auto thrice = [](__m128i v) { return _mm_add_epi8(v, _mm_add_epi8(v, v)); };
+        for (int j = 1; j < 5; ++j) to.v[j] = thrice(to.v[j - 1]);
         const __m128i a = load128(p + 32), b = thrice(a), c = thrice(b), d = thrice(c);
         to.v[5] = _mm256_set_m128i(b, a);
         to.v[6] = _mm256_set_m128i(d, c);
@@ -412,6 +452,17 @@ struct Blocks<Type::TQ1_0> : Ones<Type::TQ1_0> {
             return _mm256_min_epu8(above, _mm256_set1_epi8(1));
         };
         return _mm256_add_epi8(over(85), over(static_cast<char>(170)));
+    }
+    // A trit is what threefold loses at the top: 256 trit = 3 v - v', v' being what it keeps.
+    static __m256i lanes(const Trits& block, const int8_t* q) {
+        __m256i all = _mm256_setzero_si256(), kept = _mm256_setzero_si256();
+        unroll<8>([&](auto j) {
+            const __m256i input = load256(q + j * 32);
+            all = add_quads(all, block.v[j], input);
+            kept = add_quads(kept, j < 4 ? block.v[(j + 1) % 8] : thrice(block.v[j]), input);
+        });
+        const __m256i three = _mm256_add_epi32(all, _mm256_add_epi32(all, all));
+        return _mm256_srai_epi32(_mm256_sub_epi32(three, kept), 8);
     }
 };
 
