@@ -4,8 +4,8 @@ import numpy as np
 
 from moestream import _native
 from moestream.backends.numpy_arrays import Floats, NumpyArrays
+from moestream.backends.recurrent_rules import Convolution, DeltaRule, Mamba2Rule, MambaRule
 from moestream.backends.reference_recurrent import RecurrentFormulas
-from moestream.backends.types import DeltaRule, Mamba2Rule, MambaRule
 
 _MOST_WIDTH = 16
 """Weights a channel that the kernel of convolutions takes."""
@@ -19,20 +19,12 @@ class RecurrentKernels(NumpyArrays):
 
     _run: _native.Context
 
-    def causal_conv(
-        self,
-        x: Floats,
-        kernel: Floats,
-        past: Floats,
-        *,
-        silu: bool = False,
-        bias: Floats | None = None,
-    ) -> Floats:
+    def causal_conv(self, x: Floats, past: Floats, rule: Convolution) -> Floats:
         """Channel by channel, shared out among the threads."""
-        if kernel.shape[1] > _MOST_WIDTH:
-            return _FORMULAS.causal_conv(x, kernel, past, silu=silu, bias=bias)
+        if rule.kernel.shape[1] > _MOST_WIDTH:
+            return _FORMULAS.causal_conv(x, past, rule)
         out = np.empty_like(x)
-        self._run.causal_conv(x, kernel, past, silu, out, bias)
+        self._run.causal_conv(x, rule.kernel, past, rule.silu, out, rule.bias)
         return out  # (T, C)
 
     def delta_net(

@@ -15,6 +15,8 @@ from moestream.backends.kv_blocks import BlockStore, append_rows, last_of_rows
 from moestream.backends.types import IndexQueries
 
 Floats = NDArray[np.float32]
+Chosen = NDArray[np.uint8] | None
+"""Which positions each row of a pass sees, (T, most S); None for all."""
 
 
 def choose_positions(
@@ -39,8 +41,8 @@ def choose_positions(
 
 def choose_in_blocks(
     index: IndexQueries, k: Floats, parts: Sequence[tuple[BlockStore, int, int]], layer: int
-) -> NDArray[np.uint8] | None:
-    """Write keys, whose last numbers are the index's, and choose: (T, most S), None for all."""
+) -> Chosen:
+    """Write keys, whose last numbers are the index's, and choose."""
     longest = max(start + tokens for _, start, tokens in parts)
     if longest <= index.most:
         return None

@@ -118,7 +118,8 @@ def tell_choices(engine: "Engine", seed: int | None, *, verbose: bool) -> None:
     ui.note(f"{name}: {memory_told(engine)}{more}; {_context_told(engine)}, seed {seed}")
     if not verbose:
         return
-    ui.note(", ".join(filter(None, [f"backend {engine.backend.name}", choices_told(engine)])))
+    told = [f"backend {engine.backend.name}", f"draft {engine.drafts.kind}", choices_told(engine)]
+    ui.note(", ".join(filter(None, told)))
     if engine.plan is not None:
         ui.note_fields("memory", plan_fields(engine.plan))
     if engine.streaming is not None:

@@ -5,13 +5,16 @@ Decides whether experts are streamed. Knows nothing of tokens: those are a ``Ses
 
 import os
 import time
+from copy import copy
 
 from moestream.backends import Backend, KVTypes, open_backend, whole_blocks
-from moestream.choices import KVType
+from moestream.choices import DraftKind, KVType
 from moestream.closing import Closing
 from moestream.declare import check
-from moestream.engine.expert_streaming import ExpertStreaming, plan_model
+from moestream.engine.drafts import Drafts, possible
+from moestream.engine.expert_streaming import ExpertStreaming
 from moestream.engine.loading import DEFAULT_CONTEXT, EngineOptions
+from moestream.engine.model_plan import plan_model
 from moestream.engine.session import Session
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import Caches, state_bytes
@@ -50,6 +53,8 @@ class Engine(Closing):
         """Reads the experts within the budget; None while they are plainly mapped."""
         self.on_warmed: Warmed | None = None
         """Hears how far the reading of a profile's experts is."""
+        self.drafts = Drafts("none")
+        """What guesses tokens ahead."""
         self._process_bytes = 0
 
     @classmethod
@@ -62,6 +67,7 @@ class Engine(Closing):
         context_length: int | None = EngineOptions.context_length,
         cache_type_k: KVType = EngineOptions.cache_type_k,
         cache_type_v: KVType = EngineOptions.cache_type_v,
+        draft: DraftKind = EngineOptions.draft,
         budget: str | None = None,
         streaming: StreamingOptions | None = None,
         profile: Profile | None = None,
@@ -78,6 +84,9 @@ class Engine(Closing):
             cache_type_k: how keys are stored, ``f16``, ``q8_0`` (blocks of 32 in half the memory)
                 or ``f32``.
             cache_type_v: the same of values.
+            draft: what guesses tokens ahead in ``Session.generate``, which never changes one:
+                ``ngram`` the text so far, ``auto`` the same where it pays, ``mtp`` the file's own
+                layer for further tokens, ``none`` nothing.
             budget: memory for the process, ``6G``, ``640M``, ``50%`` or ``auto``: experts that
                 do not all fit into it are streamed. Those that do, and all without a budget, are
                 mapped, and the system's page cache decides.
@@ -97,11 +106,17 @@ class Engine(Closing):
                 "streaming and profile need a budget, which says how much memory experts may "
                 'take; pass budget="auto" or an amount'
             )
-        check(EngineOptions(context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v))
+        check(
+            EngineOptions(
+                context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v, draft=draft
+            )
+        )
         started = time.perf_counter()
         before = process_memory()
         maths = open_backend(backend, threads=threads)
+        draft = possible(draft, maths)
         file = GGUFFile.open(path)
+        whole = copy(file)
         try:
             context = context_of(read_config(file), context_length)
             file.restrict(used_names(file, context))
@@ -112,12 +127,14 @@ class Engine(Closing):
                 capacity=context,
                 kv_types=(cache_type_k, cache_type_v),
             )
+            drafts = Drafts.of(draft, whole, model, caches)
             file.check_intact()
         except BaseException:
             file.close()
             raise
         engine = cls(file, model, caches, (cache_type_k, cache_type_v))
         engine._process_bytes, engine.on_warmed = before, on_warmed
+        engine.drafts = drafts
         if budget is not None:
             try:
                 engine._use_budget(budget, streaming, profile)
@@ -139,6 +156,7 @@ class Engine(Closing):
             caches=self.caches,
             streaming=lambda: self.streaming,
             check_file=self.file.check_intact,
+            drafts=self.drafts,
         )
 
     def stream(
@@ -179,7 +197,7 @@ class Engine(Closing):
             resident_bytes=self.backend.resident_bytes,
             num_experts_per_tok=self.config.num_experts_per_tok,
             kv_bytes=self.kv_bytes(self._planned_tokens()),
-            process_bytes=self._process_bytes + self.backend.scratch_bytes,
+            process_bytes=self._process_bytes + self.backend.scratch_bytes + self.drafts.n_bytes,
             context_bytes=self.kv_bytes(self.context_length),
         )
 

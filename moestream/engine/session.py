@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array
-from moestream.engine.expert_streaming import ExpertStreaming, begin_pass, end_pass, pass_tokens
+from moestream.engine.drafts import Drafts, Stepping
+from moestream.engine.expert_streaming import ExpertStreaming
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Sampler
 from moestream.engine.stats import Stats, StopReason
+from moestream.engine.streamed_passes import begin_pass, end_pass, pass_tokens
 from moestream.errors import ContextLengthError
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.cache import Cache, Caches
 from moestream.layers.moe import RouteObserver
 from moestream.models import Decoder
-from moestream.models.decoder import Pass
+from moestream.models.passes import Pass
 from moestream.streaming.statistics import ResidencyStats, Tally
 
 
@@ -39,8 +41,9 @@ class Session:
         caches: Caches,
         streaming: Callable[[], ExpertStreaming | None],
         check_file: Callable[[], None],
+        drafts: Drafts | None = None,
     ) -> None:
-        """Start empty.
+        """Start empty; ``drafts`` make ``generate`` faster where tokens can be guessed.
 
         ``streaming`` is asked before each pass whether experts are streamed by now; ``check_file``
         makes sure of its results after it.
@@ -48,6 +51,9 @@ class Session:
         self._model = model
         self._streaming = streaming
         self._check_file = check_file
+        self._drafts = drafts
+        self.further = None if drafts is None else drafts.further()
+        """Follows the tokens, where guesses need that."""
         self.tokens: list[int] = []
         self.stats = Stats()
         self.stop_reason: StopReason | None = None
@@ -58,6 +64,8 @@ class Session:
         self._cache = caches.new()
         self._torn = False
         """Whether a pass broke off in the middle, in a state that cannot be rewound."""
+        self._mark = 0
+        """Length of ``tokens`` to which a pass that ran ahead can be taken back."""
 
     def forward(
         self,
@@ -111,6 +119,7 @@ class Session:
         prefilled = time.perf_counter()
         self.stats.prompt_tokens += len(tokens)
         self.stats.prompt_s += prefilled - started
+        step = Stepping(self, self._drafts, on_route)
         produced = 0
         while max_tokens is None or produced < max_tokens:
             token = sampler.sample(logits, self.tokens)
@@ -130,7 +139,9 @@ class Session:
             stepped = time.perf_counter()
             self.decoding = True
             before = replace(counted) if (counted := self._model.backend.work) else None
-            logits = self._prefill([token], on_route, None)
+            most = self._cache.capacity - len(self.tokens)
+            left = most if max_tokens is None else max_tokens - produced
+            logits = step.after(token, min(most, left) - 1)
             if counted is not None and before is not None:
                 self.stats.work += counted - before
             self.stats.generation_s += time.perf_counter() - stepped
@@ -202,6 +213,8 @@ class Session:
         if not 0 <= length <= len(self.tokens):
             raise ValueError(f"cannot truncate {len(self.tokens)} cached positions to {length}")
         del self.tokens[length:]
+        if self.further is not None:
+            self.further.truncate(length)
         if self._torn or self.reusable(length) < length:
             self._run_again()
         else:
@@ -210,11 +223,60 @@ class Session:
     def adopt(self, tokens: Sequence[int], cache: Cache) -> None:
         """Go on from a cache that holds these tokens, in the place of what there is."""
         self._cache, self.tokens, self._torn = cache, list(tokens[: cache.length]), False
+        if self.further is not None:
+            self.further.truncate(0)
 
     @property
     def cache(self) -> Cache:
         """What is remembered of ``tokens``; not to be written to."""
+        self._catch_up()
         return self._cache
+
+    def run_last(self, token: int, on_route: RouteObserver | None) -> NDArray[np.float32]:
+        """Append a token and return the logits after it: (V,)."""
+        return self._prefill([token], on_route, None)
+
+    def run_ahead(
+        self, tokens: Sequence[int], on_route: RouteObserver | None
+    ) -> NDArray[np.float32]:
+        """Run a token and others that may be taken back; return the logits at each: (T, V).
+
+        The cache then holds them and ``tokens`` does not: they become part of it with ``own``, and
+        ``take_back`` forgets those that did not. What it left to be run again is run before them.
+        """
+        again = self.tokens[self._cache.length :]
+        del self.tokens[self._cache.length :]
+        self._mark = len(self.tokens) + len(again) + 1
+        try:
+            (hidden,) = self._hidden([*again, *tokens], CHUNK_TOKENS, on_route)
+        except BaseException:
+            self.tokens.extend(again)
+            raise
+        del self.tokens[-len(tokens) :]
+        self.passes -= 1
+        return self._model.logits(hidden[len(again) :])
+
+    def own(self, token: int) -> None:
+        """The next of the tokens that were run ahead is one of the timeline."""
+        self.tokens.append(token)
+        self.passes += 1
+
+    @property
+    def ahead(self) -> int:
+        """How many tokens the cache holds that are not in ``tokens``; less than 0, how many not."""
+        return self._cache.length - len(self.tokens)
+
+    def take_back(self) -> None:
+        """Forget what was run ahead and is not in ``tokens``.
+
+        Where a recurrent state cannot be taken back so far, the next pass runs what is missing.
+        """
+        if self.ahead > 0:
+            self._cache.truncate(self.reusable(len(self.tokens)))
+            if self.further is not None:
+                self.further.truncate(len(self.tokens))
+        self._cache.unmark(self._mark)
+        self._mark = 0
 
     def _prefill(
         self,
@@ -254,8 +316,7 @@ class Session:
             raise ValueError(f"token ids must lie in 0 to {vocab_size - 1}")
         if len(self.tokens) + len(ids) > self._cache.capacity:
             raise ContextLengthError(_too_long(len(ids), len(self.tokens), self._cache.capacity))
-        if self._torn:
-            self._run_again()
+        self._catch_up()
         most = self._most_rows(chunk_tokens, on_route)
         for start in range(0, len(ids), most):
             some = ids[start : start + most]
@@ -269,7 +330,9 @@ class Session:
         self, ids: NDArray[np.int32], chunk_tokens: int, on_route: RouteObserver | None
     ) -> Pass:
         """Begin a pass on top of what the cache holds."""
-        chunks = cut(self._model.backend, [(self._cache, len(ids))], chunk_tokens, on_route)
+        chunks = cut(
+            self._model.backend, [(self._cache, len(ids))], chunk_tokens, on_route, self._mark
+        )
         kv_bytes = self._cache.caches.n_bytes
         return begin_pass(self._streaming(), self._model, kv_bytes, ids, chunks)
 
@@ -300,7 +363,16 @@ class Session:
         # Before the caller does anything with it: the cache has them, whatever happens there.
         self.tokens.extend(ids.tolist())
         self._torn = False
+        if self.further is not None:
+            self.further.saw(self.tokens, len(self.tokens) - len(ids), under_way.hidden)
         yield
+
+    def _catch_up(self) -> None:
+        """See that the cache holds ``tokens`` and nothing else."""
+        if self.ahead > 0:
+            self.take_back()
+        if self._torn or self.ahead:
+            self._run_again()
 
     def _run_again(self) -> None:
         """Make the cache what ``tokens`` say, from the last copy of its states on."""

@@ -148,7 +148,7 @@ class Attention:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.temperature is not None:
             q = ops.scale_rows(q, self.temperature(batch.positions()))
-        out = ops.attention(q, k, v, batch.kv, layer, self.rule)
+        out = ops.attention((q, k, v), batch.kv, layer, self.rule)
         return ops.linear(self._gated(out, x), self.attn_output, self.output_bias)  # (T, E)
 
     def _project(self, x: Array) -> list[Array]:

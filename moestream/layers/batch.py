@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass
-from moestream.backends.types import Seen
+from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass, Seen
 from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
 from moestream.layers.rope import Rope
@@ -42,6 +41,7 @@ class Batch:
         on_route: RouteObserver | None = None,
         after: int = 0,
         more: bool = False,
+        mark: int = 0,
     ) -> None:
         """Make room in the caches.
 
@@ -51,12 +51,14 @@ class Batch:
             on_route: told what each router decides.
             after: tokens of the same pass that come before these, in a pass of one sequence.
             more: whether others of it come after them.
+            mark: a length that its one sequence may want to come back to; 0 is none.
 
         Raises:
             ContextLengthError: tokens do not fit.
         """
         self._backend = backend
         self.on_route, self.more = on_route, more
+        self._mark = mark
         self._apart = BLOCK_POSITIONS * (_FAR_APART if more else 1)
         self.parts: list[Part] = []
         row = 0
@@ -98,7 +100,7 @@ class Batch:
                 state = part.cache.state(layer)
                 whole = rows.stop - rows.start == self.rows
                 outs.append(run(state, *(inputs if whole else [x[rows] for x in inputs])))
-                if length % self._apart == 0:
+                if length % self._apart == 0 or length == self._mark:
                     copies.setdefault(length, {})[layer] = part.cache.caches.copied(state)
         return self._backend.stack_rows(outs)
 
@@ -106,13 +108,17 @@ class Batch:
         """The pass has run to its end: the caches hold its tokens."""
         for part, copies in zip(self.parts, self._copies, strict=True):
             part.cache.length += part.rows.stop - part.rows.start
+            if self._mark % BLOCK_POSITIONS and (marked := copies.pop(self._mark, None)):
+                part.cache.mark(self._mark, marked)
             part.cache.keep(copies)
 
     def _until_blocks_end(self, part: Part) -> Iterator[tuple[slice, int]]:
-        """A part's rows, cut where blocks end, and the lengths of the sequence then."""
+        """A part's rows, cut at ends of blocks and the mark, and the sequence's lengths then."""
         row, length, last = part.rows.start, part.start, part.rows.stop
         while row < last:
             rows = min(self._apart - length % self._apart, last - row)
+            if length < self._mark:
+                rows = min(rows, self._mark - length)
             length += rows
             yield slice(row, row + rows), length
             row += rows
@@ -123,6 +129,7 @@ def cut(
     parts: Sequence[tuple[Cache, int]],
     chunk_tokens: int,
     on_route: RouteObserver | None,
+    mark: int = 0,
 ) -> list[Batch]:
     """The batches of one pass: one, or where it is of one sequence, a chunk of its tokens each."""
     if len(parts) > 1:
@@ -135,6 +142,7 @@ def cut(
             on_route=on_route,
             after=after,
             more=after + chunk_tokens < tokens,
+            mark=mark,
         )
         for after in range(0, tokens, chunk_tokens)
     ]

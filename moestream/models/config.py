@@ -51,7 +51,19 @@ class ModelConfig:
     shared_intermediate_size: int
     leading_dense_layers: int
     rms_norm_eps: float
+    centred: bool = False
+    """Whether norms take the mean first."""
     rope: RopeConfig
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
+    """What scores are multiplied by; None for the head's width to the power of -0.5."""
+    attention_cap: float = 0.0
+    """What scores come near to and never reach; 0 for none."""
+    attention_clamp: float = 0.0
+    """What queries, keys and values stay within; 0 for none."""
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_cap: float = 0.0
 
     @classmethod
     def read(cls, keys: Keys, **own: object) -> Self:
@@ -99,8 +111,17 @@ class ModelConfig:
     def state_shapes(self) -> tuple[StateShape, ...]:
         """What each layer keeps of the tokens it has seen."""
         return tuple(
-            AttentionShape(heads, self.head_dim, self.value_dim) for heads in self.kv_heads
+            self.attended_state(layer) if heads else self.recurrent_state(layer)
+            for layer, heads in enumerate(self.kv_heads)
         )
+
+    def attended_state(self, layer: int) -> StateShape:
+        """Of a layer that attends."""
+        return AttentionShape(self.kv_heads[layer], self.head_dim, self.value_dim)
+
+    def recurrent_state(self, layer: int) -> StateShape:
+        """Of a layer without key/value heads, where an architecture has any."""
+        return self.attended_state(layer)
 
 
 def read_rope(keys: Keys, head_dim: int) -> RopeConfig:

@@ -8,13 +8,10 @@ Source: llama.cpp, src/models/gemma4.cpp; arXiv 2503.19786 (Gemma 3, whose atten
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moestream.backends import Array, AttentionShape, Backend, Routing
+from moestream.backends import Array, AttentionShape, Routing
 from moestream.errors import ModelFormatError
-from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
 from moestream.layers.cache import StateShape
@@ -38,19 +35,15 @@ class Gemma4Config(ModelConfig):
     window: int
     sliding_head_dim: int
     sliding_rope: RopeConfig
-    logit_cap: float
-    """What logits come near to and never reach; 0 for none."""
 
     def head_dim_of(self, layer: int) -> int:
         """D in this layer."""
         return self.sliding_head_dim if self.sliding[layer] else self.head_dim
 
-    def state_shapes(self) -> tuple[StateShape, ...]:
+    def attended_state(self, layer: int) -> StateShape:
         """Keys and values as long as the layer's heads."""
-        return tuple(
-            AttentionShape(heads, self.head_dim_of(layer), self.head_dim_of(layer))
-            for layer, heads in enumerate(self.kv_heads)
-        )
+        dim = self.head_dim_of(layer)
+        return AttentionShape(self.kv_heads[layer], dim, dim)
 
 
 class Gemma4MoE(MoE):
@@ -110,6 +103,7 @@ class Gemma4Layer(PostNormedLayer):
 class Gemma4(Decoder):
     """Layers that slide and layers that see all, each kind with heads and rotation of its own."""
 
+    config_type = Gemma4Config
     config: Gemma4Config
     supported = SUPPORTED | {
         "embedding_length_per_layer_input": ((0,), "0: no embeddings of each layer's own"),
@@ -119,33 +113,28 @@ class Gemma4(Decoder):
     norm_topk_prob = True
     own_expert_width = True
 
-    def __init__(
-        self, file: GGUFFile, config: Gemma4Config, backend: Backend, context_length: int
-    ) -> None:
-        self.sliding_rope = Rope(config.sliding_rope)
-        super().__init__(file, config, backend, context_length)
+    @cached_property
+    def sliding_rope(self) -> Rope:
+        """What turns sliding layers."""
+        return Rope(self.config.sliding_rope)
 
     @classmethod
-    def read_config(cls, keys: Keys) -> Gemma4Config:
-        """The common dimensions, and those of the sliding layers."""
-        keys.require(cls.supported)
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """Those of the sliding layers, and factors that all files share."""
         head_dim, sliding_dim = (_head_dim(keys, suffix) for suffix in ("", "_swa"))
         rope = read_rope(keys, head_dim)
-        layers = keys.num_layers()
-        return Gemma4Config.read(
-            keys,
-            rope=rope,
-            sliding=tuple(map(bool, keys.per_layer("attention.sliding_window_pattern", layers))),
-            window=keys.positive("attention.sliding_window"),
-            sliding_head_dim=sliding_dim,
-            sliding_rope=RopeConfig(
-                dimensions=read_turned(
-                    keys, "rope.dimension_count_swa", rope.dimensions, sliding_dim
-                ),
-                base=keys.above(1, "rope.freq_base_swa", 10000.0),
-            ),
-            logit_cap=keys.number("final_logit_softcapping", 30.0),
-        )
+        turned = read_turned(keys, "rope.dimension_count_swa", rope.dimensions, sliding_dim)
+        pattern = "attention.sliding_window_pattern"
+        return {
+            "rope": rope,
+            "sliding": keys.marked_layers(pattern, keys.num_layers()),
+            "window": keys.positive("attention.sliding_window"),
+            "sliding_head_dim": sliding_dim,
+            "sliding_rope": RopeConfig(turned, keys.above(1, "rope.freq_base_swa", 10000.0)),
+            "embedding_scale": math.sqrt(keys.positive("embedding_length")),
+            "attention_scale": 1.0,
+            "logit_cap": keys.number("final_logit_softcapping", 30.0),
+        }
 
     def layer(self, weights: Weights, index: int) -> Gemma4Layer:
         """One layer, with the norms that are only here."""
@@ -168,7 +157,7 @@ class Gemma4(Decoder):
             rope=self.sliding_rope if sliding else self.rope,
             rope_style=self.rope_style,
             qk_norm="head",
-            scale=1.0,
+            scale=config.attention_scale,
             window=config.window if sliding else 0,
             keys_as_values=not weights.has("attn_v.weight"),
             norm_values=True,
@@ -187,15 +176,6 @@ class Gemma4(Decoder):
         if config.num_experts == 0:
             return dense
         return Gemma4MoE(weights, config, self.expert_width, self.routing(), dense)
-
-    def embed(self, tokens: NDArray[np.int32]) -> Array:
-        """Embeddings, scaled by the square root of their width."""
-        return super().embed(tokens) * math.sqrt(self.config.hidden_size)
-
-    def logits(self, hidden: Array) -> NDArray[np.float32]:
-        """(T, E) -> (T, V), no further from 0 than the cap."""
-        cap, logits = self.config.logit_cap, super().logits(hidden)
-        return np.tanh(logits / cap) * cap if cap else logits
 
 
 def _head_dim(keys: Keys, suffix: str) -> int:

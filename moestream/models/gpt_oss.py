@@ -4,12 +4,12 @@ Source: arXiv 2508.10925; llama.cpp, src/models/openai-moe.cpp.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from moestream.backends import Backend, Routing
-from moestream.gguf import GGUFFile
-from moestream.layers.attention import Attention
+from moestream.backends import Routing
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
+from moestream.models.blocks import Mixer
 from moestream.models.config import ModelConfig
 from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
@@ -34,29 +34,25 @@ class GptOss(Decoder):
     own_expert_width = True
     activation = "swiglu_oai"
     ffn_norm = "post_attention_norm.weight"
+    config_type = GptOssConfig
     config: GptOssConfig
 
-    def __init__(
-        self, file: GGUFFile, config: GptOssConfig, backend: Backend, context_length: int
-    ) -> None:
-        self.windowed_rope = Rope(replace(config.rope, base=config.windowed_rope_base))
-        super().__init__(file, config, backend, context_length)
+    @cached_property
+    def windowed_rope(self) -> Rope:
+        """What turns windowed layers."""
+        return Rope(replace(self.config.rope, base=self.config.windowed_rope_base))
 
     @classmethod
-    def read_config(cls, keys: Keys) -> GptOssConfig:
-        """Add the window, and the layers that have it."""
-        keys.require(cls.supported)
-        num_layers = keys.num_layers()
-        return GptOssConfig.read(
-            keys,
-            sliding_window=keys.positive("attention.sliding_window"),
-            windowed=keys.windowed_layers(num_layers, every=2),
-            windowed_rope_base=keys.above(
-                1, "rope.freq_base_swa", keys.above(1, "rope.freq_base", 10000.0)
-            ),
-        )
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """The window, and the layers that have it."""
+        base = keys.above(1, "rope.freq_base", 10000.0)
+        return {
+            "sliding_window": keys.positive("attention.sliding_window"),
+            "windowed": keys.windowed_layers(keys.num_layers(), every=2),
+            "windowed_rope_base": keys.above(1, "rope.freq_base_swa", base),
+        }
 
-    def mixer(self, weights: Weights, index: int) -> Attention:
+    def mixer(self, weights: Weights, index: int) -> Mixer:
         """Attention with a sink a head."""
         if not self.config.windowed[index]:
             return self.attention(weights, index, sinks=True)

@@ -138,13 +138,27 @@ class Keys:
             )
         return tuple(values[:num_layers])
 
-    def recurrent_layers(self, num_layers: int, interval: int) -> tuple[bool, ...]:
-        """Which layers do not attend: told layer by layer, or by how often one does."""
-        listed = self.flags("attention.recurrent_layers", num_layers)
-        if listed is not None:
-            return listed
-        interval = self.positive("full_attention_interval", interval)
-        return tuple((layer + 1) % interval != 0 for layer in range(num_layers))
+    def attending_heads(self, interval: int) -> tuple[int, ...]:
+        """Key/value heads of each layer, 0 of those that do not attend.
+
+        Which they are is told layer by layer, or by how often one attends, by default every
+        ``interval``-th.
+        """
+        layers = self.num_layers()
+        heads = self.per_layer(
+            "attention.head_count_kv", layers, self.count("attention.head_count")
+        )
+        recurrent = self.flags("attention.recurrent_layers", layers)
+        if recurrent is None:
+            interval = self.positive("full_attention_interval", interval)
+            recurrent = tuple((layer + 1) % interval != 0 for layer in range(layers))
+        return tuple(0 if r else n for r, n in zip(recurrent, heads, strict=True))
+
+    def marked_layers(
+        self, key: str, num_layers: int, default: int | None = None
+    ) -> tuple[bool, ...]:
+        """Yes or no for each layer, which files write as numbers too."""
+        return tuple(map(bool, self.per_layer(key, num_layers, default)))
 
     def positive(self, key: str, default: int | None = None) -> int:
         """A count of at least one."""

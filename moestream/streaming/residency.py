@@ -8,6 +8,7 @@ file in. Knows nothing of arithmetic; it never changes *what* is computed, only 
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -39,9 +40,8 @@ def popular_first(expert_ids: NDArray[np.int32]) -> list[int]:
 
     Source: Fate, arXiv 2502.12224, which loads a prompt's experts by popularity.
     """
-    experts, tokens = np.unique(expert_ids, return_counts=True)
-    found: list[int] = experts[np.argsort(-tokens, kind="stable")].tolist()
-    return found
+    tokens = Counter(expert_ids.ravel().tolist())
+    return sorted(tokens, key=lambda expert: (-tokens[expert], expert))
 
 
 class Residency(ABC):
@@ -149,6 +149,11 @@ class Residency(ABC):
     def let_go(self) -> None:
         """The last tokens of a long pass have gone through the layer that they asked."""
         self._held_layer = -1
+
+    def begin_long_pass(self) -> None:
+        """All experts will be wanted, a layer after the other: the first while it attends."""
+        self._make_room_for_layers()
+        self._read_layer_after(-1)
 
     def end_long_pass(self) -> None:
         """It has come to its end, or was broken off."""

@@ -17,7 +17,6 @@ from golden.recipe import HEADS, OfKinds
 class Gemma4(OfKinds):
     """`kinds`: W, a window is seen, or F, everything; such a layer has no values of its own."""
 
-    arch: str = field(default="gemma4", init=False)
     kinds: str = field(default="WFW", kw_only=True)
     used: int = 2
     tied: float = 0.15
@@ -96,10 +95,10 @@ class Gemma4(OfKinds):
 
 
 MODELS = (
-    Gemma4("gemma4", 104),
-    Gemma4("gemma4-dense", 106, experts=0, kinds="WWF"),
+    Gemma4("gemma4", "gemma4", 104),
+    Gemma4("gemma4-dense", "gemma4", 106, experts=0, kinds="WWF"),
     Gemma4(
-        "gemma4-q8_0", 324, ("Q8_0", "Q4_0"), dense_width=64, width=32,
+        "gemma4-q8_0", "gemma4", 324, ("Q8_0", "Q4_0"), dense_width=64, width=32,
         head_dims=(16, 32), rope_factors=16, kv_heads=(2, 2), fused=False,
     ),
 )  # fmt: skip
