@@ -412,6 +412,12 @@ def look(budget_mib: int, **changes: Any) -> Outlook:
     return look_ahead(plan, DEMAND, MACHINE, DISK, FLAT, context=5)
 
 
+@pytest.mark.parametrize("type", [np.float16, np.float32])
+def test_weights_that_kernels_are_measured_with_are_ordinary_numbers(type: Any) -> None:
+    noise = calibration.ordinary_noise(1 << 16).view(type)
+    assert noise.min() >= np.finfo(type).tiny
+
+
 @pytest.mark.parametrize(
     ("budget_mib", "case", "flags"),
     [
@@ -422,12 +428,6 @@ def look(budget_mib: int, **changes: Any) -> Outlook:
         (29, "too little", ()),
     ],
 )
-@pytest.mark.parametrize("type", [np.float16, np.float32])
-def test_weights_that_kernels_are_measured_with_are_ordinary_numbers(type: Any) -> None:
-    noise = calibration.ordinary_noise(1 << 16).view(type)
-    assert noise.min() >= np.finfo(type).tiny
-
-
 def test_the_four_cases(budget_mib: int, case: str, flags: tuple[str, ...]) -> None:
     outlook = look(budget_mib)
     assert outlook.chosen.case == case

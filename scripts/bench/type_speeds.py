@@ -5,7 +5,7 @@ and removed. A token reads all that is dense, and the experts that it chooses: h
 second that is with each instruction set, of those that the memory gives in the same run, is told as
 well. A peer that does not know a type has a dash.
 
-    python scripts/bench/types.py vocabulary.gguf IQ2_XXS IQ3_S --llama-bench PATH --ik PATH
+    python scripts/bench/type_speeds.py vocabulary.gguf IQ2_XXS IQ3_S --llama-bench PATH --ik PATH
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def token_bytes(model: Path) -> float:
     with GGUFFile.open(model) as file:
         chosen = file.get("qwen3moe.expert_used_count", int)
         share = chosen / file.get("qwen3moe.expert_count", int)
-        sizes = {name: tensor.data.nbytes for name, tensor in file.tensors.items()}
+        sizes = {name: tensor.n_bytes for name, tensor in file.tensors.items()}
     return sum(
         size * (share if name.endswith("_exps.weight") else 1.0)
         for name, size in sizes.items()
@@ -71,10 +71,10 @@ def compared(found: dict[str, Any], work: str) -> list[str]:
     return cells
 
 
-def reached(found: dict[str, Any], bytes_of_token: float) -> str:
+def reached(isa: str, found: dict[str, Any], bytes_of_token: float) -> str:
     """Bytes a second of decoding, and of the memory's."""
     gb_s = found["results"]["tg64"]["moestream_tps"] * bytes_of_token / 1e9
-    return f"{found['isa']} {gb_s:.1f}/{found['read_gb_s']:.0f}"
+    return f"{isa} {gb_s:.1f}/{found['read_gb_s']:.0f}"
 
 
 def main() -> None:
@@ -100,7 +100,8 @@ def main() -> None:
             runs += [measured(model, args.repeats, "--prompt", "0", isa=isa) for isa in args.isas]
             size = token_bytes(model)
             cells = [type, *compared(runs[0], "pp512"), *compared(runs[0], "tg64")]
-            cells.append(", ".join(reached(run, size) for run in runs))
+            isas = [runs[0]["isa"], *args.isas]
+            cells.append(", ".join(reached(*run, size) for run in zip(isas, runs, strict=True)))
             print(f"| {' | '.join(cells)} |", flush=True)
             results.append(runs)
             model.unlink()
