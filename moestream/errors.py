@@ -20,6 +20,7 @@
     ├── ResourceError           threads or memory that the system does not give
     ├── StorageError            a disk or file system that fails, or lacks what was asked of it
     ├── NumericError            what a model computes is no number any more
+    ├── RankError               a machine of several that share a model fails, or does not fit
     ├── BusyError               a server with no place for one more request
     ├── RequestError            a request that cannot be honoured: a field, a schema, a grammar
     └── ContextLengthError      more tokens than the session's KV cache holds
@@ -116,6 +117,10 @@ class StorageError(MoestreamError):
 
 class NumericError(MoestreamError):
     """A model's logits are NaN or infinite: nothing can be chosen by them."""
+
+
+class RankError(MoestreamError):
+    """One of several machines that share a model fails, has gone, or has another model."""
 
 
 class BusyError(MoestreamError):

@@ -31,10 +31,9 @@ class RecurrentKernels(NumpyArrays):
         self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
     ) -> Floats:
         """Head by head, each one's state read and written once a token."""
-        heads, dim, _ = state.shape
-        if dim % 8:
+        if state.shape[1] % 8:
             return _FORMULAS.delta_net(qkv, write, forget, state, rule)
-        out = np.empty((len(qkv), heads * dim), np.float32)
+        out = _rows_of_heads(qkv, state)
         parameters = rule.rates, rule.time_bias, rule.key_heads, rule.num_key_heads, rule.eps
         self._run.delta_net(qkv, write, forget, *parameters, state, out)
         return out  # (T, H * D)
@@ -43,10 +42,9 @@ class RecurrentKernels(NumpyArrays):
         self, qkv: Floats, write: Floats, decay: Floats, state: Floats, eps: float
     ) -> Floats:
         """Head by head, as ``delta_net``."""
-        heads, dim, _ = state.shape
-        if dim % 8:
+        if state.shape[1] % 8:
             return _FORMULAS.kimi_delta(qkv, write, decay, state, eps)
-        out = np.empty((len(qkv), heads * dim), np.float32)
+        out = _rows_of_heads(qkv, state)
         self._run.kimi_delta(qkv, write, decay, eps, state, out)
         return out  # (T, H * D)
 
@@ -60,10 +58,15 @@ class RecurrentKernels(NumpyArrays):
 
     def mamba2(self, xbc: Floats, steps: Floats, state: Floats, rule: Mamba2Rule) -> Floats:
         """Head by head, each one's state read and written once a token."""
-        heads, dim, size = state.shape
-        if dim % 4 or size % 8:
+        if state.shape[1] % 4 or state.shape[2] % 8:
             return _FORMULAS.mamba2(xbc, steps, state, rule)
-        out = np.empty((len(xbc), heads * dim), np.float32)
+        out = _rows_of_heads(xbc, state)
         parameters = rule.rates, rule.time_bias, rule.skips, rule.groups
         self._run.mamba2(xbc, steps, *parameters, state, out)
         return out  # (T, H * D)
+
+
+def _rows_of_heads(x: Floats, state: Floats) -> Floats:
+    """Room for what each head (H, D, ...) says of each token."""
+    heads, dim, _ = state.shape
+    return np.empty((len(x), heads * dim), np.float32)

@@ -6,6 +6,7 @@ Decides whether experts are streamed. Knows nothing of tokens: those are a ``Ses
 import os
 import time
 from copy import copy
+from typing import Self
 
 from moestream.backends import Backend, KVTypes, open_backend, whole_blocks
 from moestream.choices import DraftKind, KVType
@@ -20,12 +21,13 @@ from moestream.gguf import GGUFFile
 from moestream.layers.cache import Caches, state_bytes
 from moestream.layers.moe import MoE
 from moestream.models import Decoder, ModelConfig, load_model, read_config, used_names
+from moestream.models.part import names_of
 from moestream.profiles import Profile
 from moestream.streaming.memory import MemoryPlan, process_memory
 from moestream.streaming.options import StreamingOptions
 from moestream.streaming.residency import Warmed
 
-_PLANNED_TOKENS = 1024
+PLANNED_TOKENS = 1024
 """Tokens whose keys and values a budget leaves room for; experts give way to more."""
 
 
@@ -72,7 +74,8 @@ class Engine(Closing):
         streaming: StreamingOptions | None = None,
         profile: Profile | None = None,
         on_warmed: Warmed | None = None,
-    ) -> "Engine":
+        part: range | None = None,
+    ) -> Self:
         """Map a GGUF file and make its dense weights ready.
 
         Args:
@@ -94,6 +97,7 @@ class Engine(Closing):
             profile: what a workload used, to be in memory before the first token; needs
                 ``streaming`` or a budget that is too small for all experts.
             on_warmed: told how many experts of a profile have been read, and how many there are.
+            part: the layers to load, where other machines have the others: see ``machines``.
 
         Raises:
             ModelFormatError, UnsupportedModelError, UnsupportedQuantError, BudgetError,
@@ -120,10 +124,12 @@ class Engine(Closing):
         try:
             context = context_of(read_config(file), context_length)
             file.restrict(used_names(file, context))
-            model = load_model(file, maths, context)
+            model = load_model(file, maths, context, part)
+            if part is not None:
+                file.restrict(names_of(part, file.tensors))
             caches = Caches(
                 maths,
-                model.config.state_shapes(),
+                model.config.shapes_here(),
                 capacity=context,
                 kv_types=(cache_type_k, cache_type_v),
             )
@@ -167,8 +173,8 @@ class Engine(Closing):
         Raises:
             BudgetError, StorageError, ModelFormatError, ProfileError: see ``ExpertStreaming``.
         """
-        layers = enumerate(self.model.layers)
-        moes = {index: layer.ffn for index, layer in layers if isinstance(layer.ffn, MoE)}
+        here = [pair for pair in enumerate(self.model.layers) if self.config.has_layer(pair[0])]
+        moes = {index: layer.ffn for index, layer in here if isinstance(layer.ffn, MoE)}
         if moes:
             self.streaming = ExpertStreaming(
                 self.file, moes, options, plan, profile, self.on_warmed
@@ -183,7 +189,7 @@ class Engine(Closing):
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of keys and values (and recurrent states) of so many tokens, in whole blocks."""
-        return state_bytes(self.config.state_shapes(), whole_blocks(tokens), self.kv_types)
+        return state_bytes(self.config.shapes_here(), whole_blocks(tokens), self.kv_types)
 
     def plan_memory(self, budget: str) -> MemoryPlan:
         """Divide a budget, ``6G``, ``640M``, ``50%`` or ``auto``, for this model.
@@ -204,7 +210,7 @@ class Engine(Closing):
     def _planned_tokens(self) -> int:
         # A backend's own slots cannot give way later, so they leave room for all at once.
         gives_way = self.backend.expert_slots is None
-        return min(self.context_length, _PLANNED_TOKENS) if gives_way else self.context_length
+        return min(self.context_length, PLANNED_TOKENS) if gives_way else self.context_length
 
     def close(self) -> None:
         """Unmap the file; the engine's sessions are of no more use."""

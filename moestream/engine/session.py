@@ -174,6 +174,7 @@ class Session:
         done, started = 0, time.perf_counter()
         with suppress(BrokenOff):
             for ids, under_way in self._passes(tokens[:whole], CHUNK_TOKENS, on_route):
+                under_way.fill_caches()
                 for _ in self._steps(ids, under_way, stop):
                     if under_way.done == 1:
                         now = time.perf_counter()
@@ -285,7 +286,7 @@ class Session:
         stop: Callable[[], bool] | None,
     ) -> NDArray[np.float32]:
         """Append tokens and return the logits of the last alone: (V,)."""
-        *_, hidden = self._hidden(tokens, CHUNK_TOKENS, on_route, stop)
+        *_, hidden = self._hidden(tokens, CHUNK_TOKENS, on_route, stop, last_alone=True)
         if not self.decoding:
             self._cache.keep_state()  # where another answer may begin
         logits: NDArray[np.float32] = self._model.logits(hidden[-1:])[0]
@@ -297,9 +298,17 @@ class Session:
         chunk_tokens: int,
         on_route: RouteObserver | None,
         stop: Callable[[], bool] | None = None,
+        *,
+        last_alone: bool = False,
     ) -> Iterator[Array]:
-        """Hidden states chunk by chunk, once it is sure that all tokens are good and fit."""
+        """Hidden states chunk by chunk, once it is sure that all tokens are good and fit.
+
+        With ``last_alone``, those of all chunks but the last may be anything.
+        """
+        end = len(self.tokens) + len(tokens)
         for ids, under_way in self._passes(tokens, chunk_tokens, on_route):
+            if last_alone:
+                under_way.fill_caches(but_last=len(self.tokens) + len(ids) == end)
             for _ in self._steps(ids, under_way, stop):
                 pass
             yield from under_way.hidden

@@ -57,8 +57,10 @@ class Batch:
             ContextLengthError: tokens do not fit.
         """
         self._backend = backend
-        self.on_route, self.more = on_route, more
-        self._mark = mark
+        self.on_route, self.more, self.after = on_route, more, after
+        self.wanted = True
+        """Whether anybody asks for what becomes of the rows, besides what the caches keep."""
+        self.mark = mark
         self._apart = BLOCK_POSITIONS * (_FAR_APART if more else 1)
         self.parts: list[Part] = []
         row = 0
@@ -100,7 +102,7 @@ class Batch:
                 state = part.cache.state(layer)
                 whole = rows.stop - rows.start == self.rows
                 outs.append(run(state, *(inputs if whole else [x[rows] for x in inputs])))
-                if length % self._apart == 0 or length == self._mark:
+                if length % self._apart == 0 or length == self.mark:
                     copies.setdefault(length, {})[layer] = part.cache.caches.copied(state)
         return self._backend.stack_rows(outs)
 
@@ -108,8 +110,8 @@ class Batch:
         """The pass has run to its end: the caches hold its tokens."""
         for part, copies in zip(self.parts, self._copies, strict=True):
             part.cache.length += part.rows.stop - part.rows.start
-            if self._mark % BLOCK_POSITIONS and (marked := copies.pop(self._mark, None)):
-                part.cache.mark(self._mark, marked)
+            if self.mark % BLOCK_POSITIONS and (marked := copies.pop(self.mark, None)):
+                part.cache.mark(self.mark, marked)
             part.cache.keep(copies)
 
     def _until_blocks_end(self, part: Part) -> Iterator[tuple[slice, int]]:
@@ -117,8 +119,8 @@ class Batch:
         row, length, last = part.rows.start, part.start, part.rows.stop
         while row < last:
             rows = min(self._apart - length % self._apart, last - row)
-            if length < self._mark:
-                rows = min(rows, self._mark - length)
+            if length < self.mark:
+                rows = min(rows, self.mark - length)
             length += rows
             yield slice(row, row + rows), length
             row += rows

@@ -28,6 +28,8 @@ class RecurrentShape:
         return 4 * sum(math.prod(shape) for shape in self.arrays)
 
 
+FORGETS = RecurrentShape(())
+"""Of a layer that keeps nothing."""
 _NEWEST = 4
 """Snapshots that are kept whatever they are of."""
 
@@ -167,7 +169,7 @@ class Cache:
             ValueError: as ``truncate``.
         """
         self._check(length)
-        return self.caches.add(Cache(self.caches, self if length else None, length))
+        return self.caches.add(type(self)(self.caches, self if length else None, length))
 
     def truncate(self, length: int) -> None:
         """Forget all positions from ``length`` on.

@@ -1,7 +1,8 @@
 """The pre-norm decoder that all architectures share; an architecture's file says what differs."""
 
 from abc import ABC
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
 from moestream.models.blocks import Block, Layer, Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.keys import Keys, Supported
+from moestream.models.outline import Outliner, Outlines
 
 
 class Decoder(ABC):
@@ -54,21 +56,26 @@ class Decoder(ABC):
         self.config = config
         self.backend = backend
         weights = Weights(file, backend)
+        away = Weights(cast(GGUFFile, Outlines(file)), cast(Backend, Outliner()))
+        ends = weights if config.has_ends else away
         factors = self.rope_factors(weights, context_length)
         self.rope = Rope(config.rope, factors)
         size = (config.vocab_size, config.hidden_size)
         tied = is_tied(file)
-        self.token_embd = weights.matrix(EMBEDDING, *size) if tied else weights.embedding(*size)
-        self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
+        self.token_embd = ends.matrix(EMBEDDING, *size) if tied else ends.embedding(*size)
+        self.layers = [
+            self.layer((weights if config.has_layer(i) else away).layer(i), i)
+            for i in range(config.num_layers)
+        ]
         self.output_norm = RMSNorm(
-            weights,
+            ends,
             self.output_norm_name,
             config.hidden_size,
             config.rms_norm_eps,
             centred=config.centred,
         )
-        self.output = self.token_embd if tied else weights.matrix(OUTPUT, *size)
-        self.output_bias = weights.optional_vector("output.bias", config.vocab_size)
+        self.output = self.token_embd if tied else ends.matrix(OUTPUT, *size)
+        self.output_bias = ends.optional_vector("output.bias", config.vocab_size)
 
     @classmethod
     def read_config(cls, keys: Keys) -> ModelConfig:
@@ -103,14 +110,12 @@ class Decoder(ABC):
         index: int,
         *,
         num_heads: int = 0,
-        rope: Rope | None = None,
         qk_norm: QKNorm | None = None,
-        window: int = 0,
         sinks: bool = False,
         temperature: Temperature | None = None,
     ) -> Attention:
         """Build a layer's attention; what is not said is as in all layers."""
-        config = self.config
+        config, windowed = self.config, self.config.sees_window(index)
         return Attention(
             weights,
             hidden_size=config.hidden_size,
@@ -119,11 +124,11 @@ class Decoder(ABC):
             head_dim=config.head_dim,
             value_dim=config.value_dim,
             eps=config.rms_norm_eps,
-            rope=(rope or self.rope) if self.turns(index) else None,
+            rope=self.rope_of(index) if self.turns(index) else None,
             rope_style=self.rope_style,
             qk_norm=qk_norm or self.qk_norm,
             scale=config.attention_scale,
-            window=window,
+            window=config.window if windowed else 0,
             sinks=sinks,
             output_gate=self.output_gate,
             temperature=temperature,
@@ -131,6 +136,15 @@ class Decoder(ABC):
             cap=config.attention_cap,
             centred=config.centred,
         )
+
+    @cached_property
+    def windowed_rope(self) -> Rope:
+        """What turns windowed layers."""
+        return self.rope if self.config.windowed_rope is None else Rope(self.config.windowed_rope)
+
+    def rope_of(self, index: int) -> Rope:
+        """What turns queries and keys of a layer to their positions."""
+        return self.windowed_rope if self.config.sees_window(index) else self.rope
 
     def turns(self, index: int) -> bool:
         """Whether queries and keys of a layer are turned to their positions."""

@@ -26,6 +26,10 @@ class DeepSeek32Config(LatentConfig):
     index: IndexShape | None
     indexed: tuple[bool, ...]
 
+    def may_begin(self, layer: int) -> bool:
+        """Not one that goes by another's index."""
+        return self.index is None or self.indexed[layer]
+
     def attended_state(self, layer: int) -> StateShape:
         """Latents, and behind them what the index goes by."""
         behind = self.index.dim if self.index and self.indexed[layer] else 0

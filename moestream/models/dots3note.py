@@ -5,13 +5,12 @@ Source: llama.cpp, src/models/dots3note.cpp.
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from moestream.backends import AttentionShape
 from moestream.errors import ModelFormatError
 from moestream.layers.cache import StateShape
 from moestream.layers.mla import LatentSizes
-from moestream.layers.rope import Rope, RopeConfig
+from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
 from moestream.models.blocks import Mixer
 from moestream.models.deepseek32 import DeepSeek32, DeepSeek32Config
@@ -20,18 +19,17 @@ from moestream.models.keys import Keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dots3NoteConfig(DeepSeek32Config):
-    """Layers that are not ``indexed`` see ``window`` positions, and have sizes of their own."""
+    """Layers that are not ``indexed`` see a window, and have sizes of their own."""
 
-    window: int
-    windowed: LatentSizes
-    windowed_rope: RopeConfig
+    windowed_sizes: LatentSizes
     heads: tuple[int, ...]
 
     def attended_state(self, layer: int) -> StateShape:
         """Latents of the layer's kind."""
         if self.indexed[layer]:
             return DeepSeek32Config.attended_state(self, layer)
-        return AttentionShape(1, self.windowed.latent + self.windowed.turned, 0)
+        sizes = self.windowed_sizes
+        return AttentionShape(1, sizes.latent + sizes.turned, 0)
 
 
 class Dots3Note(DeepSeek32):
@@ -40,11 +38,6 @@ class Dots3Note(DeepSeek32):
     gate = "heads"
     config_type = Dots3NoteConfig
     config: Dots3NoteConfig
-
-    @cached_property
-    def windowed_rope(self) -> Rope:
-        """What turns windowed layers."""
-        return Rope(self.config.windowed_rope)
 
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
@@ -57,7 +50,8 @@ class Dots3Note(DeepSeek32):
             "num_heads": max(heads),
             "heads": heads,
             "window": keys.positive("attention.sliding_window"),
-            "windowed": _read_windowed_sizes(keys, rope.dimensions),
+            "windowed": tuple(not sees for sees in cls.read_indexed(keys)),
+            "windowed_sizes": _read_windowed_sizes(keys, rope.dimensions),
             "windowed_rope": replace(rope, base=keys.above(1, "rope.freq_base_swa")),
         }
 
@@ -70,13 +64,12 @@ class Dots3Note(DeepSeek32):
     def mixer(self, weights: Weights, index: int) -> Mixer:
         """Latent attention of the layer's kind."""
         config, full = self.config, self.config.indexed[index]
-        sizes = config.sizes if full else config.windowed
+        sizes = config.sizes if full else config.windowed_sizes
         return self.latent_attention(
             weights,
             index,
             num_heads=config.heads[index],
             sizes=sizes,
-            rope=self.rope if full else self.windowed_rope,
             scale=1 / math.sqrt(sizes.plain + sizes.turned),
             index=config.index if full else None,
             window=0 if full else config.window,

@@ -15,10 +15,8 @@ from moestream.models.keys import Keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraniteSWAConfig(ModelConfig):
-    """``windowed`` layers see ``window`` positions; ``turned`` ones are turned to theirs."""
+    """``turned`` layers are turned to their positions."""
 
-    window: int
-    windowed: tuple[bool, ...]
     turned: tuple[bool, ...]
 
 
@@ -45,8 +43,7 @@ class GraniteSWA(GraniteMoE):
 
     def mixer(self, weights: Weights, index: int) -> Mixer:
         """Attention with a sink a head."""
-        window = self.config.window if self.config.windowed[index] else 0
-        return self.attention(weights, index, window=window, sinks=True)
+        return self.attention(weights, index, sinks=True)
 
     def shared(self, weights: Weights, index: int) -> GatedMLP | None:
         """Gate and up lie in one matrix, the gate first."""

@@ -5,9 +5,7 @@ Source: llama.cpp, src/models/granite-hybrid.cpp.
 
 from dataclasses import dataclass
 
-from moestream.layers.cache import StateShape
-from moestream.layers.mamba2 import Mamba2, Mamba2Shape
-from moestream.layers.weights import Weights
+from moestream.layers.mamba2 import Mamba2
 from moestream.models.config import ModelConfig
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.hybrid import Hybrid
@@ -17,14 +15,9 @@ from moestream.models.mamba2_keys import read_mamba2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraniteHybridConfig(ModelConfig):
-    """Layers that do not attend are of shape ``mamba``; the others are ``turned``, or not."""
+    """Layers that attend are ``turned`` to positions, or not."""
 
-    mamba: Mamba2Shape
     turned: bool
-
-    def recurrent_state(self, layer: int) -> StateShape:
-        """The recurrence's."""
-        return self.mamba.state()
 
 
 class GraniteHybrid(Hybrid, GraniteMoE):
@@ -32,6 +25,7 @@ class GraniteHybrid(Hybrid, GraniteMoE):
 
     dense_without_experts = True
     default_logit_scale = 1.0
+    recurrence = Mamba2
     config_type = GraniteHybridConfig
     config: GraniteHybridConfig
 
@@ -39,13 +33,8 @@ class GraniteHybrid(Hybrid, GraniteMoE):
     def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add what Mamba-2 needs."""
         turned = keys.flag("rope.scaling.finetuned", True)
-        return super().read_own(keys) | {"mamba": read_mamba2(keys), "turned": turned}
+        return super().read_own(keys) | {"recurrent": read_mamba2(keys), "turned": turned}
 
     def turns(self, index: int) -> bool:
         """As the file says."""
         return self.config.turned
-
-    def recurrent(self, weights: Weights, index: int) -> Mamba2:
-        """Mamba-2."""
-        size, eps = self.config.hidden_size, self.config.rms_norm_eps
-        return Mamba2(weights, hidden_size=size, shape=self.config.mamba, eps=eps)

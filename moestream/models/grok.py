@@ -42,9 +42,8 @@ class Grok(Decoder):
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
         """Factors and bounds; YaRN leaves more as it is than elsewhere."""
-        head_dim = keys.positive("embedding_length") // keys.positive("attention.head_count")
         rope = replace(
-            read_rope(keys, keys.count("attention.key_length", head_dim)),
+            read_rope(keys, keys.head_dim()),
             kept_rotations=keys.above(0, "rope.scaling.yarn_beta_fast", 8.0),
             stretched_rotations=keys.above(0, "rope.scaling.yarn_beta_slow", 1.0),
         )

@@ -138,11 +138,15 @@ class Keys:
             )
         return tuple(values[:num_layers])
 
-    def attending_heads(self, interval: int) -> tuple[int, ...]:
-        """Key/value heads of each layer, 0 of those that do not attend.
+    def head_dim(self) -> int:
+        """Length of a head's keys, all heads being alike."""
+        usual = self.positive("embedding_length") // self.positive("attention.head_count")
+        return self.count("attention.key_length", usual)
 
-        Which they are is told layer by layer, or by how often one attends, by default every
-        ``interval``-th.
+    def attending_heads(self, interval: int) -> tuple[int, ...]:
+        """Key/value heads of each layer, 0 where it does not attend: most but each ``interval``-th.
+
+        A file may say which, or how often one attends.
         """
         layers = self.num_layers()
         heads = self.per_layer(
@@ -154,11 +158,9 @@ class Keys:
             recurrent = tuple((layer + 1) % interval != 0 for layer in range(layers))
         return tuple(0 if r else n for r, n in zip(recurrent, heads, strict=True))
 
-    def marked_layers(
-        self, key: str, num_layers: int, default: int | None = None
-    ) -> tuple[bool, ...]:
+    def marked_layers(self, key: str, layers: int, default: int | None = None) -> tuple[bool, ...]:
         """Yes or no for each layer, which files write as numbers too."""
-        return tuple(map(bool, self.per_layer(key, num_layers, default)))
+        return tuple(map(bool, self.per_layer(key, layers, default)))
 
     def positive(self, key: str, default: int | None = None) -> int:
         """A count of at least one."""

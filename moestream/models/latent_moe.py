@@ -16,7 +16,7 @@ from moestream.layers.attention import Temperature
 from moestream.layers.cache import StateShape
 from moestream.layers.indexer import IndexShape
 from moestream.layers.mla import LatentAttention, LatentGate, LatentSizes
-from moestream.layers.rope import Rope, RopeConfig
+from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
 from moestream.models.blocks import Mixer
 from moestream.models.config import ModelConfig, read_rope
@@ -69,7 +69,6 @@ class LatentMoE(DeepSeekMoE):
         *,
         num_heads: int = 0,
         sizes: LatentSizes | None = None,
-        rope: Rope | None = None,
         scale: float = 0.0,
         index: IndexShape | None = None,
         own_index: bool = True,
@@ -85,7 +84,7 @@ class LatentMoE(DeepSeekMoE):
             sizes=sizes or config.sizes,
             query_rank=config.query_rank,
             eps=config.rms_norm_eps,
-            rope=(rope or self.rope) if self.turns(layer) else None,
+            rope=self.rope_of(layer) if self.turns(layer) else None,
             rope_style=self.rope_style,
             scale=scale or config.attention_scale,
             temperature=config.temperature,

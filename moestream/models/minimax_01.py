@@ -17,9 +17,6 @@ from moestream.models.config import ModelConfig
 from moestream.models.hybrid import Hybrid
 from moestream.models.keys import Keys
 
-_INTERVAL = 8
-"""Every eighth layer attends, where the file does not say otherwise."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MiniMax01Config(ModelConfig):
@@ -54,16 +51,14 @@ class MiniMax01(Hybrid):
 
     rope_style = "half"
     norm_topk_prob = True
+    attends_every = 8
     config_type = MiniMax01Config
     config: MiniMax01Config
 
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
-        """Which layers attend, and what the stream grows by."""
-        return {
-            "kv_heads": keys.attending_heads(_INTERVAL),
-            "residual_scale": keys.number("residual_scale"),
-        }
+        """Add what the stream grows by."""
+        return super().read_own(keys) | {"residual_scale": keys.number("residual_scale")}
 
     def layer(self, weights: Weights, index: int) -> NormedStreamLayer:
         """One layer around its norms."""

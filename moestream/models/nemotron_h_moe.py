@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moestream.layers.cache import RecurrentShape, StateShape
 from moestream.layers.ffn import Gate
-from moestream.layers.mamba2 import Mamba2, Mamba2Shape
+from moestream.layers.mamba2 import Mamba2
 from moestream.layers.weights import Weights
 from moestream.models.blocks import MixerLayer, NetworkLayer
 from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig
@@ -18,18 +18,15 @@ from moestream.models.mamba2_keys import read_mamba2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NemotronHConfig(DeepSeekMoEConfig):
-    """``networks`` are the layers of experts, which work in ``latent`` numbers, 0 for all.
+    """``networks`` are the layers of experts, which work in ``latent`` numbers, 0 for all."""
 
-    Others attend, or are of shape ``mamba``.
-    """
-
-    mamba: Mamba2Shape
     networks: tuple[bool, ...]
     latent: int
 
     def recurrent_state(self, layer: int) -> StateShape:
         """The recurrence's; networks have none."""
-        return RecurrentShape(()) if self.networks[layer] else self.mamba.state()
+        none = RecurrentShape(())
+        return none if self.networks[layer] else DeepSeekMoEConfig.recurrent_state(self, layer)
 
 
 class NemotronHMoE(Hybrid, DeepSeekMoE):
@@ -38,6 +35,7 @@ class NemotronHMoE(Hybrid, DeepSeekMoE):
     rope_style = "half"
     ffn_norm = "attn_norm.weight"
     default_shared = 0
+    recurrence = Mamba2
     config_type = NemotronHConfig
     config: NemotronHConfig
 
@@ -50,7 +48,7 @@ class NemotronHMoE(Hybrid, DeepSeekMoE):
             "leading_dense_layers": 0,
             "rms_norm_eps": eps or keys.number("attention.layer_norm_epsilon"),
             "attention_scale": keys.number("attention.scale", 0.0) or None,
-            "mamba": read_mamba2(keys),
+            "recurrent": read_mamba2(keys),
             "networks": tuple(width > 0 for width in widths),
             "latent": keys.count("moe_latent_size", 0),
         }
@@ -64,11 +62,6 @@ class NemotronHMoE(Hybrid, DeepSeekMoE):
     def turns(self, index: int) -> bool:
         """No layer does."""
         return False
-
-    def recurrent(self, weights: Weights, index: int) -> Mamba2:
-        """Mamba-2."""
-        size, eps = self.config.hidden_size, self.config.rms_norm_eps
-        return Mamba2(weights, hidden_size=size, shape=self.config.mamba, eps=eps)
 
     def gating(self, index: int) -> Gate:
         """The square of what is positive."""

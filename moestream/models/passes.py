@@ -35,6 +35,11 @@ class Pass:
             index -= len(chunk)
         raise IndexError("a pass has no such row")
 
+    def fill_caches(self, *, but_last: bool = False) -> None:
+        """Nobody will ask for its rows, ``but_last`` chunk's: it is run for what caches keep."""
+        for batch in self._chunks[: -1 if but_last else None]:
+            batch.wanted = False
+
     @property
     def rows(self) -> int:
         """Of all chunks."""

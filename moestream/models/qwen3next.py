@@ -7,26 +7,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from moestream.errors import ModelFormatError
-from moestream.layers.cache import StateShape
 from moestream.layers.delta_net import DeltaNet, DeltaShape, HeadOrder
 from moestream.layers.weights import Weights
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.hybrid import Hybrid
 from moestream.models.keys import Keys, Supported
 
-_INTERVAL = 4
-"""Every fourth layer attends, where the file does not say otherwise."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qwen3NextConfig(ModelConfig):
-    """Layers that do not attend are delta nets of shape ``delta``."""
+    """Layers that do not attend are delta nets."""
 
-    delta: DeltaShape
-
-    def recurrent_state(self, layer: int) -> StateShape:
-        """The delta net's."""
-        return self.delta.state()
+    recurrent: DeltaShape
 
 
 class Qwen3Next(Hybrid):
@@ -46,14 +38,15 @@ class Qwen3Next(Hybrid):
     shared_gate = True
     own_expert_width = True
     ffn_norm = "post_attention_norm.weight"
+    attends_every = 4
     head_order: ClassVar[HeadOrder] = "blocked"
     config_type = Qwen3NextConfig
     config: Qwen3NextConfig
 
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
-        """Which layers attend, and the delta nets' sizes."""
-        return {"kv_heads": keys.attending_heads(_INTERVAL), "delta": _delta_shape(keys)}
+        """Add the delta nets' sizes."""
+        return super().read_own(keys) | {"recurrent": _delta_shape(keys)}
 
     def recurrent(self, weights: Weights, index: int) -> DeltaNet:
         """A delta net."""
@@ -61,7 +54,7 @@ class Qwen3Next(Hybrid):
         return DeltaNet(
             weights,
             hidden_size=config.hidden_size,
-            shape=config.delta,
+            shape=config.recurrent,
             order=self.head_order,
             eps=config.rms_norm_eps,
         )

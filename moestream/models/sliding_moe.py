@@ -5,13 +5,12 @@ are told by the architectures.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import ClassVar
 
 from moestream.backends import RopeStyle
 from moestream.errors import ModelFormatError
 from moestream.layers.attention import QKNorm
-from moestream.layers.rope import Rope, RopeConfig
+from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
 from moestream.models.blocks import Mixer
 from moestream.models.config import ModelConfig, read_rope, read_turned
@@ -21,11 +20,8 @@ from moestream.models.keys import Keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlidingConfig(DeepSeekMoEConfig):
-    """``windowed`` layers see ``window`` positions; ``heads`` are each layer's, of queries."""
+    """``heads`` are each layer's, of queries."""
 
-    window: int
-    windowed: tuple[bool, ...]
-    windowed_rope: RopeConfig
     heads: tuple[int, ...]
 
 
@@ -45,11 +41,6 @@ class SlidingMoE(DeepSeekMoE):
     """Whether windowed layers may have a base of their own."""
     config_type: ClassVar[type[ModelConfig]] = SlidingConfig
     config: SlidingConfig
-
-    @cached_property
-    def windowed_rope(self) -> Rope:
-        """What turns windowed layers."""
-        return Rope(self.config.windowed_rope)
 
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
@@ -93,8 +84,7 @@ class SlidingMoE(DeepSeekMoE):
 
     def mixer(self, weights: Weights, index: int) -> Mixer:
         """Attention over the window, or over everything."""
-        config = self.config
-        windowed, heads = config.windowed[index], config.heads[index]
+        config, heads = self.config, self.config.heads[index]
         if config.kv_heads[index] == 0 or heads % config.kv_heads[index]:
             raise ModelFormatError(
                 f"{weights.file.path}: layer {index} has {heads} attention heads, which do not "
@@ -104,8 +94,6 @@ class SlidingMoE(DeepSeekMoE):
             weights,
             index,
             num_heads=heads,
-            window=config.window if windowed else 0,
-            rope=self.windowed_rope if windowed else self.rope,
             qk_norm=self.norms(weights),
             sinks=self.sinks(weights),
         )

@@ -70,6 +70,8 @@ class Passes:
         except Exception as error:
             fail_all([s for s, _ in members], error)
             return None
+        if all(sequence.pending > tokens for sequence, tokens in members):
+            under_way.fill_caches()
         return Prefill(members, under_way)
 
     def _observer(self) -> RouteObserver | None:

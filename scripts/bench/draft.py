@@ -4,8 +4,9 @@ python scripts/bench/draft.py MODEL [--draft none,ngram,auto] [--repeat 3] [--to
 
 Three tasks: a file of 200 lines that the model is to return with one function renamed, with what
 it makes of that; the same with the answer that a model would give which can do it, whatever this
-one says; and a story. Greedy, so that all runs write the same, which is checked; kinds of drafts
-alternate, and medians of speed are told with how many guesses were right. The last line is JSON.
+one says; and a story, sampled at temperature 1, which hardly repeats itself. All runs write the
+same, which is checked; kinds of drafts alternate, and medians of speed are told with how many
+guesses were right. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ SOURCE = Path(__file__).parents[1] / "oracle" / "fuzz_files.py"
 LINES, OLD, NEW = 200, "damaged", "broken_copies"
 ASK = f"Return this file with the function `{OLD}` renamed to `{NEW}`, and say nothing else."
 STORY = "Tell a long story about a lighthouse keeper who finds a map."
+
+_SHORT = 100
+"""Tokens of a prompt that has nothing to copy: what it asks for is sampled."""
 
 Task = tuple[list[int], list[int] | None]
 """A prompt, and the answer where it is given."""
@@ -65,7 +69,8 @@ def tasks(engine: Engine, most: int) -> dict[str, Task]:
 def run(engine: Engine, task: Task, most: int) -> dict[str, Any]:
     """Write an answer; tell how fast."""
     prompt, answer = task
-    session, params = engine.session(), SamplingParams(temperature=0.0, ignore_eos=answer is None)
+    session, temperature = engine.session(), 0.0 if len(prompt) > _SHORT else 1.0
+    params = SamplingParams(temperature=temperature, seed=1, ignore_eos=answer is None)
     sampler = sessions.Sampler if answer is None else Dictated(prompt, answer)
     for _ in session.prefill(prompt):
         pass

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/avx2/codebooks.h"
+#include "kernels/avx2/few_bits.h"
 #include "kernels/avx2/floats.h"
 #include "kernels/products.h"
 
