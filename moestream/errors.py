@@ -102,6 +102,20 @@ class PlotError(MoestreamError):
 class ContextLengthError(MoestreamError):
     """A session was given more tokens than its context holds."""
 
+    @classmethod
+    def of(cls, new: int, before: int, capacity: int) -> "ContextLengthError":
+        """Say what does not fit, and in which context it would."""
+        needed = 1 << (new + before).bit_length()
+        if not before:
+            return cls(
+                f"The prompt has {new:,} tokens and the context holds {capacity:,}. Use -c "
+                f"{needed} or more, or shorten the prompt."
+            )
+        return cls(
+            f"The conversation has {before:,} tokens, the new text {new:,}, and the context holds "
+            f"{capacity:,}. Use -c {needed} or more, or shorten it."
+        )
+
 
 class MessageLengthError(ContextLengthError):
     """One message alone has more tokens than the context holds."""

@@ -13,7 +13,8 @@ from streamed import GOLDEN, plan, sample_tokens
 from test_scheduler import Heard, job
 
 from moestream.engine.engine import Engine
-from moestream.ranks.joining import attend, joined, open_shared
+from moestream.ranks.far import Away
+from moestream.ranks.joining import SharedEngine, attend, joined, open_shared
 from moestream.server import passes, reading
 from moestream.server.scheduler import Scheduler
 from moestream.streaming.options import StreamingOptions
@@ -28,6 +29,10 @@ EXPERTS_BYTES = 30_000
 """Some of any model's here."""
 
 
+def away(engine: Engine) -> Away:
+    return engine.away if isinstance(engine, SharedEngine) else Away()
+
+
 def logits(engine: Engine) -> np.ndarray:
     """Of a prompt in chunks, of tokens one by one, and of what comes after some were forgotten."""
     session, tokens = engine.session(), sample_tokens()
@@ -36,8 +41,10 @@ def logits(engine: Engine) -> np.ndarray:
     session.truncate(18)
     out.append(session.forward(tokens[18:24]))
     with patch.multiple("moestream.engine.session", CHUNK_TOKENS=7):
+        waited = away(engine).waits
         for _ in session.prefill(tokens[24:50]):
             pass
+        assert away(engine).waits == waited  # another chunk can begin while one is away
         stops = iter([False] * 5 + [True] * 100)
         for _ in session.prefill(tokens[50:80], stop=lambda: next(stops)):
             pass

@@ -37,6 +37,14 @@ def test_what_has_room_is_not_streamed():
     assert lengths([LAYER] * 8, NO_ENDS, Machine(700, 1), Machine(220, 9)) == [6, 2]
 
 
+def test_all_stream_the_same_share_where_all_must():
+    """Though the first has the output's work besides."""
+    ends = LayerCost(0, 0, 60)
+    assert lengths([LAYER] * 8, ends, Machine(240, 1), Machine(240, 1)) == [4, 4]
+    assert lengths([LAYER] * 8, ends, Machine(440, 1), Machine(440, 1)) == [4, 4]
+    assert lengths([LAYER] * 8, ends, Machine(1000, 1), Machine(1000, 1)) == [3, 5]
+
+
 def test_what_is_always_in_memory_comes_first():
     layers = [LayerCost(100, 0, 1)] * 4
     assert lengths(layers, NO_ENDS, Machine(100, 1), Machine(300, 1)) == [1, 3]
@@ -71,9 +79,10 @@ def test_no_division_is_better(sizes, data):
         rooms = [max(-lacking(p, layers, None, m), 0) for p, m in zip(parts, machines, strict=True)]
         experts = [sum(layers[i].expert_bytes for i in part) for part in parts]
         streamed = [max(n - room, 0) for n, room in zip(experts, rooms, strict=True)]
+        slowed = [1 + 10 * n / max(all_, 1) for n, all_ in zip(streamed, experts, strict=True)]
         times = [
-            sum(layers[i].token_bytes for i in part) / machine.speed
-            for part, machine in zip(parts, machines, strict=True)
+            sum(layers[i].token_bytes for i in part) * slow / machine.speed
+            for part, slow, machine in zip(parts, slowed, machines, strict=True)
         ]
         return sum(lacks), sum(streamed), max(times)
 

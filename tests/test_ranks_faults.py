@@ -129,7 +129,7 @@ def test_a_file_that_is_not_there(tmp_path, model):
 
 
 def test_too_little_memory(tmp_path, model):
-    command = generate(model, "--hosts-share", "300M,100M")
+    command = generate(model, "--hosts-share", "900M,100M")
     told = refused(tmp_path, command, command)
     assert re.search(r"rank 1 \(127.0.0.1\) has too little memory: 100M for layers", told)
 

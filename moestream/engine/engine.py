@@ -27,7 +27,7 @@ from moestream.streaming.memory import MemoryPlan, process_memory
 from moestream.streaming.options import StreamingOptions
 from moestream.streaming.residency import Warmed
 
-PLANNED_TOKENS = 1024
+_PLANNED_TOKENS = 1024
 """Tokens whose keys and values a budget leaves room for; experts give way to more."""
 
 
@@ -210,7 +210,7 @@ class Engine(Closing):
     def _planned_tokens(self) -> int:
         # A backend's own slots cannot give way later, so they leave room for all at once.
         gives_way = self.backend.expert_slots is None
-        return min(self.context_length, PLANNED_TOKENS) if gives_way else self.context_length
+        return min(self.context_length, _PLANNED_TOKENS) if gives_way else self.context_length
 
     def close(self) -> None:
         """Unmap the file; the engine's sessions are of no more use."""

@@ -14,6 +14,10 @@ _ALIKE = 1.3
 """Machines whose speeds differ by less are as fast as each other, as far as can be measured."""
 
 
+_DISK = 10
+"""Times as long as from memory a byte takes from disk, about."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerCost:
     """What a layer takes: bytes that are always in memory, those of its experts, bytes a token."""
@@ -102,8 +106,9 @@ class _Parts:
         token = self._token[stop] - self._token[start]
         if rank == 0:
             resident += self._ends.resident_bytes
-            token += self._ends.token_bytes
         left = self._machines[rank].memory_bytes - resident
         experts = self._experts[stop] - self._experts[start]
         streamed = max(experts - max(left, 0), 0)
-        return max(-left, 0), streamed, token / self._speeds[rank]
+        slowed = 1 + _DISK * streamed / experts if streamed else 1
+        work = token * slowed + (0 if rank else self._ends.token_bytes)
+        return max(-left, 0), streamed, work / self._speeds[rank]
