@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from alphabet_model import EMBEDDING, EXPERTS, FFN, HEADS
 
@@ -410,6 +411,12 @@ def look(budget_mib: int, **changes: Any) -> Outlook:
         PLAN, budget_bytes=budget, experts_bytes=max(budget - others * MIB, 0), **changes
     )
     return look_ahead(plan, GROUNDS)
+
+
+@pytest.mark.parametrize("type", [np.float16, np.float32])
+def test_weights_that_kernels_are_measured_with_are_ordinary_numbers(type: Any) -> None:
+    noise = calibration.ordinary_noise(1 << 16).view(type)
+    assert noise.min() >= np.finfo(type).tiny
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ struct Blocks<Type::IQ2_XS> : ReadyRows<Blocks<Type::IQ2_XS>, Type::IQ2_XS, kIq2
             _mm256_packus_epi16(_mm256_srli_epi16(a, 9), _mm256_srli_epi16(b, 9));
         _mm256_store_si256(reinterpret_cast<__m256i*>(to.signs),
                            even_signs32(_mm256_permute4x64_epi64(both, 0xd8)));
+        keep_in_memory(to.rows);
+        keep_in_memory(to.signs);
         return to;
     }
     static __m256i scales(const RowsAndSigns& block) { return odd_nibbles(block.p + 66); }
@@ -206,6 +208,11 @@ struct Blocks<Type::IQ1_S> : Avx2Format<Type::IQ1_S> {
 
 template <>
 struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
+    // Shifts are 2 less or nothing, and the offset 15, by way of the inputs' sums.
+    static constexpr int kOffset = 1;
+    static __m256i weights(const auto&, __m256i scales) {
+        return _mm256_sub_epi16(_mm256_slli_epi16(scales, 4), scales);
+    }
     static uint16_t half_bits(const uint8_t* p) { return iq1m_d(p); }
     static RowsAndSigns open(const uint8_t* p) {
         RowsAndSigns to;
@@ -219,11 +226,11 @@ struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
                 _mm256_cvtepu8_epi16(_mm_and_si128(v, _mm_set1_epi8(7))), 8);
         };
         store_rows(p, high(a), high(b), to.rows);
-        // Shifts take the signs' place, a byte for eight codes: 1, or -1 for nibbles above 7.
+        // Shifts take the signs' place, eight bits for eight codes: set for nibbles above 7.
         const __m256i all = _mm256_set_m128i(b, a);
-        const __m256i minus = _mm256_cmpgt_epi8(all, _mm256_set1_epi8(7));
         _mm256_store_si256(reinterpret_cast<__m256i*>(to.signs),
-                           _mm256_or_si256(minus, _mm256_set1_epi8(1)));
+                           _mm256_cmpgt_epi8(all, _mm256_set1_epi8(7)));
+        keep_in_memory(to.signs);
         return to;
     }
     static __m256i scales(const RowsAndSigns& block) {
@@ -241,8 +248,13 @@ struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
     }
     template <int J>
     static __m256i codes(const RowsAndSigns& block) {
-        return _mm256_add_epi8(rows_of_eight(kIq1Grid.data(), block.rows + J * 4),
-                               spread_bytes(block.signs + J));
+        const __m256i rows = rows_of_eight(kIq1Grid.data(), block.rows + J * 4);
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+        return _mm256_mask_sub_epi8(rows, block.signs[J], rows, _mm256_set1_epi8(2));
+#else
+        const __m256i minus = spread_bytes(block.signs + J);
+        return _mm256_add_epi8(rows, _mm256_add_epi8(minus, minus));
+#endif
     }
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/avx2/types.h"
+#include "kernels/loops.h"
 
 namespace moestream {
 namespace {
@@ -70,15 +71,15 @@ struct Trits {
     __m256i v[8];
 };
 
+inline __m256i thrice(__m256i v) { return _mm256_add_epi8(v, _mm256_add_epi8(v, v)); }
+inline __m128i thrice(__m128i v) { return _mm_add_epi8(v, _mm_add_epi8(v, v)); }
+
 template <>
 struct Blocks<Type::TQ1_0> : Ones<Type::TQ1_0> {
     static Trits open(const uint8_t* p) {
         Trits to;
         to.v[0] = load256(p);
-        for (int j = 1; j < 5; ++j) {
-            to.v[j] = _mm256_add_epi8(to.v[j - 1], _mm256_add_epi8(to.v[j - 1], to.v[j - 1]));
-        }
-        const auto thrice = [](__m128i v) { return _mm_add_epi8(v, _mm_add_epi8(v, v)); };
+        for (int j = 1; j < 5; ++j) to.v[j] = thrice(to.v[j - 1]);
         const __m128i a = load128(p + 32), b = thrice(a), c = thrice(b), d = thrice(c);
         to.v[5] = _mm256_set_m128i(b, a);
         to.v[6] = _mm256_set_m128i(d, c);
@@ -98,6 +99,17 @@ struct Blocks<Type::TQ1_0> : Ones<Type::TQ1_0> {
             return _mm256_min_epu8(above, _mm256_set1_epi8(1));
         };
         return _mm256_add_epi8(over(85), over(static_cast<char>(170)));
+    }
+    // A trit is what threefold loses at the top: 256 trit = 3 v - v', v' being what it keeps.
+    static __m256i lanes(const Trits& block, const int8_t* q) {
+        __m256i all = _mm256_setzero_si256(), kept = _mm256_setzero_si256();
+        unroll<8>([&](auto j) {
+            const __m256i input = load256(q + j * 32);
+            all = add_quads(all, block.v[j], input);
+            kept = add_quads(kept, j < 4 ? block.v[(j + 1) % 8] : thrice(block.v[j]), input);
+        });
+        const __m256i three = _mm256_add_epi32(all, _mm256_add_epi32(all, all));
+        return _mm256_srai_epi32(_mm256_sub_epi32(three, kept), 8);
     }
 };
 
