@@ -11,7 +11,6 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
@@ -29,7 +28,8 @@ _ROOM_FOR_OTHERS = 0.15
 """Share of the memory that ``auto`` leaves to the rest of the system."""
 
 
-class Memory(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Memory:
     """What there is: the tightest of the machine and the cgroups above this process."""
 
     total_bytes: int
