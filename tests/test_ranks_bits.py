@@ -26,21 +26,25 @@ def parts(folder: Path, ranks: int, how: str, *names: str) -> dict[str, int]:
     return json.loads(out)
 
 
-@pytest.mark.parametrize("how", [*BUDGETS, "served"])
+HOW = [*BUDGETS, "served"]
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=() if how == "pread" else pytest.mark.slow) for how in HOW]
+)
 def test_two_ranks(tmp_path, how):
     assert set(parts(tmp_path, 2, how, *SIX)) == set(SIX)
 
 
-@pytest.mark.parametrize(
-    "how", ["mapped", *(pytest.param(how, marks=pytest.mark.slow) for how in ("pread", "served"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["mapped", "pread", "served"])
 def test_three_ranks(tmp_path, how):
     found = parts(tmp_path, 3, how, *DEEP)
     assert set(found) == set(DEEP)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [*BUDGETS, "served"])
+@pytest.mark.parametrize("how", HOW)
 def test_all_architectures(tmp_path, how):
     names = sorted(path.stem for path in (PROGRAM.parent / "data" / "golden").glob("*.gguf"))
     names.remove("mixtral-k")  # of one layer

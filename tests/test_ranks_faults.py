@@ -71,6 +71,7 @@ def test_a_rank_that_hangs(running):
     assert running.codes()[1] == 1
 
 
+@pytest.mark.slow
 def test_the_first_rank_dies(running):
     running.first.kill()
     _, told = running.processes[1].communicate(timeout=IN_TIME_S)
@@ -78,6 +79,7 @@ def test_the_first_rank_dies(running):
     assert running.codes()[1] == 1
 
 
+@pytest.mark.slow
 def test_the_first_rank_is_interrupted(running):
     running.processes[1].send_signal(signal.SIGINT)  # a terminal sends it to all
     running.first.send_signal(signal.SIGINT)
@@ -111,6 +113,7 @@ def refused(folder: Path, *commands: list[str]) -> str:
     return told
 
 
+@pytest.mark.slow
 def test_another_version(tmp_path, model):
     other = ["-c", VERSION, *generate(model)[2:]]
     assert f"{OTHER} runs moestream 0.0.1" in refused(tmp_path, generate(model), other)
@@ -122,12 +125,14 @@ def test_another_file(tmp_path, model):
     assert f"{OTHER} has another file: abc.gguf of " in refused(tmp_path, *commands)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_there(tmp_path, model):
     (tmp_path / "empty").mkdir()
     commands = [generate_in(folder) for folder in (model.parent, tmp_path / "empty")]
     assert f"{OTHER}: no model is called 'abc.gguf'" in refused(tmp_path, *commands)
 
 
+@pytest.mark.slow
 def test_too_little_memory(tmp_path, model):
     command = generate(model, "--hosts-share", "900M,100M")
     told = refused(tmp_path, command, command)
@@ -139,11 +144,13 @@ def test_shares_for_another_number(tmp_path, model):
     assert "--hosts-share has 1 amounts for 2 machines" in refused(tmp_path, command, command)
 
 
+@pytest.mark.slow
 def test_what_is_of_a_whole_model(tmp_path, model):
     command = generate(model, "--trace", str(tmp_path / "x.route.csv.gz"))
     assert "record it on one machine" in refused(tmp_path, command, command)
 
 
+@pytest.mark.slow
 def test_a_chat_keeps_its_conversation(tmp_path, model, monkeypatch):
     monkeypatch.setenv("MOESTREAM_STATE", str(tmp_path))
     command = ["-m", "moestream", "chat", str(model), "--temp", "0"]
