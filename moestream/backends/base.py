@@ -220,6 +220,9 @@ class Backend(Protocol):
     def clip(self, x: Array, limit: float) -> Array:
         """``x``, within ``limit`` and its negative."""
 
+    def signed_root(self, x: Array, least: float) -> Array:
+        """``sign(x) * sqrt(max(|x|, least))``."""
+
     def softplus(self, x: Array) -> Array:
         """``log(1 + e^x)``."""
 

@@ -23,7 +23,7 @@ from moestream.backends.mlx_experts import Batch, MlxExperts, empty_slots, gathe
 from moestream.backends.mlx_kv import MlxStores
 from moestream.backends.mlx_weights import MLXSlots, Weight, laid_out_bytes
 from moestream.backends.reference import ReferenceBackend
-from moestream.backends.sparse import choose_positions
+from moestream.backends.sparse import choose
 from moestream.backends.types import (
     Activation,
     Array,
@@ -214,7 +214,7 @@ class MlxBackend:
     ) -> NDArray[np.bool_] | None:
         """On the CPU, as the reference does."""
         longest = max(start + tokens for _, start, tokens in kv_pass)
-        if longest <= index.most:
+        if longest <= index.enough:
             return None
         seen, row = np.zeros((len(k), longest), np.bool_), 0
         queries, weights = self._wait_for(index.queries), self._wait_for(index.weights)
@@ -222,11 +222,11 @@ class MlxBackend:
             rows, stop = slice(row, row + tokens), start + tokens
             keys = store.layers[layer][0]
             write_rows(self._mx, keys, k[rows], Span(start, tokens, 0))
-            past = keys[0, :stop, -queries.shape[2] :].astype(mx.float32)
-            past = self._wait_for(past)
-            seen[rows, :stop] = choose_positions(
-                queries[rows], weights[rows], past, start, index.most
-            )
+            behind = queries.shape[2] // len(keys)
+            past = keys[:, :stop, -behind:].astype(mx.float32).swapaxes(0, 1)
+            past = self._wait_for(past.reshape(stop, -1))
+            asked = replace(index, queries=queries[rows], weights=weights[rows])
+            seen[rows, :stop] = choose(asked, past, start)
             row += tokens
         return seen
 
@@ -311,6 +311,11 @@ class MlxBackend:
     def clip(self, x: Array, limit: float) -> Array:
         """Element by element."""
         return self._mx.clip(x, -limit, limit)
+
+    def signed_root(self, x: Array, least: float) -> Array:
+        """Element by element."""
+        root = self._mx.sqrt(self._mx.maximum(self._mx.abs(x), least))
+        return self._mx.multiply(self._mx.sign(x), root)
 
     def softplus(self, x: Array) -> Array:
         """Element by element."""

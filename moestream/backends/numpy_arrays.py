@@ -62,6 +62,11 @@ class NumpyArrays:
         """Element by element."""
         return np.clip(x, np.float32(-limit), np.float32(limit))
 
+    def signed_root(self, x: Floats, least: float) -> Floats:
+        """Element by element."""
+        root: Floats = np.sqrt(np.maximum(np.abs(x), np.float32(least)))
+        return np.sign(x) * root
+
     def softplus(self, x: Floats) -> Floats:
         """Element by element; the exponential cannot overflow."""
         return np.logaddexp(np.float32(0), x)

@@ -18,7 +18,7 @@ from moestream.engine.chosen import Choices
 from moestream.gguf import GGUFFile, GGUFHeader
 from moestream.layers.batch import Batch
 from moestream.layers.moe import MoE
-from moestream.layers.weights import EMBEDDING, is_tied
+from moestream.layers.weights import read_by_row
 from moestream.models import ModelConfig
 from moestream.models.decoder import Decoder, Pass
 from moestream.profiles import Fingerprint, Profile
@@ -233,8 +233,8 @@ def plan_model(
     ``resident_bytes`` says what a tensor takes in memory, if not as much as in the file.
     """
     sizes = {info.name: resident_bytes(info.type, info.shape) for info in used_tensors(file)}
-    if not is_tied(file):
-        del sizes[EMBEDDING]  # which stays in the file
+    for name in read_by_row(file):
+        del sizes[name]
     experts = [name for name in sizes if is_expert_weight(name)]
     expert_bytes = sum(sizes[name] for name in experts)
     return plan_memory(
@@ -266,7 +266,7 @@ def _layer_s(moe: MoE) -> float:
 
     To be called before they are streamed; the first run brings them into the page cache.
     """
-    x = moe.norm.weight[None]  # (1, E): any vector will do
+    x = moe.backend.zeros((1, moe.hidden_size)) + 1  # any vector will do
     times = []
     for _ in range(1 + _TIMED):
         started = time.perf_counter()

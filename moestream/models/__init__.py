@@ -53,6 +53,7 @@ from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
 from moestream.models.qwen3next import Qwen3Next
 from moestream.models.qwen3vlmoe import Qwen3VLMoE
+from moestream.models.qwen4exp import Qwen4Exp
 from moestream.models.qwen35moe import Qwen35MoE
 from moestream.models.smallthinker import SmallThinker
 from moestream.models.step35 import Step35
@@ -105,6 +106,7 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "mimo2": MiMo2,
     "smallthinker": SmallThinker,
     "step35": Step35,
+    "qwen4exp": Qwen4Exp,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

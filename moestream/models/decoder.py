@@ -1,7 +1,7 @@
 """The pre-norm decoder that all architectures share; an architecture's file says what differs."""
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from moestream.layers.ffn import FeedForward, Gate, GatedMLP
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
+from moestream.layers.row_table import RowTable
 from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
 from moestream.models.blocks import Block, Layer, Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
@@ -37,7 +38,7 @@ class Pass:
         self._model, self._chunks = model, chunks
         self._layer = self._chunk = 0
         ends = np.cumsum([batch.rows for batch in chunks])[:-1]
-        self.hidden: list[Array] = [model.embed(ids) for ids in np.split(tokens, ends)]
+        self.hidden: list[Array] = model.enter(np.split(tokens, ends), chunks)
         """What has become of the rows so far, by chunk: (T, E) each."""
 
     def row(self, index: int) -> Array:
@@ -101,7 +102,9 @@ class Decoder(ABC):
     """Whether a layer is dense where the file has no router for it, besides those that lead."""
     mixture: ClassVar[type[MoE]] = MoE
     weigh_input: ClassVar[bool] = False
+    attn_norm: ClassVar[str] = "attn_norm.weight"
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
+    """Both empty where the input comes normed."""
     output_norm_name: ClassVar[str] = "output_norm.weight"
 
     def __init__(
@@ -116,14 +119,10 @@ class Decoder(ABC):
         size = (config.vocab_size, config.hidden_size)
         tied = is_tied(file)
         self.token_embd = weights.matrix(EMBEDDING, *size) if tied else weights.embedding(*size)
+        self.tables: list[RowTable] = []
+        """What stays in the file, of which a token reads rows."""
         self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
-        self.output_norm = RMSNorm(
-            weights,
-            self.output_norm_name,
-            config.hidden_size,
-            config.rms_norm_eps,
-            centred=self.centred_norms,
-        )
+        self.output_norm = self.last_norm(weights)
         self.output = self.token_embd if tied else weights.matrix(OUTPUT, *size)
         self.output_bias = weights.optional_vector("output.bias", config.vocab_size)
 
@@ -136,6 +135,11 @@ class Decoder(ABC):
         """
         keys.require(cls.supported)
         return ModelConfig.read(keys)
+
+    def last_norm(self, weights: Weights) -> Callable[[Array], Array]:
+        """What comes between the last layer and the output."""
+        size, eps = self.config.hidden_size, self.config.rms_norm_eps
+        return RMSNorm(weights, self.output_norm_name, size, eps, centred=self.centred_norms)
 
     def rope_factors(self, weights: Weights, context_length: int) -> NDArray[np.float32] | None:
         """What the frequencies of rotation are divided by, (D/2,), if the file says."""
@@ -165,10 +169,11 @@ class Decoder(ABC):
         temperature: Temperature | None = None,
         clamp: float = 0.0,
         cap: float = 0.0,
+        make: Callable[..., Attention] = Attention,
     ) -> Attention:
-        """Build a layer's attention; what is not said is as in all layers."""
+        """Build a layer's attention by ``make``; what is not said is as in all layers."""
         config = self.config
-        return Attention(
+        return make(
             weights,
             hidden_size=config.hidden_size,
             num_heads=num_heads or config.num_heads,
@@ -187,6 +192,7 @@ class Decoder(ABC):
             clamp=clamp,
             cap=cap,
             centred=self.centred_norms,
+            norm=self.attn_norm,
         )
 
     def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
@@ -275,6 +281,10 @@ class Decoder(ABC):
     def shared_width(self) -> int:
         """F of the shared expert, 0 for none."""
         return 0
+
+    def enter(self, tokens: Sequence[NDArray[np.int32]], chunks: Sequence[Batch]) -> list[Array]:
+        """What enters the first layer, chunk by chunk of a pass."""
+        return [self.embed(ids) for ids in tokens]
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """What enters the first layer: (T,) -> (T, E)."""

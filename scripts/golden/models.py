@@ -25,6 +25,7 @@ from golden.mamba2 import MAMBA2_MODELS
 from golden.mixtures import MIXTURES
 from golden.parts import attention, head_norms, mixture, norms, swiglu
 from golden.qwen3next import QWEN3NEXT_MODELS
+from golden.qwen4exp import BLOCKS, QWEN4EXP_MODELS
 from golden.recipe import HEADS, KV_HEADS, TIED, Counted
 from golden.sparse import SPARSE_MODELS
 from golden.windows import WINDOW_MODELS
@@ -116,7 +117,11 @@ MODELS: tuple[Model, ...] = (
     *KIMI_MODELS,
     *JAMBA_MODELS,
     *DOTS3NOTE_MODELS,
+    *QWEN4EXP_MODELS,
 )
+
+PARTLY: tuple[Model, ...] = (BLOCKS,)
+"""Models of which llama.cpp is an oracle at some positions alone; their tests say which."""
 
 
 def _add_metadata(writer: gguf.GGUFWriter, model: GoldenModel) -> None:
