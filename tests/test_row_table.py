@@ -16,7 +16,9 @@ from moestream.engine.expert_streaming import plan_model
 from moestream.errors import ModelFormatError, ModelNotFoundError
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFFile
+from moestream.layers.cache import state_bytes
 from moestream.layers.ngrams import NGramShape
+from moestream.models import read_config
 from moestream.models.summary import summarize
 from moestream.streaming.rows import RowReader, Table
 
@@ -58,6 +60,9 @@ def test_a_token_reads_its_rows_and_nothing_else_of_the_table() -> None:
         assert engine.rows_per_token is None
         engine.session().forward(sample_tokens()[:3])
         assert engine.rows_per_token == {"rows": 4, "bytes": 4 * 8 * 4}
+    with open_engine("gemma4-e", "cpu") as engine:
+        engine.session().forward(sample_tokens()[:3])
+        assert engine.rows_per_token == {"rows": 1, "bytes": 9 * 12 * 4}
     with open_engine("qwen3next", "cpu") as engine:
         engine.session().forward(sample_tokens()[:3])
         assert engine.rows_per_token is None
@@ -87,10 +92,11 @@ def test_a_file_without_a_table_runs_and_without_its_rows_does_not(tmp_path: Pat
             session.forward([3, 4])
 
 
+@pytest.mark.parametrize("name", ["qwen4exp", "gemma4-e"])
 @pytest.mark.parametrize("cut", [1, 5, 30])
-def test_n_grams_go_on_where_a_stream_of_tokens_was_cut(cut: int) -> None:
+def test_rows_are_right_wherever_a_stream_of_tokens_was_cut(name: str, cut: int) -> None:
     tokens = sample_tokens()[:32]
-    with open_engine("qwen4exp", "cpu") as engine:
+    with open_engine(name, "cpu") as engine:
         whole = engine.session().forward(tokens)
         session = engine.session()
         first, rest = session.forward(tokens[:cut]), session.forward(tokens[cut:])
@@ -104,6 +110,27 @@ def test_a_long_streamed_pass_looks_grams_up_beyond_its_chunks() -> None:
         engine.stream(plan(1 << 24), options_of(io="pread"))
         chunked = engine.session().forward(tokens, chunk_tokens=5)
     np.testing.assert_array_equal(chunked, whole)
+
+
+@pytest.mark.parametrize("size", [1, 7, 24])
+def test_layers_that_borrow_keys_do_so_in_any_chunks(size: int) -> None:
+    tokens = sample_tokens()
+    with open_engine("gemma4-e", "cpu") as engine:
+        whole = engine.session().forward(tokens)
+        np.testing.assert_array_equal(engine.session().forward(tokens, chunk_tokens=size), whole)
+        session = engine.session()
+        session.forward(tokens)
+        session.truncate(20)
+        np.testing.assert_array_equal(session.forward(tokens[20:]), whole[20:])
+
+
+def test_layers_that_borrow_keep_nothing() -> None:
+    with GGUFFile.open(GOLDEN / "gemma4-e.gguf") as file:
+        config = read_config(file)
+    kept = [state_bytes([shape], 256, ("f16", "f16")) for shape in config.state_shapes()]
+    sliding, full = 2 * 256 * 2 * 2 * 16, 2 * 256 * 2 * 1 * 24
+    assert kept == [sliding] * 3 + [full, sliding, full] + [0] * 3
+    assert [config.lender(layer) for layer in range(9)] == [0, 1, 2, 3, 4, 5, 4, 4, 5]
 
 
 def test_grams_are_hashed_as_they_are_told() -> None:

@@ -13,6 +13,7 @@ from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass
 from moestream.backends.types import Seen
 from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
+from moestream.layers.per_layer import Given
 from moestream.layers.rope import Rope
 from moestream.layers.row_table import Wanted
 
@@ -75,6 +76,10 @@ class Batch:
         """Positions that the last layer with an indexer chose; None is all."""
         self.tokens: NDArray[np.int32] = np.empty(0, np.int32)
         """Ids of the rows, where a layer goes by them."""
+        self.given: Given | None = None
+        """What each layer is given for them besides."""
+        self.lent: dict[int, tuple[Array, Array]] = {}
+        """Keys and values of layers that later ones attend to."""
         self.wanted: Wanted | None = None
         """What a model began to read for them, of a table."""
         self._angles: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
