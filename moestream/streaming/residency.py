@@ -8,6 +8,7 @@ file in. Knows nothing of arithmetic; it never changes *what* is computed, only 
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -39,9 +40,8 @@ def popular_first(expert_ids: NDArray[np.int32]) -> list[int]:
 
     Source: Fate, arXiv 2502.12224, which loads a prompt's experts by popularity.
     """
-    experts, tokens = np.unique(expert_ids, return_counts=True)
-    found: list[int] = experts[np.argsort(-tokens, kind="stable")].tolist()
-    return found
+    tokens = Counter(expert_ids.ravel().tolist())
+    return sorted(tokens, key=lambda expert: (-tokens[expert], expert))
 
 
 class Residency(ABC):

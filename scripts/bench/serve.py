@@ -193,17 +193,31 @@ def second_turn(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+async def _in_turn(port: int, count: int, tokens: int) -> float:
+    """Tokens a second of what so many clients ask, one after another."""
+    answers = [await chat(port, body(question, tokens)) for question in QUESTIONS[:count]]
+    return sum(a.tokens for a in answers) / sum(a.last_s - a.first_s for a in answers)
+
+
 def capped(args: argparse.Namespace) -> dict[str, Any]:
-    """One client and four, who ask in other languages each, under a cap of memory."""
+    """Four clients who ask in other languages each, at once and in turn, under a cap of memory.
+
+    Besides, one who asks the same again and again, whose experts come to be in memory.
+    """
     port, found = free_port(), {}
     with cgroup("memory") as group:
         group.limit_memory(args.cap << 20)
         flags = ("--budget", budget_under(args.cap), "-c", "2048")
         with server(ours(args.model, port, *flags), port, group) as process:
-            for n in (1, 4):
-                found[n] = median(lambda: asyncio.run(clients(port, n, 128)), args.repeat)  # noqa: B023
+            for name, ask_all in (
+                ("same", lambda: clients(port, 1, 128)),
+                ("in_turn", lambda: _in_turn(port, 4, 128)),
+                ("at_once", lambda: clients(port, 4, 128)),
+            ):
+                found[name] = median(lambda: asyncio.run(ask_all()), args.repeat)  # noqa: B023
             alive = process.is_running()
-    return {"cap_mib": args.cap, "tps": found, "four_to_one": found[4] / found[1], "alive": alive}
+    ratios = {f"to_{name}": found["at_once"] / found[name] for name in ("in_turn", "same")}
+    return {"cap_mib": args.cap, "tps": found, **ratios, "alive": alive}
 
 
 async def _soak(port: int, requests: int, connections: int) -> tuple[list[float], int, int]:
