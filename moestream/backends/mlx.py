@@ -222,7 +222,7 @@ class MlxBackend:
             rows, stop = slice(row, row + tokens), start + tokens
             keys = store.layers[layer][0]
             write_rows(self._mx, keys, k[rows], Span(start, tokens, 0))
-            behind = queries.shape[2] // len(keys)
+            behind = index.kept // len(keys)
             past = keys[:, :stop, -behind:].astype(mx.float32).swapaxes(0, 1)
             past = self._wait_for(past.reshape(stop, -1))
             asked = replace(index, queries=queries[rows], weights=weights[rows])
@@ -316,6 +316,15 @@ class MlxBackend:
         """Element by element."""
         root = self._mx.sqrt(self._mx.maximum(self._mx.abs(x), least))
         return self._mx.multiply(self._mx.sign(x), root)
+
+    def sinkhorn(self, logits: Array, iterations: int, eps: float) -> Array:
+        """See ``Backend.sinkhorn``."""
+        ops = self._mx
+        shares = ops.add(ops.softmax(logits, axis=-1), eps)
+        for axis in (-2, *(-1, -2) * (iterations - 1)):
+            total = ops.add(ops.sum(shares, axis=axis, keepdims=True), eps)
+            shares = ops.divide(shares, total)
+        return shares
 
     def softplus(self, x: Array) -> Array:
         """Element by element."""

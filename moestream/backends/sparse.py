@@ -42,7 +42,7 @@ def choose_positions(
 def choose(index: IndexQueries, keys: Floats, start: int) -> NDArray[np.bool_]:
     """What queries of one sequence, the first at ``start``, see of its keys (S, D): (T, S)."""
     if index.blocks is not None:
-        return choose_blocks(index.queries, keys, start, index.most, index.blocks)
+        return choose_blocks(index.queries, index.weights, keys, start, index.most, index.blocks)
     return choose_positions(index.queries, index.weights, keys, start, index.most)
 
 
@@ -60,7 +60,7 @@ def choose_in_blocks(
         assert place is not None, "a layer that attends"
         keys, _ = place
         append_rows(store, keys, k[rows], start)
-        past = last_of_rows(store, keys, start + tokens, index.queries.shape[2])
+        past = last_of_rows(store, keys, start + tokens, index.kept)
         asked = replace(index, queries=index.queries[rows], weights=index.weights[rows])
         seen[rows, : start + tokens] = choose(asked, past, start)
         row += tokens

@@ -95,6 +95,11 @@ class IndexQueries:
     blocks: BlockKeys | None = None
 
     @property
+    def kept(self) -> int:
+        """Numbers of a position that the choice goes by."""
+        return self.blocks.kept if self.blocks else int(self.queries.shape[2])
+
+    @property
     def enough(self) -> int:
         """So many positions are all seen."""
         return self.most + (self.blocks.size - 1 if self.blocks else 0)

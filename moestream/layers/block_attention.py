@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moestream.backends import Array, IndexQueries
-from moestream.backends.sparse_blocks import BlockKeys
+from moestream.backends.sparse_blocks import TurnedMeans
 from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
 from moestream.layers.norm import RMSNorm
@@ -44,7 +44,7 @@ class BlockAttention(Attention):
         )
         assert self.rope is not None, "blocks are turned to their place"
         weight = self.backend.to_numpy(k_norm.weight)
-        self.blocks = BlockKeys(index.size, weight, eps, self.rope)
+        self.blocks = TurnedMeans(index.size, index.dim, weight, eps, self.rope)
 
     def attend(self, qkv: tuple[Array, Array, Array], x: Array, batch: Batch, layer: int) -> Array:
         """See ``Attention.attend``."""

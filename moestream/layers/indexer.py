@@ -42,6 +42,8 @@ class Indexer:
     ) -> None:
         self.backend = weights.backend
         self.shape, self.rope = shape, rope
+        self.kept = shape.dim
+        """Numbers of a position that are kept."""
         width = shape.heads * shape.dim
         self.attn_q = weights.matrix("indexer.attn_q_b.weight", width, rank)
         self.attn_k = weights.matrix("indexer.attn_k.weight", shape.dim, hidden_size)

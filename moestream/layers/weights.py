@@ -90,6 +90,12 @@ class Weights:
         """A small matrix that is no linear map, as float32 (rows, columns)."""
         return self.backend.vector(self._tensor(name, (rows, columns)))
 
+    def column(self, name: str, rows: int) -> Array:
+        """One number a row, (rows, 1), with that axis in the file or without."""
+        flat = len(self.file.tensor_info(self.prefix + name).shape) == 1
+        found = self.vector(name, rows) if flat else self.table(name, rows, 1)
+        return found.reshape(rows, 1)
+
     def rows(self, name: str, columns: int) -> Tensor:
         """A table of rows of this length, however many, as it lies in the file."""
         return self._tensor(name, (self.width(name), columns))

@@ -23,6 +23,7 @@ from moestream.models.ernie4_5_moe import Ernie45MoE
 from moestream.models.exaone_moe import ExaoneMoE
 from moestream.models.gemma4 import Gemma4
 from moestream.models.glm4moe import GLM4MoE
+from moestream.models.glm5_next import GLM5Next
 from moestream.models.glm_dsa import GLMDSA
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granite_swa import GraniteSWA
@@ -107,6 +108,7 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "smallthinker": SmallThinker,
     "step35": Step35,
     "qwen4exp": Qwen4Exp,
+    "glm5-next": GLM5Next,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

@@ -16,6 +16,7 @@ from golden import ernie4_5_moe, gemma4, phimoe
 from golden.deepseek import DEEPSEEK_LIKE
 from golden.dots3note import DOTS3NOTE_MODELS
 from golden.files import EPSILON, Model, TensorSpec
+from golden.glm5_next import GLM5_NEXT_MODELS
 from golden.jamba import JAMBA_MODELS
 from golden.keys import add_experts, add_head_dim, add_sizes, add_yarn
 from golden.kimi import KIMI_MODELS
@@ -118,6 +119,7 @@ MODELS: tuple[Model, ...] = (
     *JAMBA_MODELS,
     *DOTS3NOTE_MODELS,
     *QWEN4EXP_MODELS,
+    *GLM5_NEXT_MODELS,
 )
 
 PARTLY: tuple[Model, ...] = (BLOCKS,)
