@@ -13,6 +13,11 @@ KVType = Literal["f16", "f32", "q8_0", "q4_0"]
 """How keys and values are stored: as they are multiplied, or in blocks of 32 in half the memory."""
 KV_TYPES: tuple[KVType, ...] = get_args(KVType)
 
+DraftKind = Literal["none", "ngram", "mtp", "auto"]
+"""What guesses tokens ahead: nothing, the text so far, the model's own layer for that; or the text
+where it pays."""
+DRAFTS: tuple[DraftKind, ...] = get_args(DraftKind)
+
 ReadMethod = Literal["madvise", "pread", "direct"]
 """Into the mapped file; into slots, through the page cache; into slots, past it."""
 READ_METHODS: tuple[ReadMethod, ...] = get_args(ReadMethod)

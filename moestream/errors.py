@@ -20,6 +20,7 @@
     ├── ResourceError           threads or memory that the system does not give
     ├── StorageError            a disk or file system that fails, or lacks what was asked of it
     ├── NumericError            what a model computes is no number any more
+    ├── RankError               a machine of several that share a model fails, or does not fit
     ├── BusyError               a server with no place for one more request
     ├── RequestError            a request that cannot be honoured: a field, a schema, a grammar
     └── ContextLengthError      more tokens than the session's KV cache holds
@@ -101,6 +102,20 @@ class PlotError(MoestreamError):
 class ContextLengthError(MoestreamError):
     """A session was given more tokens than its context holds."""
 
+    @classmethod
+    def of(cls, new: int, before: int, capacity: int) -> "ContextLengthError":
+        """Say what does not fit, and in which context it would."""
+        needed = 1 << (new + before).bit_length()
+        if not before:
+            return cls(
+                f"The prompt has {new:,} tokens and the context holds {capacity:,}. Use -c "
+                f"{needed} or more, or shorten the prompt."
+            )
+        return cls(
+            f"The conversation has {before:,} tokens, the new text {new:,}, and the context holds "
+            f"{capacity:,}. Use -c {needed} or more, or shorten it."
+        )
+
 
 class MessageLengthError(ContextLengthError):
     """One message alone has more tokens than the context holds."""
@@ -116,6 +131,10 @@ class StorageError(MoestreamError):
 
 class NumericError(MoestreamError):
     """A model's logits are NaN or infinite: nothing can be chosen by them."""
+
+
+class RankError(MoestreamError):
+    """One of several machines that share a model fails, has gone, or has another model."""
 
 
 class BusyError(MoestreamError):

@@ -51,6 +51,7 @@ def write_alphabet_model(
     follows: Mapping[str, str] | None = None,
     advice: Mapping[str, float | str] | None = None,
     template: str = TEMPLATE,
+    layers: int = 1,
 ) -> Path:
     """Write the model; without ``chat`` it has neither a template nor ChatML's tokens.
 
@@ -61,7 +62,7 @@ def write_alphabet_model(
     tokens = [*byte_tokens(), *specials, "Ġt"]
     writer = GGUFWriter(path, architecture)
     writer.add_name("Alphabet")
-    writer.add_block_count(1)
+    writer.add_block_count(layers)
     writer.add_context_length(context)
     writer.add_embedding_length(EMBEDDING)
     writer.add_feed_forward_length(FFN)
@@ -86,7 +87,7 @@ def write_alphabet_model(
         add = {int: writer.add_int32, float: writer.add_float32, str: writer.add_string}
         add[type(value)](f"general.sampling.{key}", value)
     changes = {ord(a): ord(b) for a, b in (follows or {}).items()}
-    _add_tensors(writer, len(tokens), head_dim, broken_at, changes)
+    _add_tensors(writer, len(tokens), head_dim, broken_at, changes, layers)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -100,6 +101,7 @@ def _add_tensors(
     head_dim: int,
     broken_at: str | None,
     changes: Mapping[int, int],
+    layers: int,
 ) -> None:
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.float32)
@@ -111,17 +113,20 @@ def _add_tensors(
         "token_embd": np.eye(vocab_size, EMBEDDING, dtype=np.float32),
         "output": output,
         "output_norm": np.ones(EMBEDDING, np.float32),
-        "blk.0.attn_norm": np.ones(EMBEDDING, np.float32),
-        "blk.0.attn_q": zeros(HEADS * head_dim, EMBEDDING),
-        "blk.0.attn_k": zeros(head_dim, EMBEDDING),
-        "blk.0.attn_v": zeros(head_dim, EMBEDDING),
-        "blk.0.attn_output": zeros(EMBEDDING, HEADS * head_dim),
-        "blk.0.ffn_norm": np.ones(EMBEDDING, np.float32),
-        "blk.0.ffn_gate_inp": zeros(EXPERTS, EMBEDDING),
-        "blk.0.ffn_gate_exps": zeros(EXPERTS, FFN, EMBEDDING),
-        "blk.0.ffn_up_exps": zeros(EXPERTS, FFN, EMBEDDING),
-        "blk.0.ffn_down_exps": zeros(EXPERTS, EMBEDDING, FFN),
     }
+    for layer in range(layers):
+        tensors |= {
+            f"blk.{layer}.attn_norm": np.ones(EMBEDDING, np.float32),
+            f"blk.{layer}.attn_q": zeros(HEADS * head_dim, EMBEDDING),
+            f"blk.{layer}.attn_k": zeros(head_dim, EMBEDDING),
+            f"blk.{layer}.attn_v": zeros(head_dim, EMBEDDING),
+            f"blk.{layer}.attn_output": zeros(EMBEDDING, HEADS * head_dim),
+            f"blk.{layer}.ffn_norm": np.ones(EMBEDDING, np.float32),
+            f"blk.{layer}.ffn_gate_inp": zeros(EXPERTS, EMBEDDING),
+            f"blk.{layer}.ffn_gate_exps": zeros(EXPERTS, FFN, EMBEDDING),
+            f"blk.{layer}.ffn_up_exps": zeros(EXPERTS, FFN, EMBEDDING),
+            f"blk.{layer}.ffn_down_exps": zeros(EXPERTS, EMBEDDING, FFN),
+        }
     if broken_at is not None:
         tensors["token_embd"][ord(broken_at)] = np.nan
     for name, values in tensors.items():

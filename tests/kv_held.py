@@ -50,4 +50,4 @@ class Held:
     def attend(self, ops, q, k, v, start, rule):
         """Attention of a pass of this one sequence."""
         kv_pass = ops.kv_pass([(self.store, start, len(q))])
-        return ops.attention(q, k, v, kv_pass, 1, rule)
+        return ops.attention((q, k, v), kv_pass, 1, rule)

@@ -16,7 +16,7 @@ from moestream.engine.options import SamplingParams
 from moestream.engine.session import Session
 from moestream.engine.tokens import common_length
 from moestream.errors import ContextLengthError, StorageError, TemplateError
-from moestream.models.decoder import Pass
+from moestream.models.passes import Pass
 from moestream.streaming.options import StreamingOptions
 
 ANSWER = len(ALPHABET.encode())

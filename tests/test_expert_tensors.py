@@ -9,7 +9,7 @@ from gguf import GGUFWriter
 
 from golden.files import finish
 from golden.models import MODELS
-from moestream.engine.expert_streaming import plan_model
+from moestream.engine.model_plan import plan_model
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFFile
 from moestream.models.summary import summarize

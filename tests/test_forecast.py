@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from alphabet_model import EMBEDDING, EXPERTS, FFN, HEADS
 
@@ -27,7 +28,7 @@ from moestream.forecast.hits import (
     default_curves,
     default_hits,
 )
-from moestream.forecast.outlook import Outlook, look_ahead
+from moestream.forecast.outlook import Grounds, Outlook, look_ahead
 from moestream.forecast.speed import Speedometer
 from moestream.forecast.timed import Moment, Streamed, Timetable
 from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
@@ -400,6 +401,7 @@ PLAN = MemoryPlan(
     total_expert_bytes=100 * MIB,
 )
 FLAT = Hits(HitCurve("a test", 8, SHARES))
+GROUNDS = Grounds(DEMAND, MACHINE, DISK, FLAT, 5)
 
 
 def look(budget_mib: int, **changes: Any) -> Outlook:
@@ -408,7 +410,13 @@ def look(budget_mib: int, **changes: Any) -> Outlook:
     plan = replace(
         PLAN, budget_bytes=budget, experts_bytes=max(budget - others * MIB, 0), **changes
     )
-    return look_ahead(plan, DEMAND, MACHINE, DISK, FLAT, context=5)
+    return look_ahead(plan, GROUNDS)
+
+
+@pytest.mark.parametrize("type", [np.float16, np.float32])
+def test_weights_that_kernels_are_measured_with_are_ordinary_numbers(type: Any) -> None:
+    noise = calibration.ordinary_noise(1 << 16).view(type)
+    assert noise.min() >= np.finfo(type).tiny
 
 
 @pytest.mark.parametrize(
@@ -431,7 +439,7 @@ def test_the_four_cases(budget_mib: int, case: str, flags: tuple[str, ...]) -> N
 def test_the_verdict_is_about_the_budget_that_was_asked_for() -> None:
     plan = replace(PLAN, budget_bytes=500 * MIB, experts_bytes=470 * MIB)
     budgets = (20 * MIB, 130 * MIB)
-    outlook = look_ahead(plan, DEMAND, MACHINE, DISK, FLAT, context=5, budgets=budgets)
+    outlook = look_ahead(plan, GROUNDS, budgets=budgets)
     assert outlook.chosen is outlook.asked[0]
     assert [point.case for point in outlook.asked] == ["too little", "fits"]
     assert "20.0 MiB is too little" in verdict(outlook.chosen, outlook.floor_budget_bytes)

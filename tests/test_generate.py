@@ -67,9 +67,24 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
         "residency": None,
         "work_per_token": None,
         "rows_per_token": None,
+        "draft": {"kind": "none", "drafted_tokens": 0, "accepted_tokens": 0},
     }
     assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}
     assert all(timing > 0 for timing in timings.values())
+
+
+@pytest.mark.skipif(BACKEND != "cpu", reason="guesses need the native kernels")
+def test_guesses_from_the_prompt_change_no_text(alphabet: Path) -> None:
+    options = ("-p", f"{ALPHABET}; again: ", "--temp", "0", "-n", "20")
+    plain = generate_json(alphabet, *options)
+    guessed = generate_json(alphabet, *options, "--draft", "ngram")
+    assert guessed["text"] == plain["text"]
+    draft = guessed["draft"]
+    assert draft["kind"] == "ngram"
+    assert 5 < draft["accepted_tokens"] <= draft["drafted_tokens"]
+    told = run("generate", alphabet, *options, *USE_BACKEND, "--draft", "ngram", "-v").stderr
+    right, made = draft["accepted_tokens"], draft["drafted_tokens"]
+    assert f"{right} of {made} guessed tokens were right; {19 - right} passes gave 19" in told
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from native_blocks import random_blocks
 from golden.files import CONTEXT, Model, is_f32
 from golden.models import MODELS
 from moestream import backends
-from moestream.backends import ExpertTensors, StreamedExperts, mlx_attention, mlx_experts
+from moestream.backends import ExpertTensors, StreamedExperts, mlx_experts, mlx_spans
 from moestream.backends.mlx import MlxBackend
 from moestream.backends.mlx_core import allocate, on_gpu, options
 from moestream.backends.mlx_weights import LAYOUTS, laid_out_bytes
@@ -177,9 +177,10 @@ def test_rows_lie_as_a_gpus_sorted_products_read_them(tokens, monkeypatch):
         mx.eval(x)
         view = memoryview(x)
         seen.append((view.strides, (4 * view.shape[2],) * 2 + (4,)))
-        return mlx_experts.gather(ops, x, *rest)
+        return plain(ops, x, *rest)
 
-    monkeypatch.setattr("moestream.backends.mlx.gather", gather)
+    plain = mlx_experts.gather
+    monkeypatch.setattr(mlx_experts, "gather", gather)
     with open_engine("mixtral") as engine:
         engine.session().forward(tokens[:8])
     assert seen
@@ -197,7 +198,7 @@ OPTIONS = (
 def test_few_queries_at_a_time_see_what_they_see_together(name, tokens, monkeypatch):
     with open_engine(name) as engine:
         together = engine.session().forward(tokens)
-        monkeypatch.setattr(mlx_attention, "_SCORES_BYTES", 1)
+        monkeypatch.setattr(mlx_spans, "_SCORES_BYTES", 1)
         one_by_one = engine.session().forward(tokens)
     np.testing.assert_allclose(one_by_one, together, atol=1e-4, rtol=1e-4)
 
@@ -275,7 +276,7 @@ def test_slots_change_in_place_and_nothing_copies_the_stack():
     x = np.random.default_rng(5).standard_normal((3, 512)).astype(np.float32)
     ids = np.array([[0, 1], [2, 0], [7, 3]], np.int32)
     weights = np.full((3, 2), 0.5, np.float32)
-    expected = ReferenceBackend().moe_ffn(x, tensors, ids, weights)
+    expected = ReferenceBackend().moe_ffn(x, tensors, (ids, weights))
     on_device = mx.array(x), mx.array(weights)
     mx.eval(*on_device)
     mx.reset_peak_memory()
@@ -286,7 +287,8 @@ def test_slots_change_in_place_and_nothing_copies_the_stack():
             addresses[expert] = slot
             for weight, data in zip(slots.weights, tensors.matrices(expert), strict=True):
                 weight.fill(data, slot)
-        out = backend.to_numpy(backend.moe_ffn(on_device[0], experts, ids, on_device[1]))
+        routed = ids, on_device[1]
+        out = backend.to_numpy(backend.moe_ffn(on_device[0], experts, routed))
         assert np.abs(out - expected).max() < 1e-5 * np.abs(expected).max()
     assert mx.get_peak_memory() - before < slots.slot_bytes / 2
 

@@ -42,7 +42,7 @@ def test_experts_without_a_gate_square(monkeypatch, isa):
     ids = np.array([[0, 1], [3, 0], [2, 1], [1, 3], [0, 2]], np.int32)
     weights = np.full((5, 2), 0.5, np.float32)
     ops = backend(monkeypatch, isa)
-    got = ops.moe_ffn(x, ops.experts(tensors), ids, weights)
+    got = ops.moe_ffn(x, ops.experts(tensors), (ids, weights))
     squared = np.maximum(x @ up.data.view(np.float32).transpose(0, 2, 1), 0) ** 2
     outputs = squared @ down.data.view(np.float32).transpose(0, 2, 1)  # (N, T, E)
     expected = sum(outputs[ids[:, slot], range(5)] for slot in range(2)) / 2

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import product
 from typing import get_args
 
@@ -154,7 +155,7 @@ def test_sequences_of_one_pass_have_the_bits_that_they_have_alone(monkeypatch, i
         row += n
     # All stores of a pass are of one layout.
     kv_pass = ops.kv_pass([(h.store, *size) for h, size in zip(held, sizes, strict=True)])
-    together = ops.attention(q, k, v, kv_pass, 1, rule)
+    together = ops.attention((q, k, v), kv_pass, 1, rule)
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
@@ -236,8 +237,9 @@ def test_route_is_the_references(monkeypatch, isa, routing, biased):
     logits = rng.standard_normal((50, 60), np.float32)
     logits[3, 7:20] = logits[3, 40]  # equals: the lower id first
     bias = rng.standard_normal(60, np.float32) if biased else None
-    ids, weights = ops.route(logits, routing, bias)
-    theirs = REFERENCE.route(logits, routing, bias)
+    routing = replace(routing, selection_bias=bias)
+    ids, weights = ops.route(logits, routing)
+    theirs = REFERENCE.route(logits, routing)
     np.testing.assert_array_equal(ids, theirs[0])
     np.testing.assert_allclose(weights, theirs[1], rtol=2e-6)
 

@@ -1,5 +1,6 @@
 """Native convolution and delta rule against the reference, and against themselves."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from native_blocks import ISAS
 
 from moestream import _native
-from moestream.backends import DeltaRule, Mamba2Rule, MambaRule
+from moestream.backends import Convolution, DeltaRule, Mamba2Rule, MambaRule
 from moestream.backends.cpu import CpuBackend
 from moestream.backends.reference import ReferenceBackend
 
@@ -31,8 +32,9 @@ def test_convolution_is_the_references(monkeypatch, isa, channels, width, tokens
         for shape in ((tokens, channels), (channels, width), (width - 1, channels))
     )
     theirs = past.copy()
-    got = backend(monkeypatch, isa).causal_conv(x, kernel, past, silu=silu)
-    expected = REFERENCE.causal_conv(x, kernel, theirs, silu=silu)
+    rule = Convolution(kernel, silu=silu)
+    got = backend(monkeypatch, isa).causal_conv(x, past, rule)
+    expected = REFERENCE.causal_conv(x, theirs, rule)
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
     np.testing.assert_array_equal(past, theirs)
 
@@ -46,10 +48,11 @@ def test_convolution_adds_its_bias(monkeypatch, isa, width):
         for shape in ((3, 70), (70, width), (width - 1, 70), (70,))
     )
     theirs = past.copy()
-    got = backend(monkeypatch, isa).causal_conv(x, kernel, past, silu=True, bias=bias)
-    expected = REFERENCE.causal_conv(x, kernel, theirs, silu=True, bias=bias)
+    rule = Convolution(kernel, bias, silu=True)
+    got = backend(monkeypatch, isa).causal_conv(x, past, rule)
+    expected = REFERENCE.causal_conv(x, theirs, rule)
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
-    without = REFERENCE.causal_conv(x, kernel, theirs.copy(), silu=True)
+    without = REFERENCE.causal_conv(x, theirs.copy(), replace(rule, bias=None))
     assert np.abs(expected - without).max() > 0.1
 
 
@@ -261,7 +264,7 @@ def test_the_same_bits_in_every_way(monkeypatch):
         parts = []
         for first in range(0, 30, chunk):
             qkv, write, forget = (part[first : first + chunk] for part in inputs)
-            mixed = ops.causal_conv(qkv, kernel, past, silu=True)
+            mixed = ops.causal_conv(qkv, past, Convolution(kernel, silu=True))
             parts.append(ops.delta_net(mixed, write, forget, state, rule))
         results.append(np.concatenate([*parts, state.reshape(-1, 240), past.reshape(-1, 240)]))
     for result in results[1:]:

@@ -232,7 +232,6 @@ def test_a_profile_is_saved_and_compared(
     first = load_profile("letters").tokens
     tab.ask("more")
     page.locator("text=Its experts").nth(1).wait_for()
-    page.click("#notice [aria-label=Close]")
     page.click("text=Save what is shown as a profile")
     page.fill("#ask-input", "letters")
     page.press("#ask-input", "Enter")

@@ -17,8 +17,8 @@ from serving import Served, serving
 from streamed import GOLDEN, options_of, plan
 
 from moestream.engine.engine import Engine
-from moestream.engine.expert_streaming import pass_tokens
 from moestream.engine.options import SamplingParams
+from moestream.engine.streamed_passes import pass_tokens
 from moestream.layers.batch import CHUNK_TOKENS
 from moestream.layers.moe import RoutingEvent
 from moestream.machine import speeds

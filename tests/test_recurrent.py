@@ -146,7 +146,7 @@ class Speaking(GoldenConvolved):
 
 @pytest.fixture
 def dialogue(tmp_path: Path) -> Iterator[Dialogue]:
-    path = write_model(Speaking("speaking", 211), tmp_path)
+    path = write_model(Speaking("speaking", "lfm2moe", 211), tmp_path)
     with Engine.open(path, backend="cpu", context_length=2048) as engine:
         yield Dialogue(
             engine, Conversation(), Settings(SamplingParams(temperature=0), max_tokens=4)

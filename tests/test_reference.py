@@ -61,7 +61,7 @@ def test_moe_sums_the_chosen_experts() -> None:
     x = np.array([[30.0], [40.0]], np.float32)  # silu(x) = x there, so an expert gives (e+1) x^2
     ids = np.array([[0, 2], [1, 0]], np.int32)
     weights = np.array([[0.5, 0.25], [1.0, 2.0]], np.float32)
-    out = ops.moe_ffn(x, experts, ids, weights)
+    out = ops.moe_ffn(x, experts, (ids, weights))
     np.testing.assert_allclose(out[:, 0], [900 * (0.5 + 0.75), 1600 * (2.0 + 2.0)], rtol=1e-6)
 
 

@@ -501,3 +501,15 @@ def test_a_long_pass_loses_no_more_than_it_is_short_of(slots: int) -> None:
     short = max(EXPERTS + 1 - slots, 0)  # one slot is for what the policy keeps
     assert len(reader.demanded) <= EXPERTS + 5 * (short + 1)
     residency.end_long_pass()
+
+
+def test_a_long_pass_has_its_first_layer_read_while_it_attends() -> None:
+    residency, table, reader = make(2 * EXPERTS + 1)
+    residency.begin_long_pass()
+    assert reader.speculated == list(range(EXPERTS))
+    for key in list(reader.jobs):
+        reader.finish(key)
+    use(residency, 0, ids(*([n, n + 1] for n in range(0, EXPERTS, 2))))
+    assert reader.demanded == []
+    residency.end_long_pass()
+    check_slots(table)

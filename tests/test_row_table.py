@@ -12,7 +12,7 @@ pytest.importorskip("moestream._native", reason="needs the compiled part")
 from streamed import GOLDEN, open_engine, options_of, plan, sample_tokens
 
 from moestream.engine.engine import Engine
-from moestream.engine.expert_streaming import plan_model
+from moestream.engine.model_plan import plan_model
 from moestream.errors import ModelFormatError, ModelNotFoundError
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFFile

@@ -44,7 +44,7 @@ def test_attention_to_chosen_positions_is_the_references(
     def attend(ops):
         twin = held.twin()
         kv_pass = ops.kv_pass([(twin.store, start, tokens)])
-        return ops.attention(q, k, None, kv_pass, 1, rule, seen)
+        return ops.attention((q, k, None), kv_pass, 1, rule, seen)
 
     np.testing.assert_allclose(attend(backend(monkeypatch, isa)), attend(REFERENCE), atol=1e-5)
     everything = held.twin().attend(REFERENCE, q, k, None, start, rule)

@@ -6,29 +6,33 @@ import sys
 from collections.abc import Callable
 
 from moestream.backends.base import Backend
+from moestream.backends.expert_tensors import (
+    Arrivals,
+    ExpertBiases,
+    ExpertSlots,
+    ExpertTensors,
+    MakeSlots,
+    StreamedExperts,
+)
 from moestream.backends.kv_rows import BLOCK_POSITIONS, AttentionShape, KVTypes, whole_blocks
+from moestream.backends.recurrent_rules import Convolution, DeltaRule, Mamba2Rule, MambaRule
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.types import (
     Activation,
     Array,
     AttentionRule,
-    DeltaRule,
-    ExpertBiases,
     Experts,
-    ExpertSlots,
-    ExpertTensors,
     Gating,
     IndexQueries,
     KVPass,
     KVStore,
     KVStores,
-    Mamba2Rule,
-    MambaRule,
     Matrices,
     Matrix,
     RopeStyle,
+    Routed,
     Routing,
-    StreamedExperts,
+    Seen,
     Work,
 )
 from moestream.errors import UnsupportedModelError
@@ -38,9 +42,11 @@ __all__ = [
     "BLOCK_POSITIONS",
     "Activation",
     "Array",
+    "Arrivals",
     "AttentionRule",
     "AttentionShape",
     "Backend",
+    "Convolution",
     "DeltaRule",
     "ExpertBiases",
     "ExpertSlots",
@@ -52,12 +58,15 @@ __all__ = [
     "KVStore",
     "KVStores",
     "KVTypes",
+    "MakeSlots",
     "Mamba2Rule",
     "MambaRule",
     "Matrices",
     "Matrix",
     "RopeStyle",
+    "Routed",
     "Routing",
+    "Seen",
     "StreamedExperts",
     "Work",
     "default_backend",

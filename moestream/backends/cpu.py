@@ -14,19 +14,19 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.expert_tensors import Arrivals, ExpertTensors, StreamedExperts
 from moestream.backends.kv_blocks import BlockStores, Rows
 from moestream.backends.kv_rows import GGML_TYPES
 from moestream.backends.numpy_arrays import Floats
-from moestream.backends.sparse import choose_in_blocks
+from moestream.backends.sparse import Chosen, choose_in_blocks
 from moestream.backends.types import (
+    QKV,
     Activation,
-    Arrivals,
     AttentionRule,
-    ExpertTensors,
     IndexQueries,
     RopeStyle,
+    Routed,
     Routing,
-    StreamedExperts,
 )
 from moestream.errors import ResourceError, UnsupportedModelError
 from moestream.gguf import Tensor
@@ -61,6 +61,7 @@ class CpuBackend(RecurrentKernels):
     """
 
     name = "cpu"
+    keeps_bits = True
     scratch_bytes = 0
 
     def __init__(self, threads: int | None = None) -> None:
@@ -99,27 +100,27 @@ class CpuBackend(RecurrentKernels):
 
     def experts(self, tensors: ExpertTensors | StreamedExperts) -> _native.Experts:
         """Check the experts' layout; their blocks stay where they lie."""
-        gate, up, down = tensors.gate, tensors.up, tensors.down
-        biases = tensors.biases or (None, None, None)
-        scales = tensors.scales or (None, None)
-        mapped = _native.Experts(
-            gate.data,
-            int(gate.type),
-            up.data,
-            int(up.type),
-            down.data,
-            int(down.type),
-            tensors.activation,
+        told = tensors.mapped
+        biases = told.biases or (None, None, None)
+        scales = told.scales or (None, None)
+        experts = _native.Experts(
+            told.gate.data,
+            int(told.gate.type),
+            told.up.data,
+            int(told.up.type),
+            told.down.data,
+            int(told.down.type),
+            told.activation,
             biases[0],
             biases[1],
             biases[2],
             scales[0],
             scales[1],
-            tensors.limit,
+            told.limit,
         )
         if isinstance(tensors, StreamedExperts):
-            return mapped.streamed(tensors.addresses)
-        return mapped
+            return experts.streamed(tensors.addresses)
+        return experts
 
     def embed(self, table: _native.Matrix, tokens: NDArray[np.int32]) -> Floats:
         """Decode the rows asked for."""
@@ -169,27 +170,16 @@ class CpuBackend(RecurrentKernels):
         return CpuPass(native, self._places[stores], parts)
 
     def attention(
-        self,
-        q: Floats,
-        k: Floats,
-        v: Floats | None,
-        kv_pass: CpuPass,
-        layer: int,
-        rule: AttentionRule,
-        seen: NDArray[np.uint8] | None = None,
+        self, qkv: QKV, kv_pass: CpuPass, layer: int, rule: AttentionRule, seen: Chosen = None
     ) -> Floats:
         """One pass over the cache with a running softmax, in fixed splits of positions."""
-        tokens, heads, _ = q.shape
+        (tokens, heads, _), v = qkv[0].shape, qkv[2]
         out = np.empty((tokens, heads * (rule.value_dim if v is None else v.shape[2])), np.float32)
         where = kv_pass.native, kv_pass.places[layer]
-        self._run.attention(
-            q, k, v, *where, rule.scale, rule.window, rule.sinks, out, seen, rule.cap
-        )
+        self._run.attention(*qkv, *where, rule.scale, rule.window, rule.sinks, out, seen, rule.cap)
         return out  # (T, H * Dv)
 
-    def choose(
-        self, index: IndexQueries, k: Floats, kv_pass: CpuPass, layer: int
-    ) -> NDArray[np.uint8] | None:
+    def choose(self, index: IndexQueries, k: Floats, kv_pass: CpuPass, layer: int) -> Chosen:
         """See ``sparse``."""
         return choose_in_blocks(index, k, kv_pass.parts, layer)
 
@@ -205,13 +195,7 @@ class CpuBackend(RecurrentKernels):
         self._run.glu(gate, up, activation, out, limit)
         return out
 
-    def route(
-        self,
-        logits: Floats,
-        routing: Routing,
-        selection_bias: Floats | None = None,
-        expert_scales: Floats | None = None,
-    ) -> tuple[NDArray[np.int32], Floats]:
+    def route(self, logits: Floats, routing: Routing) -> Routed:
         """Gate, then the k largest one by one."""
         ids = np.empty((len(logits), routing.k), np.int32)
         weights = np.empty((len(logits), routing.k), np.float32)
@@ -222,22 +206,18 @@ class CpuBackend(RecurrentKernels):
             routing.scale,
             routing.groups,
             routing.groups_used,
-            selection_bias,
+            routing.selection_bias,
             ids,
             weights,
         )
-        return ids, weights if expert_scales is None else weights * expert_scales[ids]
+        scales = routing.expert_scales
+        return ids, weights if scales is None else weights * scales[ids]
 
     def moe_ffn(
-        self,
-        x: Floats,
-        experts: _native.Experts,
-        ids: NDArray[np.int32],
-        weights: Floats,
-        arrivals: Arrivals | None = None,
+        self, x: Floats, experts: _native.Experts, routed: Routed, arrivals: Arrivals | None = None
     ) -> Floats:
         """Expert by expert, each one's blocks read once for all its tokens."""
-        out = np.empty_like(x)
+        out, (ids, weights) = np.empty_like(x), routed
         if arrivals is None:
             self._run.moe_ffn(x, experts, ids, weights, out)
             return out  # (T, E)

@@ -4,8 +4,8 @@ import numpy as np
 
 from moestream import _native
 from moestream.backends.numpy_arrays import Floats, NumpyArrays
+from moestream.backends.recurrent_rules import Convolution, DeltaRule, Mamba2Rule, MambaRule
 from moestream.backends.reference_recurrent import RecurrentFormulas
-from moestream.backends.types import DeltaRule, Mamba2Rule, MambaRule
 
 _MOST_WIDTH = 16
 """Weights a channel that the kernel of convolutions takes."""
@@ -19,30 +19,21 @@ class RecurrentKernels(NumpyArrays):
 
     _run: _native.Context
 
-    def causal_conv(
-        self,
-        x: Floats,
-        kernel: Floats,
-        past: Floats,
-        *,
-        silu: bool = False,
-        bias: Floats | None = None,
-    ) -> Floats:
+    def causal_conv(self, x: Floats, past: Floats, rule: Convolution) -> Floats:
         """Channel by channel, shared out among the threads."""
-        if kernel.shape[1] > _MOST_WIDTH:
-            return _FORMULAS.causal_conv(x, kernel, past, silu=silu, bias=bias)
+        if rule.kernel.shape[1] > _MOST_WIDTH:
+            return _FORMULAS.causal_conv(x, past, rule)
         out = np.empty_like(x)
-        self._run.causal_conv(x, kernel, past, silu, out, bias)
+        self._run.causal_conv(x, rule.kernel, past, rule.silu, out, rule.bias)
         return out  # (T, C)
 
     def delta_net(
         self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
     ) -> Floats:
         """Head by head, each one's state read and written once a token."""
-        heads, dim, _ = state.shape
-        if dim % 8:
+        if state.shape[1] % 8:
             return _FORMULAS.delta_net(qkv, write, forget, state, rule)
-        out = np.empty((len(qkv), heads * dim), np.float32)
+        out = _rows_of_heads(qkv, state)
         parameters = rule.rates, rule.time_bias, rule.key_heads, rule.num_key_heads, rule.eps
         self._run.delta_net(qkv, write, forget, *parameters, state, out)
         return out  # (T, H * D)
@@ -51,10 +42,9 @@ class RecurrentKernels(NumpyArrays):
         self, qkv: Floats, write: Floats, decay: Floats, state: Floats, eps: float
     ) -> Floats:
         """Head by head, as ``delta_net``."""
-        heads, dim, _ = state.shape
-        if dim % 8:
+        if state.shape[1] % 8:
             return _FORMULAS.kimi_delta(qkv, write, decay, state, eps)
-        out = np.empty((len(qkv), heads * dim), np.float32)
+        out = _rows_of_heads(qkv, state)
         self._run.kimi_delta(qkv, write, decay, eps, state, out)
         return out  # (T, H * D)
 
@@ -68,10 +58,15 @@ class RecurrentKernels(NumpyArrays):
 
     def mamba2(self, xbc: Floats, steps: Floats, state: Floats, rule: Mamba2Rule) -> Floats:
         """Head by head, each one's state read and written once a token."""
-        heads, dim, size = state.shape
-        if dim % 4 or size % 8:
+        if state.shape[1] % 4 or state.shape[2] % 8:
             return _FORMULAS.mamba2(xbc, steps, state, rule)
-        out = np.empty((len(xbc), heads * dim), np.float32)
+        out = _rows_of_heads(xbc, state)
         parameters = rule.rates, rule.time_bias, rule.skips, rule.groups
         self._run.mamba2(xbc, steps, *parameters, state, out)
         return out  # (T, H * D)
+
+
+def _rows_of_heads(x: Floats, state: Floats) -> Floats:
+    """Room for what each head (H, D, ...) says of each token."""
+    heads, dim, _ = state.shape
+    return np.empty((len(x), heads * dim), np.float32)

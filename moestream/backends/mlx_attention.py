@@ -1,74 +1,117 @@
 """Attention over MLX's own function, which reads the cache as it lies.
 
-Owns the writing of keys and values and which positions a chunk sees.
+Owns the writing of keys and values, and what MLX has no function for.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.kv_rows import KVShapes, KVTypes
+from moestream.backends.mlx_arrays import MlxArrays
 from moestream.backends.mlx_core import as_type, mx
-from moestream.backends.types import Array, AttentionRule
+from moestream.backends.mlx_kv import MlxStores
+from moestream.backends.mlx_rope import Angles, turn
+from moestream.backends.mlx_spans import Masks, Span
+from moestream.backends.sparse import choose
+from moestream.backends.types import QKV, Array, AttentionRule, IndexQueries, KVPass, RopeStyle
 
-_SCORES_BYTES = 16 << 20
-"""Of the scores of a call, where MLX has no kernel that does without them: a few queries at a time
-over a long context, so that their memory does not grow with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A chunk of ``tokens`` from ``start`` on, each seeing the last ``window``; 0 is all."""
-
-    start: int
-    tokens: int
-    window: int
-
-    @property
-    def stop(self) -> int:
-        """The first position after the chunk."""
-        return self.start + self.tokens
-
-    @property
-    def first(self) -> int:
-        """The first position that any of the tokens sees."""
-        return max(0, self.start - self.window + 1) if self.window else 0
-
-    def parts(self, heads: int) -> "list[Span]":
-        """Chunks whose scores, all heads' in 32 bits, are few enough for one call."""
-        tokens = max(_SCORES_BYTES // (4 * heads * (self.stop - self.first)), 1)
-        starts = range(self.start, self.stop, tokens)
-        return [Span(s, min(tokens, self.stop - s), self.window) for s in starts]
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether each token sees all before it, which MLX needs no mask for."""
-        return not self.window or self.stop <= self.window
-
-    def mask(self) -> NDArray[np.bool_]:
-        """Which positions from ``first`` on each token sees: (T, S)."""
-        ages = np.arange(self.start, self.stop)[:, None] - np.arange(self.first, self.stop)
-        return (ages >= 0) & (ages < (self.window or self.stop))
+Chosen = NDArray[np.bool_] | None
+"""Which positions each row of a pass sees, (T, most S); None for all."""
 
 
-@dataclass(slots=True)
-class Masks:
-    """The last mask of each window: all layers of a chunk share it."""
+class MlxAttention(MlxArrays):
+    """Part of the MLX ``Backend``; see there for shapes and meaning."""
 
-    to_device: Callable[[NDArray[np.bool_]], Array]
-    made: dict[int, tuple[Span, Array]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        super().__init__()
+        self._angles = Angles(self._device)
+        self._masks = Masks(self._device.send)
 
-    def of(self, span: Span) -> Array | str | None:
-        """What MLX is to be told."""
-        if span.tokens == 1:
+    def rope(
+        self, x: Array, cos: NDArray[np.float32], sin: NDArray[np.float32], style: RopeStyle
+    ) -> Array:
+        """See ``mlx_rope``."""
+        return turn(self._mx, x, self._angles.of(cos, sin), style)
+
+    def kv_stores(self, shapes: KVShapes, kv_types: KVTypes, capacity: int) -> MlxStores:
+        """A buffer a layer and sequence, float16 or float32.
+
+        Raises:
+            UnsupportedModelError: ``q8_0``, which MLX's attention does not read.
+        """
+        return MlxStores(shapes, kv_types, capacity)
+
+    def kv_pass(self, parts: Sequence[tuple[Any, int, int]]) -> KVPass:
+        """As they are."""
+        return parts
+
+    def attention(
+        self, qkv: QKV, kv_pass: KVPass, layer: int, rule: AttentionRule, seen: Chosen = None
+    ) -> Array:
+        """MLX's own, in the type of keys and values, one sequence after the other."""
+        (q, k, v), outs, row = qkv, [], 0
+        for store, start, tokens in kv_pass:
+            rows = slice(row, row + tokens)
+            span = Span(start, tokens, rule.window)
+            new = (k[rows], None if v is None else v[rows])
+            chosen = None if seen is None else seen[rows]
+            outs.append(self._attend(q[rows], new, store.layers[layer], span, rule, chosen))
+            row += tokens
+        return self.stack_rows(outs)  # (T, H * D)
+
+    def choose(self, index: IndexQueries, k: Array, kv_pass: KVPass, layer: int) -> Chosen:
+        """On the CPU, as the reference does."""
+        longest = max(start + tokens for _, start, tokens in kv_pass)
+        if longest <= index.enough:
             return None
-        if span.is_plain:
-            return "causal"
-        if span.window not in self.made or self.made[span.window][0] != span:
-            self.made[span.window] = (span, self.to_device(span.mask()))
-        return self.made[span.window][1]
+        seen, row = np.zeros((len(k), longest), np.bool_), 0
+        queries, weights = self._device.fetch(index.queries), self._device.fetch(index.weights)
+        for store, start, tokens in kv_pass:
+            rows, stop = slice(row, row + tokens), start + tokens
+            keys = store.layers[layer][0]
+            write_rows(self._mx, keys, k[rows], Span(start, tokens, 0))
+            behind = index.kept // len(keys)
+            past = keys[:, :stop, -behind:].astype(mx.float32).swapaxes(0, 1)
+            past = self._device.fetch(past.reshape(stop, -1))
+            asked = replace(index, queries=queries[rows], weights=weights[rows])
+            seen[rows, :stop] = choose(asked, past, start)
+            row += tokens
+        return seen
+
+    def _attend(
+        self,
+        q: Array,
+        new: tuple[Array, Array | None],
+        buffers: tuple[Array, Array | None],
+        span: Span,
+        rule: AttentionRule,
+        seen: Chosen,
+    ) -> Array:
+        ops, (keys, values) = self._mx, buffers
+        write_rows(ops, keys, new[0], span)
+        if new[1] is None or values is None:
+            values = keys[..., : rule.value_dim]
+        else:
+            write_rows(ops, values, new[1], span)
+        outs: list[Array] = []
+        for part in span.parts(q.shape[1]):
+            if outs:  # or the scores of all parts would be in memory at once
+                self._device.evaluate(outs[-1])
+            rows = slice(part.start - span.start, part.stop - span.start)
+            if rule.cap:
+                seen_here = self._device.send(part.mask())
+                outs.append(attend_within(ops, q[rows], keys, values, part, seen_here, rule))
+                continue
+            mask = self._masks.of(part)
+            if seen is not None:
+                mask = self._device.send(seen[rows, part.first : part.stop])
+            fast = self._device.fast
+            outs.append(attend(ops, fast, q[rows], keys, values, part, mask, rule))
+        return self.stack_rows(outs)
 
 
 def write_rows(ops: Any, buffer: Array, new: Array, span: Span) -> None:
@@ -102,8 +145,7 @@ def attend(
     values: Array,
     span: Span,
     mask: Array | str | None,
-    scale: float,
-    sinks: Array | None,
+    rule: AttentionRule,
 ) -> Array:
     """Queries (T, H, D) over what the buffers hold: (T, H * Dv), in the type that they have."""
     seen = slice(span.first, span.stop)
@@ -112,8 +154,8 @@ def attend(
         as_type(ops, q.swapaxes(0, 1)[None], dtype),
         as_type(ops, keys[None, :, seen], dtype),
         as_type(ops, values[None, :, seen], dtype),
-        scale=scale,
+        scale=rule.scale,
         mask=mask,
-        sinks=None if sinks is None else as_type(ops, sinks, dtype),
+        sinks=None if rule.sinks is None else as_type(ops, rule.sinks, dtype),
     )
     return as_type(ops, out[0].swapaxes(0, 1).reshape(span.tokens, -1), mx.float32)

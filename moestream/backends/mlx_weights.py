@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream import _native
-from moestream.backends.types import Array, Bytes, ExpertTensors
+from moestream.backends.expert_tensors import Bytes, ExpertTensors
+from moestream.backends.types import Array
 from moestream.quants import GGMLQuantizationType as Type
 
 

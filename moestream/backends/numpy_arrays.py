@@ -93,3 +93,10 @@ def sigmoid(x: Floats) -> Floats:
     decay: Floats = np.exp(-np.abs(x))
     upper: Floats = np.reciprocal(np.float32(1) + decay)
     return np.where(x >= 0, upper, decay * upper)
+
+
+def softmax(scores: Floats) -> Floats:
+    """Exponentials of the last axis, divided by their sum."""
+    exponentials: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    total: Floats = exponentials.sum(axis=-1, keepdims=True)
+    return exponentials / total

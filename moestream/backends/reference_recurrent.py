@@ -6,29 +6,21 @@ Every operation is the plain formula, token by token.
 import numpy as np
 
 from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid
-from moestream.backends.types import DeltaRule, Mamba2Rule, MambaRule
+from moestream.backends.recurrent_rules import Convolution, DeltaRule, Mamba2Rule, MambaRule
 
 
 class RecurrentFormulas(NumpyArrays):
     """Part of the reference ``Backend``; see there for shapes and meaning."""
 
-    def causal_conv(
-        self,
-        x: Floats,
-        kernel: Floats,
-        past: Floats,
-        *,
-        silu: bool = False,
-        bias: Floats | None = None,
-    ) -> Floats:
+    def causal_conv(self, x: Floats, past: Floats, rule: Convolution) -> Floats:
         """A weighted sum of shifted inputs."""
         seen = np.concatenate([past, x])  # (w - 1 + T, C)
         past[:] = seen[len(x) :]
-        shifted = np.lib.stride_tricks.sliding_window_view(seen, kernel.shape[1], axis=0)
-        out: Floats = (shifted * kernel).sum(axis=-1)
-        if bias is not None:
-            out = out + bias
-        return out * sigmoid(out) if silu else out  # (T, C)
+        shifted = np.lib.stride_tricks.sliding_window_view(seen, rule.kernel.shape[1], axis=0)
+        out: Floats = (shifted * rule.kernel).sum(axis=-1)
+        if rule.bias is not None:
+            out = out + rule.bias
+        return out * sigmoid(out) if rule.silu else out  # (T, C)
 
     def delta_net(
         self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule

@@ -17,6 +17,8 @@ from moestream.backends.sparse_blocks import choose_blocks
 from moestream.backends.types import IndexQueries
 
 Floats = NDArray[np.float32]
+Chosen = NDArray[np.uint8] | None
+"""Which positions each row of a pass sees, (T, most S); None for all."""
 
 
 def choose_positions(
@@ -48,8 +50,8 @@ def choose(index: IndexQueries, keys: Floats, start: int) -> NDArray[np.bool_]:
 
 def choose_in_blocks(
     index: IndexQueries, k: Floats, parts: Sequence[tuple[BlockStore, int, int]], layer: int
-) -> NDArray[np.uint8] | None:
-    """Write keys, whose last numbers are the index's, and choose: (T, most S), None for all."""
+) -> Chosen:
+    """Write keys, whose last numbers are the index's, and choose."""
     longest = max(start + tokens for _, start, tokens in parts)
     if longest <= index.enough:
         return None

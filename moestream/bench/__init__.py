@@ -13,9 +13,9 @@ Source: llama.cpp, tools/llama-bench, for the tests, their names and the warm-up
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import psutil
@@ -24,6 +24,8 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
 from moestream.engine.session import Session
+from moestream.ranks.far import Away
+from moestream.ranks.joining import SharedEngine
 from moestream.streaming.statistics import Counts
 from moestream.tokenizer import Tokenizer
 
@@ -77,6 +79,12 @@ class Sample:
     """Read by streaming; None where experts are mapped."""
     disk_bytes: int | None
     """That the disk gave this process, page faults included; None where the system does not say."""
+    waits: int = 0
+    """How often rows of other machines were waited for."""
+    away_s: float = 0.0
+    """What those computed meanwhile."""
+    hop_s: float = 0.0
+    """What the way there and back took besides."""
 
     @property
     def tps(self) -> float:
@@ -127,14 +135,15 @@ def run(engine: Engine, test: Test, tokens: Tokens, repetition: int) -> Sample:
     prompt = tokens.prompt(repetition, test.n_depth + test.n_prompt + 1)
     if test.n_depth:
         _prefill(session, prompt[: test.n_depth])
-    before, disk = _counts(engine), _disk_bytes()
+    before, disk, away = _counts(engine), _disk_bytes(), replace(_away(engine))
     elapsed_s = 0.0
     if test.n_prompt:
         started = time.perf_counter()
         _prefill(session, prompt[test.n_depth : -1])
         elapsed_s = time.perf_counter() - started
     step_s = _decode(session, prompt[-1], test.n_gen, tokens.chooser(repetition))
-    after, disk_now = _counts(engine), _disk_bytes()
+    after, disk_now, now = _counts(engine), _disk_bytes(), _away(engine)
+    busy_s = now.busy_s - away.busy_s
     return Sample(
         n_tokens=test.n_tokens,
         elapsed_s=elapsed_s + sum(step_s),
@@ -143,6 +152,9 @@ def run(engine: Engine, test: Test, tokens: Tokens, repetition: int) -> Sample:
         misses=after.misses - before.misses,
         expert_bytes=None if engine.streaming is None else after.n_bytes - before.n_bytes,
         disk_bytes=None if disk is None or disk_now is None else disk_now - disk,
+        waits=now.waits - away.waits,
+        away_s=busy_s,
+        hop_s=now.waited_s - away.waited_s - busy_s,
     )
 
 
@@ -168,8 +180,7 @@ def _decode(
     return step_s
 
 
-@dataclass(frozen=True, slots=True)
-class _Counted:
+class _Counted(NamedTuple):
     hits: int
     misses: int
     n_bytes: int
@@ -181,6 +192,10 @@ def _counts(engine: Engine) -> _Counted:
     stats = engine.streaming.stats()
     phases: tuple[Counts, ...] = (stats.decode, stats.prefill)
     return _Counted(sum(p.hits for p in phases), sum(p.misses for p in phases), stats.read_bytes)
+
+
+def _away(engine: Engine) -> Away:
+    return engine.away if isinstance(engine, SharedEngine) else Away()
 
 
 def _disk_bytes() -> int | None:

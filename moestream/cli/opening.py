@@ -3,8 +3,11 @@
 Owns what the user is told on the way. Every command that runs a model, or looks at one, begins so.
 """
 
+import signal
+import sys
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moestream import ui
@@ -15,13 +18,16 @@ from moestream.cli.reports.streaming import (
     plan_fields,
     warnings,
 )
-from moestream.errors import ModelNotFoundError
+from moestream.errors import ModelNotFoundError, RankError
+from moestream.ranks.launch import launched
 
 if TYPE_CHECKING:
     from moestream.catalog import ModelSpec
     from moestream.engine.engine import Engine
     from moestream.engine.options import SamplingChoice, SamplingParams
     from moestream.gguf import GGUFHeader
+    from moestream.ranks.link import Link
+    from moestream.streaming.residency import Warmed
 
 
 def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine":
@@ -36,18 +42,81 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
         MoestreamError: see ``catalog.resolve`` and ``Engine.open``.
     """
     from moestream.catalog import resolve
-    from moestream.engine.engine import Engine
 
+    link, options, shares = linked(options)
     with ui.progress(quiet=quiet) as progress:
         path = resolve(model, progress=progress)
     options = with_preset(model, options)
     with ui.working(f"loading {model}", quiet=quiet) as progress:
         on_warmed = partial(progress, "reading the profile's experts")
-        engine = Engine.open(path, **options, on_warmed=on_warmed)
+        engine = open_here_or_shared(link, model, path, options, shares=shares, on_warmed=on_warmed)
     found = (*warnings(engine, options["streaming"]), context_warning(engine))
     for warning in () if quiet else filter(None, found):
         ui.warning(warning)
     return engine
+
+
+def open_here_or_shared(
+    link: "Link | None",
+    model: str,
+    path: Path,
+    options: dict[str, Any],
+    *,
+    shares: tuple[str, ...] = (),
+    on_warmed: "Warmed | None" = None,
+) -> "Engine":
+    """Open the file of a model: all of it, or with other machines, the first layers.
+
+    Raises:
+        MoestreamError: see ``Engine.open`` and ``open_shared``.
+    """
+    if link is None:
+        from moestream.engine.engine import Engine
+
+        if shares:
+            raise RankError(
+                "--hosts-share is for several machines, and this process is alone; start it with "
+                "mlx.launch --hosts A,B -- moestream ..."
+            )
+        return Engine.open(path, **options, on_warmed=on_warmed)
+    from moestream.ranks.joining import open_shared
+
+    return open_shared(link, model, path, options, shares)
+
+
+def linked(
+    options: dict[str, Any],
+) -> "tuple[Link | None, dict[str, Any], tuple[str, ...]]":
+    """The link to the other machines, what an engine is opened with, and the machines' shares.
+
+    On any machine but the first this does what the first wants, and then ends the process.
+
+    Raises:
+        RankError: they cannot be joined.
+    """
+    options = dict(options)
+    shares = options.pop("hosts_share", ())
+    if launched() is None:
+        return None, options, shares
+    from moestream.ranks.joining import joined
+
+    ui.hide_lines("[ring]")  # MLX's own words on a connection that ends
+    link = joined()
+    if link is None or link.rank == 0:
+        return link, options, shares
+    attend_to(link, options)
+    sys.exit(0)
+
+
+def attend_to(link: "Link", options: dict[str, Any]) -> None:
+    """Run a part of the models that the first machine opens, until it ends; that hears signals."""
+    from moestream.catalog import resolve
+    from moestream.ranks.joining import attend
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
+    attend(link, options, resolve)
 
 
 def context_warning(engine: "Engine") -> str | None:
@@ -118,7 +187,8 @@ def tell_choices(engine: "Engine", seed: int | None, *, verbose: bool) -> None:
     ui.note(f"{name}: {memory_told(engine)}{more}; {_context_told(engine)}, seed {seed}")
     if not verbose:
         return
-    ui.note(", ".join(filter(None, [f"backend {engine.backend.name}", choices_told(engine)])))
+    told = [f"backend {engine.backend.name}", f"draft {engine.drafts.kind}", choices_told(engine)]
+    ui.note(", ".join(filter(None, told)))
     if engine.plan is not None:
         ui.note_fields("memory", plan_fields(engine.plan))
     if engine.streaming is not None:

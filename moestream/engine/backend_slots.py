@@ -9,8 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import ExpertSlots, ExpertTensors
-from moestream.backends.types import MakeSlots
+from moestream.backends import ExpertSlots, ExpertTensors, MakeSlots
 from moestream.layers.moe import MoE
 
 Kind = tuple[object, ...]

@@ -5,18 +5,23 @@ Decides whether experts are streamed. Knows nothing of tokens: those are a ``Ses
 
 import os
 import time
+from copy import copy
+from typing import Self
 
 from moestream.backends import Backend, KVTypes, open_backend, whole_blocks
-from moestream.choices import KVType
+from moestream.choices import DraftKind, KVType
 from moestream.closing import Closing
 from moestream.declare import check
-from moestream.engine.expert_streaming import ExpertStreaming, plan_model
+from moestream.engine.drafts import Drafts, possible
+from moestream.engine.expert_streaming import ExpertStreaming
 from moestream.engine.loading import DEFAULT_CONTEXT, EngineOptions
+from moestream.engine.model_plan import plan_model
 from moestream.engine.session import Session
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import Caches, state_bytes
 from moestream.layers.moe import MoE
 from moestream.models import Decoder, ModelConfig, load_model, read_config, used_names
+from moestream.models.part import names_of
 from moestream.profiles import Profile
 from moestream.streaming.memory import MemoryPlan, process_memory
 from moestream.streaming.options import StreamingOptions
@@ -50,6 +55,8 @@ class Engine(Closing):
         """Reads the experts within the budget; None while they are plainly mapped."""
         self.on_warmed: Warmed | None = None
         """Hears how far the reading of a profile's experts is."""
+        self.drafts = Drafts("none")
+        """What guesses tokens ahead."""
         self._process_bytes = 0
 
     @classmethod
@@ -62,11 +69,13 @@ class Engine(Closing):
         context_length: int | None = EngineOptions.context_length,
         cache_type_k: KVType = EngineOptions.cache_type_k,
         cache_type_v: KVType = EngineOptions.cache_type_v,
+        draft: DraftKind = EngineOptions.draft,
         budget: str | None = None,
         streaming: StreamingOptions | None = None,
         profile: Profile | None = None,
         on_warmed: Warmed | None = None,
-    ) -> "Engine":
+        part: range | None = None,
+    ) -> Self:
         """Map a GGUF file and make its dense weights ready.
 
         Args:
@@ -78,6 +87,9 @@ class Engine(Closing):
             cache_type_k: how keys are stored, ``f16``, ``q8_0`` (blocks of 32 in half the memory)
                 or ``f32``.
             cache_type_v: the same of values.
+            draft: what guesses tokens ahead in ``Session.generate``, which never changes one:
+                ``ngram`` the text so far, ``auto`` the same where it pays, ``mtp`` the file's own
+                layer for further tokens, ``none`` nothing.
             budget: memory for the process, ``6G``, ``640M``, ``50%`` or ``auto``: experts that
                 do not all fit into it are streamed. Those that do, and all without a budget, are
                 mapped, and the system's page cache decides.
@@ -85,6 +97,7 @@ class Engine(Closing):
             profile: what a workload used, to be in memory before the first token; needs
                 ``streaming`` or a budget that is too small for all experts.
             on_warmed: told how many experts of a profile have been read, and how many there are.
+            part: the layers to load, where other machines have the others: see ``machines``.
 
         Raises:
             ModelFormatError, UnsupportedModelError, UnsupportedQuantError, BudgetError,
@@ -97,27 +110,37 @@ class Engine(Closing):
                 "streaming and profile need a budget, which says how much memory experts may "
                 'take; pass budget="auto" or an amount'
             )
-        check(EngineOptions(context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v))
+        check(
+            EngineOptions(
+                context_length, cache_type_k=cache_type_k, cache_type_v=cache_type_v, draft=draft
+            )
+        )
         started = time.perf_counter()
         before = process_memory()
         maths = open_backend(backend, threads=threads)
+        draft = possible(draft, maths)
         file = GGUFFile.open(path)
+        whole = copy(file)
         try:
             context = context_of(read_config(file), context_length)
             file.restrict(used_names(file, context))
-            model = load_model(file, maths, context)
+            model = load_model(file, maths, context, part)
+            if part is not None:
+                file.restrict(names_of(part, file.tensors))
             caches = Caches(
                 maths,
-                model.config.state_shapes(),
+                model.config.shapes_here(),
                 capacity=context,
                 kv_types=(cache_type_k, cache_type_v),
             )
+            drafts = Drafts.of(draft, whole, model, caches)
             file.check_intact()
         except BaseException:
             file.close()
             raise
         engine = cls(file, model, caches, (cache_type_k, cache_type_v))
         engine._process_bytes, engine.on_warmed = before, on_warmed
+        engine.drafts = drafts
         if budget is not None:
             try:
                 engine._use_budget(budget, streaming, profile)
@@ -145,6 +168,7 @@ class Engine(Closing):
             caches=self.caches,
             streaming=lambda: self.streaming,
             check_file=self.file.check_intact,
+            drafts=self.drafts,
         )
 
     def stream(
@@ -155,8 +179,8 @@ class Engine(Closing):
         Raises:
             BudgetError, StorageError, ModelFormatError, ProfileError: see ``ExpertStreaming``.
         """
-        layers = enumerate(self.model.layers)
-        moes = {index: layer.ffn for index, layer in layers if isinstance(layer.ffn, MoE)}
+        here = [pair for pair in enumerate(self.model.layers) if self.config.has_layer(pair[0])]
+        moes = {index: layer.ffn for index, layer in here if isinstance(layer.ffn, MoE)}
         if moes:
             self.streaming = ExpertStreaming(
                 self.file, moes, options, plan, profile, self.on_warmed
@@ -171,7 +195,7 @@ class Engine(Closing):
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of keys and values (and recurrent states) of so many tokens, in whole blocks."""
-        return state_bytes(self.config.state_shapes(), whole_blocks(tokens), self.kv_types)
+        return state_bytes(self.config.shapes_here(), whole_blocks(tokens), self.kv_types)
 
     def plan_memory(self, budget: str) -> MemoryPlan:
         """Divide a budget, ``6G``, ``640M``, ``50%`` or ``auto``, for this model.
@@ -185,7 +209,7 @@ class Engine(Closing):
             resident_bytes=self.backend.resident_bytes,
             num_experts_per_tok=self.config.num_experts_per_tok,
             kv_bytes=self.kv_bytes(self._planned_tokens()),
-            process_bytes=self._process_bytes + self.backend.scratch_bytes,
+            process_bytes=self._process_bytes + self.backend.scratch_bytes + self.drafts.n_bytes,
             context_bytes=self.kv_bytes(self.context_length),
         )
 

@@ -6,38 +6,23 @@ Owns what is opened for streaming and its closing. What is read when is decided 
 
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from moestream.engine.backend_slots import BackendSlots
 from moestream.engine.chosen import Choices
-from moestream.gguf import GGUFFile, GGUFHeader
-from moestream.layers.batch import Batch
+from moestream.gguf import GGUFFile
 from moestream.layers.moe import MoE
-from moestream.layers.weights import read_by_row
-from moestream.models import ModelConfig
-from moestream.models.decoder import Decoder, Pass
 from moestream.profiles import Fingerprint, Profile
-from moestream.quants import GGMLQuantizationType, tensor_bytes
 from moestream.streaming.build import open_residency
-from moestream.streaming.memory import Memory, MemoryPlan, plan_memory
+from moestream.streaming.memory import MemoryPlan
 from moestream.streaming.options import MOST_GUESSES, StreamingOptions
 from moestream.streaming.prefetch import Predict, Prefetcher
 from moestream.streaming.pressure import PressureValve
 from moestream.streaming.residency import Warmed
 from moestream.streaming.statistics import ResidencyStats, Tally
-from moestream.streaming.store import ExpertStore, is_expert_weight, used_tensors
-
-_FREE_ROWS_BYTES = 4 << 20
-"""Rows of a pass for which the program's own part of a budget has room."""
-_LAYERS = 2
-"""In a long pass that is the least: one is computed, the next is read."""
-_LEAST_ROWS_SHARE = 8
-"""Of the experts' memory, one part in so many can always be had by a long pass's rows."""
+from moestream.streaming.store import ExpertStore
 
 
 class ExpertStreaming:
@@ -100,10 +85,11 @@ class ExpertStreaming:
             self.close()
             raise
 
-    def before_pass(self, kv_bytes: int, rows_bytes: int) -> None:
+    def before_pass(self, kv_bytes: int, rows_bytes: int, *, long: bool) -> None:
         """Make sure of the file, and make room: for a grown KV cache, for the rows of this pass.
 
-        And for a system short of memory. ``after_pass`` must come after it.
+        And for a system short of memory. ``after_pass`` must come after it; both are told whether
+        the pass is ``long``, of several chunks.
 
         Raises:
             ModelFormatError: the file was changed since it was opened.
@@ -114,9 +100,11 @@ class ExpertStreaming:
         if (more := self._wanted_bytes - self._given_bytes) > 0:
             self._given_bytes += self.residency.give_back(more)
         self._valve.check()
+        if long:
+            self.residency.begin_long_pass()
 
     def after_pass(self, rows_bytes: int, *, long: bool) -> None:
-        """A pass has ended, or was left, of several chunks if ``long``: experts have its room."""
+        """A pass has ended, or was left: experts have its room."""
         if long:
             self.residency.end_long_pass()
         self._rows_bytes -= rows_bytes
@@ -157,97 +145,6 @@ class ExpertStreaming:
         waits = next(iter(self._moes.values())).backend.work is not None
         prepare = {layer: moe.prepare for layer, moe in self._moes.items()} if waits else None
         return Prefetcher(self.residency, predictors, layers_ahead=ahead, prepare=prepare)
-
-
-def begin_pass(
-    streaming: ExpertStreaming | None,
-    model: Decoder,
-    kv_bytes: int,
-    ids: NDArray[np.int32],
-    chunks: Sequence[Batch],
-) -> Pass:
-    """Begin a pass once there is room for its rows, and for keys and values; to be ended.
-
-    Raises:
-        ModelFormatError: see ``ExpertStreaming.before_pass``.
-    """
-    if streaming is None:
-        return Pass(model, ids, chunks)
-    rows = _row_bytes(model.config, len(ids))
-    streaming.before_pass(kv_bytes, rows)
-    try:
-        return Pass(model, ids, chunks)
-    except BaseException:
-        streaming.after_pass(rows, long=False)
-        raise
-
-
-def end_pass(streaming: ExpertStreaming | None, model: Decoder, under_way: Pass) -> None:
-    """A pass has come to its end, or is left where it is."""
-    if streaming is not None:
-        streaming.after_pass(_row_bytes(model.config, under_way.rows), long=under_way.is_long)
-
-
-def pass_tokens(
-    streaming: ExpertStreaming | None, config: ModelConfig, chunk_tokens: int, *, listens: bool
-) -> int:
-    """Tokens that a pass of one sequence runs at most, in chunks.
-
-    Where experts are streamed these are many, so that each is read once for all of them. Who
-    listens hears of a token's layers in their order, so then a pass is one chunk.
-    """
-    if streaming is None or listens:
-        return chunk_tokens
-    plan, layers = streaming.plan, streaming.num_layers
-    return long_pass_tokens(plan, layers, config.row_size, chunk_tokens)
-
-
-def long_pass_tokens(plan: MemoryPlan, layers: int, row_size: int, chunk_tokens: int) -> int:
-    """Tokens, in whole chunks, whose rows fit in what the layers at work leave of the experts'."""
-    at_work = _LAYERS * plan.total_expert_bytes // layers
-    room = max(plan.experts_bytes - at_work, plan.experts_bytes // _LEAST_ROWS_SHARE)
-    return max(room // (4 * row_size) // chunk_tokens, 1) * chunk_tokens
-
-
-def _row_bytes(config: ModelConfig, tokens: int) -> int:
-    """What the rows of a pass take beyond those for which the program's own part has room."""
-    return max(4 * config.row_size * tokens - _FREE_ROWS_BYTES, 0)
-
-
-ResidentBytes = Callable[[GGMLQuantizationType, tuple[int, ...]], int]
-
-
-def plan_model(
-    budget: str,
-    file: GGUFHeader,
-    *,
-    resident_bytes: ResidentBytes = tensor_bytes,
-    num_experts_per_tok: int,
-    kv_bytes: int,
-    process_bytes: int,
-    context_bytes: int = 0,
-    memory: Memory | None = None,
-) -> MemoryPlan:
-    """Divide a budget for the model in ``file``; see ``plan_memory``.
-
-    ``resident_bytes`` says what a tensor takes in memory, if not as much as in the file.
-    """
-    sizes = {info.name: resident_bytes(info.type, info.shape) for info in used_tensors(file)}
-    for name in read_by_row(file):
-        del sizes[name]
-    experts = [name for name in sizes if is_expert_weight(name)]
-    expert_bytes = sum(sizes[name] for name in experts)
-    return plan_memory(
-        budget,
-        dense_bytes=sum(sizes.values()) - expert_bytes,
-        kv_bytes=kv_bytes,
-        floor_bytes=num_experts_per_tok
-        * sum(sizes[name] // file.tensors[name].shape[0] for name in experts),
-        total_expert_bytes=expert_bytes,
-        process_bytes=process_bytes,
-        context_bytes=context_bytes,
-        memory=memory,
-    )
 
 
 def _predictor(moe: MoE, mass: float | None) -> Predict:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from moestream.choices import BACKENDS, KV_TYPES, KVType
+from moestream.choices import BACKENDS, DRAFTS, KV_TYPES, DraftKind, KVType
 from moestream.declare import option
 
 DEFAULT_CONTEXT = 8192
@@ -44,3 +44,10 @@ class EngineOptions:
     )
     cache_type_k: KVType = _cache_type("-ctk", "--cache-type-k", "keys")
     cache_type_v: KVType = _cache_type("-ctv", "--cache-type-v", "values")
+    draft: DraftKind = option(
+        "none",
+        "Guess tokens ahead and check several in a pass: from text that repeats itself (ngram), "
+        "that where it pays (auto), or by the file's own layer (mtp). No token changes.",
+        choices=DRAFTS,
+        rare=True,
+    )

@@ -24,6 +24,10 @@ class Stats(TokenTimes):
 
     generation_steps: int = 0
     ttft_s: float = 0.0
+    drafted_tokens: int = 0
+    """Tokens that were guessed and run."""
+    accepted_tokens: int = 0
+    """Those of them that were right."""
     work: Work = field(default_factory=Work)
     """What the backend did in all generation steps, if it counts that."""
 
@@ -34,6 +38,8 @@ class Stats(TokenTimes):
         self.generated_tokens += other.generated_tokens
         self.generation_s += other.generation_s
         self.generation_steps += other.generation_steps
+        self.drafted_tokens += other.drafted_tokens
+        self.accepted_tokens += other.accepted_tokens
 
     @property
     def work_per_token(self) -> dict[str, float] | None:

@@ -89,8 +89,8 @@ def _estimate(plan: MemoryPlan, demand: Demand, measured: Measured, context: int
     if disk is None and not plan.fits:
         return Estimate(fit)
     from moestream.forecast.hits import default_hits
-    from moestream.forecast.outlook import point_of
+    from moestream.forecast.outlook import Grounds, point_of
 
     hits = default_hits(demand.num_experts)
-    point = point_of(plan, demand, speeds, disk, hits, context)
+    point = point_of(plan, Grounds(demand, speeds, disk, hits, context))
     return Estimate(fit, point.forecast)

@@ -11,7 +11,7 @@ choose among experts evenly; attention sees all tokens before.
 
 from dataclasses import dataclass
 
-from moestream.engine.expert_streaming import long_pass_tokens
+from moestream.engine.streamed_passes import long_pass_tokens
 from moestream.forecast.demand import Demand
 from moestream.forecast.speed import COMPUTE_VARIES, DISK_VARIES
 from moestream.layers.batch import CHUNK_TOKENS

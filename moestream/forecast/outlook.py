@@ -59,21 +59,26 @@ def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
     return replace(plan, budget_bytes=budget_bytes, experts_bytes=experts)
 
 
-def point_of(
-    plan: MemoryPlan,
-    demand: Demand,
-    machine: Speeds,
-    disk: DiskSpeed | None,
-    hits: Hits,
-    context: int,
-) -> Point:
-    """Roughly foresee a model in memory that is divided so, for a line among many others.
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What is foreseen of: a model, on a machine, with ``context`` tokens in the KV cache."""
 
-    ``context`` tokens are in the KV cache.
-    """
-    share, found = _found(plan, hits)
-    speedometer = Speedometer(demand, machine, disk or _NO_DISK, context)
-    return Point(plan, share, speedometer.rough(found))
+    demand: Demand
+    machine: Speeds
+    disk: DiskSpeed | None
+    hits: Hits
+    context: int
+
+    @property
+    def speedometer(self) -> Speedometer:
+        """Forecasts of all this."""
+        return Speedometer(self.demand, self.machine, self.disk or _NO_DISK, self.context)
+
+
+def point_of(plan: MemoryPlan, grounds: Grounds) -> Point:
+    """Roughly foresee a model in memory that is divided so, for a line among many others."""
+    share, found = _found(plan, grounds.hits)
+    return Point(plan, share, grounds.speedometer.rough(found))
 
 
 def _found(plan: MemoryPlan, hits: Hits) -> tuple[float, Range | None]:
@@ -85,28 +90,24 @@ def _found(plan: MemoryPlan, hits: Hits) -> tuple[float, Range | None]:
 
 def look_ahead(
     plan: MemoryPlan,
-    demand: Demand,
-    machine: Speeds,
-    disk: DiskSpeed | None,
-    hits: Hits,
+    grounds: Grounds,
     *,
-    context: int,
     halved_cache: bool = False,
     budgets: tuple[int, ...] = (),
     prompts: tuple[int, ...] = (),
 ) -> Outlook:
     """Forecast ``plan`` and, beside it, ``budgets`` or those that hold some shares of all experts.
 
-    ``context`` tokens are taken to be in the KV cache; ``halved_cache`` says that it is stored in
-    few bits already. Prompts of so many tokens are looked at.
+    ``halved_cache`` says that the KV cache is stored in few bits already. Prompts of so many tokens
+    are looked at.
     """
-    speedometer = Speedometer(demand, machine, disk or _NO_DISK, context)
+    speedometer, disk = grounds.speedometer, grounds.disk or _NO_DISK
 
     def point(plan: MemoryPlan, *, look_further: bool = False) -> Point:
-        share, found = _found(plan, hits)
+        share, found = _found(plan, grounds.hits)
         speed = speedometer.forecast(found, look_further=look_further)
         times = tuple(
-            first_token(demand, machine, disk or _NO_DISK, plan, tokens) for tokens in prompts
+            first_token(grounds.demand, grounds.machine, disk, plan, tokens) for tokens in prompts
         )
         return Point(plan, share, speed, times)
 

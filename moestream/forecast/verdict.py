@@ -8,7 +8,7 @@ from typing import Literal
 
 from moestream.choices import KVType
 from moestream.engine.engine import context_of
-from moestream.engine.expert_streaming import plan_model
+from moestream.engine.model_plan import plan_model
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFHeader
 from moestream.models import read_config, used_names

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array, AttentionRule, Matrix, RopeStyle
+from moestream.backends.types import QKV
 from moestream.errors import ModelFormatError
 from moestream.layers.batch import Batch
 from moestream.layers.norm import RMSNorm, UnweightedRMSNorm, norm_before
@@ -152,9 +153,9 @@ class Attention:
         out = self.attend((q, k, v), x, batch, layer)
         return ops.linear(self._gated(out, x), self.attn_output, self.output_bias)  # (T, E)
 
-    def attend(self, qkv: tuple[Array, Array, Array], x: Array, batch: Batch, layer: int) -> Array:
+    def attend(self, qkv: QKV, x: Array, batch: Batch, layer: int) -> Array:
         """What heads see with queries, keys and values of normed input ``x``: (T, H * Dv)."""
-        return self.backend.attention(*qkv, batch.kv, layer, self.rule)
+        return self.backend.attention(qkv, batch.kv, layer, self.rule)
 
     def _project(self, x: Array) -> list[Array]:
         """Queries, keys and values of normed input: (T, H * D), (T, K * D), (T, K * Dv)."""

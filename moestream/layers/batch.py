@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass
-from moestream.backends.types import Seen
+from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass, Seen
 from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
 from moestream.layers.per_layer import Given
@@ -44,6 +43,7 @@ class Batch:
         on_route: RouteObserver | None = None,
         after: int = 0,
         more: bool = False,
+        mark: int = 0,
     ) -> None:
         """Make room in the caches.
 
@@ -53,12 +53,16 @@ class Batch:
             on_route: told what each router decides.
             after: tokens of the same pass that come before these, in a pass of one sequence.
             more: whether others of it come after them.
+            mark: a length that its one sequence may want to come back to; 0 is none.
 
         Raises:
             ContextLengthError: tokens do not fit.
         """
         self._backend = backend
-        self.on_route, self.more = on_route, more
+        self.on_route, self.more, self.after = on_route, more, after
+        self.wanted = True
+        """Whether anybody asks for what becomes of the rows, besides what the caches keep."""
+        self.mark = mark
         self._apart = BLOCK_POSITIONS * (_FAR_APART if more else 1)
         self.parts: list[Part] = []
         row = 0
@@ -78,9 +82,9 @@ class Batch:
         """Ids of the rows, where a layer goes by them."""
         self.given: Given | None = None
         """What each layer is given for them besides."""
-        self.lent: dict[int, tuple[Array, Array]] = {}
+        self.lent: dict[int, tuple[Array, Array | None]] = {}
         """Keys and values of layers that later ones attend to."""
-        self.wanted: Wanted | None = None
+        self.looked_up: Wanted | None = None
         """What a model began to read for them, of a table."""
         self._angles: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
@@ -108,7 +112,7 @@ class Batch:
                 state = part.cache.state(layer)
                 whole = rows.stop - rows.start == self.rows
                 outs.append(run(state, *(inputs if whole else [x[rows] for x in inputs])))
-                if length % self._apart == 0:
+                if length % self._apart == 0 or length == self.mark:
                     copies.setdefault(length, {})[layer] = part.cache.caches.copied(state)
         return self._backend.stack_rows(outs)
 
@@ -116,13 +120,17 @@ class Batch:
         """The pass has run to its end: the caches hold its tokens."""
         for part, copies in zip(self.parts, self._copies, strict=True):
             part.cache.length += part.rows.stop - part.rows.start
+            if self.mark % BLOCK_POSITIONS and (marked := copies.pop(self.mark, None)):
+                part.cache.mark(self.mark, marked)
             part.cache.keep(copies)
 
     def _until_blocks_end(self, part: Part) -> Iterator[tuple[slice, int]]:
-        """A part's rows, cut where blocks end, and the lengths of the sequence then."""
+        """A part's rows, cut at ends of blocks and the mark, and the sequence's lengths then."""
         row, length, last = part.rows.start, part.start, part.rows.stop
         while row < last:
             rows = min(self._apart - length % self._apart, last - row)
+            if length < self.mark:
+                rows = min(rows, self.mark - length)
             length += rows
             yield slice(row, row + rows), length
             row += rows
@@ -133,6 +141,7 @@ def cut(
     parts: Sequence[tuple[Cache, int]],
     chunk_tokens: int,
     on_route: RouteObserver | None,
+    mark: int = 0,
 ) -> list[Batch]:
     """The batches of one pass: one, or where it is of one sequence, a chunk of its tokens each."""
     if len(parts) > 1:
@@ -145,6 +154,7 @@ def cut(
             on_route=on_route,
             after=after,
             more=after + chunk_tokens < tokens,
+            mark=mark,
         )
         for after in range(0, tokens, chunk_tokens)
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from moestream.backends import Array, IndexQueries
 from moestream.backends.sparse_blocks import TurnedMeans
+from moestream.backends.types import QKV
 from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
 from moestream.layers.norm import RMSNorm
@@ -46,7 +47,7 @@ class BlockAttention(Attention):
         weight = self.backend.to_numpy(k_norm.weight)
         self.blocks = TurnedMeans(index.size, index.dim, weight, eps, self.rope)
 
-    def attend(self, qkv: tuple[Array, Array, Array], x: Array, batch: Batch, layer: int) -> Array:
+    def attend(self, qkv: QKV, x: Array, batch: Batch, layer: int) -> Array:
         """See ``Attention.attend``."""
         ops, (q, k, v) = self.backend, qkv
         found, keys = ops.linears(x, [self.index_q, self.index_k], [None, None])
@@ -59,4 +60,4 @@ class BlockAttention(Attention):
         weights = ops.zeros(queries.shape[:2]) + 1
         index = IndexQueries(queries, weights, self.index.most, self.blocks)
         seen = ops.choose(index, k, batch.kv, layer)
-        return ops.attention(q, k, v, batch.kv, layer, self.rule, seen)
+        return ops.attention((q, k, v), batch.kv, layer, self.rule, seen)

@@ -4,6 +4,7 @@ Source: llama.cpp, src/models/gemma4.cpp; arXiv 2405.12981 (sharing of keys and 
 """
 
 from moestream.backends import Array, AttentionRule, RopeStyle
+from moestream.backends.types import QKV
 from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
 from moestream.layers.norm import RMSNorm
@@ -14,9 +15,9 @@ from moestream.layers.weights import Weights
 class LendingAttention(Attention):
     """Attention whose keys and values later layers attend to, too."""
 
-    def attend(self, qkv: tuple[Array, Array, Array], x: Array, batch: Batch, layer: int) -> Array:
+    def attend(self, qkv: QKV, x: Array, batch: Batch, layer: int) -> Array:
         """See ``Attention.attend``."""
-        batch.lent[layer] = qkv[1:]
+        batch.lent[layer] = qkv[1], qkv[2]
         return super().attend(qkv, x, batch, layer)
 
 
@@ -49,5 +50,5 @@ class BorrowingAttention:
         ops = self.backend
         q = ops.linear(self.norm(x), self.attn_q).reshape(-1, self.num_heads, self.head_dim)
         q = ops.rope(self.q_norm(q), *batch.angles(self.rope), self.rope_style)
-        out = ops.attention(q, *batch.lent[self.of], batch.kv, self.of, self.rule)
+        out = ops.attention((q, *batch.lent[self.of]), batch.kv, self.of, self.rule)
         return ops.linear(out, self.attn_output)

@@ -28,6 +28,8 @@ class RecurrentShape:
         return 4 * sum(math.prod(shape) for shape in self.arrays)
 
 
+FORGETS = RecurrentShape(())
+"""Of a layer that keeps nothing."""
 _NEWEST = 4
 """Snapshots that are kept whatever they are of."""
 
@@ -64,6 +66,7 @@ class Caches:
     ) -> None:
         """Raises UnsupportedModelError: rows cannot be stored as these types."""
         self.backend, self.shapes, self.capacity = backend, tuple(shapes), capacity
+        self.kv_types = kv_types
         attend = [shape if isinstance(shape, AttentionShape) else None for shape in shapes]
         self.stores = backend.kv_stores(attend, kv_types, capacity)
         self.recurrent = {
@@ -166,7 +169,7 @@ class Cache:
             ValueError: as ``truncate``.
         """
         self._check(length)
-        return self.caches.add(Cache(self.caches, self if length else None, length))
+        return self.caches.add(type(self)(self.caches, self if length else None, length))
 
     def truncate(self, length: int) -> None:
         """Forget all positions from ``length`` on.
@@ -194,6 +197,14 @@ class Cache:
         if not self.can_rewind and self.length and self.length not in self.snapshots:
             states = {layer: self.caches.copied(state) for layer, state in self._states.items()}
             self.keep({self.length: states})
+
+    def mark(self, length: int, states: dict[int, State]) -> None:
+        """Keep a snapshot until ``unmark``, beside those that ``keep`` chooses from."""
+        self.snapshots[length] = self.caches.snapshot(states)
+
+    def unmark(self, length: int) -> None:
+        """It need not come back there any more."""
+        self.snapshots.pop(length, None)
 
     def keep(self, states: Mapping[int, dict[int, State]]) -> None:
         """Keep states by length and layer as snapshots; let go of some that are close to others."""

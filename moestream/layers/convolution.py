@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from moestream.backends import Array
+from moestream.backends import Array, Convolution
 from moestream.layers.batch import Batch
 from moestream.layers.cache import State
 from moestream.layers.norm import RMSNorm
@@ -25,7 +25,7 @@ class ShortConvolution:
             weights.matrix_rows(name, 3 * hidden_size, hidden_size, part)
             for part in np.split(rows, 3)
         ]
-        self.kernel = weights.table("shortconv.conv.weight", hidden_size, width)
+        self.rule = Convolution(weights.table("shortconv.conv.weight", hidden_size, width))
         self.out = weights.matrix("shortconv.out_proj.weight", hidden_size, hidden_size)
 
     def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
@@ -36,4 +36,5 @@ class ShortConvolution:
         return ops.linear(ops.multiply(after, mixed), self.out)
 
     def _convolve(self, state: State, x: Array) -> Array:
-        return self.backend.causal_conv(x, self.kernel, *state)
+        (past,) = state
+        return self.backend.causal_conv(x, past, self.rule)

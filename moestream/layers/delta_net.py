@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, DeltaRule, Matrix
+from moestream.backends import Array, Convolution, DeltaRule, Matrix
 from moestream.layers.batch import Batch
 from moestream.layers.cache import RecurrentShape, State
 from moestream.layers.norm import RMSNorm, norm_before
@@ -75,7 +75,8 @@ class DeltaNet:
             *_qkv_and_gate(weights, hidden_size, shape),
             *_write_and_forget(weights, hidden_size, shape),
         ]
-        self.kernel = weights.table("ssm_conv1d.weight", shape.channels, shape.conv_width)
+        kernel = weights.table("ssm_conv1d.weight", shape.channels, shape.conv_width)
+        self.convolution = Convolution(kernel, silu=True)
         self.rule = DeltaRule(
             rates=weights.vector("ssm_a", heads),
             time_bias=weights.vector("ssm_dt.bias", heads),
@@ -100,7 +101,7 @@ class DeltaNet:
 
     def _recur(self, state: State, qkv: Array, write: Array, forget: Array) -> Array:
         past, memory = state
-        qkv = self.backend.causal_conv(qkv, self.kernel, past, silu=True)  # (T, C)
+        qkv = self.backend.causal_conv(qkv, past, self.convolution)  # (T, C)
         return self.backend.delta_net(qkv, write, forget, memory, self.rule)
 
 

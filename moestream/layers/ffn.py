@@ -18,11 +18,6 @@ class Gate:
     limit: float = 0.0
     own: bool = True
 
-    @classmethod
-    def capped(cls, limit: float) -> "Gate":
-        """One whose ``limit`` is of what has passed; 0 for none."""
-        return cls("silu_capped", limit) if limit else cls()
-
 
 class GatedMLP:
     """``down(act(gate(x)) * up(x))`` of resident weights: (T, E) -> (T, E).

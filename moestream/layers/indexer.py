@@ -27,6 +27,11 @@ class IndexShape:
     eps: float = 1e-6
     turned_last: bool = False
 
+    @property
+    def kept(self) -> int:
+        """Numbers of a position that are kept."""
+        return self.dim
+
 
 class Indexer:
     """Keys of positions, and what asks for them: from the normed stream and narrow queries."""
@@ -42,8 +47,6 @@ class Indexer:
     ) -> None:
         self.backend = weights.backend
         self.shape, self.rope = shape, rope
-        self.kept = shape.dim
-        """Numbers of a position that are kept."""
         width = shape.heads * shape.dim
         self.attn_q = weights.matrix("indexer.attn_q_b.weight", width, rank)
         self.attn_k = weights.matrix("indexer.attn_k.weight", shape.dim, hidden_size)

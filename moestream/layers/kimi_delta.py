@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moestream.backends import Array, Backend, Matrix
+from moestream.backends import Array, Backend, Convolution, Matrix
 from moestream.layers.batch import Batch
 from moestream.layers.cache import RecurrentShape, State
 from moestream.layers.norm import RMSNorm
@@ -53,9 +53,10 @@ class KimiDelta:
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
         rows = {f"attn_{part}.weight": inner for part in "qkv"}
         self.qkv = weights.matrices("attn_qkv.weight", rows, hidden_size)
-        self.kernel = self.backend.stack_rows(
-            [weights.table(f"ssm_conv1d_{part}.weight", inner, shape.conv_width) for part in "qkv"]
-        )
+        kernels = [
+            weights.table(f"ssm_conv1d_{part}.weight", inner, shape.conv_width) for part in "qkv"
+        ]
+        self.convolution = Convolution(self.backend.stack_rows(kernels), silu=True)
         self.write = weights.matrix("ssm_beta.weight", shape.heads, hidden_size)
         self.forget = _narrow(weights, "ssm_f", hidden_size, shape)
         self.gate = _narrow(weights, "ssm_g", hidden_size, shape)
@@ -77,7 +78,7 @@ class KimiDelta:
 
     def _recur(self, state: State, qkv: Array, write: Array, decay: Array) -> Array:
         past, memory = state
-        qkv = self.backend.causal_conv(qkv, self.kernel, past, silu=True)
+        qkv = self.backend.causal_conv(qkv, past, self.convolution)
         return self.backend.kimi_delta(qkv, write, decay, memory, self.eps)
 
 

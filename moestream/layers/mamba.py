@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moestream.backends import Array, MambaRule
+from moestream.backends import Array, Convolution, MambaRule
 from moestream.layers.batch import Batch
 from moestream.layers.cache import RecurrentShape, State
 from moestream.layers.norm import RMSNorm
@@ -41,8 +41,9 @@ class Mamba:
         inner, size, rank = shape.inner, shape.size, shape.rank
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
         self.into = weights.matrices("ssm_in.weight", {"x": inner, "gate": inner}, hidden_size)
-        self.kernel = weights.table("ssm_conv1d.weight", inner, shape.conv_width)
-        self.conv_bias = weights.vector("ssm_conv1d.bias", inner)
+        kernel = weights.table("ssm_conv1d.weight", inner, shape.conv_width)
+        bias = weights.vector("ssm_conv1d.bias", inner)
+        self.convolution = Convolution(kernel, bias, silu=True)
         rows = {"steps": rank, "write": size, "read": size}
         self.asked = weights.matrices("ssm_x.weight", rows, inner)
         self.norms = [
@@ -66,7 +67,7 @@ class Mamba:
 
     def _recur(self, state: State, x: Array) -> Array:
         ops, (past, memory) = self.backend, state
-        x = ops.causal_conv(x, self.kernel, past, silu=True, bias=self.conv_bias)
+        x = ops.causal_conv(x, past, self.convolution)
         asked = ops.linears(x, self.asked, [None] * 3)
         steps, b, c = (norm(part) for norm, part in zip(self.norms, asked, strict=True))
         return ops.mamba(x, ops.linear(steps, self.steps), b, c, memory, self.rule)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moestream.backends import Array, Mamba2Rule
+from moestream.backends import Array, Convolution, Mamba2Rule
 from moestream.layers.batch import Batch
 from moestream.layers.cache import RecurrentShape, State
 from moestream.layers.norm import RMSNorm, UnweightedRMSNorm
@@ -52,8 +52,9 @@ class Mamba2:
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
         rows = {"gate": shape.inner, "xbc": shape.channels, "steps": heads}
         self.projections = weights.matrices("ssm_in.weight", rows, hidden_size)
-        self.kernel = weights.table("ssm_conv1d.weight", shape.channels, shape.conv_width)
-        self.conv_bias = weights.optional_vector("ssm_conv1d.bias", shape.channels)
+        kernel = weights.table("ssm_conv1d.weight", shape.channels, shape.conv_width)
+        bias = weights.optional_vector("ssm_conv1d.bias", shape.channels)
+        self.convolution = Convolution(kernel, bias, silu=True)
         self.rule = Mamba2Rule(
             rates=weights.table("ssm_a", heads, 1).reshape(-1),
             time_bias=weights.vector("ssm_dt.bias", heads),
@@ -77,5 +78,5 @@ class Mamba2:
 
     def _recur(self, state: State, xbc: Array, steps: Array) -> Array:
         past, memory = state
-        xbc = self.backend.causal_conv(xbc, self.kernel, past, silu=True, bias=self.conv_bias)
+        xbc = self.backend.causal_conv(xbc, past, self.convolution)
         return self.backend.mamba2(xbc, steps, memory, self.rule)

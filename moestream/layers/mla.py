@@ -121,11 +121,11 @@ class LatentAttention:
             q = ops.scale_rows(q, self.temperature(batch.positions()))
         if self.indexer is not None:
             keys = ops.join(keys, self.indexer.keys(x, batch))
-            q = ops.join(q, ops.zeros((*q.shape[:2], self.indexer.kept)))
+            q = ops.join(q, ops.zeros((*q.shape[:2], self.indexer.shape.kept)))
             index = self.indexer.queries(x, asked, batch)
             batch.chosen = ops.choose(index, keys, batch.kv, layer)
         seen = None if self.index is None else batch.chosen
-        out = ops.attention(q, keys, None, batch.kv, layer, self.rule, seen)
+        out = ops.attention((q, keys, None), batch.kv, layer, self.rule, seen)
         out = ops.heads_linear(out.reshape(len(x), self.num_heads, -1), self.v_b)  # (T, H, Dv)
         if self.gate is not None:
             logits = ops.linear(x, self.gate).reshape(len(x), self.num_heads, -1)

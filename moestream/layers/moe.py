@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from moestream.backends import (
     Array,
+    Arrivals,
     ExpertSlots,
     ExpertTensors,
+    Routed,
     Routing,
     StreamedExperts,
 )
-from moestream.backends.types import Arrivals
 from moestream.layers.ffn import Gate, GatedMLP
 from moestream.layers.norm import norm_before
 from moestream.layers.weights import Weights
@@ -82,7 +83,6 @@ class MoE:
         self.hidden_size = hidden_size
         self.num_experts = num_experts
         self.num_experts_per_tok = routing.k
-        self.routing = routing
         self.norm = norm_before(weights, norm, hidden_size, eps, centred=centred)
         self.router_norm: Callable[[Array], Array] = self.norm
         self.weigh_input = weigh_input
@@ -92,9 +92,12 @@ class MoE:
         )
         self.router = weights.matrix("ffn_gate_inp.weight", num_experts, hidden_size)
         self.router_bias = weights.optional_vector("ffn_gate_inp.bias", num_experts)
-        self.expert_scales = weights.optional_floats("ffn_down_exps.scale", num_experts)
         bias = "exp_probs_b" if weights.has("exp_probs_b") else "exp_probs_b.bias"
-        self.selection_bias = weights.optional_floats(bias, num_experts)
+        self.routing = replace(
+            routing,
+            selection_bias=weights.optional_floats(bias, num_experts),
+            expert_scales=weights.optional_floats("ffn_down_exps.scale", num_experts),
+        )
         self._tensors = weights.experts(
             num_experts,
             width,
@@ -112,12 +115,12 @@ class MoE:
             weights.row("ffn_gate_inp_shexp.weight", hidden_size) if shared_gate else None
         )
 
-    def norm_and_route(self, x: Array) -> tuple[NDArray[np.int32], Array]:
+    def norm_and_route(self, x: Array) -> Routed:
         """Expert ids and weights (T, k) that this layer would choose for ``x`` (T, E).
 
         On the layer's own input this is the routing itself; on an earlier layer's it predicts it.
         """
-        return self._route(self._logits(x))
+        return self.backend.route(self._logits(x), self.routing)
 
     def prepare(self, x: Array) -> None:
         """Have the router's logits for ``x`` computed by the next wait, for a guess soon after.
@@ -127,13 +130,14 @@ class MoE:
         self._prepared = (x, self._logits(x))
         self.backend.begin(self._prepared[1])
 
-    def likeliest(self, x: Array, most: int) -> tuple[NDArray[np.int32], Array]:
+    def likeliest(self, x: Array, most: int) -> Routed:
         """Ids and probabilities (T, ``most``) of those that this layer's router finds likeliest.
 
         Of all groups: a guess may be wider than the groups that are used have experts.
         """
-        rule = replace(self.routing, k=most, normalise=False, groups=1, groups_used=1)
-        return self.backend.route(self._logits(x), rule, self.selection_bias)
+        one_group = replace(self.routing, groups=1, groups_used=1)
+        rule = replace(one_group, k=most, normalise=False, expert_scales=None)
+        return self.backend.route(self._logits(x), rule)
 
     def foresee(self, x: Array, mass: float, most: int) -> NDArray[np.int32]:
         """Guess what this layer will choose from an earlier layer's ``x`` (T, E): ids (T, n).
@@ -172,7 +176,7 @@ class MoE:
         normed = self.norm(x)
         same = routed_by is None and self.router_norm is self.norm
         logits = self._score(normed if same else self.router_norm(seen))
-        expert_ids, expert_weights = self._route(logits)
+        expert_ids, expert_weights = routed = ops.route(logits, self.routing)
         arrivals = missing = None
         if self._residency is not None:
             arrivals = self._residency.fetch(layer, expert_ids, more=more)
@@ -186,8 +190,7 @@ class MoE:
         beside = self.run_beside(x, normed)
         if beside is not None and arrivals is not None:
             ops.begin(beside)
-        routed = self._run_experts(normed, expert_ids, expert_weights, arrivals)
-        return self.join(routed, beside)
+        return self.join(self._run_experts(normed, routed, arrivals), beside)
 
     def end_rows(self) -> None:
         """No more rows come to this layer, of a pass that came in several chunks."""
@@ -227,22 +230,15 @@ class MoE:
         self._experts = self.backend.experts(self._tensors)
         self._residency = self._prefetcher = self._prepared = None
 
-    def _run_experts(
-        self,
-        normed: Array,
-        expert_ids: NDArray[np.int32],
-        expert_weights: Array,
-        arrivals: Arrivals | None,
-    ) -> Array:
+    def _run_experts(self, x: Array, routed: Routed, arrivals: Arrivals | None) -> Array:
         """Weighted sum of the chosen experts' outputs: (T, E)."""
-        ops, x, weights = self.backend, normed, expert_weights
+        ops, (ids, weights) = self.backend, routed
         if self.weigh_input:
-            x, weights = normed * weights, weights * 0 + 1
+            x, routed = x * weights, (ids, weights * 0 + 1)
         if not self.latent:
-            return ops.moe_ffn(x, self._experts, expert_ids, weights, arrivals)
+            return ops.moe_ffn(x, self._experts, routed, arrivals)
         into, out_of = self.latent
-        routed = ops.moe_ffn(ops.linear(x, into), self._experts, expert_ids, weights, arrivals)
-        return ops.linear(routed, out_of)
+        return ops.linear(ops.moe_ffn(ops.linear(x, into), self._experts, routed, arrivals), out_of)
 
     def _run_shared(self, shared: GatedMLP, normed: Array) -> Array:
         out = shared(normed)
@@ -258,6 +254,3 @@ class MoE:
 
     def _score(self, normed: Array) -> Array:
         return self.backend.linear(normed, self.router, self.router_bias)  # (T, N)
-
-    def _route(self, logits: Array) -> tuple[NDArray[np.int32], Array]:
-        return self.backend.route(logits, self.routing, self.selection_bias, self.expert_scales)

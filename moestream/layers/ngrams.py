@@ -105,15 +105,15 @@ class NGrams:
             reach = past[len(past) - self.shape.before :]
             seen = np.concatenate([reach, tokens[part.rows].astype(np.int64)])
             found.append(self.shape.rows(seen))
-        batch.wanted = self.table.begin(np.concatenate(found), len(tokens))
+        batch.looked_up = self.table.begin(np.concatenate(found), len(tokens))
         batch.tokens = tokens
         return seen
 
     def __call__(self, streams: Array, batch: Batch) -> Array:
         """The streams, and what is added to each."""
         ops, size = self.backend, self.streams.size
-        assert batch.wanted is not None, "begun with the pass"
-        rows = batch.wanted.take().reshape(len(streams), size)
+        assert batch.looked_up is not None, "begun with the pass"
+        rows = batch.looked_up.take().reshape(len(streams), size)
         key, value = ops.linears(rows, [self.key, self.value], [None, None])
         key = self.key_norm(key.reshape(streams.shape))
         fits = (key * self.query_norm(streams)).sum(axis=-1) * (1 / math.sqrt(size))

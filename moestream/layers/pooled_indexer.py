@@ -19,6 +19,11 @@ class PooledIndexShape(IndexShape):
 
     size: int = 1
 
+    @property
+    def kept(self) -> int:
+        """A key, and its gate."""
+        return 2 * self.dim
+
 
 class PooledIndexer(Indexer):
     """What is kept of a position is its key, and how much of it goes into its block's."""
@@ -28,11 +33,10 @@ class PooledIndexer(Indexer):
     def __init__(self, weights: Weights, *, shape: PooledIndexShape, **common: Any) -> None:
         """Load the gates, too; ``common`` is what ``Indexer`` takes."""
         super().__init__(weights, shape=shape, **common)
-        self.kept = 2 * shape.dim
         hidden = common["hidden_size"]
         self.gate = weights.matrix("indexer_compressor_gate.weight", shape.dim, hidden)
         bias = weights.table("indexer_compressor_ape.weight", shape.size, shape.dim)
-        self.blocks = GatedSums(shape.size, self.kept, self.backend.to_numpy(bias))
+        self.blocks = GatedSums(shape.size, shape.kept, self.backend.to_numpy(bias))
 
     def keys(self, x: Array, batch: Batch) -> Array:
         """What is kept of each row: (T, E) -> (T, 1, 2 * D)."""

@@ -50,8 +50,13 @@ def kernel_speeds(backend: CpuBackend, types: Iterable[str], memory: float) -> d
 
     Not more than ``memory``: what a cache adds in a measurement, it does not in a model.
     """
-    noise = np.random.default_rng(0).integers(0, 64, _BLOCK_BYTES, np.uint8)
+    noise = ordinary_noise(_BLOCK_BYTES)
     return {name: min(_kernel_speed(backend, name, noise), memory) for name in types}
+
+
+def ordinary_noise(size: int) -> NDArray[np.uint8]:
+    """Random bytes of which no type makes a denormal number: processors are slow with those."""
+    return np.random.default_rng(0).integers(32, 64, size, np.uint8)
 
 
 def _kernel_speed(backend: CpuBackend, name: str, noise: NDArray[np.uint8]) -> float:

@@ -1,5 +1,6 @@
 """Architectures: one small file each, holding only what differs from ``decoder``."""
 
+from dataclasses import replace
 from typing import cast
 
 from moestream.backends import Backend
@@ -126,16 +127,19 @@ def read_config(file: GGUFHeader) -> ModelConfig:
     return _architecture(file).read_config(Keys(file))
 
 
-def load_model(file: GGUFFile, backend: Backend, context_length: int = 0) -> Decoder:
+def load_model(
+    file: GGUFFile, backend: Backend, context_length: int = 0, part: range | None = None
+) -> Decoder:
     """Build the model that the file describes, for sessions of up to ``context_length`` tokens.
 
-    Without it, for as many as the model was made for.
+    Without it, for as many as the model was made for. Of a ``part``, other layers have no weights,
+    and where it does not begin with the first, nor have the embedding and the output.
 
     Raises:
         UnsupportedModelError: see ``read_config``.
         ModelFormatError: metadata or tensors that do not fit together.
     """
-    config = read_config(file)
+    config = replace(read_config(file), part=part)
     architecture = _architecture(file)
     return architecture(file, config, backend, context_length or config.context_length)
 

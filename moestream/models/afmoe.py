@@ -5,12 +5,9 @@ Source: llama.cpp, src/models/afmoe.cpp.
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moestream.backends import Array
 from moestream.layers.weights import Weights
 from moestream.models.blocks import PostNormedLayer
+from moestream.models.keys import Keys
 from moestream.models.sliding_moe import SlidingMoE
 
 _TURNLESS = 4
@@ -22,6 +19,12 @@ class AFMoE(SlidingMoE):
 
     output_gate = "sigmoid"
 
+    @classmethod
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """Embeddings are scaled by the square root of their width."""
+        scale = math.sqrt(keys.positive("embedding_length"))
+        return super().read_own(keys) | {"embedding_scale": scale}
+
     def layer(self, weights: Weights, index: int) -> PostNormedLayer:
         """One layer, with norms on both sides."""
         config = self.config
@@ -31,7 +34,3 @@ class AFMoE(SlidingMoE):
     def turns(self, index: int) -> bool:
         """All but every fourth, which sees everything in the published models."""
         return (index + 1) % _TURNLESS != 0
-
-    def embed(self, tokens: NDArray[np.int32]) -> Array:
-        """Embeddings, scaled by the square root of their width."""
-        return super().embed(tokens) * math.sqrt(self.config.hidden_size)

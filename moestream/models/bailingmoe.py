@@ -3,7 +3,7 @@
 Source: arXiv 2503.05139; llama.cpp, src/models/bailingmoe.cpp.
 """
 
-from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig, read_mixture
+from moestream.models.deepseek_moe import DeepSeekMoE
 from moestream.models.keys import Keys
 
 
@@ -12,10 +12,9 @@ class BailingMoE(DeepSeekMoE):
 
     rope_style = "interleaved"
     supported = DeepSeekMoE.supported | {"expert_gating_func": ((0, 1), "0 or 1: softmax")}
+    default_gating = "softmax"
 
     @classmethod
-    def read_config(cls, keys: Keys) -> DeepSeekMoEConfig:
+    def read_own(cls, keys: Keys) -> dict[str, object]:
         """No dense layers lead, whatever the file says."""
-        keys.require(cls.supported)
-        mixture = read_mixture(keys, "softmax") | {"leading_dense_layers": 0}
-        return DeepSeekMoEConfig.read(keys, **mixture)
+        return super().read_own(keys) | {"leading_dense_layers": 0}

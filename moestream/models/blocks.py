@@ -3,6 +3,7 @@
 Knows nothing of what either computes, nor of architectures; ``decoder`` builds them.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from moestream.backends import Array
@@ -15,6 +16,10 @@ from moestream.layers.weights import Weights
 
 class Mixer(Protocol):
     """What lets a token see those before it: attention, or something recurrent."""
+
+    @property
+    def norm(self) -> Callable[[Array], Array]:
+        """What it sees the residual stream through."""
 
     def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
         """What the block adds to the residual stream: (T, E) -> (T, E); brings the caches up."""

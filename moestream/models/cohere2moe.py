@@ -3,27 +3,14 @@
 Source: llama.cpp, src/models/cohere2moe.cpp.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-
 from moestream.backends import Array
 from moestream.layers.moe import MoE
 from moestream.layers.weights import Weights
 from moestream.models.blocks import ParallelLayer
 from moestream.models.keys import Keys
-from moestream.models.sliding_moe import SlidingConfig, SlidingMoE
+from moestream.models.sliding_moe import SlidingMoE
 
 _RMS, _MEAN = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cohere2MoEConfig(SlidingConfig):
-    """Logits are multiplied by ``logit_scale``; ``centred`` norms take the mean first."""
-
-    logit_scale: float
-    centred: bool
 
 
 class HalvedMoE(MoE):
@@ -44,25 +31,16 @@ class Cohere2MoE(SlidingMoE):
     windowed_base = False
     ffn_norm = "attn_norm.weight"
     mixture = HalvedMoE
-    config: Cohere2MoEConfig
 
     @classmethod
-    def read_config(cls, keys: Keys) -> Cohere2MoEConfig:
+    def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add what norms and logits need; the key of the epsilon tells which norm it is."""
-        keys.require(cls.supported)
         eps = keys.number(_RMS, 0.0)
-        return Cohere2MoEConfig.read(
-            keys,
-            rms_norm_eps=eps or keys.number(_MEAN),
-            centred=not eps,
-            logit_scale=keys.number("logit_scale") or 1.0,
-            **cls.read_own(keys),
-        )
-
-    @property
-    def centred_norms(self) -> bool:
-        """As the file says."""
-        return self.config.centred
+        return super().read_own(keys) | {
+            "rms_norm_eps": eps or keys.number(_MEAN),
+            "centred": not eps,
+            "logit_scale": keys.number("logit_scale") or 1.0,
+        }
 
     @property
     def shared_width(self) -> int:
@@ -78,7 +56,3 @@ class Cohere2MoE(SlidingMoE):
     def layer(self, weights: Weights, index: int) -> ParallelLayer:
         """One layer of both at once."""
         return ParallelLayer(self.mixer(weights, index), self.ffn(weights, index))
-
-    def logits(self, hidden: Array) -> NDArray[np.float32]:
-        """Scaled logits: (T, E) -> (T, V)."""
-        return super().logits(hidden) * np.float32(self.config.logit_scale)

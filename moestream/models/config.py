@@ -10,11 +10,11 @@ Source: llama.cpp, src/llama-model.cpp (``load_hparams``) and src/models/*.cpp.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Literal, Protocol, Self, cast
 
 from moestream.backends import AttentionShape
 from moestream.errors import ModelFormatError, UnsupportedModelError
-from moestream.layers.cache import StateShape
+from moestream.layers.cache import FORGETS, RecurrentShape, StateShape
 from moestream.layers.rope import RopeConfig
 from moestream.models.keys import Keys, Supported
 
@@ -27,6 +27,13 @@ SUPPORTED: Supported = {
     "nextn_predict_layers": ((0,), "0: no layers that predict further tokens"),
 }
 """Of an architecture that does not say otherwise."""
+
+
+class Recurrence(Protocol):
+    """Sizes of a recurrent layer."""
+
+    def state(self) -> StateShape:
+        """What it keeps of the tokens it has seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,27 @@ class ModelConfig:
     shared_intermediate_size: int
     leading_dense_layers: int
     rms_norm_eps: float
+    centred: bool = False
+    """Whether norms take the mean first."""
     rope: RopeConfig
+    window: int = 0
+    """Positions that ``windowed`` layers see, which may be turned in a way of their own."""
+    windowed: tuple[bool, ...] = ()
+    windowed_rope: RopeConfig | None = None
+    recurrent: Recurrence | None = None
+    """What layers without key/value heads are, in architectures that have such."""
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
+    """What scores are multiplied by; None for the head's width to the power of -0.5."""
+    attention_cap: float = 0.0
+    """What scores come near to and never reach; 0 for none."""
+    attention_clamp: float = 0.0
+    """What queries, keys and values stay within; 0 for none."""
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_cap: float = 0.0
+    part: range | None = None
+    """Layers that are loaded here, where other machines have the others; None for all."""
 
     @classmethod
     def read(cls, keys: Keys, **own: object) -> Self:
@@ -96,11 +123,52 @@ class ModelConfig:
         """Numbers a token has between layers."""
         return self.hidden_size
 
+    @property
+    def has_ends(self) -> bool:
+        """Whether the embedding and the output are loaded here."""
+        return self.part is None or self.part.start == 0
+
+    def has_layer(self, index: int) -> bool:
+        """Whether a layer is loaded here."""
+        return self.part is None or index in self.part
+
+    def may_begin(self, layer: int) -> bool:
+        """Whether a layer needs nothing of those before it but the stream."""
+        return True
+
     def state_shapes(self) -> tuple[StateShape, ...]:
         """What each layer keeps of the tokens it has seen."""
         return tuple(
-            AttentionShape(heads, self.head_dim, self.value_dim) for heads in self.kv_heads
+            self.attended_state(layer) if heads else self.recurrent_state(layer)
+            for layer, heads in enumerate(self.kv_heads)
         )
+
+    def attended_state(self, layer: int) -> StateShape:
+        """Of a layer that attends."""
+        return AttentionShape(self.kv_heads[layer], self.head_dim, self.value_dim)
+
+    def recurrent_state(self, layer: int) -> StateShape:
+        """Of a layer without key/value heads, where an architecture has any."""
+        return self.attended_state(layer) if self.recurrent is None else self.recurrent.state()
+
+    def sees_window(self, layer: int) -> bool:
+        """Whether a layer sees the last ``window`` positions alone."""
+        return bool(self.windowed) and self.windowed[layer]
+
+    def shapes_here(self) -> tuple[StateShape, ...]:
+        """The same, with nothing kept of the layers that are not loaded here.
+
+        Those after the first part's have the first of them remember, in no memory, at which
+        lengths recurrent ones can be taken back to.
+        """
+        shapes = self.state_shapes()
+        if self.part is None:
+            return shapes
+        here = [s if i in self.part else FORGETS for i, s in enumerate(shapes)]
+        after = shapes[self.part.stop :]
+        if self.has_ends and any(isinstance(s, RecurrentShape) and s.arrays for s in after):
+            here[self.part.stop] = RecurrentShape(((0,),))
+        return tuple(here)
 
 
 def read_rope(keys: Keys, head_dim: int) -> RopeConfig:

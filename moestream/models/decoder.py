@@ -2,7 +2,8 @@
 
 from abc import ABC
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,67 +22,7 @@ from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
 from moestream.models.blocks import Block, Layer, Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.keys import Keys, Supported
-
-
-class Pass:
-    """Rows on their way through the layers; it can rest after each chunk of them in a layer.
-
-    Other passes, of other sequences, may run meanwhile: no bit of any depends on another, nor on
-    how the rows are cut into chunks. Several chunks go through a layer one after the other before
-    the first enters the next, so that streamed experts are read once for all of them.
-    """
-
-    def __init__(
-        self, model: "Decoder", tokens: NDArray[np.int32], chunks: Sequence[Batch]
-    ) -> None:
-        """Begin with the embedding: tokens are (T,), in the order of the chunks and their rows."""
-        self._model, self._chunks = model, chunks
-        self._layer = self._chunk = 0
-        ends = np.cumsum([batch.rows for batch in chunks])[:-1]
-        self.hidden: list[Array] = model.enter(np.split(tokens, ends), chunks)
-        """What has become of the rows so far, by chunk: (T, E) each."""
-
-    def row(self, index: int) -> Array:
-        """One row of ``hidden``: (1, E)."""
-        for chunk in self.hidden:
-            if index < len(chunk):
-                return chunk[index : index + 1]
-            index -= len(chunk)
-        raise IndexError("a pass has no such row")
-
-    @property
-    def rows(self) -> int:
-        """Of all chunks."""
-        return sum(batch.rows for batch in self._chunks)
-
-    @property
-    def is_long(self) -> bool:
-        """Whether it is of several chunks."""
-        return len(self._chunks) > 1
-
-    @property
-    def done(self) -> float:
-        """How much of it has been run, of 1."""
-        chunks = len(self._chunks)
-        return (self._layer + self._chunk / chunks) / len(self._model.layers)
-
-    def advance(self) -> bool:
-        """Run the next chunk through its layer; return whether that was the last.
-
-        The caches then hold all rows.
-        """
-        chunk, run = self._chunk, self._model.layers[self._layer]
-        self.hidden[chunk] = run(self.hidden[chunk], self._chunks[chunk], self._layer)
-        self._chunk = (chunk + 1) % len(self._chunks)
-        if self._chunk == 0:
-            self._layer += 1
-            if chunk and isinstance(run.ffn, MoE):
-                run.ffn.end_rows()
-        if self._layer < len(self._model.layers):
-            return False
-        for batch in self._chunks:
-            batch.commit()
-        return True
+from moestream.models.outline import Outliner, Outlines
 
 
 class Decoder(ABC):
@@ -90,9 +31,11 @@ class Decoder(ABC):
     Class attributes are what architectures of this family differ in.
     """
 
+    config_type: ClassVar[type[ModelConfig]] = ModelConfig
     supported: ClassVar[Supported] = SUPPORTED
     rope_style: ClassVar[RopeStyle]
     qk_norm: ClassVar[QKNorm] = "none"
+    output_gate: ClassVar[OutputGate] = "none"
     norm_topk_prob: ClassVar[bool]
     shared_gate: ClassVar[bool] = False
     own_expert_width: ClassVar[bool] = False
@@ -100,12 +43,16 @@ class Decoder(ABC):
     activation: ClassVar[Activation] = "silu"
     dense_without_router: ClassVar[bool] = False
     """Whether a layer is dense where the file has no router for it, besides those that lead."""
+    dense_without_experts: ClassVar[bool] = False
+    """Whether all layers are dense where the metadata counts no experts."""
     mixture: ClassVar[type[MoE]] = MoE
     weigh_input: ClassVar[bool] = False
     attn_norm: ClassVar[str] = "attn_norm.weight"
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
     """Both empty where the input comes normed."""
     output_norm_name: ClassVar[str] = "output_norm.weight"
+    predicts_further: ClassVar[bool] = False
+    """Whether a layer for further tokens, where a file has one, is as ``next_token`` has it."""
 
     def __init__(
         self, file: GGUFFile, config: ModelConfig, backend: Backend, context_length: int
@@ -114,17 +61,22 @@ class Decoder(ABC):
         self.config = config
         self.backend = backend
         weights = Weights(file, backend)
+        away = Weights(cast(GGUFFile, Outlines(file)), cast(Backend, Outliner()))
+        ends = weights if config.has_ends else away
         factors = self.rope_factors(weights, context_length)
         self.rope = Rope(config.rope, factors)
         size = (config.vocab_size, config.hidden_size)
         tied = is_tied(file)
-        self.token_embd = weights.matrix(EMBEDDING, *size) if tied else weights.embedding(*size)
+        self.token_embd = ends.matrix(EMBEDDING, *size) if tied else ends.embedding(*size)
         self.tables: list[RowTable] = []
         """What stays in the file, of which a token reads rows."""
-        self.layers = [self.layer(weights.layer(i), i) for i in range(config.num_layers)]
-        self.output_norm = self.last_norm(weights)
-        self.output = self.token_embd if tied else weights.matrix(OUTPUT, *size)
-        self.output_bias = weights.optional_vector("output.bias", config.vocab_size)
+        self.layers = [
+            self.layer((weights if config.has_layer(i) else away).layer(i), i)
+            for i in range(config.num_layers)
+        ]
+        self.output_norm = self.last_norm(ends)
+        self.output = self.token_embd if tied else ends.matrix(OUTPUT, *size)
+        self.output_bias = ends.optional_vector("output.bias", config.vocab_size)
 
     @classmethod
     def read_config(cls, keys: Keys) -> ModelConfig:
@@ -134,12 +86,17 @@ class Decoder(ABC):
             ModelFormatError, UnsupportedModelError: see ``ModelConfig.read``.
         """
         keys.require(cls.supported)
-        return ModelConfig.read(keys)
+        return cls.config_type.read(keys, **cls.read_own(keys))
+
+    @classmethod
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """Read fields of ``config_type`` that are added to the common ones, or replace them."""
+        return {}
 
     def last_norm(self, weights: Weights) -> Callable[[Array], Array]:
         """What comes between the last layer and the output."""
         size, eps = self.config.hidden_size, self.config.rms_norm_eps
-        return RMSNorm(weights, self.output_norm_name, size, eps, centred=self.centred_norms)
+        return RMSNorm(weights, self.output_norm_name, size, eps, centred=self.config.centred)
 
     def rope_factors(self, weights: Weights, context_length: int) -> NDArray[np.float32] | None:
         """What the frequencies of rotation are divided by, (D/2,), if the file says."""
@@ -159,20 +116,13 @@ class Decoder(ABC):
         index: int,
         *,
         num_heads: int = 0,
-        scale: float | None = None,
-        rope: Rope | None = None,
-        turned: bool = True,
         qk_norm: QKNorm | None = None,
-        window: int = 0,
         sinks: bool = False,
-        output_gate: OutputGate = "none",
         temperature: Temperature | None = None,
-        clamp: float = 0.0,
-        cap: float = 0.0,
         make: Callable[..., Attention] = Attention,
     ) -> Attention:
         """Build a layer's attention by ``make``; what is not said is as in all layers."""
-        config = self.config
+        config, windowed = self.config, self.config.sees_window(index)
         return make(
             weights,
             hidden_size=config.hidden_size,
@@ -181,24 +131,38 @@ class Decoder(ABC):
             head_dim=config.head_dim,
             value_dim=config.value_dim,
             eps=config.rms_norm_eps,
-            rope=(rope or self.rope) if turned else None,
+            rope=self.rope_of(index) if self.turns(index) else None,
             rope_style=self.rope_style,
             qk_norm=qk_norm or self.qk_norm,
-            scale=scale,
-            window=window,
+            scale=config.attention_scale,
+            window=config.window if windowed else 0,
             sinks=sinks,
-            output_gate=output_gate,
+            output_gate=self.output_gate,
             temperature=temperature,
-            clamp=clamp,
-            cap=cap,
-            centred=self.centred_norms,
+            clamp=config.attention_clamp,
+            cap=config.attention_cap,
+            centred=config.centred,
             norm=self.attn_norm,
         )
+
+    @cached_property
+    def windowed_rope(self) -> Rope:
+        """What turns windowed layers."""
+        return self.rope if self.config.windowed_rope is None else Rope(self.config.windowed_rope)
+
+    def rope_of(self, index: int) -> Rope:
+        """What turns queries and keys of a layer to their positions."""
+        return self.windowed_rope if self.config.sees_window(index) else self.rope
+
+    def turns(self, index: int) -> bool:
+        """Whether queries and keys of a layer are turned to their positions."""
+        return True
 
     def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
         """Build what follows the mixer: experts, or a dense network in a layer without."""
         leads = index < self.config.leading_dense_layers
-        if leads or (self.dense_without_router and not weights.has("ffn_gate_inp.weight")):
+        routerless = self.dense_without_router and not weights.has("ffn_gate_inp.weight")
+        if leads or routerless or (self.dense_without_experts and not self.config.num_experts):
             return self.dense(weights, index)
         return self.moe(weights, index)
 
@@ -212,7 +176,7 @@ class Decoder(ABC):
             eps=config.rms_norm_eps,
             norm=self.ffn_norm,
             gate=self.shared_gating(index),
-            centred=self.centred_norms,
+            centred=config.centred,
         )
 
     def gating(self, index: int) -> Gate:
@@ -249,7 +213,7 @@ class Decoder(ABC):
             gate=self.gating(index),
             shared=self.shared(weights, index),
             shared_gate=self.shared_gate,
-            centred=self.centred_norms,
+            centred=config.centred,
             weigh_input=self.weigh_input,
             latent=self.expert_latent,
         )
@@ -262,11 +226,6 @@ class Decoder(ABC):
     def expert_latent(self) -> int:
         """The width that routed experts work in, 0 for that of the stream."""
         return 0
-
-    @property
-    def centred_norms(self) -> bool:
-        """Whether norms take the mean first."""
-        return False
 
     @property
     def expert_width(self) -> int:
@@ -288,9 +247,14 @@ class Decoder(ABC):
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """What enters the first layer: (T,) -> (T, E)."""
-        return self.backend.embed(self.token_embd, tokens)
+        embedded, scale = self.backend.embed(self.token_embd, tokens), self.config.embedding_scale
+        return embedded if scale == 1 else embedded * scale
 
     def logits(self, hidden: Array) -> NDArray[np.float32]:
         """(T, E) -> (T, V)."""
-        normed = self.output_norm(hidden)
-        return self.backend.to_numpy(self.backend.linear(normed, self.output, self.output_bias))
+        ops, scale, cap = self.backend, self.config.logit_scale, self.config.logit_cap
+        projected = ops.linear(self.output_norm(hidden), self.output, self.output_bias)
+        logits = ops.to_numpy(projected)
+        if scale != 1:
+            logits = logits * np.float32(scale)
+        return np.tanh(logits / cap) * cap if cap else logits

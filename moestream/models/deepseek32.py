@@ -9,15 +9,15 @@ from typing import ClassVar
 from moestream.backends import AttentionShape, RopeStyle
 from moestream.layers.cache import StateShape
 from moestream.layers.indexer import IndexShape
-from moestream.layers.mla import LatentAttention, LatentSizes
 from moestream.layers.weights import Weights
-from moestream.models.deepseek2 import DeepSeek2, DeepSeek2Config, read_latent
-from moestream.models.deepseek_moe import read_mixture
+from moestream.models.blocks import Mixer
+from moestream.models.config import ModelConfig
 from moestream.models.keys import Keys
+from moestream.models.latent_moe import LatentConfig, LatentMoE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeepSeek32Config(DeepSeek2Config):
+class DeepSeek32Config(LatentConfig):
     """``indexed`` layers have an ``index`` of their own; the others go by the last before them.
 
     Without an ``index``, all positions are attended to.
@@ -26,32 +26,31 @@ class DeepSeek32Config(DeepSeek2Config):
     index: IndexShape | None
     indexed: tuple[bool, ...]
 
-    def state_shapes(self) -> tuple[StateShape, ...]:
+    def may_begin(self, layer: int) -> bool:
+        """Not one that goes by another's index."""
+        return self.index is None or self.indexed[layer]
+
+    def attended_state(self, layer: int) -> StateShape:
         """Latents, and behind them what the index goes by."""
-        latent = self.latent + self.rope.dimensions
-        behind = self.index.dim if self.index else 0
-        dims = (latent + behind if own else latent for own in self.indexed)
-        return tuple(AttentionShape(1, dim, 0) for dim in dims)
+        behind = self.index.kept if self.index and self.indexed[layer] else 0
+        return AttentionShape(1, self.latent + self.rope.dimensions + behind, 0)
 
 
-class DeepSeek32(DeepSeek2):
+class DeepSeek32(LatentMoE):
     """DeepSeek-V3 whose layers attend to the positions that an indexer chooses."""
 
     index_rope_style: ClassVar[RopeStyle] = "half"
-    sinks: ClassVar[bool] = False
+    config_type: ClassVar[type[ModelConfig]] = DeepSeek32Config
     config: DeepSeek32Config
 
     @classmethod
-    def read_config(cls, keys: Keys) -> DeepSeek32Config:
-        """Add the indexer's keys."""
-        keys.require(cls.supported)
-        return DeepSeek32Config.read(
-            keys,
-            index=cls.read_index(keys),
-            indexed=cls.read_indexed(keys),
-            **read_latent(keys),
-            **read_mixture(keys),
-        )
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """Add the indexer's fields; queries do not grow with their position."""
+        return super().read_own(keys) | {
+            "temperature": None,
+            "index": cls.read_index(keys),
+            "indexed": cls.read_indexed(keys),
+        }
 
     @classmethod
     def read_index(cls, keys: Keys) -> IndexShape | None:
@@ -68,22 +67,7 @@ class DeepSeek32(DeepSeek2):
         """Which layers have an indexer: all."""
         return (True,) * keys.num_layers()
 
-    def mixer(self, weights: Weights, index: int) -> LatentAttention:
+    def mixer(self, weights: Weights, index: int) -> Mixer:
         """Latent attention with an indexer, its own or the last one before."""
-        config = self.config
-        turned = config.rope.dimensions
-        return LatentAttention(
-            weights,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_heads,
-            sizes=LatentSizes(config.latent, config.head_dim - turned, turned, config.value_dim),
-            query_rank=config.query_rank,
-            eps=config.rms_norm_eps,
-            rope=self.rope,
-            rope_style=self.rope_style,
-            scale=config.scale,
-            gate=self.gate,
-            sinks=self.sinks,
-            index=config.index,
-            own_index=config.indexed[index],
-        )
+        shape, own = self.config.index, self.config.indexed[index]
+        return self.latent_attention(weights, index, index=shape, own_index=own)

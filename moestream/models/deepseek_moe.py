@@ -5,11 +5,12 @@ Its layers that predict further tokens are left out.
 Source: arXiv 2401.06066, 2412.19437; llama.cpp, src/llama-graph.cpp (``build_moe_ffn``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from moestream.backends import Gating, Routing
+from moestream.backends import Activation, Gating, Routing
 from moestream.errors import ModelFormatError, UnsupportedModelError
+from moestream.layers.ffn import Gate
 from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys, Supported
@@ -20,10 +21,16 @@ _GATINGS: dict[int, Gating] = {1: "softmax", 2: "sigmoid"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeepSeekMoEConfig(ModelConfig):
-    """``shared_experts`` are as wide together as so many routed ones."""
+    """``shared_experts`` are as wide together as so many routed ones.
+
+    ``limits`` of inner values are by layer, 0 for none: of experts, and of other networks where
+    they have their own.
+    """
 
     routing: Routing
     shared_experts: int
+    limits: tuple[float, ...] = ()
+    shared_limits: tuple[float, ...] = ()
 
 
 class DeepSeekMoE(Decoder):
@@ -33,37 +40,60 @@ class DeepSeekMoE(Decoder):
         key: value for key, value in SUPPORTED.items() if key not in _READ_HERE
     }
     own_expert_width = True
+    default_gating: ClassVar[Gating] = "sigmoid"
+    """Of a file that does not say."""
+    default_shared: ClassVar[int | None] = None
+    """Shared experts of a file that does not say; None: it must."""
+    normalise: ClassVar[bool | None] = None
+    """Whether router weights sum to one; None: as the file says."""
+    limited: ClassVar[Activation] = "silu_capped"
+    """What scales inner values that have a limit."""
+    config_type: ClassVar[type[ModelConfig]] = DeepSeekMoEConfig
     config: DeepSeekMoEConfig
 
     @classmethod
-    def read_config(cls, keys: Keys) -> DeepSeekMoEConfig:
-        """Add the mixture's keys."""
-        keys.require(cls.supported)
-        return DeepSeekMoEConfig.read(keys, **read_mixture(keys))
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """The mixture's fields."""
+        return {
+            "routing": _read_routing(keys, cls.read_default_gating(keys)),
+            "shared_experts": keys.count("expert_shared_count", cls.default_shared),
+            "leading_dense_layers": keys.count("leading_dense_block_count", 0),
+        }
+
+    @classmethod
+    def read_default_gating(cls, keys: Keys) -> Gating:
+        """How a router judges whose gating the file does not name."""
+        return cls.default_gating
 
     def routing(self) -> Routing:
-        """As the file says."""
-        return self.config.routing
+        """As the file says, but where the architecture decides what is normalised."""
+        routing = self.config.routing
+        return routing if self.normalise is None else replace(routing, normalise=self.normalise)
+
+    def gating(self, index: int) -> Gate:
+        """Limited where the layer has a limit."""
+        return self._gate(self.config.limits, index)
+
+    def shared_gating(self, index: int) -> Gate:
+        """The same, by limits of their own if there are any."""
+        return self._gate(self.config.shared_limits or self.config.limits, index)
 
     @property
     def shared_width(self) -> int:
         """All shared experts side by side."""
         return self.config.shared_experts * self.expert_width
 
+    def _gate(self, limits: tuple[float, ...], index: int) -> Gate:
+        limit = limits[index] if limits else 0.0
+        return Gate(self.limited, limit) if limit else Gate(self.activation)
 
-def read_mixture(
-    keys: Keys, gating: Gating = "sigmoid", shared: int | None = None
-) -> dict[str, object]:
-    """Fields of the mixture; ``gating`` and ``shared`` are those of a file that does not say.
 
-    Raises:
-        ModelFormatError: groups that make no sense.
-        UnsupportedModelError: another gating.
-    """
+def read_limits(keys: Keys) -> dict[str, object]:
+    """Limits of experts and those of other networks, 0 where the file does not say."""
+    layers = keys.num_layers()
     return {
-        "routing": _read_routing(keys, gating),
-        "shared_experts": keys.count("expert_shared_count", shared),
-        "leading_dense_layers": keys.count("leading_dense_block_count", 0),
+        "limits": keys.per_layer_numbers("swiglu_clamp_exp", layers, 0.0),
+        "shared_limits": keys.per_layer_numbers("swiglu_clamp_shexp", layers, 0.0),
     }
 
 

@@ -3,7 +3,7 @@
 Source: ERNIE 4.5 Technical Report (Baidu, 2025); llama.cpp, src/models/ernie4-5-moe.cpp.
 """
 
-from moestream.models.config import SUPPORTED, ModelConfig
+from moestream.models.config import SUPPORTED
 from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
 
@@ -20,12 +20,9 @@ class Ernie45MoE(Decoder):
     own_expert_width = True
 
     @classmethod
-    def read_config(cls, keys: Keys) -> ModelConfig:
-        """The common dimensions, and how many dense layers lead."""
-        keys.require(cls.supported)
-        return ModelConfig.read(
-            keys, leading_dense_layers=keys.count("leading_dense_block_count", 0)
-        )
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """How many dense layers lead."""
+        return {"leading_dense_layers": keys.count("leading_dense_block_count", 0)}
 
     @property
     def shared_width(self) -> int:

@@ -6,8 +6,8 @@ values.
 Source: llama.cpp, src/models/gemma4.cpp; arXiv 2503.19786 (Gemma 3, whose attention it keeps).
 """
 
-import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,7 @@ class Gemma4Layer(PostNormedLayer):
 class Gemma4(Decoder):
     """Layers that slide and layers that see all, each kind with heads and rotation of its own."""
 
+    config_type = Gemma4Config
     config: Gemma4Config
     rope_style = "half"
     norm_topk_prob = True
@@ -98,7 +99,6 @@ class Gemma4(Decoder):
     def __init__(
         self, file: GGUFFile, config: Gemma4Config, backend: Backend, context_length: int
     ) -> None:
-        self.sliding_rope = Rope(config.sliding_rope)
         self.lenders = {
             config.lender(layer) for layer in range(config.own_kv_layers, config.num_layers)
         }
@@ -114,10 +114,14 @@ class Gemma4(Decoder):
             )
             self.tables.append(self.per_layer.table)
 
+    @cached_property
+    def sliding_rope(self) -> Rope:
+        """What turns sliding layers."""
+        return Rope(self.config.sliding_rope)
+
     @classmethod
-    def read_config(cls, keys: Keys) -> Gemma4Config:
+    def read_own(cls, keys: Keys) -> dict[str, object]:
         """See ``read_gemma4``."""
-        keys.require(cls.supported)
         return read_gemma4(keys)
 
     def layer(self, weights: Weights, index: int) -> Gemma4Layer:
@@ -140,7 +144,7 @@ class Gemma4(Decoder):
                 eps=config.rms_norm_eps,
                 rope=self.sliding_rope if sliding else self.rope,
                 rope_style=self.rope_style,
-                rule=AttentionRule(1.0, config.window if sliding else 0),
+                rule=AttentionRule(config.attention_scale, config.window if sliding else 0),
             )
         attention = LendingAttention if index in self.lenders else Attention
         return attention(
@@ -154,7 +158,7 @@ class Gemma4(Decoder):
             rope=self.sliding_rope if sliding else self.rope,
             rope_style=self.rope_style,
             qk_norm="head",
-            scale=1.0,
+            scale=config.attention_scale,
             window=config.window if sliding else 0,
             keys_as_values=not weights.has("attn_v.weight"),
             norm_values=True,
@@ -184,12 +188,3 @@ class Gemma4(Decoder):
         for batch, rows, x in zip(chunks, wanted, hidden, strict=True):
             batch.given = given.give(rows, x)
         return hidden
-
-    def embed(self, tokens: NDArray[np.int32]) -> Array:
-        """Embeddings, scaled by the square root of their width."""
-        return super().embed(tokens) * math.sqrt(self.config.hidden_size)
-
-    def logits(self, hidden: Array) -> NDArray[np.float32]:
-        """(T, E) -> (T, V), no further from 0 than the cap."""
-        cap, logits = self.config.logit_cap, super().logits(hidden)
-        return np.tanh(logits / cap) * cap if cap else logits

@@ -1,10 +1,11 @@
 """Gemma 4's dimensions, and which of its layers keep keys and values."""
 
+import math
 from dataclasses import dataclass
 
 from moestream.backends import AttentionShape
 from moestream.errors import ModelFormatError
-from moestream.layers.cache import RecurrentShape, StateShape
+from moestream.layers.cache import FORGETS, StateShape
 from moestream.layers.rope import RopeConfig
 from moestream.models.config import ModelConfig, read_rope, read_turned
 from moestream.models.keys import Keys
@@ -17,10 +18,9 @@ class Gemma4Config(ModelConfig):
     sliding: tuple[bool, ...]
     """Which layers see no more than ``window`` positions."""
     window: int
+    attention_scale: float
     sliding_head_dim: int
     sliding_rope: RopeConfig
-    logit_cap: float
-    """What logits come near to and never reach; 0 for none."""
     per_layer: int
     """Numbers that each layer is given for a token, 0 for none."""
     own_kv_layers: int
@@ -37,45 +37,45 @@ class Gemma4Config(ModelConfig):
         """D in this layer."""
         return self.sliding_head_dim if self.sliding[layer] else self.head_dim
 
-    def state_shapes(self) -> tuple[StateShape, ...]:
-        """Keys and values as long as the layer's heads."""
-        return tuple(
-            AttentionShape(heads, self.head_dim_of(layer), self.head_dim_of(layer))
-            if layer < self.own_kv_layers
-            else RecurrentShape(())
-            for layer, heads in enumerate(self.kv_heads)
-        )
+    def may_begin(self, layer: int) -> bool:
+        """Only the first, where layers are given of tokens, or one before lends to one after."""
+        lent = range(max(layer, self.own_kv_layers), self.num_layers)
+        return layer == 0 or not (self.per_layer or any(self.lender(i) < layer for i in lent))
+
+    def attended_state(self, layer: int) -> StateShape:
+        """Keys and values as long as the layer's heads, where it has its own."""
+        dim = self.head_dim_of(layer)
+        own = layer < self.own_kv_layers
+        return AttentionShape(self.kv_heads[layer], dim, dim) if own else FORGETS
 
 
-def read_gemma4(keys: Keys) -> Gemma4Config:
-    """Read the common dimensions, those of the sliding layers, and what E2B and E4B have.
+def read_gemma4(keys: Keys) -> dict[str, object]:
+    """Fields of the sliding layers, factors that all files share, and what E2B and E4B have.
 
     Raises:
         ModelFormatError: a key is missing, of a wrong type, or makes no sense.
     """
     head_dim, sliding_dim = (_head_dim(keys, suffix) for suffix in ("", "_swa"))
     rope = read_rope(keys, head_dim)
-    layers = keys.num_layers()
-    return Gemma4Config.read(
-        keys,
-        rope=rope,
-        sliding=tuple(map(bool, keys.per_layer("attention.sliding_window_pattern", layers))),
-        window=keys.positive("attention.sliding_window"),
-        sliding_head_dim=sliding_dim,
-        sliding_rope=RopeConfig(
-            dimensions=read_turned(keys, "rope.dimension_count_swa", rope.dimensions, sliding_dim),
-            base=keys.above(1, "rope.freq_base_swa", 10000.0),
-        ),
-        logit_cap=keys.number("final_logit_softcapping", 30.0),
-        per_layer=keys.count("embedding_length_per_layer_input", 0),
-        own_kv_layers=_own_kv_layers(keys, layers),
-    )
+    turned = read_turned(keys, "rope.dimension_count_swa", rope.dimensions, sliding_dim)
+    sliding = keys.marked_layers("attention.sliding_window_pattern", keys.num_layers())
+    return {
+        "rope": rope,
+        "sliding": sliding,
+        "window": keys.positive("attention.sliding_window"),
+        "sliding_head_dim": sliding_dim,
+        "sliding_rope": RopeConfig(turned, keys.above(1, "rope.freq_base_swa", 10000.0)),
+        "embedding_scale": math.sqrt(keys.positive("embedding_length")),
+        "attention_scale": 1.0,
+        "logit_cap": keys.number("final_logit_softcapping", 30.0),
+        "per_layer": keys.count("embedding_length_per_layer_input", 0),
+        "own_kv_layers": _own_kv_layers(keys, sliding),
+    }
 
 
-def _own_kv_layers(keys: Keys, layers: int) -> int:
+def _own_kv_layers(keys: Keys, sliding: tuple[bool, ...]) -> int:
     """How many layers have keys and values, of which each kind must have one."""
-    key = "attention.shared_kv_layers"
-    sliding = keys.per_layer("attention.sliding_window_pattern", layers)
+    key, layers = "attention.shared_kv_layers", len(sliding)
     own = layers - keys.count(key, 0)
     if own < 1 or not set(sliding[own:]) <= set(sliding[:own]):
         raise ModelFormatError(

@@ -3,8 +3,8 @@
 Source: arXiv 2508.06471; llama.cpp, src/models/glm4-moe.cpp.
 """
 
-from moestream.layers.attention import Attention
 from moestream.layers.weights import Weights
+from moestream.models.blocks import Mixer
 from moestream.models.deepseek_moe import DeepSeekMoE
 
 
@@ -15,9 +15,10 @@ class GLM4MoE(DeepSeekMoE):
     """
 
     rope_style = "half"
+    predicts_further = True
     ffn_norm = "post_attention_norm.weight"
 
-    def mixer(self, weights: Weights, index: int) -> Attention:
+    def mixer(self, weights: Weights, index: int) -> Mixer:
         """Attention, with norms where the file has them."""
         normed = weights.has("attn_q_norm.weight")
         return self.attention(weights, index, qk_norm="head" if normed else "none")

@@ -3,25 +3,14 @@
 Source: arXiv 2508.10925; llama.cpp, src/models/openai-moe.cpp.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from moestream.backends import Backend, Routing
-from moestream.gguf import GGUFFile
-from moestream.layers.attention import Attention
-from moestream.layers.rope import Rope
+from moestream.backends import Routing
 from moestream.layers.weights import Weights
-from moestream.models.config import ModelConfig
+from moestream.models.blocks import Mixer
+from moestream.models.config import read_rope
 from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GptOssConfig(ModelConfig):
-    """``sliding_window`` positions are what every other layer sees, the first one included."""
-
-    sliding_window: int
-    windowed: tuple[bool, ...]
-    windowed_rope_base: float
 
 
 class GptOss(Decoder):
@@ -34,34 +23,21 @@ class GptOss(Decoder):
     own_expert_width = True
     activation = "swiglu_oai"
     ffn_norm = "post_attention_norm.weight"
-    config: GptOssConfig
-
-    def __init__(
-        self, file: GGUFFile, config: GptOssConfig, backend: Backend, context_length: int
-    ) -> None:
-        self.windowed_rope = Rope(replace(config.rope, base=config.windowed_rope_base))
-        super().__init__(file, config, backend, context_length)
 
     @classmethod
-    def read_config(cls, keys: Keys) -> GptOssConfig:
-        """Add the window, and the layers that have it."""
-        keys.require(cls.supported)
-        num_layers = keys.num_layers()
-        return GptOssConfig.read(
-            keys,
-            sliding_window=keys.positive("attention.sliding_window"),
-            windowed=keys.windowed_layers(num_layers, every=2),
-            windowed_rope_base=keys.above(
-                1, "rope.freq_base_swa", keys.above(1, "rope.freq_base", 10000.0)
-            ),
-        )
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """The window, which every other layer has, the first one included."""
+        rope = read_rope(keys, keys.head_dim())
+        return {
+            "rope": rope,
+            "window": keys.positive("attention.sliding_window"),
+            "windowed": keys.windowed_layers(keys.num_layers(), every=2),
+            "windowed_rope": replace(rope, base=keys.above(1, "rope.freq_base_swa", rope.base)),
+        }
 
-    def mixer(self, weights: Weights, index: int) -> Attention:
+    def mixer(self, weights: Weights, index: int) -> Mixer:
         """Attention with a sink a head."""
-        if not self.config.windowed[index]:
-            return self.attention(weights, index, sinks=True)
-        window, rope = self.config.sliding_window, self.windowed_rope
-        return self.attention(weights, index, window=window, rope=rope, sinks=True)
+        return self.attention(weights, index, sinks=True)
 
     def routing(self) -> Routing:
         """Softmax over the chosen."""

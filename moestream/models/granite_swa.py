@@ -5,58 +5,45 @@ Source: llama.cpp, src/models/granite-swa.cpp.
 
 from dataclasses import dataclass
 
-from moestream.layers.attention import Attention
-from moestream.layers.ffn import FeedForward, GatedMLP
-from moestream.layers.moe import MoE
+from moestream.layers.ffn import GatedMLP
 from moestream.layers.weights import Weights
-from moestream.models.granitemoe import GraniteMoE, GraniteMoEConfig, read_multipliers
+from moestream.models.blocks import Mixer
+from moestream.models.config import ModelConfig
+from moestream.models.granitemoe import GraniteMoE
 from moestream.models.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GraniteSWAConfig(GraniteMoEConfig):
-    """``windowed`` layers see ``window`` positions; ``turned`` ones are turned to theirs."""
+class GraniteSWAConfig(ModelConfig):
+    """``turned`` layers are turned to their positions."""
 
-    window: int
-    windowed: tuple[bool, ...]
     turned: tuple[bool, ...]
 
 
 class GraniteSWA(GraniteMoE):
     """Sinks in every layer; each is windowed or not, and turned or not; gate and up as one."""
 
+    dense_without_experts = True
+    config_type = GraniteSWAConfig
     config: GraniteSWAConfig
 
     @classmethod
-    def read_config(cls, keys: Keys) -> GraniteSWAConfig:
+    def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add what layers differ in."""
-        keys.require(cls.supported)
         layers = keys.num_layers()
-        return GraniteSWAConfig.read(
-            keys,
-            window=keys.positive("attention.sliding_window"),
-            windowed=tuple(map(bool, keys.per_layer("attention.sliding_window_pattern", layers))),
-            turned=tuple(map(bool, keys.per_layer("attention.rope_pattern", layers, 1))),
-            **read_multipliers(keys),
-        )
+        return super().read_own(keys) | {
+            "window": keys.positive("attention.sliding_window"),
+            "windowed": keys.marked_layers("attention.sliding_window_pattern", layers),
+            "turned": keys.marked_layers("attention.rope_pattern", layers, 1),
+        }
 
-    def mixer(self, weights: Weights, index: int) -> Attention:
+    def turns(self, index: int) -> bool:
+        """As the file says."""
+        return self.config.turned[index]
+
+    def mixer(self, weights: Weights, index: int) -> Mixer:
         """Attention with a sink a head."""
-        config = self.config
-        return self.attention(
-            weights,
-            index,
-            scale=config.attention_scale or None,
-            window=config.window if config.windowed[index] else 0,
-            turned=config.turned[index],
-            sinks=True,
-        )
-
-    def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
-        """Experts, or a dense network where the file counts none."""
-        if self.config.num_experts:
-            return self.moe(weights, index)
-        return self.dense(weights, index)
+        return self.attention(weights, index, sinks=True)
 
     def shared(self, weights: Weights, index: int) -> GatedMLP | None:
         """Gate and up lie in one matrix, the gate first."""

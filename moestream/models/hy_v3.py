@@ -3,8 +3,7 @@
 Source: llama.cpp, src/models/hy-v3.cpp.
 """
 
-from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig, read_mixture
-from moestream.models.keys import Keys
+from moestream.models.deepseek_moe import DeepSeekMoE
 
 
 class HyV3(DeepSeekMoE):
@@ -13,12 +12,7 @@ class HyV3(DeepSeekMoE):
     rope_style = "half"
     qk_norm = "head"
     dense_without_router = True
-
-    @classmethod
-    def read_config(cls, keys: Keys) -> DeepSeekMoEConfig:
-        """The common dimensions and the mixture's."""
-        keys.require(cls.supported)
-        return DeepSeekMoEConfig.read(keys, **read_mixture(keys, shared=1))
+    default_shared = 1
 
     @property
     def shared_width(self) -> int:

@@ -17,19 +17,16 @@ from moestream.layers.indexer import IndexShape
 from moestream.layers.weights import Weights
 from moestream.models.blocks import Block, HyperLayer
 from moestream.models.config import read_rope
-from moestream.models.deepseek2 import read_latent
 from moestream.models.deepseek32 import DeepSeek32Config
-from moestream.models.deepseek_moe import read_mixture
 from moestream.models.glm_dsa import GLMDSA
 from moestream.models.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HyV4Config(DeepSeek32Config):
-    """``hyper`` is of its streams; ``limits`` of experts' inner values, by layer, 0 for none."""
+    """``hyper`` is of its streams."""
 
     hyper: HyperShape
-    limits: tuple[float, ...]
 
     @property
     def row_size(self) -> int:
@@ -42,6 +39,8 @@ class HyV4(GLMDSA):
 
     gate = "values"
     sinks = True
+    limited = "silu_clamped"
+    config_type = HyV4Config
     config: HyV4Config
 
     def __init__(
@@ -52,27 +51,21 @@ class HyV4(GLMDSA):
         self.streams = StreamReader(Weights(file, backend), "output_hc", config.hyper)
 
     @classmethod
-    def read_config(cls, keys: Keys) -> HyV4Config:
-        """Add the streams' keys and the limits; scores do not grow with YaRN."""
-        keys.require(cls.supported)
-        latent = read_latent(keys)
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """Add the streams' fields and experts' limits; scores do not grow with YaRN."""
         length = keys.positive("attention.key_length_mla")
-        latent |= {"rope": read_rope(keys, length), "scale": 1 / math.sqrt(length)}
-        return HyV4Config.read(
-            keys,
-            hyper=HyperShape(
+        return super().read_own(keys) | {
+            "rope": read_rope(keys, length),
+            "attention_scale": 1 / math.sqrt(length),
+            "limits": keys.per_layer_numbers("swiglu_clamp_exp", keys.num_layers(), 0.0),
+            "hyper": HyperShape(
                 streams=keys.size("hyper_connection.count"),
                 size=keys.positive("embedding_length"),
                 eps=keys.number("attention.layer_norm_rms_epsilon"),
                 least=keys.number("hyper_connection.epsilon"),
                 most=keys.number("hyper_connection.magnitude"),
             ),
-            limits=keys.per_layer_numbers("swiglu_clamp_exp", keys.num_layers(), 0.0),
-            index=cls.read_index(keys),
-            indexed=cls.read_indexed(keys),
-            **latent,
-            **read_mixture(keys),
-        )
+        }
 
     @classmethod
     def read_index(cls, keys: Keys) -> IndexShape | None:
@@ -93,13 +86,8 @@ class HyV4(GLMDSA):
             HyperConnection(weights, "hc_ffn", shape),
         )
 
-    def gating(self, index: int) -> Gate:
-        """Gate and what it scales are bounded before the one passes."""
-        limit = self.config.limits[index]
-        return Gate("silu_clamped", limit) if limit else Gate()
-
     def shared_gating(self, index: int) -> Gate:
-        """Not bounded."""
+        """Without a limit."""
         return Gate()
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:

@@ -138,13 +138,29 @@ class Keys:
             )
         return tuple(values[:num_layers])
 
-    def recurrent_layers(self, num_layers: int, interval: int) -> tuple[bool, ...]:
-        """Which layers do not attend: told layer by layer, or by how often one does."""
-        listed = self.flags("attention.recurrent_layers", num_layers)
-        if listed is not None:
-            return listed
-        interval = self.positive("full_attention_interval", interval)
-        return tuple((layer + 1) % interval != 0 for layer in range(num_layers))
+    def head_dim(self) -> int:
+        """Length of a head's keys, all heads being alike."""
+        usual = self.positive("embedding_length") // self.positive("attention.head_count")
+        return self.count("attention.key_length", usual)
+
+    def attending_heads(self, interval: int) -> tuple[int, ...]:
+        """Key/value heads of each layer, 0 where it does not attend: most but each ``interval``-th.
+
+        A file may say which, or how often one attends.
+        """
+        layers = self.num_layers()
+        heads = self.per_layer(
+            "attention.head_count_kv", layers, self.count("attention.head_count")
+        )
+        recurrent = self.flags("attention.recurrent_layers", layers)
+        if recurrent is None:
+            interval = self.positive("full_attention_interval", interval)
+            recurrent = tuple((layer + 1) % interval != 0 for layer in range(layers))
+        return tuple(0 if r else n for r, n in zip(recurrent, heads, strict=True))
+
+    def marked_layers(self, key: str, layers: int, default: int | None = None) -> tuple[bool, ...]:
+        """Yes or no for each layer, which files write as numbers too."""
+        return tuple(map(bool, self.per_layer(key, layers, default)))
 
     def positive(self, key: str, default: int | None = None) -> int:
         """A count of at least one."""

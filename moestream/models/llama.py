@@ -3,9 +3,6 @@
 Source: arXiv 2302.13971 (Llama), arXiv 2401.04088 (Mixtral).
 """
 
-from moestream.layers.ffn import FeedForward
-from moestream.layers.moe import MoE
-from moestream.layers.weights import Weights
 from moestream.models.decoder import Decoder
 
 
@@ -14,7 +11,4 @@ class Llama(Decoder):
 
     rope_style = "interleaved"
     norm_topk_prob = True
-
-    def ffn(self, weights: Weights, index: int) -> FeedForward | MoE:
-        """Experts or a dense network, by the metadata."""
-        return self.moe(weights, index) if self.config.num_experts else self.dense(weights, index)
+    dense_without_experts = True

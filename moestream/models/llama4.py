@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from moestream.backends import Backend, Routing
 from moestream.errors import UnsupportedModelError
 from moestream.gguf import GGUFFile
-from moestream.layers.attention import Attention, Temperature
+from moestream.layers.attention import Temperature
 from moestream.layers.ffn import FeedForward
 from moestream.layers.moe import MoE
 from moestream.layers.weights import Weights
-from moestream.models.config import ModelConfig
+from moestream.models.blocks import Mixer
+from moestream.models.config import SUPPORTED, ModelConfig
 from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
 
@@ -36,9 +37,14 @@ class Llama4Config(ModelConfig):
 class Llama4(Decoder):
     """One expert a token, its input weighed by a sigmoid, beside a shared one."""
 
+    supported = SUPPORTED | {
+        "expert_used_count": ((1,), "1: one expert a token"),
+        "attention.sliding_window": ((_STRETCH,), f"{_STRETCH}: stretches of that length"),
+    }
     rope_style = "interleaved"
     own_expert_width = True
     weigh_input = True
+    config_type = Llama4Config
     config: Llama4Config
 
     def __init__(
@@ -52,26 +58,21 @@ class Llama4(Decoder):
         super().__init__(file, config, backend, context_length)
 
     @classmethod
-    def read_config(cls, keys: Keys) -> Llama4Config:
-        """Add which layers have experts."""
-        keys.require(
-            cls.supported
-            | {
-                "expert_used_count": ((1,), "1: one expert a token"),
-                "attention.sliding_window": ((_STRETCH,), f"{_STRETCH}: stretches of that length"),
-            }
-        )
-        return Llama4Config.read(
-            keys,
-            context_length=min(keys.positive("context_length"), _STRETCH),
-            moe_step=keys.positive("interleave_moe_layer_step"),
-        )
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """Which layers have experts, and how long a context may be."""
+        return {
+            "context_length": min(keys.positive("context_length"), _STRETCH),
+            "moe_step": keys.positive("interleave_moe_layer_step"),
+        }
 
-    def mixer(self, weights: Weights, index: int) -> Attention:
+    def turns(self, index: int) -> bool:
+        """All but every fourth."""
+        return (index + 1) % _TURNLESS != 0
+
+    def mixer(self, weights: Weights, index: int) -> Mixer:
         """Layers that are not turned have queries that grow with their position."""
-        if (index + 1) % _TURNLESS == 0:
-            temperature = Temperature(0.1, _STRETCH, 1)
-            return self.attention(weights, index, turned=False, temperature=temperature)
+        if not self.turns(index):
+            return self.attention(weights, index, temperature=Temperature(0.1, _STRETCH, 1))
         normed = self.config.num_experts != _UNNORMED_EXPERTS
         return self.attention(weights, index, qk_norm="unweighted_turned" if normed else "none")
 

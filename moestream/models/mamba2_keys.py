@@ -1,23 +1,8 @@
-"""The metadata of Mamba-2 layers, and what models that have some keep of the tokens they saw."""
+"""The metadata of Mamba-2 layers."""
 
 from moestream.errors import ModelFormatError
-from moestream.layers.cache import RecurrentShape, StateShape
 from moestream.layers.mamba2 import Mamba2Shape
-from moestream.models.config import ModelConfig
 from moestream.models.keys import Keys
-
-
-def hybrid_states(
-    config: ModelConfig, mamba: Mamba2Shape, networks: tuple[bool, ...] = ()
-) -> tuple[StateShape, ...]:
-    """Keys and values where a layer attends, nothing of networks, else the recurrence's state."""
-    attended = ModelConfig.state_shapes(config)
-    networks = networks or (False,) * config.num_layers
-    recurrent = mamba.state()
-    return tuple(
-        shape if heads else RecurrentShape(()) if network else recurrent
-        for shape, heads, network in zip(attended, config.kv_heads, networks, strict=True)
-    )
 
 
 def read_mamba2(keys: Keys) -> Mamba2Shape:

@@ -24,7 +24,7 @@ class ScaledMixer:
     """Attention, then a factor."""
 
     def __init__(self, attention: Mixer, scale: float) -> None:
-        self.attention, self.scale = attention, scale
+        self.attention, self.scale, self.norm = attention, scale, attention.norm
 
     def __call__(self, x: Array, batch: Batch, layer: int) -> Array:
         """(T, E) -> (T, E)."""
@@ -38,20 +38,20 @@ class MiMo2(SlidingMoE):
     normalise = True
     scale_windowed = False
     dense_without_router = True
+    config_type = MiMo2Config
     config: MiMo2Config
 
     @classmethod
-    def read_config(cls, keys: Keys) -> MiMo2Config:
+    def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add the factor; missing or 0, it is none."""
-        keys.require(cls.supported)
         scale = keys.number("attention.value_scale", 0.0) or 1.0
-        return MiMo2Config.read(keys, value_scale=scale, **cls.read_own(keys))
+        return super().read_own(keys) | {"value_scale": scale}
 
     def sinks(self, weights: Weights) -> bool:
         """Where the file has them."""
         return weights.has("attn_sinks.weight")
 
-    def mixer(self, weights: Weights, index: int) -> Mixer:  # type: ignore[override]
+    def mixer(self, weights: Weights, index: int) -> Mixer:
         """Attention, scaled."""
         attention = super().mixer(weights, index)
         scale = self.config.value_scale

@@ -5,56 +5,53 @@ Source: arXiv 2512.20856; llama.cpp, src/models/nemotron-h.cpp.
 
 from dataclasses import dataclass
 
-from moestream.backends import Routing
-from moestream.layers.cache import StateShape
+from moestream.layers.cache import RecurrentShape, StateShape
 from moestream.layers.ffn import Gate
-from moestream.layers.mamba2 import Mamba2, Mamba2Shape
+from moestream.layers.mamba2 import Mamba2
 from moestream.layers.weights import Weights
-from moestream.models.blocks import Mixer, MixerLayer, NetworkLayer
-from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig, read_mixture
+from moestream.models.blocks import MixerLayer, NetworkLayer
+from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig
+from moestream.models.hybrid import Hybrid
 from moestream.models.keys import Keys
-from moestream.models.mamba2_keys import hybrid_states, read_mamba2
+from moestream.models.mamba2_keys import read_mamba2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NemotronHConfig(DeepSeekMoEConfig):
-    """``networks`` are the layers of experts; others attend, or are Mamba-2.
+    """``networks`` are the layers of experts, which work in ``latent`` numbers, 0 for all."""
 
-    Experts work in ``latent`` numbers, 0 for all; ``attention_scale`` 0 is the usual one.
-    """
-
-    mamba: Mamba2Shape
     networks: tuple[bool, ...]
     latent: int
-    attention_scale: float
 
-    def state_shapes(self) -> tuple[StateShape, ...]:
-        """By what a layer is."""
-        return hybrid_states(self, self.mamba, self.networks)
+    def recurrent_state(self, layer: int) -> StateShape:
+        """The recurrence's; networks have none."""
+        none = RecurrentShape(())
+        return none if self.networks[layer] else DeepSeekMoEConfig.recurrent_state(self, layer)
 
 
-class NemotronHMoE(DeepSeekMoE):
+class NemotronHMoE(Hybrid, DeepSeekMoE):
     """A layer is Mamba-2, attention without positions or experts that square, and that alone."""
 
     rope_style = "half"
     ffn_norm = "attn_norm.weight"
+    default_shared = 0
+    recurrence = Mamba2
+    config_type = NemotronHConfig
     config: NemotronHConfig
 
     @classmethod
-    def read_config(cls, keys: Keys) -> NemotronHConfig:
+    def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add what Mamba-2 needs, and which layers are networks."""
-        keys.require(cls.supported)
         widths = keys.per_layer("feed_forward_length", keys.num_layers(), 0)
         eps = keys.number("attention.layer_norm_rms_epsilon", 0.0)
-        return NemotronHConfig.read(
-            keys,
-            rms_norm_eps=eps or keys.number("attention.layer_norm_epsilon"),
-            mamba=read_mamba2(keys),
-            networks=tuple(width > 0 for width in widths),
-            latent=keys.count("moe_latent_size", 0),
-            attention_scale=keys.number("attention.scale", 0.0),
-            **read_mixture(keys, shared=0) | {"leading_dense_layers": 0},
-        )
+        return super().read_own(keys) | {
+            "leading_dense_layers": 0,
+            "rms_norm_eps": eps or keys.number("attention.layer_norm_epsilon"),
+            "attention_scale": keys.number("attention.scale", 0.0) or None,
+            "recurrent": read_mamba2(keys),
+            "networks": tuple(width > 0 for width in widths),
+            "latent": keys.count("moe_latent_size", 0),
+        }
 
     def layer(self, weights: Weights, index: int) -> MixerLayer | NetworkLayer:
         """A layer of one part."""
@@ -62,22 +59,17 @@ class NemotronHMoE(DeepSeekMoE):
             return NetworkLayer(self.ffn(weights, index))
         return MixerLayer(self.mixer(weights, index))
 
-    def mixer(self, weights: Weights, index: int) -> Mixer:
-        """Attention where a layer has key/value heads, else Mamba-2."""
-        config = self.config
-        if config.kv_heads[index]:
-            scale = config.attention_scale or None
-            return self.attention(weights, index, scale=scale, turned=False)
-        eps = config.rms_norm_eps
-        return Mamba2(weights, hidden_size=config.hidden_size, shape=config.mamba, eps=eps)
+    def turns(self, index: int) -> bool:
+        """No layer does."""
+        return False
 
     def gating(self, index: int) -> Gate:
         """The square of what is positive."""
         return Gate("relu", own=False)
 
-    def routing(self) -> Routing:
-        """As the file says, by a sigmoid."""
-        return self.config.routing
+    def shared_gating(self, index: int) -> Gate:
+        """The same."""
+        return self.gating(index)
 
     @property
     def expert_latent(self) -> int:

@@ -4,75 +4,62 @@ Source: llama.cpp, src/models/qwen3next.cpp; arXiv 2412.06464 (gated delta net).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from moestream.errors import ModelFormatError
-from moestream.layers.cache import StateShape
 from moestream.layers.delta_net import DeltaNet, DeltaShape, HeadOrder
 from moestream.layers.weights import Weights
-from moestream.models.blocks import Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
-from moestream.models.decoder import Decoder
+from moestream.models.hybrid import Hybrid
 from moestream.models.keys import Keys, Supported
-
-_INTERVAL = 4
-"""Every fourth layer attends, where the file does not say otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HybridConfig(ModelConfig):
-    """A layer without key/value heads is a delta net of shape ``delta``."""
+class Qwen3NextConfig(ModelConfig):
+    """Layers that do not attend are delta nets."""
 
-    delta: DeltaShape
-
-    def state_shapes(self) -> tuple[StateShape, ...]:
-        """Keys and values where a layer attends, else the delta net's state."""
-        attended = ModelConfig.state_shapes(self)
-        recurrent = self.delta.state()
-        return tuple(
-            shape if heads else recurrent
-            for shape, heads in zip(attended, self.kv_heads, strict=True)
-        )
+    recurrent: DeltaShape
 
 
-class Qwen3Next(Decoder):
-    """Delta nets and gated attention; router weights that sum to one, and a gated shared expert."""
+class Qwen3Next(Hybrid):
+    """Delta nets and gated attention; router weights that sum to one, and a gated shared expert.
+
+    Layers that predict further tokens are left out.
+    """
 
     supported: ClassVar[Supported] = {
         key: value for key, value in SUPPORTED.items() if key != "nextn_predict_layers"
     }
     rope_style = "half"
+    predicts_further = True
     qk_norm = "head"
+    output_gate = "joined"
     norm_topk_prob = True
     shared_gate = True
     own_expert_width = True
     ffn_norm = "post_attention_norm.weight"
+    attends_every = 4
     head_order: ClassVar[HeadOrder] = "blocked"
-    config: HybridConfig
+    delta_gate: ClassVar[Literal["silu", "sigmoid"]] = "silu"
+    config_type: ClassVar[type[ModelConfig]] = Qwen3NextConfig
+    config: Qwen3NextConfig
 
     @classmethod
-    def read_config(cls, keys: Keys) -> ModelConfig:
-        """Read the dimensions; layers that predict further tokens are left out."""
-        keys.require(cls.supported)
-        layers = keys.num_layers()
-        heads = keys.per_layer(
-            "attention.head_count_kv", layers, keys.count("attention.head_count")
-        )
-        recurrent = keys.recurrent_layers(layers, _INTERVAL)
-        kv_heads = tuple(0 if r else n for r, n in zip(recurrent, heads, strict=True))
-        return HybridConfig.read(keys, kv_heads=kv_heads, delta=_delta_shape(keys))
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """Add the delta nets' sizes."""
+        return super().read_own(keys) | {"recurrent": _delta_shape(keys)}
 
-    def mixer(self, weights: Weights, index: int) -> Mixer:
-        """A delta net, or attention with an output gate."""
+    def recurrent(self, weights: Weights, index: int) -> DeltaNet:
+        """A delta net."""
         config = self.config
-        if config.kv_heads[index]:
-            return self.attention(weights, index, output_gate="joined")
         return DeltaNet(
             weights,
             hidden_size=config.hidden_size,
-            shape=config.delta,
+            shape=config.recurrent,
             order=self.head_order,
             eps=config.rms_norm_eps,
+            norm=self.attn_norm,
+            gate=self.delta_gate,
         )
 
     @property

@@ -3,18 +3,9 @@
 Source: arXiv 2511.21631; llama.cpp, src/models/qwen3vlmoe.cpp.
 """
 
-from moestream.models.config import ModelConfig
-from moestream.models.keys import Keys
 from moestream.models.qwen3moe import Qwen3MoE
-from moestream.models.sections import require_sections
+from moestream.models.sections import Sectioned
 
 
-class Qwen3VLMoE(Qwen3MoE):
+class Qwen3VLMoE(Sectioned, Qwen3MoE):
     """Qwen3-MoE with positions of three kinds, which in text are one."""
-
-    @classmethod
-    def read_config(cls, keys: Keys) -> ModelConfig:
-        """Read the dimensions, and see that every coordinate turns by one of the three."""
-        config = super().read_config(keys)
-        require_sections(keys, config.rope.dimensions)
-        return config

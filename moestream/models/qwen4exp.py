@@ -4,7 +4,7 @@ Source: llama.cpp, src/models/qwen4exp.cpp.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -17,19 +17,18 @@ from moestream.gguf import GGUFFile
 from moestream.layers.batch import Batch
 from moestream.layers.block_attention import BlockAttention, BlockIndexShape
 from moestream.layers.cache import StateShape
-from moestream.layers.delta_net import DeltaNet
 from moestream.layers.gated_streams import GatedConnection, GatedReader, GatedShape
 from moestream.layers.ngrams import NGrams, NGramShape
 from moestream.layers.weights import Weights
 from moestream.models.blocks import HyperLayer, Mixer
 from moestream.models.keys import Keys
 from moestream.models.ngram_keys import read_grams
-from moestream.models.qwen3next import HybridConfig
+from moestream.models.qwen3next import Qwen3NextConfig
 from moestream.models.qwen35moe import Qwen35MoE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Qwen4Config(HybridConfig):
+class Qwen4Config(Qwen3NextConfig):
     """``index`` is that of layers that attend, of blocks of ``ratios``, by layer, 0 for all.
 
     ``grams`` come in before layer ``gram_layer``.
@@ -46,17 +45,21 @@ class Qwen4Config(HybridConfig):
         """Of all streams, and of the rows that were read."""
         return (self.streams.streams + 1) * self.hidden_size
 
+    def may_begin(self, layer: int) -> bool:
+        """Only the first, where n-grams are made of tokens: no other part is told of these."""
+        return layer == 0 or self.grams is None
+
+    def attended_state(self, layer: int) -> StateShape:
+        """Keys and values; behind keys, what the index goes by."""
+        heads = self.kv_heads[layer]
+        behind = self.index.dim // heads if self.ratios[layer] else 0
+        return AttentionShape(heads, self.head_dim + behind, self.value_dim)
+
     def state_shapes(self) -> tuple[StateShape, ...]:
-        """What the index goes by behind keys; behind all layers, what n-grams reach back to."""
-        shapes = HybridConfig.state_shapes(self)
-        longer = tuple(
-            replace(shape, key_dim=shape.key_dim + self.index.dim // shape.heads)
-            if isinstance(shape, AttentionShape) and ratio
-            else shape
-            for shape, ratio in zip(shapes, self.ratios, strict=True)
-        )
+        """Behind those of all layers, what n-grams reach back to."""
+        shapes = Qwen3NextConfig.state_shapes(self)
         width = self.streams.streams * self.streams.size
-        return longer if self.grams is None else (*longer, self.grams.state(width))
+        return shapes if self.grams is None else (*shapes, self.grams.state(width))
 
 
 class Qwen4Layer(HyperLayer):
@@ -72,8 +75,11 @@ class Qwen4Layer(HyperLayer):
 class Qwen4Exp(Qwen35MoE):
     """No norms but those of the streams; delta nets with sigmoid gates."""
 
+    predicts_further = False
     attn_norm = ""
     ffn_norm = ""
+    delta_gate = "sigmoid"
+    config_type = Qwen4Config
     config: Qwen4Config
 
     def __init__(
@@ -84,33 +90,28 @@ class Qwen4Exp(Qwen35MoE):
         super().__init__(file, config, backend, context_length)
 
     @classmethod
-    def read_config(cls, keys: Keys) -> Qwen4Config:
+    def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add streams, the index and n-grams."""
-        common = super().read_config(keys)
-        assert isinstance(common, HybridConfig), "Qwen3.5's"
-        layers, size = common.num_layers, common.hidden_size
-        grams, gram_layer = read_grams(keys, size, common.kv_heads)
-        own = {
+        size, heads = keys.positive("embedding_length"), keys.attending_heads(cls.attends_every)
+        grams, gram_layer = read_grams(keys, size, heads)
+        index = BlockIndexShape(
+            heads=keys.positive("attention.indexer.head_count"),
+            dim=keys.size("attention.indexer.key_length"),
+            most=keys.positive("attention.indexer.top_k"),
+            size=0,
+        )
+        return super().read_own(keys) | {
             "streams": GatedShape(
                 streams=keys.size("hyper_connection.count"),
                 size=size,
                 rank=keys.size("hyper_connection.low_rank"),
-                eps=common.rms_norm_eps,
+                eps=keys.number("attention.layer_norm_rms_epsilon"),
             ),
-            "index": BlockIndexShape(
-                heads=keys.positive("attention.indexer.head_count"),
-                dim=keys.size("attention.indexer.key_length"),
-                most=keys.positive("attention.indexer.top_k"),
-                size=0,
-            ),
-            "ratios": keys.per_layer("attention.compress_ratios", layers, 0),
+            "index": index,
+            "ratios": _read_ratios(keys, index, heads),
             "grams": grams,
             "gram_layer": gram_layer,
         }
-        known = {field.name: getattr(common, field.name) for field in fields(HybridConfig)}
-        config = Qwen4Config(**known | own)
-        _check(config, keys)
-        return config
 
     def layer(self, weights: Weights, index: int) -> Qwen4Layer:
         """Build one layer, and what it reads and writes by."""
@@ -129,22 +130,11 @@ class Qwen4Exp(Qwen35MoE):
 
     def mixer(self, weights: Weights, index: int) -> Mixer:
         """A delta net, or gated attention to everything or to blocks."""
-        config = self.config
-        ratio = config.ratios[index]
-        if not config.kv_heads[index]:
-            return DeltaNet(
-                weights,
-                hidden_size=config.hidden_size,
-                shape=config.delta,
-                order=self.head_order,
-                eps=config.rms_norm_eps,
-                norm=self.attn_norm,
-                gate="sigmoid",
-            )
-        if not ratio:
-            return self.attention(weights, index, output_gate="joined")
-        make = partial(BlockAttention, index=replace(config.index, size=ratio))
-        return self.attention(weights, index, output_gate="joined", make=make)
+        ratio = self.config.ratios[index]
+        if not (ratio and self.config.kv_heads[index]):
+            return super().mixer(weights, index)
+        make = partial(BlockAttention, index=replace(self.config.index, size=ratio))
+        return self.attention(weights, index, make=make)
 
     def last_norm(self, weights: Weights) -> GatedReader:
         """One row of all streams."""
@@ -166,12 +156,14 @@ class Qwen4Exp(Qwen35MoE):
         return super().embed(tokens)[:, None] + each
 
 
-def _check(config: Qwen4Config, keys: Keys) -> None:
-    index = config.index
-    for ratio, heads in zip(config.ratios, config.kv_heads, strict=True):
+def _read_ratios(keys: Keys, index: BlockIndexShape, kv_heads: tuple[int, ...]) -> tuple[int, ...]:
+    """Positions in a block, by layer."""
+    ratios = keys.per_layer("attention.compress_ratios", len(kv_heads), 0)
+    for ratio, heads in zip(ratios, kv_heads, strict=True):
         if ratio and heads and (index.most % ratio or index.dim % heads):
             raise ModelFormatError(
                 f"{keys.file.path}: {keys.name('attention.compress_ratios')} has {ratio}, by which "
                 f"{index.most} positions are not whole blocks, or {heads} heads do not divide an "
                 f"index of {index.dim}"
             )
+    return ratios

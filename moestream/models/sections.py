@@ -5,15 +5,24 @@ that of plain RoPE.
 """
 
 from moestream.errors import UnsupportedModelError
+from moestream.models.config import ModelConfig
+from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys
 
 
-def require_sections(keys: Keys, dimensions: int) -> None:
-    """See that every coordinate turns by one of the three.
+class Sectioned(Decoder):
+    """A model with such positions; stands first among an architecture's bases."""
 
-    Raises:
-        UnsupportedModelError: some have no position.
-    """
+    @classmethod
+    def read_config(cls, keys: Keys) -> ModelConfig:
+        """Read the dimensions, and see that every coordinate turns by one of the three."""
+        config = super().read_config(keys)
+        _require_sections(keys, config.rope.dimensions)
+        return config
+
+
+def _require_sections(keys: Keys, dimensions: int) -> None:
+    """Raises UnsupportedModelError: some coordinates have no position."""
     sections = keys.numbers("rope.dimension_sections", 4)
     pairs = range(dimensions // 2)
     if any(pair >= 3 * sections[pair % 3] for pair in pairs):

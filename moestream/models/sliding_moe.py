@@ -7,24 +7,21 @@ are told by the architectures.
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from moestream.backends import Backend, Gating, RopeStyle, Routing
+from moestream.backends import RopeStyle
 from moestream.errors import ModelFormatError
-from moestream.gguf import GGUFFile
-from moestream.layers.attention import Attention, OutputGate, QKNorm
-from moestream.layers.rope import Rope, RopeConfig
+from moestream.layers.attention import QKNorm
+from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
-from moestream.models.config import read_rope, read_turned
-from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig, read_mixture
+from moestream.models.blocks import Mixer
+from moestream.models.config import ModelConfig, read_rope, read_turned
+from moestream.models.deepseek_moe import DeepSeekMoE, DeepSeekMoEConfig
 from moestream.models.keys import Keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlidingConfig(DeepSeekMoEConfig):
-    """``windowed`` layers see ``window`` positions; ``heads`` are each layer's, of queries."""
+    """``heads`` are each layer's, of queries."""
 
-    window: int
-    windowed: tuple[bool, ...]
-    windowed_rope: RopeConfig
     heads: tuple[int, ...]
 
 
@@ -33,7 +30,7 @@ class SlidingMoE(DeepSeekMoE):
 
     rope_style: ClassVar[RopeStyle] = "half"
     qk_norm: ClassVar[QKNorm] = "head"
-    output_gate: ClassVar[OutputGate] = "none"
+    default_shared = 0
     every: ClassVar[int] = 4
     """Of so many layers one sees everything, where the file does not say layer by layer."""
     first_full: ClassVar[bool] = False
@@ -42,34 +39,19 @@ class SlidingMoE(DeepSeekMoE):
     """Whether what stretches the rotation does so in windowed layers too."""
     windowed_base: ClassVar[bool] = True
     """Whether windowed layers may have a base of their own."""
-    default_gating: ClassVar[Gating] = "sigmoid"
-    normalise: ClassVar[bool | None] = None
-    """Whether router weights sum to one; None: as the file says."""
+    config_type: ClassVar[type[ModelConfig]] = SlidingConfig
     config: SlidingConfig
-
-    def __init__(
-        self, file: GGUFFile, config: SlidingConfig, backend: Backend, context_length: int
-    ) -> None:
-        self.windowed_rope = Rope(config.windowed_rope)
-        super().__init__(file, config, backend, context_length)
-
-    @classmethod
-    def read_config(cls, keys: Keys) -> SlidingConfig:
-        """Add the windows and the mixture's keys."""
-        keys.require(cls.supported)
-        return SlidingConfig.read(keys, **cls.read_own(keys))
 
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
-        """The fields that are added to the common ones."""
+        """Add the windows, and the rotation and the heads of each kind of layer."""
         layers = keys.num_layers()
         heads = keys.per_layer("attention.head_count", layers)
         head_dim = keys.count("attention.key_length", 0) or _shared_out(keys, max(heads))
         rope = read_rope(keys, head_dim)
-        mixture = read_mixture(keys, cls.default_gating, shared=0)
         window = keys.count("attention.sliding_window", 0)
         windowed = keys.windowed_layers(layers, cls.every, first_full=cls.first_full)
-        return mixture | {
+        return super().read_own(keys) | {
             "num_heads": max(heads),
             "heads": heads,
             "rope": cls.read_full_rope(rope),
@@ -92,15 +74,6 @@ class SlidingMoE(DeepSeekMoE):
             return replace(rope, base=base, dimensions=turned)
         return RopeConfig(dimensions=turned, base=base)
 
-    def routing(self) -> Routing:
-        """As the file says, but where the architecture decides what is normalised."""
-        routing = self.config.routing
-        return routing if self.normalise is None else replace(routing, normalise=self.normalise)
-
-    def turns(self, index: int) -> bool:
-        """Whether queries and keys of a layer are turned to their positions."""
-        return True
-
     def norms(self, weights: Weights) -> QKNorm:
         """How queries and keys are normed."""
         return self.qk_norm
@@ -109,10 +82,9 @@ class SlidingMoE(DeepSeekMoE):
         """Whether a layer's heads have scores of no value."""
         return False
 
-    def mixer(self, weights: Weights, index: int) -> Attention:
+    def mixer(self, weights: Weights, index: int) -> Mixer:
         """Attention over the window, or over everything."""
-        config = self.config
-        windowed, heads = config.windowed[index], config.heads[index]
+        config, heads = self.config, self.config.heads[index]
         if config.kv_heads[index] == 0 or heads % config.kv_heads[index]:
             raise ModelFormatError(
                 f"{weights.file.path}: layer {index} has {heads} attention heads, which do not "
@@ -122,12 +94,8 @@ class SlidingMoE(DeepSeekMoE):
             weights,
             index,
             num_heads=heads,
-            window=config.window if windowed else 0,
-            rope=self.windowed_rope if windowed else self.rope,
-            turned=self.turns(index),
             qk_norm=self.norms(weights),
             sinks=self.sinks(weights),
-            output_gate=self.output_gate,
         )
 
 

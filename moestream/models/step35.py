@@ -3,25 +3,17 @@
 Source: llama.cpp, src/models/step35.cpp.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moestream.layers.attention import QKNorm
-from moestream.layers.ffn import Gate
 from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
+from moestream.models.deepseek_moe import read_limits
 from moestream.models.keys import Keys
-from moestream.models.sliding_moe import SlidingConfig, SlidingMoE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step35Config(SlidingConfig):
-    """Limits of inner values, layer by layer, 0 for none: of experts, and of other networks."""
-
-    limits: tuple[float, ...]
-    shared_limits: tuple[float, ...]
+from moestream.models.sliding_moe import SlidingMoE
 
 
 class Step35(SlidingMoE):
@@ -30,22 +22,11 @@ class Step35(SlidingMoE):
     output_gate = "sigmoid"
     scale_windowed = False
     dense_without_router = True
-    config: Step35Config
 
     @classmethod
-    def read_config(cls, keys: Keys) -> Step35Config:
-        """Add the limits."""
-        keys.require(cls.supported)
-        layers = keys.num_layers()
-        limits, shared = (
-            keys.per_layer_numbers(f"swiglu_clamp_{part}", layers, 0.0) for part in ("exp", "shexp")
-        )
-        return Step35Config.read(
-            keys,
-            limits=limits,
-            shared_limits=shared,
-            **cls.read_own(keys),
-        )
+    def read_own(cls, keys: Keys) -> dict[str, object]:
+        """Add the limits of inner values."""
+        return super().read_own(keys) | read_limits(keys)
 
     @classmethod
     def read_full_rope(cls, rope: RopeConfig) -> RopeConfig:
@@ -63,14 +44,6 @@ class Step35(SlidingMoE):
             return None
         factors = weights.optional_floats(name, weights.width(name))
         return None if factors is None else factors[:pairs]
-
-    def gating(self, index: int) -> Gate:
-        """Bounded after the gate has passed."""
-        return Gate.capped(self.config.limits[index])
-
-    def shared_gating(self, index: int) -> Gate:
-        """The same, with a limit of their own."""
-        return Gate.capped(self.config.shared_limits[index])
 
     @property
     def shared_width(self) -> int:

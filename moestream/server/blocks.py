@@ -27,28 +27,12 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """A block has begun; it is empty."""
+class Event:
+    """A block has begun, and is empty; has ``text`` more; or has ended."""
 
+    what: Literal["begun", "more", "ended"]
     block: Block
-
-
-@dataclass(frozen=True, slots=True)
-class More:
-    """A block has more text."""
-
-    block: Block
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """A block has ended."""
-
-    block: Block
-
-
-Event = Begun | More | Closed
+    text: str = ""
 
 
 class Blocks:
@@ -76,7 +60,7 @@ class Blocks:
     def end(self) -> Iterator[Event]:
         """Close the one that is open."""
         if self._open is not None:
-            yield Closed(self._open)
+            yield Event("ended", self._open)
             self._open = None
 
     def _in(self, kind: Kind) -> Iterator[Event]:
@@ -84,15 +68,15 @@ class Blocks:
             yield from self.end()
             yield self._begin(kind)
 
-    def _begin(self, kind: Kind, call: Call | None = None) -> Begun:
+    def _begin(self, kind: Kind, call: Call | None = None) -> Event:
         self._open = Block(self._count, kind, call)
         self._count += 1
-        return Begun(self._open)
+        return Event("begun", self._open)
 
     def _more(self, text: str) -> Iterator[Event]:
         if text and self._open is not None:
             self._open.text += text
-            yield More(self._open, text)
+            yield Event("more", self._open, text)
 
 
 def blocks_of(answer: Answer) -> list[Block]:

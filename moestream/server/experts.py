@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from moestream.errors import ProfileError
 from moestream.forecast.demand import read_demand
 from moestream.forecast.hits import default_hits
-from moestream.forecast.outlook import Point, look_ahead
+from moestream.forecast.outlook import Grounds, Point, look_ahead
 from moestream.forecast.verdict import plan_of
 from moestream.machine.speeds import known_speeds
 from moestream.profiles import Fingerprint, Profile, write_profile
@@ -194,13 +194,10 @@ def _forecast(model: Model) -> Forecast:
     shares = [(n + 1) / _POINTS for n in range(_POINTS)]
     least, total = plan.least_bytes, plan.total_expert_bytes
     wanted = {least, *(plan.other_bytes + int(share * total) for share in shares)}
+    hits = default_hits(engine.config.num_experts or 0)
     outlook = look_ahead(
         plan,
-        demand,
-        machine,
-        disk,
-        default_hits(engine.config.num_experts or 0),
-        context=context,
+        Grounds(demand, machine, disk, hits, context),
         budgets=tuple(sorted(n_bytes for n_bytes in wanted if n_bytes >= least)),
     )
     now = engine.plan.budget_bytes if engine.plan else None

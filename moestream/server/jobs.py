@@ -5,6 +5,7 @@ Token ids in, token ids out: text, templates and HTTP are not known here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import NO_BREAKERS, Breakers, Constraint
@@ -31,8 +32,7 @@ class Job:
     """Whether what other sequences have read of the same prompt is taken over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """So many tokens of the prompt are read, ``cached`` of which were already."""
 
     done: int
@@ -40,8 +40,7 @@ class Reading:
     cached: int
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """A new token; with ``top_logprobs``, its own and the likeliest ones', likeliest first."""
 
     token: int
@@ -57,16 +56,14 @@ class Usage(TokenTimes):
     queue_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The last event of a sequence that went well; the end token itself was not told."""
 
     reason: StopReason
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The last event of one that did not."""
 
     error: MoestreamError

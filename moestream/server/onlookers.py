@@ -14,7 +14,7 @@ from typing import Any
 from moestream.server.residency import Collector, Frame
 from moestream.server.scheduler import Scheduler
 
-_ASK_S = 0.25
+_ASK_S = 0.35
 _PING_S = 10.0
 _MOST_UNHEARD = 64
 """Frames: whoever takes so few is left out, and may come again."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moestream.engine.engine import Engine
-from moestream.engine.expert_streaming import begin_pass, end_pass, pass_tokens
+from moestream.engine.streamed_passes import begin_pass, end_pass, pass_tokens
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.moe import RouteObserver, RoutingEvent
-from moestream.models.decoder import Pass
+from moestream.models.passes import Pass
 from moestream.server.sequence import SequenceRun, State, fail_all
 
 Members = Sequence[tuple[SequenceRun, int]]
@@ -70,6 +70,8 @@ class Passes:
         except Exception as error:
             fail_all([s for s, _ in members], error)
             return None
+        if all(sequence.pending > tokens for sequence, tokens in members):
+            under_way.fill_caches()
         return Prefill(members, under_way)
 
     def _observer(self) -> RouteObserver | None:

@@ -21,7 +21,7 @@ from moestream.streaming.residency import Residency
 from moestream.streaming.store import expert_sizes
 from moestream.streaming.view import IN_MEMORY, KEPT
 
-EVERY_S = 0.2
+EVERY_S = 0.3
 """Between two frames. The tokens of as many tenths of a second have been told just then: to wake
 those who hear of them a second time would take the cores that compute."""
 

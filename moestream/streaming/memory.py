@@ -11,6 +11,7 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -28,8 +29,7 @@ _ROOM_FOR_OTHERS = 0.15
 """Share of the memory that ``auto`` leaves to the rest of the system."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """What there is: the tightest of the machine and the cgroups above this process."""
 
     total_bytes: int
@@ -124,11 +124,7 @@ def plan_memory(
     """
     memory = memory or available_memory()
     own = process_bytes + _BUFFERS_BYTES
-    if budget == "auto":
-        amount = int((memory.available_bytes + process_bytes) * (1 - _ROOM_FOR_OTHERS))
-    else:
-        amount = parse_memory(budget, memory.total_bytes)
-        require_room(amount, memory)
+    amount = budget_bytes(budget, memory, process_bytes)
     return MemoryPlan(
         budget_bytes=amount,
         dense_bytes=dense_bytes,
@@ -139,6 +135,19 @@ def plan_memory(
         total_expert_bytes=total_expert_bytes,
         context_bytes=context_bytes,
     )
+
+
+def budget_bytes(budget: str, memory: Memory, process_bytes: int) -> int:
+    """What a budget is of the memory that there is; see ``plan_memory``.
+
+    Raises:
+        BudgetError: no amount of memory, or more than there is.
+    """
+    if budget == "auto":
+        return int((memory.available_bytes + process_bytes) * (1 - _ROOM_FOR_OTHERS))
+    amount = parse_memory(budget, memory.total_bytes)
+    require_room(amount, memory)
+    return amount
 
 
 def require_room(budget_bytes: int, memory: Memory) -> None:

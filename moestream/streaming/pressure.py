@@ -10,8 +10,8 @@ for memory.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from moestream.streaming.memory import available_memory, memory_groups
 
@@ -24,8 +24,7 @@ _MOST_WAITING = 0.10
 """Share of the last ten seconds. Waiting alone tells nothing: page faults of a mapped model do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pressure:
+class Pressure(NamedTuple):
     """What is left of the tightest limit, and the share of time spent waiting for memory."""
 
     total_bytes: int

@@ -150,6 +150,11 @@ class Residency(ABC):
         """The last tokens of a long pass have gone through the layer that they asked."""
         self._held_layer = -1
 
+    def begin_long_pass(self) -> None:
+        """All experts will be wanted, a layer after the other: the first while it attends."""
+        self._make_room_for_layers()
+        self._read_layer_after(-1)
+
     def end_long_pass(self) -> None:
         """It has come to its end, or was broken off."""
         self.let_go()

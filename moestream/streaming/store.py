@@ -27,8 +27,7 @@ class ExpertKey(NamedTuple):
     expert: int
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One matrix of one expert, or two where the file fuses gate and up."""
 
     shard: int

@@ -26,13 +26,19 @@ class CacheRecorder(PassRecorder):
         """Create the file, compressed when its name ends in ``.gz``.
 
         Raises:
-            TraceError: no experts are streamed, so that nothing is known of what is in memory.
+            TraceError: no experts are streamed, so that nothing is known of what is in memory; or
+                tokens are guessed ahead, and are heard of when it has changed.
             OSError: the file cannot be written.
         """
         if engine.streaming is None:
             raise TraceError(
                 f"{engine.file.path}: no experts are streamed, so there is no cache to trace; "
                 "give a budget that they do not all fit into, or say how to stream, as --io direct"
+            )
+        if engine.drafts.kind != "none":
+            raise TraceError(
+                f"with --draft {engine.drafts.kind} several tokens ask for experts at once, so "
+                "there is no cache to trace token by token; use --draft none"
             )
         self._residency = engine.streaming.residency
         self._file = RunFile(Path(path), _HEAD)

@@ -12,6 +12,7 @@ from typing import Any
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
+from moestream.errors import TraceError
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.profiles import (
     PROFILE_HALF_LIFE,
@@ -133,6 +134,13 @@ class Recording(Closing):
         Raises:
             TraceError, ProfileError, OSError: see ``TraceRecorder`` and ``ProfileRecorder``.
         """
+        if engine.config.part is not None:  # whose other layers nobody hears of
+            if any(each is not None for each in (trace, guesses, cache, profile)):
+                raise TraceError(
+                    "a trace or a profile is of a whole model, and here machines share one; record "
+                    "it on one machine, without mlx.launch"
+                )
+            counting = False
         counting = profile is not None or (counting and bool(expert_sizes(engine.file)))
         self.profile: ProfileRecorder | None = None
         self.trace: TraceRecorder | None = None

@@ -21,7 +21,14 @@ from moestream.ui.messages import (
     write_note,
     write_text,
 )
-from moestream.ui.streams import abandon_output, flush, prepare, printable, printable_lines
+from moestream.ui.streams import (
+    abandon_output,
+    flush,
+    hide_lines,
+    prepare,
+    printable,
+    printable_lines,
+)
 from moestream.ui.tables import print_fields, print_heat, print_json, print_line, print_table
 from moestream.ui.units import format_bytes, format_count, format_memory, rate_told
 
@@ -35,6 +42,7 @@ __all__ = [
     "format_memory",
     "hear_library",
     "hear_warnings",
+    "hide_lines",
     "log_crash",
     "log_end",
     "log_to",

@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import threading
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
@@ -36,6 +37,27 @@ def printable_lines(text: str) -> str:
 def shown(text: str, stream: TextIO | None) -> str:
     """A model's text as a stream is to have it: as it is, but for what could steer a terminal."""
     return printable_lines(text) if stream is not None and stream.isatty() else text
+
+
+def hide_lines(start: str) -> None:
+    """From now on, leave out of standard error what native code writes with this at its start."""
+    if sys.stderr is None:
+        return
+    sys.stderr.flush()
+    errors, heard_from, lines = os.dup(2), sys.stderr, os.pipe()
+    os.dup2(lines[1], 2)
+    os.close(lines[1])
+    sys.stderr = open(  # noqa: PTH123, SIM115 - a descriptor, for good
+        errors, "w", encoding=heard_from.encoding, errors="replace", buffering=1
+    )
+
+    def work() -> None:
+        with open(lines[0], "rb") as native:  # noqa: PTH123 - a descriptor
+            for line in native:
+                if not line.startswith(start.encode()):
+                    os.write(errors, line)
+
+    threading.Thread(target=work, name="errors", daemon=True).start()
 
 
 def flush() -> None:

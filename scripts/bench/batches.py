@@ -26,7 +26,7 @@ from moestream.layers.batch import Batch
 from moestream.layers.cache import Cache
 from moestream.layers.moe import RoutingEvent
 from moestream.layers.weights import EMBEDDING, is_tied
-from moestream.models.decoder import Pass
+from moestream.models.passes import Pass
 from moestream.streaming.store import is_expert_weight, used_tensors
 
 

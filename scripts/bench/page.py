@@ -2,8 +2,8 @@
 
 python scripts/bench/page.py MODEL [--budget 600M] [--answers 7] [--tokens 1500]
 
-One server. While an answer is written the stream of the experts is opened and closed, for two
-seconds each: so short a time apart the machine is as busy with other work, and the context about as
+One server. While an answer is written the stream of the experts is opened and closed, for a
+second each: so short a time apart the machine is as busy with other work, and the context about as
 long. Figures are medians, and the loss is that of the pairs of open and closed. The last line is
 JSON.
 """
@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are 
 from bench.http_load import chat
 from bench.serve import QUESTIONS, body, free_port, ours, server
 
-_WINDOW_S = 2.0
-_SETTLE_S = 0.3
+_WINDOW_S = 1.0
+_SETTLE_S = 0.2
 """At the start of a window, which does not count."""
 _ORDER = (False, True, True, False)
 """Open or not, so that what grows slower all the time weighs on both alike."""

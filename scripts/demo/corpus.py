@@ -25,9 +25,9 @@ import re
 import subprocess
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import NamedTuple
 
 LANGUAGES = ("en", "it", "de", "fr")
 DOMAINS = (*LANGUAGES, "code")
@@ -44,8 +44,7 @@ PACKAGES = (
 HELD_OUT_ONE_IN = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """One text: its domain, a key that its translations share, and its words."""
 
     domain: str

@@ -54,6 +54,12 @@ TASK_QUESTIONS = (
     "Write a JavaScript function that {}.",
     "How do I write a program that {}? Explain step by step.",
 )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", "))
+
+
 SMALL_TALK = (
     *(
         "Hello!",
@@ -72,48 +78,21 @@ SMALL_TALK = (
 OTHER_LANGUAGES = {
     "it": (
         ("Qual è la capitale di {}?", "Parlami di {} in italiano.", "Che cosa si mangia in {}?"),
-        ("Italia", "Francia", "Germania", "Spagna", "Giappone", "Grecia", "Egitto", "Svezia"),
+        _words("Italia, Francia, Germania, Spagna, Giappone, Grecia, Egitto, Svezia"),
         ("Spiega che cosa è {}.", "Scrivi una breve storia su {}.", "Perché è importante {}?"),
-        (
-            "la luna",
-            "il mare",
-            "la musica",
-            "il pane",
-            "la scuola",
-            "il sole",
-            "la storia",
-            "il cane",
-        ),
+        _words("la luna, il mare, la musica, il pane, la scuola, il sole, la storia, il cane"),
     ),
     "de": (
         ("Was ist die Hauptstadt von {}?", "Erzähle mir etwas über {}.", "Was isst man in {}?"),
-        (
-            "Italien",
-            "Frankreich",
-            "Deutschland",
-            "Spanien",
-            "Japan",
-            "Polen",
-            "Ägypten",
-            "Schweden",
-        ),
+        _words("Italien, Frankreich, Deutschland, Spanien, Japan, Polen, Ägypten, Schweden"),
         ("Erkläre, was {} ist.", "Schreibe eine kurze Geschichte über {}.", "Wozu dient {}?"),
-        ("der Mond", "das Meer", "die Musik", "das Brot", "die Schule", "die Sonne", "das Geld"),
+        _words("der Mond, das Meer, die Musik, das Brot, die Schule, die Sonne, das Geld"),
     ),
     "fr": (
         ("Quelle est la capitale de {} ?", "Parle-moi de {}.", "Que mange-t-on en {} ?"),
-        ("Italie", "France", "Allemagne", "Espagne", "Chine", "Grèce", "Égypte", "Suède"),
+        _words("Italie, France, Allemagne, Espagne, Chine, Grèce, Égypte, Suède"),
         ("Explique ce qu'est {}.", "Écris une petite histoire sur {}.", "À quoi sert {} ?"),
-        (
-            "la lune",
-            "la mer",
-            "la musique",
-            "le pain",
-            "l'école",
-            "le soleil",
-            "l'argent",
-            "le chien",
-        ),
+        _words("la lune, la mer, la musique, le pain, l'école, le soleil, l'argent, le chien"),
     ),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gguf
 
@@ -29,7 +29,6 @@ FULL, WINDOWED = (32, 12, 20), (24, 8, 12)
 class GoldenDots3Note(OfKinds):
     """`kinds`: W, a window is seen, or F, everything. The first layer is dense."""
 
-    arch: str = field(default="dots3note", init=False)
     hidden: int = 32
     used: int = 4
     lead: int = 1
@@ -96,9 +95,10 @@ class GoldenDots3Note(OfKinds):
 
 
 DOTS3NOTE_MODELS: tuple[GoldenDots3Note, ...] = (
-    GoldenDots3Note("dots3note", 681, kinds="WFWFWF"),
+    GoldenDots3Note("dots3note", "dots3note", 681, kinds="WFWFWF"),
     GoldenDots3Note(
         "dots3note-q8_0",
+        "dots3note",
         682,
         ("Q8_0",),
         kinds="WFW",

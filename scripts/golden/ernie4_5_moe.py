@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gguf
 
@@ -17,7 +17,6 @@ from golden.recipe import HEADS, KV_HEADS, Counted
 class Ernie45MoE(Counted):
     """One dense layer, then experts with a shared one of another width."""
 
-    arch: str = field(default="ernie4_5-moe", init=False)
     lead: int = 1
     tied: float = 0.18
     head_dim: int = 24
@@ -50,9 +49,9 @@ class Ernie45MoE(Counted):
 
 
 MODELS = (
-    Ernie45MoE("ernie4_5-moe", 102),
+    Ernie45MoE("ernie4_5-moe", "ernie4_5-moe", 102),
     Ernie45MoE(
-        "ernie4_5-moe-mxfp4", 342, ("MXFP4", "Q5_1", "Q8_0"),
+        "ernie4_5-moe-mxfp4", "ernie4_5-moe", 342, ("MXFP4", "Q5_1", "Q8_0"),
         dense_width=64, width=32, shared=64, head_dim=32,
     ),
 )  # fmt: skip

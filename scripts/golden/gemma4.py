@@ -17,7 +17,6 @@ from golden.recipe import HEADS, OfKinds
 class Gemma4(OfKinds):
     """`kinds`: W, a window is seen, or F, everything; such a layer has no values of its own."""
 
-    arch: str = field(default="gemma4", init=False)
     kinds: str = field(default="WFW", kw_only=True)
     used: int = 2
     tied: float = 0.15
@@ -114,19 +113,19 @@ class Gemma4(OfKinds):
 
 
 MODELS = (
-    Gemma4("gemma4", 104),
-    Gemma4("gemma4-dense", 106, experts=0, kinds="WWF"),
+    Gemma4("gemma4", "gemma4", 104),
+    Gemma4("gemma4-dense", "gemma4", 106, experts=0, kinds="WWF"),
     Gemma4(
-        "gemma4-q8_0", 324, ("Q8_0", "Q4_0"), dense_width=64, width=32,
+        "gemma4-q8_0", "gemma4", 324, ("Q8_0", "Q4_0"), dense_width=64, width=32,
         head_dims=(16, 32), rope_factors=16, kv_heads=(2, 2), fused=False,
     ),
     Gemma4(
-        "gemma4-e", 107, experts=0, kinds="WWWFWFWWF", shared=3, per_layer=12, hidden=48,
+        "gemma4-e", "gemma4", 107, experts=0, kinds="WWWFWFWWF", shared=3, per_layer=12, hidden=48,
         dense_widths=(40,) * 6 + (80,) * 3,
     ),
     Gemma4(
-        "gemma4-e-q8_0", 108, ("Q8_0",), experts=0, kinds="WFWFWF", shared=2, per_layer=32,
-        hidden=64, dense_widths=(64,) * 4 + (128,) * 2, head_dims=(32, 32), rope_factors=16,
-        kv_heads=(1, 1),
+        "gemma4-e-q8_0", "gemma4", 108, ("Q8_0",), experts=0, kinds="WFWFWF", shared=2,
+        per_layer=32, hidden=64, dense_widths=(64,) * 4 + (128,) * 2,
+        head_dims=(32, 32), rope_factors=16, kv_heads=(1, 1),
     ),
 )  # fmt: skip

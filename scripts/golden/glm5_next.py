@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gguf
 
@@ -24,7 +24,6 @@ UNQUANTISED = (
 class GLM5Next(GoldenKimi):
     """`chosen` positions are attended to, in blocks of `pool`; layers in `borrow` go by others'."""
 
-    arch: str = field(default="glm5-next", init=False)
     turned: int = 0
     rank: int = 16
     chosen: int = 12
@@ -78,6 +77,6 @@ class GLM5Next(GoldenKimi):
 
 WHOLE = BLOCKS | {"rank": 32, "index": 32, "chosen": 64, "pool": 4}
 GLM5_NEXT_MODELS: tuple[GLM5Next, ...] = (
-    GLM5Next("glm5-next", 811, kinds="KAKAKA", borrow=(3,)),
-    GLM5Next("glm5-next-q8_0", 812, ("Q8_0",), kinds="KKA", **WHOLE),
+    GLM5Next("glm5-next", "glm5-next", 811, kinds="KAKAKA", borrow=(3,)),
+    GLM5Next("glm5-next-q8_0", "glm5-next", 812, ("Q8_0",), kinds="KKA", **WHOLE),
 )

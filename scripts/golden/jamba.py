@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gguf
 
@@ -17,7 +17,6 @@ from golden.recipe import CONV, EXPERTS, HEADS, KV_HEADS, OfKinds
 class GoldenJamba(OfKinds):
     """`kinds`: M, Mamba, or A, attention. Every second layer has experts."""
 
-    arch: str = field(default="jamba", init=False)
     hidden: int = 32
     used: int = 2
     moe_every: int = 2
@@ -65,6 +64,6 @@ BLOCKS = {"hidden": 64, "width": 32, "rank": 32, "size": 16, "used": EXPERTS}
 """Rows of whole blocks, and no choice of experts that rounding could turn."""
 
 JAMBA_MODELS: tuple[GoldenJamba, ...] = (
-    GoldenJamba("jamba", 661, kinds="MAMAMA"),
-    GoldenJamba("jamba-q8_0", 662, ("Q8_0",), kinds="MMA", **BLOCKS),
+    GoldenJamba("jamba", "jamba", 661, kinds="MAMAMA"),
+    GoldenJamba("jamba-q8_0", "jamba", 662, ("Q8_0",), kinds="MMA", **BLOCKS),
 )

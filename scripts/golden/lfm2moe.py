@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gguf
 
@@ -19,7 +19,6 @@ CONV = 3
 class GoldenConvolved(Counted):
     """A dense layer that convolves, then experts: one attends, one convolves."""
 
-    arch: str = field(default="lfm2moe", init=False)
     used: int = 2
     lead: int = 1
 
@@ -68,6 +67,6 @@ def _convolution(hidden: int) -> Iterator[TensorSpec]:
 
 
 LFM2MOE_MODELS: tuple[Model, ...] = (
-    GoldenConvolved("lfm2moe", 211),
-    GoldenConvolved("lfm2moe-q8_0", 218, ("Q8_0", "Q5_0"), width=32),
+    GoldenConvolved("lfm2moe", "lfm2moe", 211),
+    GoldenConvolved("lfm2moe-q8_0", "lfm2moe", 218, ("Q8_0", "Q5_0"), width=32),
 )

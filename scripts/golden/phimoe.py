@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gguf
 
@@ -16,7 +16,6 @@ from golden.recipe import HEADS, KV_HEADS, Counted
 class PhiMoE(Counted):
     """`original_context` decides which factors are used: the tests' contexts hold 128 tokens."""
 
-    arch: str = field(default="phimoe", init=False)
     width: int = 24
     used: int = 2
     original_context: int = 64
@@ -65,7 +64,7 @@ def _norm(name: str, size: int) -> Iterator[TensorSpec]:
 
 
 MODELS = (
-    PhiMoE("phimoe", 111),
-    PhiMoE("phimoe-short", 158, original_context=4096),
-    PhiMoE("phimoe-q4_1", 100, ("Q4_1", "Q5_0", "Q8_0"), width=32),
+    PhiMoE("phimoe", "phimoe", 111),
+    PhiMoE("phimoe-short", "phimoe", 158, original_context=4096),
+    PhiMoE("phimoe-q4_1", "phimoe", 100, ("Q4_1", "Q5_0", "Q8_0"), width=32),
 )

@@ -32,7 +32,6 @@ class Qwen4Exp(GoldenHybrid):
     `chosen` tokens are, otherwise. Router weights are `gap` times as large as they would be.
     """
 
-    arch: str = field(default="qwen4exp", init=False)
     hidden: int = 32
     head_dim: int = 16
     shared: int = 24
@@ -115,7 +114,9 @@ class Qwen4Exp(GoldenHybrid):
         yield "ple_conv1d.weight", (wide, KERNEL), 0.5
 
 
-BLOCKS = Qwen4Exp("qwen4exp-blocks", 803, layers=4, every=4, chosen=16, ratios=(0, 0, 0, 4))
+BLOCKS = Qwen4Exp(
+    "qwen4exp-blocks", "qwen4exp", 803, layers=4, every=4, chosen=16, ratios=(0, 0, 0, 4)
+)
 WIDE = {
     "hidden": 64,
     "width": 32,
@@ -127,8 +128,8 @@ WIDE = {
 }
 NARROW = {"gap": 4, "rank": 32, "heads_per_gram": 1}
 QWEN4EXP_MODELS: tuple[Model, ...] = (
-    Qwen4Exp("qwen4exp", 801, layers=6, ratios=(0, 1, 0, 1, 0, 1)),
+    Qwen4Exp("qwen4exp", "qwen4exp", 801, layers=6, ratios=(0, 1, 0, 1, 0, 1)),
     Qwen4Exp(
-        "qwen4exp-q8_0", 802, ("Q8_0",), layers=4, ratios=(0, 4, 0, 0), **WIDE, **NARROW
+        "qwen4exp-q8_0", "qwen4exp", 802, ("Q8_0",), layers=4, ratios=(0, 4, 0, 0), **WIDE, **NARROW
     ),
 )  # fmt: skip

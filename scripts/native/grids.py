@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 HEADER = Path(__file__).parents[2] / "moestream/native/core/grid_tables.h"
 GRIDS = ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S")
-PER_LINE = 12
+PER_LINE = 22
 
 
 def packed_rows(name: str) -> NDArray[np.uint16]:
@@ -31,12 +31,14 @@ def packed_rows(name: str) -> NDArray[np.uint16]:
 
 
 def lines(name: str) -> Iterator[str]:
-    """One table in C++."""
+    """One table in C++: a text of four hexadecimal digits a row."""
     rows = packed_rows(name)
-    yield f"inline constexpr uint16_t k{name.replace('_', '').title()}Rows[{len(rows)}] = {{"
-    for start in range(0, len(rows), PER_LINE):
-        yield "    " + " ".join(f"0x{row:x}," for row in rows[start : start + PER_LINE])
-    yield "};"
+    yield f"inline constexpr char k{name.replace('_', '').title()}Rows[] ="
+    texts = [
+        '    "' + "".join(f"{row:04x}" for row in rows[start : start + PER_LINE]) + '"'
+        for start in range(0, len(rows), PER_LINE)
+    ]
+    yield "\n".join(texts) + ";"
 
 
 def main() -> None:
@@ -44,9 +46,8 @@ def main() -> None:
     text = [
         "// Rows of the codebook types' grids, for grids.h. Made by scripts/native/grids.py from",
         "// the gguf package, Copyright (c) Georgi Gerganov and its authors, MIT licence.",
+        "// A row is four hexadecimal digits.",
         "#pragma once",
-        "",
-        "#include <cstdint>",
         "",
         "namespace moestream {",
         "",

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import click
 
 from moestream import ui
 from moestream.cli.command import Command, option
-from moestream.cli.opening import context_warning
+from moestream.cli.opening import context_warning, linked, open_here_or_shared
 from moestream.cli.options.bench import test_options, threads_option
 from moestream.cli.options.engine import comparison_options
 from moestream.cli.options.model_argument import model_argument
@@ -46,6 +47,7 @@ class Plan:
     source: "TokenSource"
     warm_up: bool
     cold: bool
+    open: Callable[..., "Engine"]
 
 
 @click.command(cls=Command, examples=EXAMPLES)
@@ -92,16 +94,20 @@ def bench(
     from moestream.bench import Test
     from moestream.catalog import resolve
 
+    options = {**engine_options, **next(iter(openings.values()))}
+    link, _, shares = linked(options)
     with ui.progress() as progress:
         path = resolve(model, progress=progress)
     tests = tuple(Test(p, n, depth) for depth in n_depth for p, n in shapes)
-    plan = Plan(tests, repetitions, source, warm_up and not cold, cold)
+    open_engine = partial(open_here_or_shared, link, model, shares=shares)
+    plan = Plan(tests, repetitions, source, warm_up and not cold, cold, open_engine)
     engine_options["context_length"] = max(test.n_context for test in tests) + 1
     told: set[str] = set()
     compared = {"threads": len(threads) > 1, "budget": len(openings) > 1}
     shown = [name for name, several in compared.items() if several]
     names = [test.name for test in tests]
-    with Writer("json" if as_json else format_name, names, shown) as writer:
+    form = "json" if as_json else format_name
+    with Writer(form, names, shown, shared=link is not None) as writer:
         for count, (budget, opening) in itertools.product(threads or (None,), openings.items()):
             options = {**engine_options, **opening, "threads": count}
             for row in _measure(path, plan, options, told):
@@ -114,7 +120,7 @@ def _measure(path: Path, plan: Plan, options: dict[str, Any], told: set[str]) ->
         for test in plan.tests:
             yield _cold(path, plan, test, options, told)
         return
-    with _opened(path, options, told) as engine:
+    with _opened(plan.open, path, options, told) as engine:
         for test in plan.tests:
             yield _warm(engine, plan, test)
 
@@ -151,24 +157,28 @@ def _repeat_cold(
     """Add one repetition. The engine ends with this call: its mapping would hold pages."""
     from moestream.bench import Tokens, run
 
-    with _opened(path, options, told, cold=True) as engine:
+    with _opened(plan.open, path, options, told, cold=True) as engine:
         samples.append(run(engine, test, Tokens(engine, plan.source), len(samples)))
         return Row.of(engine, test, samples, plan.cold, plan.source)
 
 
 @contextmanager
 def _opened(
-    path: Path, options: dict[str, Any], told: set[str], *, cold: bool = False
+    open_engine: Callable[..., "Engine"],
+    path: Path,
+    options: dict[str, Any],
+    told: set[str],
+    *,
+    cold: bool = False,
 ) -> Iterator["Engine"]:
     """Open the model, its file's pages dropped first where that is wanted; tell what is chosen."""
-    from moestream.engine.engine import Engine
     from moestream.streaming.memory import return_freed_memory
 
     return_freed_memory()  # so that every setting begins with the same
     if cold:
         _tell(told, ui.warning, _drop(path))
     with ui.working("loading the model"):
-        engine = Engine.open(path, **options)
+        engine = open_engine(path, options)
     with engine:
         _tell(told, ui.warning, *warnings(engine, options["streaming"]), context_warning(engine))
         _tell(told, ui.note, choices_told(engine))

@@ -96,7 +96,7 @@ def generate(
 
 def _open(run: Run, options: dict[str, Any]) -> "Engine":
     engine = open_engine(run.model, options, quiet=run.quiet)
-    run.backend = engine.backend.name
+    run.backend, run.draft = engine.backend.name, engine.drafts.kind
     run.cache_types = engine.kv_types
     run.budget_bytes = None if engine.plan is None else engine.plan.budget_bytes
     return engine

@@ -106,7 +106,7 @@ def plan(
     """
     from moestream.engine.engine import context_of
     from moestream.forecast.demand import read_demand
-    from moestream.forecast.outlook import look_ahead
+    from moestream.forecast.outlook import Grounds, look_ahead
     from moestream.forecast.support import unsupported_reason
     from moestream.forecast.verdict import plan_of
     from moestream.machine.speeds import known_speeds
@@ -141,11 +141,7 @@ def plan(
             )
         outlook = look_ahead(
             divided,
-            demand,
-            machine,
-            disk,
-            hits,
-            context=context,
+            Grounds(demand, machine, disk, hits, context),
             halved_cache="q8_0" in (cache_type_k, cache_type_v),
             budgets=budgets,
             prompts=prompts,

@@ -14,8 +14,8 @@ import click
 from moestream import ui
 from moestream.chat.thinking import Thinking
 from moestream.cli.command import Command, interrupted_status
-from moestream.cli.opening import advised, open_engine, preset_system
-from moestream.cli.options.engine import engine_options, sampling_defaults
+from moestream.cli.opening import advised, linked, open_engine, preset_system
+from moestream.cli.options.engine import sampling_defaults, serving_options
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import telling_options
 from moestream.cli.options.prompt_cache import open_prompt_cache, prompt_cache_option
@@ -27,6 +27,7 @@ from moestream.terminal.interrupt import interruptible
 if TYPE_CHECKING:
     from moestream.engine.engine import Engine
     from moestream.engine.options import SamplingChoice
+    from moestream.ranks.link import Link
     from moestream.server.listener import Listener
     from moestream.server.model import Model
     from moestream.server.options import ServerOptions
@@ -46,7 +47,7 @@ moestream serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
 @prompt_cache_option
 @telling_options("Print errors alone.", "Tell all choices, and a line for each request.")
 @streaming_options
-@engine_options
+@serving_options
 @sampling_defaults
 @prompt_options
 @click.pass_context
@@ -79,6 +80,7 @@ def serve(
     from moestream.traces.recording import Recording
 
     _refuse_recording(recording)
+    link, *_ = linked(engine_options)  # of several machines, the first alone has clients
     recorder: ProfileRecorder | None = None
     try:
         with Listener(server, keys, log=ui.note if verbose else None, warn=ui.warning) as listener:
@@ -107,24 +109,27 @@ def serve(
                 recorder = recorded.profile
                 _tell(listener, served, verbose=verbose)
                 listener.serve(served)
-                _serve(listener)
+                _serve(listener, link)
     except KeyboardInterrupt as error:
         if recorder is not None and recorder.saved is not None:
             ui.note(f"{recorder.saved.tokens} tokens profiled in {recorder.path}")
         ctx.exit(interrupted_status(error))
 
 
-def _serve(listener: "Listener") -> None:
+def _serve(listener: "Listener", link: "Link | None") -> None:
     """Wait for a signal, and end the answers that are being written.
 
     Raises:
-        KeyboardInterrupt: in the end, always.
+        KeyboardInterrupt: in the end, unless another machine fails.
+        RankError: one has.
     """
     heard, hear = os.pipe()
     with interruptible(lambda: _wake(hear)) as interrupt:
         try:
             while not select.select([heard], [], [], _LOOK_S)[0]:
                 listener.check()
+                if link is not None:
+                    link.check()
         finally:
             listener.close()
             os.close(heard)

@@ -51,11 +51,19 @@ def _said(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def engine_options(body: Body) -> Body:
-    """Add what ``Engine.open`` takes: ``context_length``, ``threads``, backend, cache types.
+    """Add what ``Engine.open`` takes beside memory.
 
     What a backend cannot do is refused here, before a model is built or loaded for it.
     """
+    return _engine_options(body, tuple(declared(EngineOptions)))
 
+
+def serving_options(body: Body) -> Body:
+    """Add the same without drafts, which are of one sequence."""
+    return _engine_options(body, tuple(n for n in declared(EngineOptions) if n != "draft"))
+
+
+def _engine_options(body: Body, names: tuple[str, ...]) -> Body:
     @functools.wraps(body)
     def with_engine(*args: Any, **kwargs: Any) -> None:
         if kwargs["backend"] == "reference" and kwargs["threads"] is not None:
@@ -67,7 +75,7 @@ def engine_options(body: Body) -> Body:
             raise click.UsageError("--backend mlx runs on the GPU; leave --threads out")
         body(*args, **kwargs)
 
-    return apply(field_options(EngineOptions, "Engine"), with_engine)
+    return apply(field_options(EngineOptions, "Engine", names), with_engine)
 
 
 def context_options(body: Body) -> Body:

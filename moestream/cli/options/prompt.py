@@ -19,6 +19,7 @@ from moestream.chat.thinking import Thinking
 from moestream.cli.command import Body, apply, file_option, option
 from moestream.cli.options.fields import field_options
 from moestream.folders import read_bytes
+from moestream.ranks.launch import launched
 
 STANDARD_INPUT = Path("-")
 _SILENT_S = 2.0
@@ -94,8 +95,11 @@ def _read(prompt: str | None, file: Path | None) -> str:
 
 
 def _piped() -> str:
-    """What is piped in beside a prompt; nothing where standard input is no pipe and no file."""
-    if sys.stdin is None:
+    """What is piped in beside a prompt; nothing where standard input is no pipe and no file.
+
+    Nor where it is ``mlx.launch``'s, which never ends it.
+    """
+    if sys.stdin is None or launched() is not None:
         return ""
     kind = os.fstat(sys.stdin.fileno()).st_mode
     if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or stat.S_ISSOCK(kind)):

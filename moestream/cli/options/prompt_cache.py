@@ -62,6 +62,13 @@ def open_prompt_cache(
 
     if limit_bytes == _OFF:
         return None
+    if engine.config.part is not None:
+        if limit_bytes is None:
+            return None
+        raise UnsupportedModelError(
+            "--prompt-cache keeps what one machine has read; leave it out where several share a "
+            "model"
+        )
     limit = default_limit() if limit_bytes is None else limit_bytes
     try:
         return PromptCache(

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from moestream.choices import BOUNDS, LAYER_BUDGETS, POLICIES
 from moestream.cli.command import Body, apply, file_option, option
 from moestream.cli.options.output import json_option
-from moestream.cli.options.simulate_clock import CLOCK_OPTIONS, TIMED, check_clock, each
+from moestream.cli.options.simulate_clock import CLOCK_OPTIONS, TIMED, check_clock, each, several
 from moestream.declare import declared
 from moestream.errors import BudgetError
 from moestream.streaming.options import StreamingOptions
@@ -53,43 +53,35 @@ budgets_callback = each(_budget)
 
 
 _OPTIONS = (
-    option(
+    several(
         "--policy",
         "policies",
-        shared=False,
+        _policy,
         section="Policies",
-        callback=each(_policy),
         default="lru,lfu,decay,blend,belady",
-        metavar="LIST",
         help=f"Of {', '.join(_NAMES)}.",
     ),
-    option(
+    several(
         "--half-life",
         "half_lives",
-        shared=False,
+        _LIVE["half_life"].option.parse,
         section="Policies",
-        callback=each(_LIVE["half_life"].option.parse),
         default="32",
-        metavar="LIST",
         help="Tokens in which a use loses half its weight; for decay and blend.",
     ),
-    option(
+    several(
         "--window",
         "windows",
-        shared=False,
+        _LIVE["window"].option.parse,
         section="Policies",
-        callback=each(_LIVE["window"].option.parse),
-        metavar="LIST",
         help="Forget uses more than this many tokens ago; for decay.  [default: none]",
     ),
-    option(
+    several(
         "--budget",
         "budgets",
-        shared=False,
+        _budget,
         section="Memory",
-        callback=budgets_callback,
         default="5%,10%,25%,50%",
-        metavar="LIST",
         help="For experts, as 640M or 2G (binary) or a share of all experts.",
     ),
     option(
@@ -101,14 +93,12 @@ _OPTIONS = (
         help="One cache; one a layer, of equal size; the first layers whole, the rest equal; or "
         "moved to the layers where it hits most.",
     ),
-    option(
+    several(
         "--split",
         "splits",
-        shared=False,
+        _LIVE["split"].option.parse,
         section="Memory",
-        callback=each(_LIVE["split"].option.parse),
         default="1",
-        metavar="LIST",
         help="Keep this share of an expert, and read the rest at each use; auto takes what stalls "
         "least and needs --read-speed.",
     ),

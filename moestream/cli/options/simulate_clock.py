@@ -30,6 +30,11 @@ def each(parse: Callable[[str], Any]) -> Callable[..., tuple[Any, ...] | None]:
     return split
 
 
+def several(flag: str, name: str, parse: Callable[[str], Any], **more: Any) -> Any:
+    """An option that takes values between commas, given to the command as ``name``."""
+    return option(flag, name, shared=False, callback=each(parse), metavar="LIST", **more)
+
+
 def _layers(text: str) -> int:
     if not text.isdecimal() or int(text) > _MOST_AHEAD:
         raise ValueError(f"{text!r}, expected whole numbers of 0 to {_MOST_AHEAD}")
@@ -61,14 +66,13 @@ CLOCK_OPTIONS = (
         help="here, a machine.json that plan wrote elsewhere, or a description such as "
         "cores=8,disk=3.5G,latency=80us,memory=50G (decimal).",
     ),
-    option(
+    several(
         "--layers-ahead",
-        shared=False,
+        "layers_ahead",
+        _layers,
         section="Time",
-        callback=each(_layers),
         default="0,1,2",
         show_default=True,
-        metavar="LIST",
         help="From how many layers before a layer is guessed; 0 guesses nothing.",
     ),
     option(

@@ -52,7 +52,7 @@ def streaming_options(body: Body) -> Body:
         require_places(recording)
         body(*args, recording=recording, **_opening(budget, given), **kwargs)
 
-    return apply((budget_option, *_HOW, *RECORDING_OPTIONS), with_streaming)
+    return apply((budget_option, _SHARES, *_HOW, *RECORDING_OPTIONS), with_streaming)
 
 
 def streaming_comparison(body: Body) -> Body:
@@ -182,6 +182,10 @@ def _budgets(
     return tuple(_budget(ctx, param, part.strip()) or "auto" for part in text.split(","))
 
 
+def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
+    return _budgets(ctx, param, text) or ()
+
+
 def _read_knobs(
     ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[tuple[str, Any], ...]:
@@ -232,6 +236,13 @@ _AMOUNTS = (
     "[default: auto]"
 )
 budget_option = _option("--budget", callback=_budget, metavar="AMOUNT", help=_AMOUNTS)
+_SHARES = _option(
+    "--hosts-share",
+    callback=_shares,
+    metavar="AMOUNT,...",
+    rare=True,
+    help="The budget of each machine, of several that mlx.launch starts; see docs/machines.md.",
+)
 _BUDGETS = _option("--budget", "budgets", callback=_budgets, metavar="AMOUNT,...", help=_AMOUNTS)
 _HOW = (
     _option(

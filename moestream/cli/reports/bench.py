@@ -63,6 +63,8 @@ class Row:
             "disk_bytes_per_token": self._per_token("disk_bytes"),
             "p50_ms": _percentile(steps, 50),
             "p99_ms": _percentile(steps, 99),
+            "hop_ms": self._per_wait("hop_s"),
+            "away_ms": self._per_wait("away_s"),
             "samples_ns": times,
             "samples_ts": speeds,
         }
@@ -71,6 +73,11 @@ class Row:
         hits = sum(sample.hits for sample in self.samples)
         asked = hits + sum(sample.misses for sample in self.samples)
         return hits / asked if asked else None
+
+    def _per_wait(self, name: str) -> float | None:
+        """Milliseconds for each time that other machines' rows were waited for; None if never."""
+        waits = sum(sample.waits for sample in self.samples)
+        return 1e3 * sum(getattr(s, name) for s in self.samples) / waits if waits else None
 
     def _per_token(self, name: str) -> float | None:
         values = [getattr(sample, name) for sample in self.samples]
@@ -119,7 +126,14 @@ def _percentile(steps: Sequence[float], percent: int) -> float | None:
 class Writer(Closing):
     """Writes rows as they come, in one of ``FORMATS``. A context manager, which ends the output."""
 
-    def __init__(self, format_name: str, tests: Sequence[str] = (), shown: Sequence[str] = ()):
+    def __init__(
+        self,
+        format_name: str,
+        tests: Sequence[str] = (),
+        shown: Sequence[str] = (),
+        *,
+        shared: bool = False,
+    ) -> None:
         """``tests`` are what will be measured; ``shown`` is what a table tells in every row.
 
         Those are of ``threads`` and ``budget`` what varies: the rest stands above the table, which
@@ -128,6 +142,8 @@ class Writer(Closing):
         self._format = format_name
         self._written = 0
         self._columns = {name: _ABOVE[name] for name in shown} | _COLUMNS
+        if shared:
+            self._columns |= _SHARED
         self._widths = {name: width for name, (width, _) in self._columns.items()}
         self._widths["test"] = max([4, *map(len, tests)])
 
@@ -210,3 +226,8 @@ _COLUMNS: dict[str, tuple[int, Any]] = {
     "p50 ms": (6, _number("p50_ms")),
     "p99 ms": (6, _number("p99_ms")),
 }
+_SHARED: dict[str, tuple[int, Any]] = {
+    "away ms": (7, _number("away_ms")),
+    "hop ms": (6, _number("hop_ms")),
+}
+"""Of a model that machines share: what the others compute for a token, and the way to and fro."""

@@ -31,6 +31,7 @@ class Run:
     """What writes the text, unless JSON is wanted."""
     parts: "list[Piece]" = field(default_factory=list)
     backend: str | None = None
+    draft: str | None = None
     cache_types: tuple[str | None, str | None] = (None, None)
     budget_bytes: int | None = None
     advised: Mapping[str, Any] = field(default_factory=dict)
@@ -87,6 +88,8 @@ def report(run: Run) -> None:
     if run.verbose and run.rows_per_token is not None:
         rows, size = run.rows_per_token["rows"], int(run.rows_per_token["bytes"])
         ui.note(f"a token read {rows:.1f} rows of the table, {ui.format_memory(size)}")
+    if run.verbose and stats is not None and (told := drafts_told(stats)):
+        ui.note(told)
     if run.verbose and run.outcome is not None:
         ui.note_fields("experts", run.outcome.fields())
     if run.profile is not None and run.profile.saved is not None:
@@ -103,6 +106,17 @@ def _end_told(run: Run, stats: "Stats") -> str:
         "interrupted": "interrupted",
     }
     return ends.get(run.stop_reason or "", "ended by an error")
+
+
+def drafts_told(stats: "Stats") -> str | None:
+    """How many guesses were right, in one line; None where none were made."""
+    if not stats.drafted_tokens:
+        return None
+    return (
+        f"{stats.accepted_tokens} of {stats.drafted_tokens} guessed tokens were right; "
+        f"{stats.generation_steps - stats.accepted_tokens} passes gave {stats.generation_steps} "
+        "tokens"
+    )
 
 
 def _work_told(stats: "Stats") -> str | None:
@@ -131,6 +145,11 @@ def _as_json(run: Run) -> dict[str, Any]:
             "ttft_s": stats.ttft_s,
             "prompt_tps": stats.prompt_tps,
             "generation_tps": stats.generation_tps,
+        },
+        "draft": {
+            "kind": run.draft,
+            "drafted_tokens": stats.drafted_tokens,
+            "accepted_tokens": stats.accepted_tokens,
         },
         "work_per_token": stats.work_per_token,
         "rows_per_token": run.rows_per_token,

@@ -11,15 +11,25 @@
 
 namespace moestream {
 
+// The number that four hexadecimal digits are.
+constexpr uint32_t read_row(const char* digits) {
+    uint32_t packed = 0;
+    for (int i = 0; i < 4; ++i) {
+        const char digit = digits[i];
+        packed = packed << 4 | static_cast<uint32_t>(digit <= '9' ? digit - '0' : digit - 'a' + 10);
+    }
+    return packed;
+}
+
 // Rows of `values` bytes, each the level whose number stands in `bits` bits of the packed row.
-template <class Row, size_t Rows, size_t Levels>
-constexpr std::array<Row, Rows> expand_grid(const uint16_t (&packed)[Rows],
-                                            const uint8_t (&levels)[Levels]) {
+template <class Row, size_t Size, size_t Levels>
+constexpr auto expand_grid(const char (&rows)[Size], const uint8_t (&levels)[Levels]) {
     constexpr int kBits = Levels <= 4 ? 2 : 3, kValues = sizeof(Row);
-    std::array<Row, Rows> grid{};
-    for (size_t row = 0; row < Rows; ++row) {
+    std::array<Row, Size / 4> grid{};
+    for (size_t row = 0; row < grid.size(); ++row) {
+        const uint32_t packed = read_row(rows + 4 * row);
         for (int i = 0; i < kValues; ++i) {
-            const int level = packed[row] >> (kBits * i) & ((1 << kBits) - 1);
+            const uint32_t level = packed >> (kBits * i) & ((1u << kBits) - 1);
             grid[row] |= static_cast<Row>(levels[level]) << (8 * i);
         }
     }

@@ -98,9 +98,10 @@ void check_advice() {
 }
 
 void check_page_in() {
-    char path[] = "/tmp/check_darwin.XXXXXX";
-    const int file = mkstemp(path);
-    unlink(path);
+    const char* folder = std::getenv("TMPDIR");
+    std::string path = std::string(folder != nullptr ? folder : "/tmp") + "/check_darwin.XXXXXX";
+    const int file = mkstemp(path.data());
+    unlink(path.c_str());
     const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     const size_t size = 4 * page;
     if (file < 0 || ftruncate(file, static_cast<off_t>(size)) != 0) {

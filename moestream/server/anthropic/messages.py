@@ -13,7 +13,7 @@ from moestream.server import prompts
 from moestream.server.activity import Sequence as Running
 from moestream.server.anthropic.prompts import chat_of, tool_use, without_noise
 from moestream.server.anthropic.schemas import CountRequest, MessagesRequest
-from moestream.server.blocks import Begun, Block, Blocks, Closed, Event, More, blocks_of
+from moestream.server.blocks import Block, Blocks, Event, blocks_of
 from moestream.server.body import JSON, read
 from moestream.server.chat_task import Wanted, chat_task
 from moestream.server.completion import Answer, Task
@@ -143,12 +143,13 @@ def _event(value: dict[str, Any]) -> bytes:
 
 
 def _told(what: Event) -> Iterable[bytes]:
-    index = what.block.index
-    match what:
-        case Begun(block):
+    block, text = what.block, what.text
+    index = block.index
+    match what.what:
+        case "begun":
             begun = _block(block.kind, "", block)
             yield _event({"type": "content_block_start", "index": index, "content_block": begun})
-        case More(block, text):
+        case "more":
             kinds = {
                 "reasoning": {"type": "thinking_delta", "thinking": text},
                 "answer": {"type": "text_delta", "text": text},
@@ -156,7 +157,7 @@ def _told(what: Event) -> Iterable[bytes]:
             }
             delta = {"type": "content_block_delta", "index": index, "delta": kinds[block.kind]}
             yield _event(delta)
-        case Closed(block):
+        case "ended":
             if block.kind == "reasoning":
                 signed = {"type": "signature_delta", "signature": ""}
                 yield _event({"type": "content_block_delta", "index": index, "delta": signed})

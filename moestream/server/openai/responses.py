@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from moestream.server.activity import Sequence as Running
-from moestream.server.blocks import Begun, Block, Blocks, Closed, Event, More, blocks_of
+from moestream.server.blocks import Block, Blocks, Event, blocks_of
 from moestream.server.body import read
 from moestream.server.chat_task import Wanted, chat_task
 from moestream.server.completion import Answer, Task
@@ -120,18 +120,18 @@ class Speaker:
         names = _NAMES[block.kind]
         if block.kind != "call":
             at["content_index"] = 0
-        match what:
-            case Begun():
+        match what.what:
+            case "begun":
                 item = self._item(block, "in_progress")
                 yield self._event("response.output_item.added", output_index=block.index, item=item)
                 if block.kind != "call":
                     part = _part(block.kind, "")
                     yield self._event("response.content_part.added", **at, part=part)
-            case More(_, text):
+            case "more":
                 yield self._event(
-                    f"{names[0]}.delta", **at, **_NO_LOGPROBS[block.kind], delta=text, **more
+                    f"{names[0]}.delta", **at, **_NO_LOGPROBS[block.kind], delta=what.text, **more
                 )
-            case Closed():
+            case "ended":
                 done = {names[1]: block.text, **_NO_LOGPROBS[block.kind]}
                 if block.call is not None:
                     done["name"] = block.call.name

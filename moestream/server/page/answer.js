@@ -34,6 +34,7 @@ function history(chat, last, goesOn) {
 export async function write(chat, message, { signal, goesOn = false, show }) {
   const told = { error: "", finish: "", began: Date.now() };
   message.told = told;
+  tree.writing.add(message);
   message.progress = null;
   let first = 0;
   let count = 0;
@@ -70,6 +71,7 @@ export async function write(chat, message, { signal, goesOn = false, show }) {
   }
   message.progress = null;
   delete told.began;
+  tree.writing.delete(message);
   return told;
 }
 

@@ -1,5 +1,7 @@
 // Asks the server. Owns the key, errors in words, and streams of events.
 
+import * as kept from "./kept.js";
+
 const KEY = "moestream.key";
 let askForKey = async () => false;
 
@@ -8,11 +10,10 @@ export function onKeyNeeded(ask) {
   askForKey = ask;
 }
 
-export const key = () => localStorage.getItem(KEY) ?? "";
+export const key = () => kept.read(KEY) ?? "";
 
 export function setKey(value) {
-  if (value) localStorage.setItem(KEY, value);
-  else localStorage.removeItem(KEY);
+  kept.write(KEY, value || null);
 }
 
 /** What went wrong, in a person's words; `kind` tells what may be done, `status` is the answer's. */

@@ -1,6 +1,7 @@
 // Conversations: which there are, which is open, and their list. Knows no answers.
 
 import { el, byId, sign, download, notice } from "./dom.js";
+import { read, write } from "./kept.js";
 import * as store from "./store.js";
 import * as tree from "./tree.js";
 import * as settings from "./settings.js";
@@ -30,7 +31,21 @@ export async function start(hooks) {
   byId("export").addEventListener("click", () => download("moestream-conversations.json", tree.exported(all)));
   byId("import").addEventListener("click", () => byId("import-file").click());
   byId("import-file").addEventListener("change", take);
-  open(all.find((each) => each.id === localStorage.getItem(OPEN)) ?? all[0] ?? tree.conversation());
+  document.addEventListener("visibilitychange", catchUp);
+  open(all.find((each) => each.id === read(OPEN)) ?? all[0] ?? tree.conversation());
+}
+
+/** Take over what other pages of this browser have kept since. */
+async function catchUp() {
+  if (document.hidden) return;
+  let more = false;
+  for (const each of await store.all().catch(() => [])) {
+    const mine = all.find((chat) => chat.id === each.id);
+    if (!mine) all.push(each);
+    else if (mine !== each && tree.merge(mine, each) && mine === current) more = true;
+  }
+  list();
+  if (more) opened(current);
 }
 
 /** The messages of all conversations, the last changed first. */
@@ -44,7 +59,7 @@ export function question(message) {
 
 export function open(chat) {
   current = chat;
-  localStorage.setItem(OPEN, chat.id);
+  write(OPEN, chat.id);
   list();
   opened(chat);
 }
@@ -55,8 +70,11 @@ export function enter(chat) {
   list();
 }
 
+/** Keep one, with what another page of this browser may have added to it. */
 export async function keep(chat) {
   try {
+    const there = await store.one(chat.id);
+    if (there && there !== chat) tree.merge(chat, there);
     await store.keep(chat);
   } catch (error) {
     notice(`This browser cannot keep the conversation (${error?.name ?? "full"}): export it before you leave.`);
@@ -65,11 +83,15 @@ export async function keep(chat) {
 
 /** Show them, the last changed first. */
 export function list() {
+  const place = byId("chat-list");
+  const buttons = () => [...place.querySelectorAll("button")];
+  const at = buttons().indexOf(document.activeElement);
   all.sort((a, b) => b.changed - a.changed);
-  byId("chat-list").replaceChildren(...all.map((each) => el("li", { class: each === current ? "here" : null },
+  place.replaceChildren(...all.map((each) => el("li", { class: each === current ? "here" : null },
     el("button", { type: "button", class: "quiet title", "aria-current": each === current ? "true" : null, onclick: () => open(each) }, each.title || "Untitled"),
     sign("edit", `Rename ${each.title}`, () => rename(each)),
     sign("remove", `Delete ${each.title}`, () => remove(each)))));
+  if (at >= 0) (buttons()[at] ?? byId("new-chat")).focus();
 }
 
 async function rename(chat) {

@@ -1,6 +1,7 @@
 // Where one writes: the field, its files, the buttons, and how much of the context is used.
 
 import { el, byId, sign, notice, number } from "./dom.js";
+import { read, write } from "./kept.js";
 
 const DRAFT = "moestream.draft";
 const MOST_FILE = 4 << 20;
@@ -11,14 +12,14 @@ let attached = [];
 
 /** `acts.send` takes a text and files and says whether it did; `acts.stop` ends an answer. */
 export function start(acts) {
-  field.value = localStorage.getItem(DRAFT) ?? "";
+  field.value = read(DRAFT) ?? "";
   fit();
   byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
     if (!field.value.trim() && !attached.length) return;
     if (!acts.send(field.value, attached)) return;
     field.value = "";
-    localStorage.removeItem(DRAFT);
+    write(DRAFT, null);
     fit();
     attached = [];
     showAttached();
@@ -29,13 +30,10 @@ export function start(acts) {
     byId("form").requestSubmit();
   });
   field.addEventListener("input", () => {
-    localStorage.setItem(DRAFT, field.value);
+    write(DRAFT, field.value);
     fit();
   });
   byId("stop").addEventListener("click", acts.stop);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !document.querySelector("dialog[open]")) acts.stop();
-  });
   byId("attach").addEventListener("click", () => byId("files").click());
   byId("files").addEventListener("change", async (event) => {
     await attach([...event.target.files]);
@@ -53,8 +51,11 @@ export const focus = () => field.focus();
 
 /** Whether an answer is being written now. */
 export function busy(is) {
-  byId("stop").hidden = !is;
-  byId("send").hidden = is;
+  const [seen, gone] = is ? ["stop", "send"] : ["send", "stop"];
+  const had = document.activeElement === byId(gone);
+  byId(seen).hidden = false;
+  if (had) byId(seen).focus();
+  byId(gone).hidden = true;
 }
 
 /** How much of the context is used. */

@@ -11,6 +11,7 @@ import { forecastPart } from "./forecast.js";
 
 const TEXT_MS = 500;
 const FADE_MS = 100; // between two pictures of what fades: the model wants the processor too
+const NAME = String.raw`[\p{L}\p{N}_][\p{L}\p{N}_.\-]*`; // as the server takes them
 const { shown } = pictures;
 
 let parts = {};
@@ -18,6 +19,7 @@ let acts = {};
 let map = null;
 let due = 0;
 let textAt = 0;
+let textDue = 0;
 
 export const begin = watch.begin;
 export const end = watch.end;
@@ -42,7 +44,7 @@ export function start(root, chip, given) {
     redraw();
   });
   root.append(
-    el("div", { class: "row head" }, el("h2", {}, "Experts"), parts.wide, sign("remove", "Close the experts", acts.close)),
+    el("div", { class: "row head" }, el("h2", { tabindex: "-1" }, "Experts"), parts.wide, sign("remove", "Close the experts", acts.close)),
     parts.gist, parts.figures,
     el("div", { class: "row picks" },
       el("label", { for: "show-a" }, "Show"), parts.a,
@@ -92,7 +94,7 @@ export function refresh() {
 function news() {
   chip();
   if (parts.root.hidden) return;
-  if (performance.now() - textAt > TEXT_MS) write();
+  textDue ||= setTimeout(write, TEXT_MS - Math.min(TEXT_MS, performance.now() - textAt));
   redraw();
 }
 
@@ -109,8 +111,10 @@ function chip() {
 
 /** What is told in words. */
 function write() {
+  clearTimeout(textDue);
+  textDue = 0;
   textAt = performance.now();
-  parts.gist.textContent = facts.gist();
+  parts.gist.textContent = `${facts.gist()} ${facts.since()}`;
   if (!watch.model) return;
   parts.figures.replaceChildren(...facts.figures());
   parts.detail.textContent = facts.detail(map.chosen, pictures.of(shown.a));
@@ -179,7 +183,7 @@ async function save() {
   }
   const what = pictures.nameOf(shown.a === "now" ? "opened" : shown.a);
   const told = `Of ${what}: ${number(picture.tokens)} tokens. A name of letters, digits, “.”, “_” and “-”:`;
-  const name = (await question({ title: "Save as a profile", told, input: "", label: "Name", does: "Save" }))?.trim();
+  const name = (await question({ title: "Save as a profile", told, input: "", label: "Name", does: "Save", pattern: NAME, wanted: "Letters, digits, . _ and -" }))?.trim();
   if (!name) return;
   const known = pictures.hasProfile(name);
   if (known && !(await question({ title: "Replace the profile?", told: `There is a profile “${name}” already.`, does: "Replace" }))) return;

@@ -19,6 +19,12 @@ export function gist() {
   return `${gone}${number(count)} of ${number(model.places)} experts are in memory (${bytes(here)} of ${bytes(all)}); the others are read from disk as they are needed.`;
 }
 
+/** From when on the figures count. */
+export function since() {
+  if (!watch.model?.streamed) return "";
+  return watch.answer ? "Since the last question:" : "Since the server was started:";
+}
+
 /** Hits, bytes, waiting: of the answer that is written or was last. */
 export function figures() {
   const { totals, answer, model } = watch;
@@ -26,10 +32,10 @@ export function figures() {
   const since = (name) => (totals[name] ?? 0) - (answer?.from?.[name] ?? 0);
   const asked = since("hits") + since("misses");
   const rows = [
-    ["Hits", asked ? percent(since("hits") / asked) : "–", "Experts that were in memory when they were needed"],
-    ["Guessed", number(since("foreseen")), "Hits that are there because they were read ahead"],
-    ["Read", bytes(Math.max(0, since("read_bytes"))), "From disk"],
-    ["Waited", `${since("stall_s").toFixed(2)} s`, "For reads"],
+    ["Found ready", asked ? percent(since("hits") / asked) : "–", "Experts that were in memory when they were needed"],
+    ["Read ahead", number(since("foreseen")), "Hits that are there because they were read ahead"],
+    ["Read from disk", bytes(Math.max(0, since("read_bytes"))), "Bytes of experts that were not in memory, or were read ahead"],
+    ["Waited for disk", `${since("stall_s").toFixed(2)} s`, "Time in which the answer stood still for reads"],
   ];
   return rows.map(([name, value, title]) => el("div", { title }, el("dt", {}, name), el("dd", {}, value)));
 }

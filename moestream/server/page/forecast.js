@@ -8,7 +8,7 @@ export function forecastPart() {
   const place = el("div", {});
   const button = el("button", { type: "button", onclick: () => load(place, button) }, "Foresee other budgets");
   return el("section", { class: "part", "aria-label": "Another budget" }, el("h3", {}, "Another budget"),
-    el("p", { class: "hint" }, "How fast it would be with more memory or less. The first time this measures the machine, which takes some seconds."),
+    el("p", { class: "hint" }, "How fast it would be with more memory or less, and how much is needed for all experts. The first time this measures the machine, which takes some seconds."),
     button, place);
 }
 

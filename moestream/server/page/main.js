@@ -23,7 +23,20 @@ function showExperts(on) {
   byId("show-experts").setAttribute("aria-expanded", String(on));
   document.body.classList.toggle("with-experts", on);
   experts.visible(on);
-  if (had && !on) byId("show-experts").focus();
+  if (on) byId("experts").querySelector("h2").focus();
+  else if (had) byId("show-experts").focus();
+}
+
+/** Escape leaves the innermost of what is open: the list, the panel one is in, the answer. */
+function leave(event) {
+  if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+  const at = document.activeElement;
+  const panel = byId("experts");
+  if (document.body.classList.contains("with-chats")) {
+    showChats(false);
+    byId("show-chats").focus();
+  } else if (!panel.hidden && (panel.contains(at) || at === byId("show-experts"))) showExperts(false);
+  else talk.stop();
 }
 
 /** Ask the server what it is; again and again while its model loads, or it is gone. */
@@ -54,6 +67,8 @@ async function start() {
   byId("show-chats").addEventListener("click", () => showChats(byId("show-chats").getAttribute("aria-expanded") !== "true"));
   byId("show-experts").addEventListener("click", () => showExperts(byId("experts").hidden));
   byId("show-settings").addEventListener("click", () => settings.open(defaults, meet));
+  document.addEventListener("keydown", leave);
+  document.querySelector("main").addEventListener("click", () => showChats(false));
   talk.start(showExperts);
   experts.start(byId("experts"), byId("chip-text"), { close: () => showExperts(false), gone: meet });
   await chats.start({

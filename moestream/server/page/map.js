@@ -131,10 +131,11 @@ export class ExpertMap {
     const { n, down } = this.shape ?? {};
     const at = this.chosen ?? -1;
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: n, ArrowUp: -n, Home: -(at % n), End: n - 1 - (at % n) }[event.key];
-    if (!n || (step === undefined && event.key !== "Escape")) return;
+    const leaves = event.key === "Escape" && this.chosen !== null;
+    if (!n || (step === undefined && !leaves)) return;
     event.preventDefault();
     event.stopPropagation();
-    if (event.key === "Escape") this.#take(null);
+    if (leaves) this.#take(null);
     else if (at < 0) this.#take(0);
     else if (at + step >= 0 && at + step < n * down) this.#take(at + step);
   }

@@ -90,6 +90,7 @@ export class View {
     const area = el("textarea", { rows: Math.min(12, this.message.content.split("\n").length + 1), value: this.message.content, "aria-label": "Edit the message" });
     const close = () => {
       form.replaceWith(this.body, this.foot);
+      this.foot.querySelector("[aria-label=Edit]")?.focus();
     };
     const form = el("form", { class: "editor" }, area,
       el("div", { class: "row end" },
@@ -97,11 +98,15 @@ export class View {
         el("button", { type: "submit", class: "primary" }, "Send")));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
+      if (!area.value.trim() && !this.message.files?.length) return;
       close();
       done(area.value);
     });
     area.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") close();
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        close();
+      }
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
         form.requestSubmit();

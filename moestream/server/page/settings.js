@@ -2,6 +2,7 @@
 
 import { el, byId } from "./dom.js";
 import * as api from "./api.js";
+import { read, write } from "./kept.js";
 
 const PLACE = "moestream.settings";
 const FIELDS = [
@@ -15,8 +16,17 @@ const FIELDS = [
 ];
 const EFFORTS = ["", "none", "low", "medium", "high"];
 
-const kept = JSON.parse(localStorage.getItem(PLACE) ?? "{}");
-const save = () => localStorage.setItem(PLACE, JSON.stringify(kept));
+const kept = found();
+const save = () => write(PLACE, JSON.stringify(kept));
+
+/** What was saved; nothing, where it cannot be read. */
+function found() {
+  try {
+    return { ...JSON.parse(read(PLACE) ?? "{}") };
+  } catch {
+    return {};
+  }
+}
 
 /** The fields of a request that are not the server's defaults. */
 export function parameters() {
@@ -83,9 +93,9 @@ export function open(defaults, changed) {
 }
 
 /** Ask something in a small dialog; resolves to what was typed (or true), or null. */
-export function question({ title, told, input = null, label = "", does = "OK", kind = "text" }) {
+export function question({ title, told, input = null, label = "", does = "OK", kind = "text", pattern = null, wanted = null }) {
   const dialog = byId("ask");
-  const field = input === null ? null : el("input", { type: kind, value: input, id: "ask-input", autocomplete: "off", "aria-label": label || title });
+  const field = input === null ? null : el("input", { type: kind, value: input, id: "ask-input", autocomplete: "off", "aria-label": label || title, pattern, title: wanted, required: pattern !== null });
   const form = el("form", { method: "dialog" },
     el("h2", { id: "ask-title" }, title), el("p", {}, told), field,
     el("div", { class: "row end" },

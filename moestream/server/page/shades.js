@@ -22,9 +22,9 @@ function present() {
   const looks = [absent, here, absent, kept].map(pixel); // by the marks: in memory 1, to be kept 2
   return {
     fill: (pixels) => watch.state.forEach((mark, place) => (pixels[place] = looks[mark])),
-    legend: [[absent, "on disk"], [here, "in memory"], [kept, "kept in memory"], [others.used, "used just now"],
+    legend: [[absent, "on disk"], [here, "in memory for now"], [kept, "kept in memory"], [others.used, "used just now"],
       [others.read, "read from disk"], [others.guessed, "guessed and used"], [others.vain, "guessed in vain"]],
-    told: "",
+    told: "Each square is an expert, each row a layer. What happens to one lights up, and fades.",
     flashes: watch.flashes,
   };
 }

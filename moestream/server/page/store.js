@@ -36,6 +36,11 @@ export async function all() {
   return found.sort((a, b) => b.changed - a.changed);
 }
 
+/** The one with this id as it is kept, or undefined. */
+export async function one(id) {
+  return (await run("readonly", (store) => store.get(id))) ?? memory.get(id);
+}
+
 /** Keep one; throws where the browser's room is full. */
 export async function keep(chat) {
   memory.set(chat.id, chat);

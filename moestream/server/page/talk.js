@@ -1,6 +1,6 @@
 // The open conversation on the screen, and the answers that are being written.
 
-import { el, byId, announce } from "./dom.js";
+import { el, byId, announce, notice } from "./dom.js";
 import * as chats from "./chats.js";
 import * as composer from "./composer.js";
 import * as tree from "./tree.js";
@@ -42,8 +42,13 @@ export function start(show) {
       say(text, tree.path(chats.current).at(-1)?.id ?? null, files);
       return true;
     },
-    stop: () => running.get(chats.current.id)?.stop.abort(),
+    stop,
   });
+}
+
+/** End the answer that is being written in the open conversation. */
+export function stop() {
+  running.get(chats.current.id)?.stop.abort();
 }
 
 /** How long a conversation may be, in tokens. */
@@ -69,11 +74,25 @@ function draw() {
   const chat = chats.current;
   const path = tree.path(chat);
   const old = views;
+  const holds = focusIn(log);
   views = new Map(path.map((message) => [message.id, old.get(message.id) ?? new View(chat, message, acts)]));
   log.replaceChildren(...(path.length ? [...views.values()].map((view) => view.root) : [welcome()]));
   for (const [id, view] of views) view.update(running.get(chat.id)?.message.id === id);
+  holds();
   meter();
   composer.busy(busy());
+}
+
+/** A function that brings the focus back to where it is now: what has it may be made anew. */
+function focusIn(place) {
+  const at = document.activeElement;
+  if (at === place || !place.contains(at)) return () => {};
+  const part = [...place.children].findIndex((each) => each.contains(at));
+  const name = at.getAttribute("aria-label");
+  return () => {
+    const again = name && place.children[part]?.querySelector(`[aria-label="${CSS.escape(name)}"]:enabled`);
+    (at.isConnected ? at : again || place).focus({ preventScroll: true });
+  };
 }
 
 function welcome() {
@@ -143,6 +162,7 @@ async function picture(chat, message, seen) {
 }
 
 function say(text, parent, files) {
+  notice("");
   const chat = chats.current;
   const asked = tree.add(chat, parent, { role: "user", content: text, files });
   if (!chat.title) chat.title = (text || files[0]?.name || "").trim().replace(/\s+/g, " ").slice(0, 60);

@@ -44,6 +44,36 @@ export function turn(chat, message, step) {
   if (next !== undefined) show(chat, next);
 }
 
+/** Messages that are being written by this page: no other page knows more of them. */
+export const writing = new WeakSet();
+
+/** Take over what another page has added to a conversation; returns whether there was anything. */
+export function merge(chat, other) {
+  let more = false;
+  const join = (mine, theirs) => mine.push(...theirs.filter((each) => !mine.includes(each)));
+  for (const [key, theirs] of Object.entries(other.messages)) {
+    const mine = chat.messages[key];
+    if (!mine) chat.messages[key] = theirs;
+    else {
+      join(mine.children, theirs.children);
+      mine.shown ??= theirs.shown;
+    }
+    if (mine && !isAhead(theirs, mine)) continue;
+    if (mine) Object.assign(mine, { content: theirs.content, reasoning: theirs.reasoning, told: theirs.told, picture: theirs.picture });
+    more = true;
+  }
+  join(chat.roots, other.roots);
+  chat.shown ??= other.shown;
+  return more;
+}
+
+/** Whether another page's copy of a message has more of it, or its end. */
+function isAhead(theirs, mine) {
+  if (writing.has(mine)) return false;
+  const longer = theirs.content.length - mine.content.length;
+  return longer > 0 || (longer === 0 && Boolean(mine.told?.began && theirs.told && !theirs.told.began));
+}
+
 /** Read what was exported; returns the conversations that are sound. */
 export function imported(text) {
   const told = JSON.parse(text);

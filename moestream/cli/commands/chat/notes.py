@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from moestream.cli.reports.generate import drafts_told
+
 if TYPE_CHECKING:
     from moestream.chat.dialogue import Answer, Dialogue
     from moestream.chat.reasoning import Piece
@@ -28,6 +30,8 @@ def end_notes(dialogue: "Dialogue", answer: "Answer", *, verbose: bool) -> Itera
     prompt, dropped = dialogue.session.tokens[: answer.prompt_tokens], answer.dropped_turns
     if verbose and len(prompt) == answer.prompt_tokens:
         yield reuse_told(dialogue.tokenizer, prompt, answer.cached_tokens)
+    if verbose and (told := drafts_told(answer.stats)):
+        yield told
     if dropped:
         yield f"dropped the {dropped} oldest turn{'' if dropped == 1 else 's'} to make room"
     if answer.stop_reason == "interrupted":

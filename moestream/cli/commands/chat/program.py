@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from moestream.cli.commands.chat.notes import OFFER, activity, end_notes
 from moestream.cli.group import describe_os_error
 from moestream.closing import Closing
-from moestream.errors import ContextLengthError, MessageLengthError, MoestreamError
+from moestream.errors import ContextLengthError, MessageLengthError, MoestreamError, RankError
 
 if TYPE_CHECKING:
     from moestream.chat.conversation import Conversation
@@ -225,6 +225,8 @@ class Program(Closing):
             raise
         except OSError as error:
             self._fail(describe_os_error(error))
+        except RankError:
+            raise
         except MoestreamError as error:
             self._fail(str(error))
 

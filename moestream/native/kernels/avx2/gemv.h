@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/avx2/codebooks.h"
+#include "kernels/avx2/few_bits.h"
 #include "kernels/avx2/floats.h"
 #include "kernels/products.h"
 
@@ -60,7 +61,9 @@ inline void add_scaled(const auto& block, const int8_t* const* q, size_t at, __m
 // The lanes of the sum of a super-block whose groups have no scales.
 template <class T>
 [[gnu::flatten]] inline __m256i plain_lanes(const auto& block, const int8_t* q) {
-    if constexpr (kVnni) {
+    if constexpr (kVnni && requires { T::lanes(block, q); }) {
+        return T::lanes(block, q);
+    } else if constexpr (kVnni) {
         __m256i lanes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
         unroll<8>([&](auto j) {
             const __m256i codes = T::template codes<j>(block);

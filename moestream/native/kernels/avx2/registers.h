@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "core/half.h"
-#include "core/scalar_math.h"
+#include "kernels/avx2/lanes.h"
 #include "kernels/some_lanes.h"
 
 namespace moestream {
@@ -113,26 +113,6 @@ inline void transpose8(__m256i* v) {
     v[3] = _mm256_permute2x128_si256(b3, b7, 0x20), v[7] = _mm256_permute2x128_si256(b3, b7, 0x31);
 }
 
-// exp_lane of eight lanes.
-inline __m256 exp8(__m256 x) {
-    const __m256 low = _mm256_set1_ps(kExpLow);
-    // The second operand comes back when either is NaN, so NaN passes through.
-    const __m256 clamped = _mm256_min_ps(_mm256_set1_ps(kExpHigh), _mm256_max_ps(low, x));
-    const __m256 n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(kLog2e)),
-                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m256 r = _mm256_fmadd_ps(
-        n, _mm256_set1_ps(-kLn2Low), _mm256_fmadd_ps(n, _mm256_set1_ps(-kLn2High), clamped));
-    __m256 p = _mm256_set1_ps(kExpP[0]);
-    for (int i = 1; i < 6; ++i) p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(kExpP[i]));
-    const __m256 value = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r),
-                                       _mm256_set1_ps(1.0f));
-    const __m256i power = _mm256_slli_epi32(
-        _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-    const __m256 scaled = _mm256_mul_ps(value, _mm256_castsi256_ps(power));
-    const __m256 kept = _mm256_andnot_ps(_mm256_cmp_ps(x, low, _CMP_LT_OQ), scaled);
-    return _mm256_blendv_ps(kept, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-}
-
 // Eight floats, or eight int32, to a register; see products.h and rows.h.
 struct Avx2Registers : SomeLanes<Avx2Registers> {
     using Float = __m256;
@@ -149,7 +129,23 @@ struct Avx2Registers : SomeLanes<Avx2Registers> {
     static Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
     static Float div(Float a, Float b) { return _mm256_div_ps(a, b); }
     static Float negate(Float v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
-    static Float exp(Float v) { return exp8(v); }
+    static Float exp(Float v) { return exp_lanes<Avx2Registers>(v); }
+    // `b` where either is NaN.
+    static Float min(Float a, Float b) { return _mm256_min_ps(a, b); }
+    static Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
+    static Float nearest(Float v) {
+        return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+    // Two to the power of whole numbers.
+    static Float power_of_two(Float n) {
+        const Int exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+    }
+    // `v`, but 0 where x is less than `low`, and x where that is NaN.
+    static Float bounded_by(Float x, Float low, Float v) {
+        const Float kept = _mm256_andnot_ps(_mm256_cmp_ps(x, low, _CMP_LT_OQ), v);
+        return _mm256_blendv_ps(kept, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    }
     // c + a * b, and c - a * b.
     static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
     static Float fnma(Float a, Float b, Float c) { return _mm256_fnmadd_ps(a, b, c); }

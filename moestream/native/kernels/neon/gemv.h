@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/neon/codebooks.h"
+#include "kernels/neon/few_bits.h"
 #include "kernels/neon/floats.h"
 #include "kernels/products.h"
 

@@ -1,0 +1,134 @@
+"""Whether a draft pays, from what was measured: times of passes by their tokens, and right guesses.
+
+Owns the promise of ``auto``: what drafts have cost more than they gave stays a small part of the
+time that was spent, whatever the text is. Times hold all that a pass takes, the reading of experts
+too, so that a budget which makes further tokens dear is seen in them.
+"""
+
+from collections.abc import Callable
+
+_STAKE = 0.015
+"""Share of the time of all passes that drafts may lose."""
+_START = 1.0
+"""Tokens' time that they may lose before anything is known."""
+_CREDIT = 24.0
+"""Tokens' time that was gained and may be lost again: drafts become longer as they succeed."""
+_GAIN = 1.06
+"""A draft is to be so much faster than no draft, for all that the estimates may be wrong."""
+_TRY_EACH = 48
+"""Tokens between two drafts that are not thought to pay, as text and machine change."""
+_PLAIN_EACH = 24
+"""Passes with drafts between two without, so that both are known."""
+_RATE = 0.15
+"""How quickly estimates of times follow what is measured."""
+_OUTLIER = 2.0
+"""Time beyond so many times what was expected is another program's."""
+_FURTHER = 0.6
+"""What a further token takes of a first one's time, as long as nobody knows."""
+_MEMORY = 24.0
+"""Guesses that count, of those that were made alike."""
+
+
+class Times:
+    """Seconds of a pass by its tokens: the first's, and what part of that each further one adds."""
+
+    def __init__(self) -> None:
+        self.one_s = 0.0
+        """0 is not known yet."""
+        self._further = _FURTHER
+        self._samples = 0
+
+    def add(self, rows: int, seconds: float) -> None:
+        """A pass of so many tokens has taken so long."""
+        if not self.one_s:
+            self.one_s = seconds if rows == 1 else 0.0
+        elif rows == 1:
+            self.one_s += _RATE * (self.likely(1, seconds) - self.one_s)
+        else:
+            self._samples += 1
+            rate = max(_RATE, 1 / (self._samples + 1))
+            ratio = self.likely(rows, seconds) / self.one_s
+            further = max(ratio - 1, 0.0) / (rows - 1)
+            self._further += rate * (further - self._further)
+
+    def seconds(self, rows: int) -> float:
+        """What a pass of so many tokens takes."""
+        return self.one_s * (1 + self._further * (rows - 1))
+
+    def likely(self, rows: int, seconds: float) -> float:
+        """What of a pass's time was its own."""
+        return min(seconds, _OUTLIER * self.seconds(rows))
+
+
+class Chances:
+    """How often guesses were right, by what there was to say for them."""
+
+    def __init__(self, prior: Callable[[int], float]) -> None:
+        """``prior`` is what is thought of a kind of guess before any was seen."""
+        self._prior = prior
+        self._seen: dict[int, tuple[float, float]] = {}
+
+    def add(self, kind: int, right: int, wrong: int) -> None:
+        """So many tokens of a guess were right, and then one was not, or none was."""
+        good, bad = self._seen.get(kind, (4 * self._prior(kind), 4 * (1 - self._prior(kind))))
+        fade = 1 - (right + wrong) / (_MEMORY + right + wrong)
+        self._seen[kind] = good * fade + right, bad * fade + wrong
+
+    def of(self, kind: int) -> float:
+        """The chance that a token is guessed rightly where those before it were."""
+        good, bad = self._seen.get(kind, (self._prior(kind), 1 - self._prior(kind)))
+        return good / (good + bad)
+
+
+class Paying:
+    """Decides how many tokens of a guess are tried; one for all answers of an engine."""
+
+    def __init__(self, prior: Callable[[int], float]) -> None:
+        self.times = Times()
+        self.chances = Chances(prior)
+        self._spent_s = 0.0
+        self._lost_s = 0.0
+        self._since_try = 0
+        self._since_plain = 0
+
+    def wanted(self, kind: int, most: int, guess_s: float = 0.0) -> int:
+        """How many tokens of a guess of that kind to try, 0 for none; making it takes ``guess_s``.
+
+        The most that pay: where none do, one now and then.
+        """
+        one_s, times = self.times.one_s, self.times
+        if not one_s or self._since_plain >= _PLAIN_EACH or most < 1:
+            return 0
+        room_s = _STAKE * self._spent_s + _START * one_s - self._lost_s
+        if room_s < times.seconds(2) - one_s + guess_s:
+            return 0
+        chance, best, gain = self.chances.of(kind), 0, _GAIN
+        expected, power = 1.0, 1.0
+        for count in range(1, most + 1):
+            power *= chance
+            expected += power
+            seconds = times.seconds(1 + count) + guess_s * count
+            if seconds - one_s > room_s:
+                break
+            if expected * one_s / seconds > gain:
+                best, gain = count, expected * one_s / seconds
+        if not best and self._since_try >= _TRY_EACH:
+            self._since_try = 0
+            return 1
+        return best
+
+    def passed(self, kind: int, rows: int, drafted: int, right: int, seconds: float) -> None:
+        """A pass of ``rows`` tokens took so long; so many were ``drafted``, and were ``right``."""
+        times = self.times
+        times.add(rows, seconds)
+        if drafted:
+            self.chances.add(kind, right, int(right < drafted))
+        if not times.one_s:
+            return
+        seconds = times.likely(rows, seconds)
+        self._spent_s += seconds
+        self._since_try += 1 + right
+        self._since_plain = self._since_plain + 1 if rows > 1 else 0
+        if rows > 1:
+            self._lost_s += seconds - (1 + right) * times.one_s
+            self._lost_s = max(self._lost_s, -_CREDIT * times.one_s)

@@ -1,0 +1,92 @@
+"""What ranks say to each other: a kind, a few fields, and rows of hidden states.
+
+Owns how that lies in bytes. A message begins with a frame of a size that both know; what does not
+fit into it follows at once, so that the message of one token is one transfer.
+"""
+
+import json
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.errors import RankError
+
+FRAME_BYTES = 4096
+"""Before the model is known."""
+_HEAD = struct.Struct("<4sHHIQ")
+_MAGIC = b"moes"
+_PROTOCOL = 1
+
+Rows = NDArray[np.float32]
+
+
+class Kind(IntEnum):
+    """What a message is."""
+
+    BEAT = 0
+    """The sender lives."""
+    HELLO = 1
+    """What each rank is and has."""
+    DIVISION = 2
+    """Which layers each is to load; later frames are of its size."""
+    READY = 3
+    """They are loaded."""
+    RUN = 4
+    """Rows to be taken through layers."""
+    ROWS = 5
+    """What came of them."""
+    CLOSE = 6
+    """The model is no longer needed."""
+    END = 7
+    """The process is to end."""
+    FAULT = 8
+    """A rank has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """``rows`` are float32 of any shape, or None."""
+
+    kind: Kind
+    body: dict[str, Any] = field(default_factory=dict)
+    rows: Rows | None = None
+
+
+def encode(message: Message, frame_bytes: int) -> NDArray[np.uint8]:
+    """As bytes, of at least one frame."""
+    body, data = dict(message.body), b""
+    if message.rows is not None:
+        body["shape"] = message.rows.shape
+        data = np.ascontiguousarray(message.rows, np.float32).tobytes()
+    text = json.dumps(body, separators=(",", ":")).encode()
+    head = _HEAD.pack(_MAGIC, _PROTOCOL, message.kind, len(text), len(data))
+    whole = b"".join((head, text, data))
+    return np.frombuffer(whole.ljust(frame_bytes, b"\0"), np.uint8)
+
+
+def bytes_to_come(frame: NDArray[np.uint8]) -> int:
+    """How much of a message follows its first frame.
+
+    Raises:
+        RankError: the bytes are no message, or one of another protocol.
+    """
+    magic, protocol, _, text, data = _HEAD.unpack_from(frame.data)
+    if magic != _MAGIC or protocol != _PROTOCOL:
+        raise RankError("it speaks another protocol; have the same version of moestream on all")
+    return max(int(_HEAD.size + text + data) - len(frame), 0)
+
+
+def decode(whole: NDArray[np.uint8]) -> Message:
+    """Of all of its bytes."""
+    _, _, kind, text, data = _HEAD.unpack_from(whole.data)
+    begin = _HEAD.size + text
+    body = json.loads(whole[_HEAD.size : begin].tobytes())
+    shape = body.pop("shape", None)
+    rows = None
+    if shape is not None:
+        rows = np.frombuffer(whole[begin : begin + data].tobytes(), np.float32).reshape(shape)
+    return Message(Kind(kind), body, rows)

@@ -1,0 +1,66 @@
+"""A model on several ranks says what it says on one, to the bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alphabet_model import ALPHABET, write_alphabet_model
+from rank_program import BUDGETS
+from ranks import LIMIT_S, Ranks, free_ports
+
+PROGRAM = Path(__file__).with_name("rank_program.py")
+SIX = ("qwen3moe", "gpt-oss-mxfp4", "gemma4", "qwen3next", "glm-dsa", "hy_v4-q8_0", "glm5-next")
+DEEP = ("gpt-oss-mxfp4", "gemma4", "qwen3next", "lfm2moe", "jamba", "deepseek32")
+"""With three layers that a part can begin with, and more."""
+
+
+def parts(folder: Path, ranks: int, how: str, *names: str) -> dict[str, int]:
+    """How many layers the first rank had of each model, all of which gave the same bits."""
+    with Ranks(folder, [[str(PROGRAM), how, *names]] * ranks) as running:
+        out, told = running.end()
+        assert running.first.returncode == 0, told
+        assert running.codes() == [0] * ranks
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("how", [*BUDGETS, "served"])
+def test_two_ranks(tmp_path, how):
+    assert set(parts(tmp_path, 2, how, *SIX)) == set(SIX)
+
+
+@pytest.mark.parametrize(
+    "how", ["mapped", *(pytest.param(how, marks=pytest.mark.slow) for how in ("pread", "served"))]
+)
+def test_three_ranks(tmp_path, how):
+    found = parts(tmp_path, 3, how, *DEEP)
+    assert set(found) == set(DEEP)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [*BUDGETS, "served"])
+def test_all_architectures(tmp_path, how):
+    names = sorted(path.stem for path in (PROGRAM.parent / "data" / "golden").glob("*.gguf"))
+    names.remove("mixtral-k")  # of one layer
+    names = [name for name in names if not name.startswith(("qwen4exp", "gemma4-e"))]  # of tokens
+    assert len(parts(tmp_path, 2, how, *names)) == len(names)
+
+
+def test_the_command_as_mlx_starts_it(tmp_path):
+    model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
+    code = "from mlx._distributed_utils.launch import main; main()"
+    launch = [sys.executable, "-c", code, "-n", "2", "--hosts", "127.0.0.1"]
+    launch += ["--starting-port", str(free_ports(1)[0])]
+    launch += [f"--env={name}={os.environ[name]}" for name in ("PYTHONPATH",) if name in os.environ]
+    command = [sys.executable, "-m", "moestream", "generate", str(model), "-p", "x", "--temp", "0"]
+    found = subprocess.run(
+        [*launch, "--", *command],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        stdin=subprocess.DEVNULL,
+    )
+    assert found.returncode == 0
+    assert found.stdout == f"{ALPHABET}\n"
