@@ -66,6 +66,7 @@ def test_json_is_one_object_with_all_that_is_known(alphabet: Path) -> None:
         "saved_profile": None,
         "residency": None,
         "work_per_token": None,
+        "rows_per_token": None,
         "draft": {"kind": "none", "drafted_tokens": 0, "accepted_tokens": 0},
     }
     assert timings.keys() == {"load_s", "ttft_s", "prompt_tps", "generation_tps"}

@@ -52,6 +52,7 @@ def test_json_tells_what_a_mixture_is(alphabet: Path) -> None:
     assert value["unsupported_reason"] is None
     assert value["sizes"] == {
         "dense_bytes": 4 * DENSE_PARAMETERS,
+        "table_bytes": 0,
         "expert_bytes": 4 * 4 * EXPERT_PARAMETERS,
         "expert_bytes_per_token": 2 * 4 * EXPERT_PARAMETERS,
         "parameters": DENSE_PARAMETERS + 4 * EXPERT_PARAMETERS,

@@ -158,8 +158,7 @@ def test_keys_that_ask_for_what_is_not_there(
     ("architecture", "key", "value", "said"),
     [
         ("ernie4_5-moe", "interleave_moe_layer_step", 2, "supported is 1: experts in every"),
-        ("gemma4", "embedding_length_per_layer_input", 8, "supported is 0: no embeddings of each"),
-        ("gemma4", "attention.shared_kv_layers", 1, "supported is 0: every layer has keys"),
+        ("gemma4", "attention.shared_kv_layers", 3, "leaves no earlier layer of some kind"),
         ("gemma4", "attention.value_length_swa", 2, "expected the 4 of gemma4.*key_length_swa"),
         ("gemma4", "attention.sliding_window", None, "missing"),
         ("gemma4", "attention.sliding_window_pattern", None, "missing"),

@@ -116,6 +116,27 @@ def test_costs_are_those_of_the_file():
     assert sum(each.resident_bytes for each in costs.layers) > dense  # and keys and values
 
 
+@pytest.mark.parametrize("name", ["qwen4exp", "gemma4-e"])
+def test_models_that_stay_on_one_machine(name):
+    """All parts would need tokens, which the first alone knows."""
+    with GGUFFile.open(GOLDEN / f"{name}.gguf") as file:
+        costs = Costs.of(file, {"context_length": 64})
+        sizes = {name: file.tensors[name].n_bytes for name in used_names(file)}
+    told = sum(each.token_bytes for each in costs.layers) + costs.ends.token_bytes
+    assert told <= sum(sizes.values()) - sizes["per_layer_token_embd.weight"]
+    with pytest.raises(RankError, match=r"of which 1 can be a machine's first"):
+        divide(costs.layers, costs.ends, [Machine(1 << 30, 1)] * 2)
+
+
+def test_a_part_begins_where_a_layer_has_an_index():
+    with GGUFFile.open(GOLDEN / "glm5-next.gguf") as file:
+        config = read_config(file)
+    assert config.kv_heads == (0, 1, 0, 1, 0, 1)
+    assert config.indexed == (True, True, True, False, True, True)
+    begins = [config.may_begin(layer) for layer in range(6)]
+    assert begins == [True, True, False, False, True, True]
+
+
 @settings(max_examples=30)
 @given(
     st.integers(0, 40),

@@ -34,7 +34,7 @@ TEMPLATE = (
 )
 
 
-@pytest.fixture(params=["qwen3next", "qwen35moe", "lfm2moe"])
+@pytest.fixture(params=["qwen3next", "qwen35moe", "lfm2moe", "qwen4exp"])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -104,6 +104,8 @@ def test_a_rerun_that_breaks_off_too_leaves_a_timeline_that_can_be_run_again(
 
 def test_memory_of_a_context_counts_states_once(engine: Engine, name: str) -> None:
     states = {"qwen3next": 2 * (3 * 128 + 4 * 16 * 16), "lfm2moe": 2 * 2 * 64}
+    grams = 2 + 9 * 3 * 32  # tokens, and rows that are convolved
+    states["qwen4exp"] = 3 * (3 * 128 + 4 * 16 * 16) + grams
     fixed = 4 * states[name.replace("35moe", "3next")]
     block = engine.kv_bytes(1) - engine.kv_bytes(0)
     assert engine.kv_bytes(0) == fixed

@@ -21,7 +21,16 @@ from moestream.server.scheduler import Scheduler
 from moestream.server.sequence import SequenceRun
 from moestream.streaming.options import StreamingOptions
 
-MODELS = ("qwen3moe", "qwen3next", "deepseek2-v2", "gpt-oss-mxfp4", "gemma4", "lfm2moe")
+MODELS = (
+    "qwen3moe",
+    "qwen3next",
+    "deepseek2-v2",
+    "gpt-oss-mxfp4",
+    "gemma4",
+    "lfm2moe",
+    "qwen4exp",
+    "gemma4-e",
+)
 PROMPTS = [np.random.default_rng(7).integers(0, 128, n).tolist() for n in (1, 5, 40, 200, 90)]
 PROMPTS += [PROMPTS[3][:150] + PROMPTS[1], PROMPTS[3][:64] + PROMPTS[4]]  # that begin alike
 

@@ -87,7 +87,9 @@ def test_what_was_seen_has_a_byte_for_every_position():
             run.attention(*arguments, np.ones(bad, np.uint8))
 
 
-@pytest.mark.parametrize("name", ["deepseek32", "glm-dsa", "dots3note", "hy_v4"])
+@pytest.mark.parametrize(
+    "name", ["deepseek32", "glm-dsa", "dots3note", "hy_v4", "qwen4exp", "glm5-next"]
+)
 def test_sequences_side_by_side_choose_for_themselves(name):
     tokens = sample_tokens()
     with open_engine(name, "cpu") as engine:

@@ -160,9 +160,10 @@ def append_rows(
 
 
 def last_of_rows(store: BlockStore, rows: Rows, stop: int, size: int) -> NDArray[np.float32]:
-    """The last ``size`` numbers of the one head's rows up to position ``stop``: (S, size)."""
-    parts = [read_rows(rows.of(block), rows.kv_type)[0, :, -size:] for block in store.blocks]
-    return np.concatenate(parts)[:stop]
+    """The last ``size`` numbers of rows up to position ``stop``, shared by heads: (S, size)."""
+    parts = [read_rows(rows.of(block), rows.kv_type) for block in store.blocks]
+    ends = [part[:, :, -(size // len(part)) :].swapaxes(0, 1) for part in parts]
+    return np.concatenate(ends)[:stop].reshape(stop, size)
 
 
 def _zeros(n_bytes: int) -> NDArray[np.uint8]:

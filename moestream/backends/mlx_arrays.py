@@ -56,6 +56,20 @@ class MlxArrays:
         """Element by element."""
         return self._mx.clip(x, -limit, limit)
 
+    def signed_root(self, x: Array, least: float) -> Array:
+        """Element by element."""
+        root = self._mx.sqrt(self._mx.maximum(self._mx.abs(x), least))
+        return self._mx.multiply(self._mx.sign(x), root)
+
+    def sinkhorn(self, logits: Array, iterations: int, eps: float) -> Array:
+        """See ``Elementwise.sinkhorn``."""
+        ops = self._mx
+        shares = ops.add(ops.softmax(logits, axis=-1), eps)
+        for axis in (-2, *(-1, -2) * (iterations - 1)):
+            total = ops.add(ops.sum(shares, axis=axis, keepdims=True), eps)
+            shares = ops.divide(shares, total)
+        return shares
+
     def softplus(self, x: Array) -> Array:
         """Element by element."""
         return self._mx.logaddexp(x, 0.0)

@@ -4,6 +4,7 @@ Owns the writing of keys and values, and what MLX has no function for.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from moestream.backends.mlx_core import as_type, mx
 from moestream.backends.mlx_kv import MlxStores
 from moestream.backends.mlx_rope import Angles, turn
 from moestream.backends.mlx_spans import Masks, Span
-from moestream.backends.sparse import choose_positions
+from moestream.backends.sparse import choose
 from moestream.backends.types import QKV, Array, AttentionRule, IndexQueries, KVPass, RopeStyle
 
 Chosen = NDArray[np.bool_] | None
@@ -65,7 +66,7 @@ class MlxAttention(MlxArrays):
     def choose(self, index: IndexQueries, k: Array, kv_pass: KVPass, layer: int) -> Chosen:
         """On the CPU, as the reference does."""
         longest = max(start + tokens for _, start, tokens in kv_pass)
-        if longest <= index.most:
+        if longest <= index.enough:
             return None
         seen, row = np.zeros((len(k), longest), np.bool_), 0
         queries, weights = self._device.fetch(index.queries), self._device.fetch(index.weights)
@@ -73,11 +74,11 @@ class MlxAttention(MlxArrays):
             rows, stop = slice(row, row + tokens), start + tokens
             keys = store.layers[layer][0]
             write_rows(self._mx, keys, k[rows], Span(start, tokens, 0))
-            past = keys[0, :stop, -queries.shape[2] :].astype(mx.float32)
-            past = self._device.fetch(past)
-            seen[rows, :stop] = choose_positions(
-                queries[rows], weights[rows], past, start, index.most
-            )
+            behind = index.kept // len(keys)
+            past = keys[:, :stop, -behind:].astype(mx.float32).swapaxes(0, 1)
+            past = self._device.fetch(past.reshape(stop, -1))
+            asked = replace(index, queries=queries[rows], weights=weights[rows])
+            seen[rows, :stop] = choose(asked, past, start)
             row += tokens
         return seen
 

@@ -62,6 +62,19 @@ class NumpyArrays:
         """Element by element."""
         return np.clip(x, np.float32(-limit), np.float32(limit))
 
+    def signed_root(self, x: Floats, least: float) -> Floats:
+        """Element by element."""
+        root: Floats = np.sqrt(np.maximum(np.abs(x), np.float32(least)))
+        return np.sign(x) * root
+
+    def sinkhorn(self, logits: Floats, iterations: int, eps: float) -> Floats:
+        """Sums of a few numbers each, in order."""
+        shares: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        shares = shares / shares.sum(axis=-1, keepdims=True) + np.float32(eps)
+        for axis in (-2, *(-1, -2) * (iterations - 1)):
+            shares = shares / (shares.sum(axis=axis, keepdims=True) + np.float32(eps))
+        return shares
+
     def softplus(self, x: Floats) -> Floats:
         """Element by element; the exponential cannot overflow."""
         return np.logaddexp(np.float32(0), x)

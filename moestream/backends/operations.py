@@ -62,6 +62,18 @@ class Elementwise(Protocol):
     def clip(self, x: Array, limit: float) -> Array:
         """``x``, within ``limit`` and its negative."""
 
+    def signed_root(self, x: Array, least: float) -> Array:
+        """``sign(x) * sqrt(max(|x|, least))``."""
+
+    def sinkhorn(self, logits: Array, iterations: int, eps: float) -> Array:
+        """Shares of which rows and columns sum to about one: (T, S, S).
+
+        The softmax of rows plus ``eps``, divided by the sums of columns plus that, then of rows and
+        of columns so often that columns had ``iterations`` turns.
+
+        Source: arXiv 2512.24880.
+        """
+
     def softplus(self, x: Array) -> Array:
         """``log(1 + e^x)``."""
 

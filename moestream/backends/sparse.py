@@ -7,11 +7,13 @@ Source: DeepSeek-V3.2-Exp (DeepSeek-AI, 2025); llama.cpp, src/models/deepseek32.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStore, append_rows, last_of_rows
+from moestream.backends.sparse_blocks import choose_blocks
 from moestream.backends.types import IndexQueries
 
 Floats = NDArray[np.float32]
@@ -39,12 +41,19 @@ def choose_positions(
     return seen
 
 
+def choose(index: IndexQueries, keys: Floats, start: int) -> NDArray[np.bool_]:
+    """What queries of one sequence, the first at ``start``, see of its keys (S, D): (T, S)."""
+    if index.blocks is not None:
+        return choose_blocks(index.queries, index.weights, keys, start, index.most, index.blocks)
+    return choose_positions(index.queries, index.weights, keys, start, index.most)
+
+
 def choose_in_blocks(
     index: IndexQueries, k: Floats, parts: Sequence[tuple[BlockStore, int, int]], layer: int
 ) -> Chosen:
     """Write keys, whose last numbers are the index's, and choose."""
     longest = max(start + tokens for _, start, tokens in parts)
-    if longest <= index.most:
+    if longest <= index.enough:
         return None
     seen, row = np.zeros((len(k), longest), np.uint8), 0
     for store, start, tokens in parts:
@@ -53,8 +62,8 @@ def choose_in_blocks(
         assert place is not None, "a layer that attends"
         keys, _ = place
         append_rows(store, keys, k[rows], start)
-        past = last_of_rows(store, keys, start + tokens, index.queries.shape[2])
-        chosen = choose_positions(index.queries[rows], index.weights[rows], past, start, index.most)
-        seen[rows, : start + tokens] = chosen
+        past = last_of_rows(store, keys, start + tokens, index.kept)
+        asked = replace(index, queries=index.queries[rows], weights=index.weights[rows])
+        seen[rows, : start + tokens] = choose(asked, past, start)
         row += tokens
     return seen

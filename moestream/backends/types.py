@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.sparse_blocks import BlockKeys
+
 Array: TypeAlias = Any
 """A backend's own array: ``numpy.ndarray`` here, ``mlx.core.array`` on Apple GPUs."""
 
@@ -85,12 +87,24 @@ class AttentionRule:
 class IndexQueries:
     """What chooses ``most`` of the positions that are attended to, by the ends of their keys.
 
-    ``queries`` are (T, heads, D) and ``weights`` (T, heads).
+    ``queries`` are (T, heads, D) and ``weights`` (T, heads). With ``blocks``, which have the keys
+    that are asked, whole ones are chosen.
     """
 
     queries: Array
     weights: Array
     most: int
+    blocks: BlockKeys | None = None
+
+    @property
+    def kept(self) -> int:
+        """Numbers of a position that the choice goes by."""
+        return self.blocks.kept if self.blocks else int(self.queries.shape[2])
+
+    @property
+    def enough(self) -> int:
+        """So many positions are all seen."""
+        return self.most + (self.blocks.size - 1 if self.blocks else 0)
 
 
 Seen: TypeAlias = Any

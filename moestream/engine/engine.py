@@ -155,6 +155,12 @@ class Engine(Closing):
         """The model's dimensions."""
         return self.model.config
 
+    @property
+    def rows_per_token(self) -> dict[str, float] | None:
+        """Rows of tables, and bytes, that a token read on average; None without such tables."""
+        told = [table.counts.per_token() for table in self.model.tables]
+        return next(filter(None, told), None)
+
     def session(self) -> Session:
         """Start an empty token timeline."""
         return Session(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from moestream.gguf import GGUFHeader
-from moestream.layers.weights import EMBEDDING, is_tied
+from moestream.layers.weights import read_by_row
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 from moestream.streaming.memory import Memory, MemoryPlan, plan_memory
 from moestream.streaming.store import is_expert_weight, used_tensors
@@ -27,8 +27,8 @@ def plan_model(
     ``resident_bytes`` says what a tensor takes in memory, if not as much as in the file.
     """
     sizes = {info.name: resident_bytes(info.type, info.shape) for info in used_tensors(file)}
-    if not is_tied(file):
-        del sizes[EMBEDDING]  # which stays in the file
+    for name in read_by_row(file):
+        del sizes[name]
     experts = [name for name in sizes if is_expert_weight(name)]
     expert_bytes = sum(sizes[name] for name in experts)
     return plan_memory(

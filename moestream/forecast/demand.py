@@ -11,7 +11,7 @@ from moestream.backends import AttentionShape, whole_blocks
 from moestream.choices import KVType
 from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
-from moestream.layers.weights import EMBEDDING, OUTPUT, is_tied
+from moestream.layers.weights import EMBEDDING, OUTPUT, read_by_row
 from moestream.models import read_config
 from moestream.quants import multiplies
 from moestream.streaming.store import is_expert_weight, used_tensors
@@ -61,13 +61,13 @@ def read_demand(
     dense: Counter[str] = Counter()
     experts: Counter[str] = Counter()
     output: Counter[str] = Counter()
-    moe_layers = set()
+    moe_layers, by_row = set(), read_by_row(file)
     for info in used_tensors(file):
         if is_expert_weight(info.name):
             moe_layers.add(info.name.split(".")[1])
             chosen = info.n_bytes // info.shape[0] * config.num_experts_per_tok
             experts[info.type.name] += chosen
-        elif info.name != EMBEDDING or is_tied(file):
+        elif info.name not in by_row:
             # Vectors are floats once they are read.
             dense[info.type.name if multiplies(info.type) else "F32"] += info.n_bytes
             if info.name in (EMBEDDING, OUTPUT):

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array, AttentionRule, Matrix, RopeStyle
+from moestream.backends.types import QKV
 from moestream.errors import ModelFormatError
 from moestream.layers.batch import Batch
-from moestream.layers.norm import RMSNorm, UnweightedRMSNorm
+from moestream.layers.norm import RMSNorm, UnweightedRMSNorm, norm_before
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
 
@@ -48,7 +49,7 @@ class Attention:
     head's softmax. ``keys_as_values``: there is no ``attn_v``; what is projected to be keys is,
     before its norm and rotation, values too. ``norm_values``: head by head, without a weight.
     ``clamp`` is what queries, keys and values stay within, 0 for no bound; ``cap`` is what scores
-    do, by a tanh. ``centred``: see ``RMSNorm``.
+    do, by a tanh. ``centred``: see ``RMSNorm``; ``norm``: see ``norm_before``.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Attention:
         clamp: float = 0.0,
         cap: float = 0.0,
         centred: bool = False,
+        norm: str = "attn_norm.weight",
     ) -> None:
         self.backend = weights.backend
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
@@ -83,7 +85,7 @@ class Attention:
         self.v_norm = UnweightedRMSNorm(self.backend, value_dim, eps) if norm_values else None
         queries, pairs = num_heads * head_dim, num_kv_heads * head_dim
         values, attended = num_kv_heads * value_dim, num_heads * value_dim
-        self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps, centred=centred)
+        self.norm = norm_before(weights, norm, hidden_size, eps, centred=centred)
         self.attn_v: Matrix | None = None
         self.output_gate = output_gate
         if output_gate == "joined":
@@ -148,8 +150,12 @@ class Attention:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.temperature is not None:
             q = ops.scale_rows(q, self.temperature(batch.positions()))
-        out = ops.attention((q, k, v), batch.kv, layer, self.rule)
+        out = self.attend((q, k, v), x, batch, layer)
         return ops.linear(self._gated(out, x), self.attn_output, self.output_bias)  # (T, E)
+
+    def attend(self, qkv: QKV, x: Array, batch: Batch, layer: int) -> Array:
+        """What heads see with queries, keys and values of normed input ``x``: (T, H * Dv)."""
+        return self.backend.attention(qkv, batch.kv, layer, self.rule)
 
     def _project(self, x: Array) -> list[Array]:
         """Queries, keys and values of normed input: (T, H * D), (T, K * D), (T, K * Dv)."""

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from moestream.backends import BLOCK_POSITIONS, Array, Backend, KVPass, Seen
 from moestream.layers.cache import Cache, State
 from moestream.layers.moe import RouteObserver
+from moestream.layers.per_layer import Given
 from moestream.layers.rope import Rope
+from moestream.layers.row_table import Wanted
 
 CHUNK_TOKENS = 512
 """Of a prompt at once: long enough to use an expert's weights many times."""
@@ -76,6 +78,14 @@ class Batch:
         """Of each part's recurrent states, by length and layer."""
         self.chosen: Seen | None = None
         """Positions that the last layer with an indexer chose; None is all."""
+        self.tokens: NDArray[np.int32] = np.empty(0, np.int32)
+        """Ids of the rows, where a layer goes by them."""
+        self.given: Given | None = None
+        """What each layer is given for them besides."""
+        self.lent: dict[int, tuple[Array, Array | None]] = {}
+        """Keys and values of layers that later ones attend to."""
+        self.looked_up: Wanted | None = None
+        """What a model began to read for them, of a table."""
         self._angles: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
     def angles(self, rope: Rope) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from moestream.backends import Array, Convolution, DeltaRule, Matrix
 from moestream.layers.batch import Batch
 from moestream.layers.cache import RecurrentShape, State
-from moestream.layers.norm import RMSNorm
+from moestream.layers.norm import RMSNorm, norm_before
 from moestream.layers.weights import Weights
 
 HeadOrder = Literal["blocked", "tiled"]
@@ -49,6 +49,8 @@ class DeltaShape:
 class DeltaNet:
     """Norm, projections, short convolution, delta rule, gated norm, projection: (T, E) -> (T, E).
 
+    ``norm``: see ``norm_before``; ``gate`` is what scales the result passes through.
+
     Files join projections in several ways; what was joined is taken apart as it is loaded.
 
     Source: arXiv 2412.06464; llama.cpp, src/models/delta-net-base.cpp.
@@ -62,11 +64,13 @@ class DeltaNet:
         shape: DeltaShape,
         order: HeadOrder,
         eps: float,
+        norm: str = "attn_norm.weight",
+        gate: Literal["silu", "sigmoid"] = "silu",
     ) -> None:
         self.backend = weights.backend
-        self.shape = shape
+        self.shape, self.gate = shape, gate
         heads = shape.value_heads
-        self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
+        self.norm = norm_before(weights, norm, hidden_size, eps)
         self.projections = [
             *_qkv_and_gate(weights, hidden_size, shape),
             *_write_and_forget(weights, hidden_size, shape),
@@ -91,6 +95,8 @@ class DeltaNet:
         found = batch.each(layer, self._recur, qkv, write, forget)  # (T, H * D)
         heads = found.reshape(-1, self.shape.value_heads, self.shape.dim)
         normed = self.head_norm(heads).reshape(-1, self.shape.values)
+        if self.gate == "sigmoid":
+            return ops.linear(ops.sigmoid_scale(normed, gate), self.out)
         return ops.linear(ops.glu(gate, normed, "silu"), self.out)
 
     def _recur(self, state: State, qkv: Array, write: Array, forget: Array) -> Array:

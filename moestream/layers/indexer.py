@@ -27,6 +27,11 @@ class IndexShape:
     eps: float = 1e-6
     turned_last: bool = False
 
+    @property
+    def kept(self) -> int:
+        """Numbers of a position that are kept."""
+        return self.dim
+
 
 class Indexer:
     """Keys of positions, and what asks for them: from the normed stream and narrow queries."""

@@ -14,13 +14,17 @@ from moestream.layers.weights import Weights
 class KimiDeltaShape:
     """Sizes of a layer: heads of ``dim`` coordinates, and the convolution's width.
 
-    ``bound`` is what logarithms of decays stay above, 0 for no bound.
+    ``bound`` is what logarithms of decays stay above, 0 for no bound; with ``falling``, the rates
+    of such decays are negative in the file, as those without a bound are. ``unit_eps`` is added
+    where queries and keys are brought to unit length, by default what norms add.
     """
 
     heads: int
     dim: int
     conv_width: int
     bound: float = 0.0
+    falling: bool = False
+    unit_eps: float | None = None
 
     @property
     def inner(self) -> int:
@@ -43,7 +47,8 @@ class KimiDelta:
         self, weights: Weights, *, hidden_size: int, shape: KimiDeltaShape, eps: float
     ) -> None:
         self.backend = weights.backend
-        self.shape, self.eps = shape, eps
+        self.shape = shape
+        self.eps = eps if shape.unit_eps is None else shape.unit_eps
         inner = shape.inner
         self.norm = RMSNorm(weights, "attn_norm.weight", hidden_size, eps)
         rows = {f"attn_{part}.weight": inner for part in "qkv"}
@@ -97,11 +102,12 @@ def _decay(weights: Weights, shape: KimiDeltaShape) -> Callable[[Array], Array]:
     """From what is asked (T, H * D) to logarithms of decays, of the same shape."""
     ops = weights.backend
     bias = weights.vector("ssm_dt.bias", shape.inner)
-    rates = weights.table("ssm_a", shape.heads, 1)  # (H, 1)
+    rates = weights.column("ssm_a", shape.heads)  # (H, 1)
 
     def decay(asked: Array) -> Array:
         asked = (asked + bias).reshape(-1, shape.heads, shape.dim)
         if shape.bound:
+            asked = -asked if shape.falling else asked
             logs = ops.sigmoid_scale(shape.bound, ops.multiply(asked, rates))
         else:
             logs = ops.multiply(ops.softplus(asked), rates)

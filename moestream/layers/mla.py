@@ -64,6 +64,7 @@ class LatentAttention:
         own_index: bool = True,
         window: int = 0,
         norm_turned: bool = False,
+        indexer: type[Indexer] = Indexer,
     ) -> None:
         self.backend = weights.backend
         self.temperature = temperature
@@ -99,7 +100,7 @@ class LatentAttention:
         self.index = index
         self.indexer = None
         if index is not None and own_index:
-            self.indexer = Indexer(
+            self.indexer = indexer(
                 weights, hidden_size=hidden_size, rank=query_rank, shape=index, rope=rope
             )
         self.output = weights.matrix("attn_output.weight", hidden_size, num_heads * sizes.value)
@@ -120,7 +121,7 @@ class LatentAttention:
             q = ops.scale_rows(q, self.temperature(batch.positions()))
         if self.indexer is not None:
             keys = ops.join(keys, self.indexer.keys(x, batch))
-            q = ops.join(q, ops.zeros((*q.shape[:2], self.indexer.shape.dim)))
+            q = ops.join(q, ops.zeros((*q.shape[:2], self.indexer.shape.kept)))
             index = self.indexer.queries(x, asked, batch)
             batch.chosen = ops.choose(index, keys, batch.kv, layer)
         seen = None if self.index is None else batch.chosen

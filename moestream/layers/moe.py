@@ -20,7 +20,7 @@ from moestream.backends import (
     StreamedExperts,
 )
 from moestream.layers.ffn import Gate, GatedMLP
-from moestream.layers.norm import RMSNorm
+from moestream.layers.norm import norm_before
 from moestream.layers.weights import Weights
 from moestream.streaming.prefetch import Prefetcher
 from moestream.streaming.residency import Residency
@@ -56,7 +56,8 @@ RouteObserver = Callable[[RoutingEvent], None]
 class MoE:
     """Norm, router, weighted sum of k experts, and a shared expert where there is one.
 
-    ``router_norm`` is of what the router sees: an architecture may give it one of its own.
+    ``norm`` is its weight's name, empty where the input comes normed; ``router_norm`` is of what
+    the router sees: an architecture may give it one of its own.
     ``latent`` is the width that experts work in, between projections of their own, 0 for E.
     ``weigh_input``: the one chosen expert's weight multiplies what it is given, not what it gives.
     """
@@ -79,9 +80,10 @@ class MoE:
         weigh_input: bool = False,
     ) -> None:
         self.backend = weights.backend
+        self.hidden_size = hidden_size
         self.num_experts = num_experts
         self.num_experts_per_tok = routing.k
-        self.norm = RMSNorm(weights, norm, hidden_size, eps, centred=centred)
+        self.norm = norm_before(weights, norm, hidden_size, eps, centred=centred)
         self.router_norm: Callable[[Array], Array] = self.norm
         self.weigh_input = weigh_input
         self.latent = latent and (

@@ -1,5 +1,7 @@
 """Normalisation: by the root mean square, or by mean and deviation."""
 
+from collections.abc import Callable
+
 from moestream.backends import Array, Backend
 from moestream.layers.weights import Weights
 
@@ -48,3 +50,14 @@ class UnweightedRMSNorm:
     def __call__(self, x: Array) -> Array:
         """Normalise: any shape whose last axis is of ``size``."""
         return self.backend.rms_norm(x, self.ones, self.eps)
+
+
+def norm_before(
+    weights: Weights, name: str, size: int, eps: float, *, centred: bool = False
+) -> Callable[[Array], Array]:
+    """What a block's input passes through first: a norm, or where it has no name, nothing."""
+    return RMSNorm(weights, name, size, eps, centred=centred) if name else _as_it_is
+
+
+def _as_it_is(x: Array) -> Array:
+    return x

@@ -25,6 +25,7 @@ from moestream.quants import GGMLQuantizationType, dequantize
 
 EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
+PER_LAYER = "per_layer_token_embd.weight"
 _SCALED = tuple(
     f"{name}.weight"
     for name in (
@@ -42,6 +43,17 @@ It reads tensors of the ``input_scale`` too, which no product on a CPU uses; nor
 def is_tied(file: GGUFHeader) -> bool:
     """Whether the token embedding is the output's weights too; else single rows of it are read."""
     return OUTPUT not in file.tensors
+
+
+def read_by_row(file: GGUFHeader) -> set[str]:
+    """Tensors that stay in the file, of which single rows are read."""
+    return ({PER_LAYER} & file.tensors.keys()) | (set() if is_tied(file) else {EMBEDDING})
+
+
+def table_bytes(file: GGUFHeader) -> int:
+    """Bytes of the table of which each token reads rows besides its embedding; 0 without."""
+    info = file.tensors.get(PER_LAYER)
+    return 0 if info is None else info.n_bytes
 
 
 class Weights:
@@ -77,6 +89,16 @@ class Weights:
     def table(self, name: str, rows: int, columns: int) -> Array:
         """A small matrix that is no linear map, as float32 (rows, columns)."""
         return self.backend.vector(self._tensor(name, (rows, columns)))
+
+    def column(self, name: str, rows: int) -> Array:
+        """One number a row, (rows, 1), with that axis in the file or without."""
+        flat = len(self.file.tensor_info(self.prefix + name).shape) == 1
+        found = self.vector(name, rows) if flat else self.table(name, rows, 1)
+        return found.reshape(rows, 1)
+
+    def rows(self, name: str, columns: int) -> Tensor:
+        """A table of rows of this length, however many, as it lies in the file."""
+        return self._tensor(name, (self.width(name), columns))
 
     def matrices(self, fused: str, rows: dict[str, int], columns: int) -> list[Matrix]:
         """Matrices of one input, by name and number of rows, which a file may have as one."""

@@ -24,6 +24,7 @@ from moestream.models.ernie4_5_moe import Ernie45MoE
 from moestream.models.exaone_moe import ExaoneMoE
 from moestream.models.gemma4 import Gemma4
 from moestream.models.glm4moe import GLM4MoE
+from moestream.models.glm5_next import GLM5Next
 from moestream.models.glm_dsa import GLMDSA
 from moestream.models.gpt_oss import GptOss
 from moestream.models.granite_swa import GraniteSWA
@@ -54,6 +55,7 @@ from moestream.models.qwen2moe import Qwen2MoE
 from moestream.models.qwen3moe import Qwen3MoE
 from moestream.models.qwen3next import Qwen3Next
 from moestream.models.qwen3vlmoe import Qwen3VLMoE
+from moestream.models.qwen4exp import Qwen4Exp
 from moestream.models.qwen35moe import Qwen35MoE
 from moestream.models.smallthinker import SmallThinker
 from moestream.models.step35 import Step35
@@ -106,6 +108,8 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "mimo2": MiMo2,
     "smallthinker": SmallThinker,
     "step35": Step35,
+    "qwen4exp": Qwen4Exp,
+    "glm5-next": GLM5Next,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

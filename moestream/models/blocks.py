@@ -9,7 +9,6 @@ from typing import Protocol
 from moestream.backends import Array
 from moestream.layers.batch import Batch
 from moestream.layers.ffn import FeedForward
-from moestream.layers.hyper import HyperConnection
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
@@ -94,6 +93,19 @@ class ParallelLayer(Layer):
         return ops.add(ops.add(x, self.run_ffn(x, batch, index)), mixed)
 
 
+class Streams(Protocol):
+    """What a branch reads of several streams and writes to them; see ``HyperConnection``."""
+
+    def logits(self, streams: Array) -> Array:
+        """What both go by: (T, S, E) -> (T, ...)."""
+
+    def read(self, streams: Array, logits: Array) -> Array:
+        """(T, S, E) -> (T, E)."""
+
+    def write(self, streams: Array, added: Array, logits: Array) -> Array:
+        """(T, S, E), (T, E) -> (T, S, E)."""
+
+
 class HyperLayer(Layer):
     """Both branches read of several streams, and write to them: (T, S, E) -> (T, S, E)."""
 
@@ -101,8 +113,8 @@ class HyperLayer(Layer):
         self,
         mixer: Mixer,
         ffn: FeedForward | MoE,
-        around_mixer: HyperConnection,
-        around_ffn: HyperConnection,
+        around_mixer: Streams,
+        around_ffn: Streams,
     ) -> None:
         super().__init__(mixer, ffn)
         self.around_mixer, self.around_ffn = around_mixer, around_ffn

@@ -1,6 +1,7 @@
 """The pre-norm decoder that all architectures share; an architecture's file says what differs."""
 
 from abc import ABC
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import ClassVar, cast
 
@@ -11,10 +12,12 @@ from moestream.backends import Activation, Array, Backend, RopeStyle, Routing
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention, OutputGate, QKNorm, Temperature
+from moestream.layers.batch import Batch
 from moestream.layers.ffn import FeedForward, Gate, GatedMLP
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
+from moestream.layers.row_table import RowTable
 from moestream.layers.weights import EMBEDDING, OUTPUT, Weights, is_tied
 from moestream.models.blocks import Block, Layer, Mixer
 from moestream.models.config import SUPPORTED, ModelConfig
@@ -44,7 +47,9 @@ class Decoder(ABC):
     """Whether all layers are dense where the metadata counts no experts."""
     mixture: ClassVar[type[MoE]] = MoE
     weigh_input: ClassVar[bool] = False
+    attn_norm: ClassVar[str] = "attn_norm.weight"
     ffn_norm: ClassVar[str] = "ffn_norm.weight"
+    """Both empty where the input comes normed."""
     output_norm_name: ClassVar[str] = "output_norm.weight"
     predicts_further: ClassVar[bool] = False
     """Whether a layer for further tokens, where a file has one, is as ``next_token`` has it."""
@@ -63,17 +68,13 @@ class Decoder(ABC):
         size = (config.vocab_size, config.hidden_size)
         tied = is_tied(file)
         self.token_embd = ends.matrix(EMBEDDING, *size) if tied else ends.embedding(*size)
+        self.tables: list[RowTable] = []
+        """What stays in the file, of which a token reads rows."""
         self.layers = [
             self.layer((weights if config.has_layer(i) else away).layer(i), i)
             for i in range(config.num_layers)
         ]
-        self.output_norm = RMSNorm(
-            ends,
-            self.output_norm_name,
-            config.hidden_size,
-            config.rms_norm_eps,
-            centred=config.centred,
-        )
+        self.output_norm = self.last_norm(ends)
         self.output = self.token_embd if tied else ends.matrix(OUTPUT, *size)
         self.output_bias = ends.optional_vector("output.bias", config.vocab_size)
 
@@ -91,6 +92,11 @@ class Decoder(ABC):
     def read_own(cls, keys: Keys) -> dict[str, object]:
         """Read fields of ``config_type`` that are added to the common ones, or replace them."""
         return {}
+
+    def last_norm(self, weights: Weights) -> Callable[[Array], Array]:
+        """What comes between the last layer and the output."""
+        size, eps = self.config.hidden_size, self.config.rms_norm_eps
+        return RMSNorm(weights, self.output_norm_name, size, eps, centred=self.config.centred)
 
     def rope_factors(self, weights: Weights, context_length: int) -> NDArray[np.float32] | None:
         """What the frequencies of rotation are divided by, (D/2,), if the file says."""
@@ -113,10 +119,11 @@ class Decoder(ABC):
         qk_norm: QKNorm | None = None,
         sinks: bool = False,
         temperature: Temperature | None = None,
+        make: Callable[..., Attention] = Attention,
     ) -> Attention:
-        """Build a layer's attention; what is not said is as in all layers."""
+        """Build a layer's attention by ``make``; what is not said is as in all layers."""
         config, windowed = self.config, self.config.sees_window(index)
-        return Attention(
+        return make(
             weights,
             hidden_size=config.hidden_size,
             num_heads=num_heads or config.num_heads,
@@ -135,6 +142,7 @@ class Decoder(ABC):
             clamp=config.attention_clamp,
             cap=config.attention_cap,
             centred=config.centred,
+            norm=self.attn_norm,
         )
 
     @cached_property
@@ -232,6 +240,10 @@ class Decoder(ABC):
     def shared_width(self) -> int:
         """F of the shared expert, 0 for none."""
         return 0
+
+    def enter(self, tokens: Sequence[NDArray[np.int32]], chunks: Sequence[Batch]) -> list[Array]:
+        """What enters the first layer, chunk by chunk of a pass."""
+        return [self.embed(ids) for ids in tokens]
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """What enters the first layer: (T,) -> (T, E)."""

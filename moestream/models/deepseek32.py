@@ -32,7 +32,7 @@ class DeepSeek32Config(LatentConfig):
 
     def attended_state(self, layer: int) -> StateShape:
         """Latents, and behind them what the index goes by."""
-        behind = self.index.dim if self.index and self.indexed[layer] else 0
+        behind = self.index.kept if self.index and self.indexed[layer] else 0
         return AttentionShape(1, self.latent + self.rope.dimensions + behind, 0)
 
 

@@ -1,49 +1,32 @@
-"""Gemma 4, with experts (26B-A4B) or without (31B).
+"""Gemma 4, with experts (26B-A4B) or without (31B, E2B, E4B).
 
-Not supported are per-layer embeddings and layers that attend to an earlier one's keys and values:
-those of E2B and E4B, which have no experts.
+E2B and E4B have embeddings of each layer's own, and layers that attend to an earlier one's keys and
+values.
 
 Source: llama.cpp, src/models/gemma4.cpp; arXiv 2503.19786 (Gemma 3, whose attention it keeps).
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 
-from moestream.backends import Array, AttentionShape, Routing
-from moestream.errors import ModelFormatError
+import numpy as np
+from numpy.typing import NDArray
+
+from moestream.backends import Array, AttentionRule, Backend, Routing
+from moestream.gguf import GGUFFile
 from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
-from moestream.layers.cache import StateShape
+from moestream.layers.borrowed import BorrowingAttention, LendingAttention
 from moestream.layers.ffn import FeedForward, Gate
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
-from moestream.layers.rope import Rope, RopeConfig
+from moestream.layers.per_layer import PerLayer, PerLayerBranch
+from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
-from moestream.models.blocks import PostNormedLayer
-from moestream.models.config import SUPPORTED, ModelConfig, read_rope, read_turned
+from moestream.models.blocks import Mixer, PostNormedLayer
 from moestream.models.decoder import Decoder
+from moestream.models.gemma4_config import Gemma4Config, read_gemma4
 from moestream.models.keys import Keys
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gemma4Config(ModelConfig):
-    """``head_dim`` and ``rope`` are those of layers that see everything."""
-
-    sliding: tuple[bool, ...]
-    """Which layers see no more than ``window`` positions."""
-    window: int
-    sliding_head_dim: int
-    sliding_rope: RopeConfig
-
-    def head_dim_of(self, layer: int) -> int:
-        """D in this layer."""
-        return self.sliding_head_dim if self.sliding[layer] else self.head_dim
-
-    def attended_state(self, layer: int) -> StateShape:
-        """Keys and values as long as the layer's heads."""
-        dim = self.head_dim_of(layer)
-        return AttentionShape(self.kv_heads[layer], dim, dim)
 
 
 class Gemma4MoE(MoE):
@@ -89,14 +72,18 @@ class Gemma4Layer(PostNormedLayer):
     """The whole layer is scaled."""
 
     def __init__(
-        self, weights: Weights, config: Gemma4Config, mixer: Attention, ffn: FeedForward | MoE
+        self, weights: Weights, config: Gemma4Config, mixer: Mixer, ffn: FeedForward | MoE
     ) -> None:
-        super().__init__(weights, config.hidden_size, config.rms_norm_eps, mixer, ffn)
+        hidden, eps, size = config.hidden_size, config.rms_norm_eps, config.per_layer
+        super().__init__(weights, hidden, eps, mixer, ffn)
+        self.branch = size and PerLayerBranch(weights, hidden_size=hidden, size=size, eps=eps)
         self.output_scale = weights.optional_vector("layer_output_scale.weight", 1)
 
     def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """(T, E) -> (T, E)."""
         x = super().__call__(x, batch, index)
+        if self.branch and batch.given is not None:
+            x = self.ffn.backend.add(x, self.branch(x, batch.given.of(index)))
         return x if self.output_scale is None else x * self.output_scale
 
 
@@ -105,13 +92,27 @@ class Gemma4(Decoder):
 
     config_type = Gemma4Config
     config: Gemma4Config
-    supported = SUPPORTED | {
-        "embedding_length_per_layer_input": ((0,), "0: no embeddings of each layer's own"),
-        "attention.shared_kv_layers": ((0,), "0: every layer has keys and values of its own"),
-    }
     rope_style = "half"
     norm_topk_prob = True
     own_expert_width = True
+
+    def __init__(
+        self, file: GGUFFile, config: Gemma4Config, backend: Backend, context_length: int
+    ) -> None:
+        self.lenders = {
+            config.lender(layer) for layer in range(config.own_kv_layers, config.num_layers)
+        }
+        super().__init__(file, config, backend, context_length)
+        self.per_layer = None
+        if config.per_layer:
+            self.per_layer = PerLayer(
+                Weights(file, backend),
+                hidden_size=config.hidden_size,
+                size=config.per_layer,
+                layers=config.num_layers,
+                eps=config.rms_norm_eps,
+            )
+            self.tables.append(self.per_layer.table)
 
     @cached_property
     def sliding_rope(self) -> Rope:
@@ -120,21 +121,8 @@ class Gemma4(Decoder):
 
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
-        """Those of the sliding layers, and factors that all files share."""
-        head_dim, sliding_dim = (_head_dim(keys, suffix) for suffix in ("", "_swa"))
-        rope = read_rope(keys, head_dim)
-        turned = read_turned(keys, "rope.dimension_count_swa", rope.dimensions, sliding_dim)
-        pattern = "attention.sliding_window_pattern"
-        return {
-            "rope": rope,
-            "sliding": keys.marked_layers(pattern, keys.num_layers()),
-            "window": keys.positive("attention.sliding_window"),
-            "sliding_head_dim": sliding_dim,
-            "sliding_rope": RopeConfig(turned, keys.above(1, "rope.freq_base_swa", 10000.0)),
-            "embedding_scale": math.sqrt(keys.positive("embedding_length")),
-            "attention_scale": 1.0,
-            "logit_cap": keys.number("final_logit_softcapping", 30.0),
-        }
+        """See ``read_gemma4``."""
+        return read_gemma4(keys)
 
     def layer(self, weights: Weights, index: int) -> Gemma4Layer:
         """One layer, with the norms that are only here."""
@@ -142,11 +130,24 @@ class Gemma4(Decoder):
             weights, self.config, self.mixer(weights, index), self.ffn(weights, index)
         )
 
-    def mixer(self, weights: Weights, index: int) -> Attention:
-        """Attention with unscaled scores; values are normed, and may be the keys."""
+    def mixer(self, weights: Weights, index: int) -> Mixer:
+        """Attention with unscaled scores; values are normed, and may be the keys, or lent."""
         config = self.config
         sliding = config.sliding[index]
-        return Attention(
+        if index >= config.own_kv_layers:
+            return BorrowingAttention(
+                weights,
+                of=config.lender(index),
+                hidden_size=config.hidden_size,
+                num_heads=config.num_heads,
+                head_dim=config.head_dim_of(index),
+                eps=config.rms_norm_eps,
+                rope=self.sliding_rope if sliding else self.rope,
+                rope_style=self.rope_style,
+                rule=AttentionRule(config.attention_scale, config.window if sliding else 0),
+            )
+        attention = LendingAttention if index in self.lenders else Attention
+        return attention(
             weights,
             hidden_size=config.hidden_size,
             num_heads=config.num_heads,
@@ -177,13 +178,13 @@ class Gemma4(Decoder):
             return dense
         return Gemma4MoE(weights, config, self.expert_width, self.routing(), dense)
 
-
-def _head_dim(keys: Keys, suffix: str) -> int:
-    """Width of a head's keys and values, which must be of one."""
-    key, value = (keys.size(f"attention.{part}_length{suffix}") for part in ("key", "value"))
-    if key != value:
-        raise ModelFormatError(
-            f"{keys.file.path}: {keys.name(f'attention.value_length{suffix}')} is {value}, "
-            f"expected the {key} of {keys.name(f'attention.key_length{suffix}')}"
-        )
-    return key
+    def enter(self, tokens: Sequence[NDArray[np.int32]], chunks: Sequence[Batch]) -> list[Array]:
+        """Begin to read what layers are given of tokens."""
+        given = self.per_layer
+        if given is None:
+            return super().enter(tokens, chunks)
+        wanted = [given.begin(ids) for ids in tokens]
+        hidden = super().enter(tokens, chunks)
+        for batch, rows, x in zip(chunks, wanted, hidden, strict=True):
+            batch.given = given.give(rows, x)
+        return hidden

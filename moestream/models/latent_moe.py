@@ -14,7 +14,7 @@ from moestream.backends import AttentionShape
 from moestream.errors import ModelFormatError, UnsupportedModelError
 from moestream.layers.attention import Temperature
 from moestream.layers.cache import StateShape
-from moestream.layers.indexer import IndexShape
+from moestream.layers.indexer import Indexer, IndexShape
 from moestream.layers.mla import LatentAttention, LatentGate, LatentSizes
 from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
@@ -50,13 +50,19 @@ class LatentMoE(DeepSeekMoE):
     rope_style = "interleaved"
     gate: ClassVar[LatentGate] = "none"
     sinks: ClassVar[bool] = False
+    indexer: ClassVar[type[Indexer]] = Indexer
     config_type: ClassVar[type[ModelConfig]] = LatentConfig
     config: LatentConfig
 
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add the latent's fields."""
-        return super().read_own(keys) | _read_latent(keys)
+        return super().read_own(keys) | cls.read_latent(keys)
+
+    @classmethod
+    def read_latent(cls, keys: Keys) -> dict[str, object]:
+        """The latent's fields."""
+        return _read_latent(keys)
 
     def mixer(self, weights: Weights, index: int) -> Mixer:
         """Latent attention."""
@@ -94,6 +100,7 @@ class LatentMoE(DeepSeekMoE):
             own_index=own_index,
             window=window,
             norm_turned=norm_turned,
+            indexer=self.indexer,
         )
 
 

@@ -24,7 +24,7 @@ class Pass:
         self._model, self._chunks = model, chunks
         self._layer = self._chunk = 0
         ends = np.cumsum([batch.rows for batch in chunks])[:-1]
-        self.hidden: list[Array] = [model.embed(ids) for ids in np.split(tokens, ends)]
+        self.hidden: list[Array] = model.enter(np.split(tokens, ends), chunks)
         """What has become of the rows so far, by chunk: (T, E) each."""
 
     def row(self, index: int) -> Array:

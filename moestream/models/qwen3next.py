@@ -4,7 +4,7 @@ Source: llama.cpp, src/models/qwen3next.cpp; arXiv 2412.06464 (gated delta net).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from moestream.errors import ModelFormatError
 from moestream.layers.delta_net import DeltaNet, DeltaShape, HeadOrder
@@ -40,7 +40,8 @@ class Qwen3Next(Hybrid):
     ffn_norm = "post_attention_norm.weight"
     attends_every = 4
     head_order: ClassVar[HeadOrder] = "blocked"
-    config_type = Qwen3NextConfig
+    delta_gate: ClassVar[Literal["silu", "sigmoid"]] = "silu"
+    config_type: ClassVar[type[ModelConfig]] = Qwen3NextConfig
     config: Qwen3NextConfig
 
     @classmethod
@@ -57,6 +58,8 @@ class Qwen3Next(Hybrid):
             shape=config.recurrent,
             order=self.head_order,
             eps=config.rms_norm_eps,
+            norm=self.attn_norm,
+            gate=self.delta_gate,
         )
 
     @property

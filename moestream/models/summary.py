@@ -14,6 +14,7 @@ from gguf.constants import LlamaFileType
 
 from moestream.errors import MoestreamError
 from moestream.gguf import GGUFHeader, TensorInfo
+from moestream.layers.weights import PER_LAYER
 from moestream.models import ARCHITECTURES, used_names
 from moestream.streaming.store import is_expert_weight, used_tensors
 
@@ -28,10 +29,17 @@ class Sizes:
     """What the tensors take. The per-token figures are of routed experts, all layers together."""
 
     dense_bytes: int
+    table_bytes: int
+    """Of a table that is read by row, and is none of the dense weights."""
     expert_bytes: int
     expert_bytes_per_token: int | None
     parameters: int
     active_parameters: int | None
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all weights."""
+        return self.dense_bytes + self.table_bytes + self.expert_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +150,16 @@ def _sizes(file: GGUFHeader, counted: list[TensorInfo], used: list[TensorInfo]) 
     if not experts:
         k = 0
     if isinstance(k, int):
-        dense = [info for info in used if not is_expert_weight(info.name)]
+        dense = [
+            info for info in used if not is_expert_weight(info.name) and info.name != PER_LAYER
+        ]
         active_bytes = sum(info.n_bytes // info.shape[0] * k for info in experts)
         active_parameters = sum(math.prod(info.shape) for info in dense)
         active_parameters += sum(math.prod(info.shape[1:]) * k for info in experts)
+    table_bytes = sum(info.n_bytes for info in counted if info.name == PER_LAYER)
     return Sizes(
-        dense_bytes=sum(info.n_bytes for info in counted) - expert_bytes,
+        dense_bytes=sum(info.n_bytes for info in counted) - expert_bytes - table_bytes,
+        table_bytes=table_bytes,
         expert_bytes=expert_bytes,
         expert_bytes_per_token=active_bytes,
         parameters=parameters,

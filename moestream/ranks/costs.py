@@ -8,7 +8,7 @@ from moestream.backends import whole_blocks
 from moestream.engine.engine import context_of
 from moestream.gguf import GGUFHeader
 from moestream.layers.cache import StateShape, state_bytes
-from moestream.layers.weights import EMBEDDING, is_tied
+from moestream.layers.weights import read_by_row
 from moestream.models import read_config, used_names
 from moestream.models.part import layer_of
 from moestream.ranks.division import LayerCost
@@ -40,11 +40,11 @@ class Costs:
         kv_types = options.get("cache_type_k", "f16"), options.get("cache_type_v", "f16")
         tokens = whole_blocks(context)
         dense, experts = [0] * config.num_layers, [0] * config.num_layers
-        ends = 0
+        ends, by_row = 0, read_by_row(file)
         for name in used_names(file, context):
             layer, n_bytes = layer_of(name), file.tensors[name].n_bytes
             if layer is None:
-                ends += n_bytes if name != EMBEDDING or is_tied(file) else 0
+                ends += 0 if name in by_row else n_bytes
             elif is_expert_weight(name):
                 experts[layer] += n_bytes
             else:
@@ -59,5 +59,6 @@ class Costs:
                 config.may_begin(index),
             )
 
-        layers = tuple(cost(index, state) for index, state in enumerate(config.state_shapes()))
+        states = config.state_shapes()
+        layers = tuple(cost(index, states[index]) for index in range(config.num_layers))
         return cls(layers, LayerCost(ends, 0, ends), config.row_size)

@@ -150,7 +150,8 @@ def weights(model: Model) -> Iterator[Weight]:
         values += np.float32(_mean(model, name))
         if name.endswith("ssm_a"):  # rates of decay
             values = -np.abs(values)
-        kind = "F32" if _stays_f32(name, shape) else next(types)
+        own = any(part in name for part in getattr(model, "unquantised", ()))
+        kind = "F32" if own or _stays_f32(name, shape) else next(types)
         qtype = gguf.GGMLQuantizationType[kind]
         yield name, encode(values, qtype, random.bytes), qtype
 

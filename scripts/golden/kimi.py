@@ -28,6 +28,7 @@ class GoldenKimi(OfKinds):
     plain: int = 12
     value: int = 20
     rank: int = 0
+    turned: int = TURNED
 
     @property
     def is_ling(self) -> bool:
@@ -38,14 +39,14 @@ class GoldenKimi(OfKinds):
         """Add the keys that the converter writes."""
         kv_heads = [int(kind == "A") for kind in self.kinds]
         add_sizes(writer, self, 3 * self.width, kv_heads=kv_heads)
-        writer.add_key_length(LATENT + TURNED)
+        writer.add_key_length(LATENT + self.turned)
         writer.add_value_length(LATENT)
-        writer.add_key_length_mla(self.plain + TURNED)
+        writer.add_key_length_mla(self.plain + self.turned)
         writer.add_value_length_mla(self.value)
         writer.add_kv_lora_rank(LATENT)
         if self.rank:
             writer.add_q_lora_rank(self.rank)
-        writer.add_rope_dimension_count(TURNED)
+        writer.add_rope_dimension_count(self.turned)
         writer.add_rope_freq_base(1000.0)
         writer.add_layer_norm_rms_eps(EPSILON)
         writer.add_ssm_conv_kernel(CONV)
@@ -84,12 +85,12 @@ class GoldenKimi(OfKinds):
         yield "attn_output.weight", (hidden, inner), 2 * inner**-0.5
 
     def _latent(self) -> Iterator[TensorSpec]:
-        hidden, queries = self.hidden, HEADS * (self.plain + TURNED)
+        hidden, queries = self.hidden, HEADS * (self.plain + self.turned)
         if self.rank:
             yield from narrow_queries(hidden, self.rank, queries)
         else:
             yield "attn_q.weight", (queries, hidden), 0.8 * hidden**-0.5
-        yield from latent_row(hidden, LATENT, TURNED)
+        yield from latent_row(hidden, LATENT, self.turned)
         yield from latent_heads(HEADS, LATENT, self.plain, self.value)
         if self.is_ling:
             yield "attn_gate.weight", (HEADS, hidden), hidden**-0.5

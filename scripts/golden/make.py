@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from golden.files import CONTEXT, Model, is_f32, tokens, write_model
-from golden.models import MODELS
+from golden.models import MODELS, PARTLY
 from oracle.libllama import LlamaCpp, version, write_f32_copy
 from oracle.logit_stats import kl_divergence, log_softmax
 
@@ -87,12 +87,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="models; all by default")
     names: list[str] = parser.parse_args().names
-    if unknown := set(names) - {model.name for model in MODELS}:
+    if unknown := set(names) - {model.name for model in (*MODELS, *PARTLY)}:
         parser.error(f"no golden model is called {', '.join(sorted(unknown))}")
     print(f"llama.cpp {version()}\n")
     print("| model | architecture | kB | entropy, nats | narrowest top-1 margin | rounding: KL |")
     print("|---|---|---|---|---|---|")
-    for model in MODELS:
+    for model in (*MODELS, *PARTLY):
         if names and model.name not in names:
             continue
         path = write_model(model, FOLDER)

@@ -16,6 +16,7 @@ from golden import ernie4_5_moe, gemma4, phimoe
 from golden.deepseek import DEEPSEEK_LIKE
 from golden.dots3note import DOTS3NOTE_MODELS
 from golden.files import EPSILON, Model, TensorSpec
+from golden.glm5_next import GLM5_NEXT_MODELS
 from golden.jamba import JAMBA_MODELS
 from golden.keys import add_experts, add_head_dim, add_sizes, add_yarn
 from golden.kimi import KIMI_MODELS
@@ -25,6 +26,7 @@ from golden.mamba2 import MAMBA2_MODELS
 from golden.mixtures import MIXTURES
 from golden.parts import attention, head_norms, mixture, norms, swiglu
 from golden.qwen3next import QWEN3NEXT_MODELS
+from golden.qwen4exp import BLOCKS, QWEN4EXP_MODELS
 from golden.recipe import HEADS, KV_HEADS, TIED, Counted
 from golden.sparse import SPARSE_MODELS
 from golden.windows import WINDOW_MODELS
@@ -116,7 +118,12 @@ MODELS: tuple[Model, ...] = (
     *KIMI_MODELS,
     *JAMBA_MODELS,
     *DOTS3NOTE_MODELS,
+    *QWEN4EXP_MODELS,
+    *GLM5_NEXT_MODELS,
 )
+
+PARTLY: tuple[Model, ...] = (BLOCKS,)
+"""Models of which llama.cpp is an oracle at some positions alone; their tests say which."""
 
 
 def _add_metadata(writer: gguf.GGUFWriter, model: GoldenModel) -> None:

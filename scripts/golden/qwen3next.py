@@ -30,11 +30,12 @@ class GoldenHybrid(Counted):
     head_dim: int = 24
     shared: int = 24
     dim: int = 16
+    every: int = 2
 
     @property
     def recurrent(self) -> list[bool]:
-        """Every other layer attends; the layer that is not run does, too."""
-        return [layer % 2 == 0 for layer in range(self.layers)]
+        """The last of `every` attends; the layer that is not run does, too."""
+        return [(layer + 1) % self.every != 0 for layer in range(self.layers)]
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys that the converter writes."""
@@ -49,7 +50,7 @@ class GoldenHybrid(Counted):
         writer.add_layer_norm_rms_eps(EPSILON)
         writer.add_rope_freq_base(1000.0)
         writer.add_rope_dimension_count(self.head_dim // 2)
-        if self.arch == "qwen35moe":
+        if self.arch in ("qwen35moe", "qwen4exp"):
             add_rope_sections(writer, self.head_dim // 4)
         add_experts(writer, self)
         writer.add_expert_feed_forward_length(self.width)
@@ -63,7 +64,7 @@ class GoldenHybrid(Counted):
             recurrent = [*self.recurrent, *[False] * self.nextn]
             writer.add_array(f"{self.arch}.attention.recurrent_layers", recurrent)
         else:
-            writer.add_full_attention_interval(2)
+            writer.add_full_attention_interval(self.every)
 
     def tensors(self) -> Iterator[TensorSpec]:
         """Those of all layers, and of the one that is not run."""

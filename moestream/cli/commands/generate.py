@@ -83,6 +83,7 @@ def generate(
                 _generate(run, engine, prompt, sampling, max_tokens, stop, recording)
             finally:
                 run.outcome = StreamingReport.of(engine)
+                run.rows_per_token = engine.rows_per_token
     except KeyboardInterrupt as error:
         run.stop_reason, status = "interrupted", interrupted_status(error)
     except MoestreamError:

@@ -113,6 +113,8 @@ def _size_fields(summary: "ModelSummary") -> list[tuple[str, str]]:
         ]
     else:
         fields.append(("dense weights", ui.format_memory(sizes.dense_bytes)))
+    if sizes.table_bytes:
+        fields.append(("table, read by row", ui.format_memory(sizes.table_bytes)))
     return fields
 
 

@@ -97,7 +97,7 @@ def _setting(engine: "Engine") -> Fields:
         "build_version": __version__,
         "model_filename": str(engine.file.path),
         "model_type": " ".join(filter(None, [name, summary.file_type])),
-        "model_size": summary.sizes.dense_bytes + summary.sizes.expert_bytes,
+        "model_size": summary.sizes.total_bytes,
         "model_n_params": summary.sizes.parameters,
         "backends": engine.backend.name,
         "n_threads": getattr(engine.backend, "threads", None),

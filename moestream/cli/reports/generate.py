@@ -37,6 +37,8 @@ class Run:
     advised: Mapping[str, Any] = field(default_factory=dict)
     """What of the sampling the model's maker chose."""
     outcome: StreamingReport | None = None
+    rows_per_token: dict[str, float] | None = None
+    """What a token read of a table that stays in the file."""
     profile: "ProfileRecorder | None" = None
     load_s: float = 0.0
     stats: "Stats | None" = None
@@ -83,6 +85,9 @@ def report(run: Run) -> None:
         )
     if run.verbose and stats is not None and (told := _work_told(stats)):
         ui.note(told)
+    if run.verbose and run.rows_per_token is not None:
+        rows, size = run.rows_per_token["rows"], int(run.rows_per_token["bytes"])
+        ui.note(f"a token read {rows:.1f} rows of the table, {ui.format_memory(size)}")
     if run.verbose and stats is not None and (told := drafts_told(stats)):
         ui.note(told)
     if run.verbose and run.outcome is not None:
@@ -147,6 +152,7 @@ def _as_json(run: Run) -> dict[str, Any]:
             "accepted_tokens": stats.accepted_tokens,
         },
         "work_per_token": stats.work_per_token,
+        "rows_per_token": run.rows_per_token,
         "model": run.model,
         "backend": run.backend,
         "seed": run.seed,

@@ -30,6 +30,8 @@ class Known(NamedTuple):
 
 def print_report(known: Known) -> None:
     """Write what memory goes to, what is known of the machine, the speeds and the verdict."""
+    from moestream.layers.weights import table_bytes
+
     model, file, context, outlook, machine, disk, hits = known
     divided = outlook.chosen.plan
     memory, experts = ui.format_memory, divided.total_expert_bytes
@@ -38,6 +40,7 @@ def print_report(known: Known) -> None:
         [
             ("file", _file_told(model, file)),
             ("dense weights", memory(divided.dense_bytes)),
+            *([("table, read by row", memory(table))] if (table := table_bytes(file)) else []),
             ("experts", memory(experts) if experts else "none"),
             *([("experts of one token", memory(divided.floor_bytes))] if experts else []),
             ("KV cache", f"{memory(divided.kv_bytes)} for {context} tokens"),
@@ -196,6 +199,8 @@ def verdict(point: "Point", floor_bytes: int) -> str:
 
 def as_json(known: Known) -> dict[str, Any]:
     """Everything, in bytes and tokens a second."""
+    from moestream.layers.weights import table_bytes
+
     model, file, context, outlook, machine, disk, hits = known
     divided = outlook.chosen.plan
     return {
@@ -204,6 +209,7 @@ def as_json(known: Known) -> dict[str, Any]:
         "file_bytes": file.n_bytes,
         "context_length": context,
         "dense_bytes": divided.dense_bytes,
+        "table_bytes": table_bytes(file),
         "expert_bytes": divided.total_expert_bytes,
         "expert_bytes_per_token": divided.floor_bytes,
         "kv_bytes": divided.kv_bytes,

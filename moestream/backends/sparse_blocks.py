@@ -1,0 +1,99 @@
+"""Which blocks of positions a query attends to, where an indexer chooses whole ones.
+
+The formula, in NumPy, for all backends, as in ``sparse``. The positions after the last whole block
+are always seen.
+
+Source: llama.cpp, src/models/glm5-next.cpp and qwen4exp.cpp. The choice in the second goes on into
+a further block where the rest is shorter than a block less one; the model's own code chooses none
+in part, and nor does this.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class BlockKeys(ABC):
+    """Makes keys of blocks of ``size`` positions; of a position, ``kept`` numbers are known."""
+
+    size: int
+    kept: int
+
+    @abstractmethod
+    def pooled(self, keys: Floats) -> Floats:
+        """Keys of whole blocks: (S, kept) -> (S // size, D)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedMeans(BlockKeys):
+    """Means, normed and turned to where the block begins, of which ``angles`` gives cos and sin.
+
+    ``weight`` (D,) and ``eps`` are of the norm.
+    """
+
+    size: int
+    kept: int
+    weight: Floats
+    eps: float
+    angles: Callable[[NDArray[np.int64]], tuple[Floats, Floats]]
+
+    def pooled(self, keys: Floats) -> Floats:
+        """See ``BlockKeys``."""
+        count = len(keys) // self.size
+        means = keys[: count * self.size].reshape(count, self.size, -1).mean(axis=1)
+        square = np.mean(np.square(means), axis=-1, keepdims=True, dtype=np.float32)
+        normed: Floats = means / np.sqrt(square + np.float32(self.eps)) * self.weight
+        cos, sin = self.angles(np.arange(count) * self.size)
+        half = cos.shape[1]
+        a, b = normed[:, :half].copy(), normed[:, half : 2 * half].copy()
+        normed[:, :half], normed[:, half : 2 * half] = a * cos - b * sin, a * sin + b * cos
+        return normed
+
+
+@dataclass(frozen=True, slots=True)
+class GatedSums(BlockKeys):
+    """Sums of keys, each coordinate by the softmax of gates that lie behind the keys.
+
+    ``bias`` (size, D) is added to a gate by its place in the block.
+    """
+
+    size: int
+    kept: int
+    bias: Floats
+
+    def pooled(self, keys: Floats) -> Floats:
+        """See ``BlockKeys``."""
+        count, dim = len(keys) // self.size, self.kept // 2
+        blocks = keys[: count * self.size].reshape(count, self.size, -1)
+        gates = blocks[:, :, dim:] + self.bias
+        shares = np.exp(gates - gates.max(axis=1, keepdims=True))
+        sums: Floats = (shares * blocks[:, :, :dim]).sum(axis=1) / shares.sum(axis=1)
+        return sums
+
+
+def choose_blocks(
+    queries: Floats, weights: Floats, keys: Floats, start: int, most: int, blocks: BlockKeys
+) -> NDArray[np.bool_]:
+    """Positions of the blocks with the largest scores, ``most`` in all, and of the rest: (T, S).
+
+    A score is the weighted sum of the heads' products (T, HI, D) with a block's key, of which those
+    below zero count as zero. Among equals, the earlier block is first.
+    """
+    pooled, size = blocks.pooled(keys), blocks.size
+    seen = np.zeros((len(queries), len(keys)), np.bool_)
+    for row, (query, weight) in enumerate(zip(queries, weights, strict=True)):
+        visible = start + row + 1
+        whole = visible // size
+        if whole <= most // size:
+            seen[row, :visible] = True
+            continue
+        scores = weight @ np.maximum(query @ pooled[:whole].T, np.float32(0))
+        best = np.argsort(-scores, kind="stable")[: most // size]
+        seen[row, : whole * size].reshape(whole, size)[best] = True
+        seen[row, whole * size : visible] = True
+    return seen
