@@ -88,6 +88,13 @@ class Page:
         self.page.click("#show-experts")
         self.page.wait_for_selector(".legend li")
 
+    def ask_to_save(self) -> None:
+        """Have an answer, and the question under which name its experts are to be saved."""
+        self.show_experts()
+        self.ask("go")
+        self.page.wait_for_selector("text=Its experts")
+        self.page.click("text=Save what is shown as a profile")
+
     def has_written(self, letters: int) -> None:
         """Wait until there are more."""
         self.until(f"document.querySelector('.words')?.textContent.length > {letters}")
@@ -217,10 +224,7 @@ def test_a_profile_is_saved_and_compared(
 ) -> None:
     monkeypatch.setenv("MOESTREAM_DATA", str(tmp_path))
     page = tab.page
-    tab.show_experts()
-    tab.ask("go")
-    page.wait_for_selector("text=Its experts")
-    page.click("text=Save what is shown as a profile")
+    tab.ask_to_save()
     page.fill("#ask-input", "letters")
     page.press("#ask-input", "Enter")
     page.wait_for_selector("text=Saved.")

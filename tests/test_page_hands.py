@@ -147,10 +147,7 @@ def test_a_wrong_name_of_a_profile_stays_to_be_mended(
 ) -> None:
     monkeypatch.setenv("MOESTREAM_DATA", str(tmp_path))
     page = tab.page
-    tab.show_experts()
-    tab.ask("go")
-    page.wait_for_selector("text=Its experts")
-    page.click("text=Save what is shown as a profile")
+    tab.ask_to_save()
     for wrong in ("../up", "two words", ".hidden", ""):
         page.fill("#ask-input", wrong)
         page.press("#ask-input", "Enter")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import gguf
 
 from golden.files import EPSILON, TensorSpec, is_f32
-from golden.keys import add_indexer, add_shared_experts, add_sigmoid, add_sizes
+from golden.keys import Indexer, add_shared_experts, add_sigmoid, add_sizes
 from golden.parts import (
     indexer,
     latent_heads,
@@ -68,7 +68,7 @@ class GoldenDots3Note(OfKinds):
         writer.add_layer_norm_rms_eps(EPSILON)
         add_shared_experts(writer, self, shared=1)
         add_sigmoid(writer, 1.8)
-        add_indexer(writer, 12 if is_f32(self) else 64)
+        Indexer(12 if is_f32(self) else 64).add(writer)
         types = [int(not windowed) for windowed in self.windowed]
         writer.add_array(f"{self.arch}.attention.indexer.types", types)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import gguf
 
 from golden.files import TensorSpec
+from golden.keys import Indexer
 from golden.kimi import BLOCKS, GoldenKimi
 from golden.parts import INDEX_HEADS
 from golden.recipe import HEADS
 
+INDEXER = Indexer(12, 16)
 STREAMS = 4  # as llama.cpp wants
 UNQUANTISED = (
     *("hc_", "indexer", "ssm_f", "ssm_g", "ssm_beta"),
@@ -22,13 +24,12 @@ UNQUANTISED = (
 
 @dataclass(frozen=True, slots=True)
 class GLM5Next(GoldenKimi):
-    """`chosen` positions are attended to, in blocks of `pool`; layers in `borrow` go by others'."""
+    """`indexer` chooses blocks of `pool` positions; layers in `borrow` go by others' choice."""
 
     turned: int = 0
     rank: int = 16
-    chosen: int = 12
+    indexer: Indexer = INDEXER
     pool: int = 3
-    index: int = 16
     borrow: tuple[int, ...] = ()
     unquantised: tuple[str, ...] = UNQUANTISED
 
@@ -41,9 +42,7 @@ class GLM5Next(GoldenKimi):
         limits = [0.6, 0.5, 0.0, 0.4, 0.5, 0.7][: self.layers]
         writer.add_swiglu_clamp_exp(limits)
         writer.add_swiglu_clamp_shexp([limit + 0.1 for limit in limits])
-        writer.add_indexer_head_count(INDEX_HEADS)
-        writer.add_indexer_key_length(self.index)
-        writer.add_indexer_top_k(self.chosen)
+        self.indexer.add(writer)
         writer.add_uint32(f"{prefix}.kpool", self.pool)
         writer.add_bool(f"{prefix}.kpool_select_tail", True)
         own = [layer not in self.borrow for layer in range(self.layers)]
@@ -66,16 +65,20 @@ class GLM5Next(GoldenKimi):
 
     def _indexer(self) -> Iterator[TensorSpec]:
         hidden, std = self.hidden, self.hidden**-0.5
-        yield "indexer.k_norm.weight", (self.index,), 0.3
-        yield "indexer.k_norm.bias", (self.index,), 0.3
+        yield "indexer.k_norm.weight", (self.indexer.length,), 0.3
+        yield "indexer.k_norm.bias", (self.indexer.length,), 0.3
         yield "indexer.proj.weight", (INDEX_HEADS, hidden), std
-        yield "indexer.attn_k.weight", (self.index, hidden), std
-        yield "indexer.attn_q_b.weight", (INDEX_HEADS * self.index, self.rank), self.rank**-0.5
-        yield "indexer_compressor_gate.weight", (self.index, hidden), std
-        yield "indexer_compressor_ape.weight", (self.pool, self.index), 0.5
+        yield "indexer.attn_k.weight", (self.indexer.length, hidden), std
+        yield (
+            "indexer.attn_q_b.weight",
+            (INDEX_HEADS * self.indexer.length, self.rank),
+            self.rank**-0.5,
+        )
+        yield "indexer_compressor_gate.weight", (self.indexer.length, hidden), std
+        yield "indexer_compressor_ape.weight", (self.pool, self.indexer.length), 0.5
 
 
-WHOLE = BLOCKS | {"rank": 32, "index": 32, "chosen": 64, "pool": 4}
+WHOLE = BLOCKS | {"rank": 32, "indexer": Indexer(64, 32), "pool": 4}
 GLM5_NEXT_MODELS: tuple[GLM5Next, ...] = (
     GLM5Next("glm5-next", "glm5-next", 811, kinds="KAKAKA", borrow=(3,)),
     GLM5Next("glm5-next-q8_0", "glm5-next", 812, ("Q8_0",), kinds="KKA", **WHOLE),

@@ -6,6 +6,7 @@ Knows no architecture: GGUF's writer puts its name before each key.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import gguf
 
@@ -56,11 +57,17 @@ def add_sigmoid(writer: gguf.GGUFWriter, scale: float) -> None:
     writer.add_expert_weights_scale(scale)
 
 
-def add_indexer(writer: gguf.GGUFWriter, top_k: int) -> None:
-    """Add the keys of what chooses `top_k` tokens."""
-    writer.add_indexer_head_count(INDEX_HEADS)
-    writer.add_indexer_key_length(INDEX)
-    writer.add_indexer_top_k(top_k)
+class Indexer(NamedTuple):
+    """What chooses so many tokens, by keys of a length."""
+
+    chosen: int
+    length: int = INDEX
+
+    def add(self, writer: gguf.GGUFWriter) -> None:
+        """Add its keys."""
+        writer.add_indexer_head_count(INDEX_HEADS)
+        writer.add_indexer_key_length(self.length)
+        writer.add_indexer_top_k(self.chosen)
 
 
 def add_yarn(writer: gguf.GGUFWriter, factor: float = 4.0) -> None:

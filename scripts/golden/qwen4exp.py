@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 import gguf
 
 from golden.files import Model, TensorSpec
+from golden.keys import Indexer
 from golden.parts import INDEX_HEADS
 from golden.qwen3next import GoldenHybrid
 
 STREAMS = 3
 GRAM, KERNEL = 3, 4
 GRAM_LAYER = 2
+INDEXER = Indexer(12, 24)
 END = 2  # among the tokens that models are run on, more than once
 VOCABS = (97, 101, 103, 107)  # of the heads that look a gram up
 MULTIPLIERS = (35184372088891, 35184372088951, 35184372089041)  # of 45 bits, as the real ones
@@ -29,15 +31,14 @@ NORMS = ("attn_norm.weight", "post_attention_norm.weight")
 class Qwen4Exp(GoldenHybrid):
     """`ratios` are how many tokens a block has, layer by layer, 0 where all are attended to.
 
-    `chosen` tokens are, otherwise. Router weights are `gap` times as large as they would be.
+    Otherwise `indexer` chooses. Router weights are `gap` times as large as they would be.
     """
 
     hidden: int = 32
     head_dim: int = 16
     shared: int = 24
     ratios: tuple[int, ...] = field(kw_only=True)
-    chosen: int = 12
-    index: int = 24
+    indexer: Indexer = INDEXER
     rank: int = 12
     heads_per_gram: int = 2
     gap: int = 1
@@ -53,9 +54,7 @@ class Qwen4Exp(GoldenHybrid):
         prefix, wide = self.arch, gguf.GGUFValueType.UINT64
         writer.add_uint32(f"{prefix}.hyper_connection.count", STREAMS)
         writer.add_uint32(f"{prefix}.hyper_connection.low_rank", self.rank)
-        writer.add_indexer_head_count(INDEX_HEADS)
-        writer.add_indexer_key_length(self.index)
-        writer.add_indexer_top_k(self.chosen)
+        self.indexer.add(writer)
         writer.add_array(f"{prefix}.attention.compress_ratios", list(self.ratios))
         writer.add_array(f"{prefix}.ple.layers", [GRAM_LAYER])
         writer.add_uint32(f"{prefix}.ple.ngram_size", GRAM)
@@ -100,10 +99,14 @@ class Qwen4Exp(GoldenHybrid):
 
     def _indexer(self) -> Iterator[TensorSpec]:
         std = self.hidden**-0.5
-        yield "indexer.q_proj.weight", (INDEX_HEADS * self.index, self.hidden), std
-        yield "indexer.k_proj.weight", (self.index, self.hidden), std
-        yield "indexer.q_norm.weight", (self.index,), 0.3
-        yield "indexer.k_norm.weight", (self.index,), 0.3
+        yield (
+            "indexer.q_proj.weight",
+            (INDEX_HEADS * self.indexer.length, self.hidden),
+            std,
+        )
+        yield "indexer.k_proj.weight", (self.indexer.length, self.hidden), std
+        yield "indexer.q_norm.weight", (self.indexer.length,), 0.3
+        yield "indexer.k_norm.weight", (self.indexer.length,), 0.3
 
     def _grams(self) -> Iterator[TensorSpec]:
         hidden, wide = self.hidden, STREAMS * self.hidden
@@ -115,7 +118,13 @@ class Qwen4Exp(GoldenHybrid):
 
 
 BLOCKS = Qwen4Exp(
-    "qwen4exp-blocks", "qwen4exp", 803, layers=4, every=4, chosen=16, ratios=(0, 0, 0, 4)
+    "qwen4exp-blocks",
+    "qwen4exp",
+    803,
+    layers=4,
+    every=4,
+    indexer=Indexer(16, 24),
+    ratios=(0, 0, 0, 4),
 )
 WIDE = {
     "hidden": 64,
@@ -123,8 +132,7 @@ WIDE = {
     "shared": 32,
     "dim": 32,
     "head_dim": 32,
-    "chosen": 64,
-    "index": 32,
+    "indexer": Indexer(64, 32),
 }
 NARROW = {"gap": 4, "rank": 32, "heads_per_gram": 1}
 QWEN4EXP_MODELS: tuple[Model, ...] = (

@@ -21,7 +21,7 @@ from golden.deepseek import (
     yarn,
 )
 from golden.files import TensorSpec, is_f32
-from golden.keys import add_indexer
+from golden.keys import Indexer
 from golden.parts import indexer
 from golden.recipe import HEADS
 
@@ -32,7 +32,7 @@ STREAMS = 4
 def _sparse_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     """Twelve positions of up to 64 are attended to, or all, where rounding could turn a choice."""
     v3_attention_keys(writer, model)
-    add_indexer(writer, 12 if is_f32(model) else 64)
+    Indexer(12 if is_f32(model) else 64).add(writer)
 
 
 def _v32_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
@@ -53,7 +53,7 @@ def _sparse_attention(model: DeepSeekLike) -> Iterator[TensorSpec]:
 def _hy_v4_keys(writer: gguf.GGUFWriter, model: DeepSeekLike) -> None:
     v3_attention_keys(writer, model, further=False)
     if is_f32(model):
-        add_indexer(writer, 12)
+        Indexer(12).add(writer)
         writer.add_array("hy_v4.attention.indexer.types", INDEXED[: model.layers])
     writer.add_swiglu_clamp_exp([1.0] * model.layers)
     writer.add_uint32("hy_v4.hyper_connection.count", STREAMS)
