@@ -27,9 +27,9 @@ class GLM5Next(GoldenKimi):
     turned: int = 0
     rank: int = 16
     chosen: int = 12
+    borrow: tuple[int, ...] = ()
     pool: int = 3
     index: int = 16
-    borrow: tuple[int, ...] = ()
     unquantised: tuple[str, ...] = UNQUANTISED
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:

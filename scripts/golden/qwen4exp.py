@@ -35,11 +35,11 @@ class Qwen4Exp(GoldenHybrid):
     hidden: int = 32
     head_dim: int = 16
     shared: int = 24
-    ratios: tuple[int, ...] = field(kw_only=True)
     chosen: int = 12
     index: int = 24
     rank: int = 12
     heads_per_gram: int = 2
+    ratios: tuple[int, ...] = field(kw_only=True)
     gap: int = 1
 
     @property
