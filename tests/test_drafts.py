@@ -29,6 +29,9 @@ MODELS = (
     "lfm2moe",
     "jamba",
     "minimax-01",
+    "qwen4exp",
+    "glm5-next",
+    "gemma4-e",
 )
 PROMPT = np.random.default_rng(11).integers(0, 128, 70).tolist()
 FEW = tuple((token, 30.0) for token in (3, 5, 8))  # so that a text repeats itself

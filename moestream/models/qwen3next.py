@@ -51,13 +51,13 @@ class Qwen3Next(Hybrid):
 
     def recurrent(self, weights: Weights, index: int) -> DeltaNet:
         """A delta net."""
-        config = self.config
+        size, eps = self.config.hidden_size, self.config.rms_norm_eps
         return DeltaNet(
             weights,
-            hidden_size=config.hidden_size,
-            shape=config.recurrent,
+            hidden_size=size,
+            shape=self.config.recurrent,
             order=self.head_order,
-            eps=config.rms_norm_eps,
+            eps=eps,
             norm=self.attn_norm,
             gate=self.delta_gate,
         )

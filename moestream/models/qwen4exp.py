@@ -11,9 +11,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends import Array, AttentionShape, Backend
+from moestream.backends import Array, AttentionShape
 from moestream.errors import ModelFormatError
-from moestream.gguf import GGUFFile
 from moestream.layers.batch import Batch
 from moestream.layers.block_attention import BlockAttention, BlockIndexShape
 from moestream.layers.cache import StateShape
@@ -82,13 +81,6 @@ class Qwen4Exp(Qwen35MoE):
     config_type = Qwen4Config
     config: Qwen4Config
 
-    def __init__(
-        self, file: GGUFFile, config: Qwen4Config, backend: Backend, context_length: int
-    ) -> None:
-        """Load the n-grams' layer, too."""
-        self.outside = Weights(file, backend)
-        super().__init__(file, config, backend, context_length)
-
     @classmethod
     def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add streams, the index and n-grams."""
@@ -123,8 +115,8 @@ class Qwen4Exp(Qwen35MoE):
             GatedConnection(weights, "hc_ffn", config.streams),
         )
         if config.grams is not None and index == config.gram_layer:
-            place = config.num_layers
-            layer.grams = NGrams(weights, self.outside, config.grams, config.streams, place)
+            outside, place = Weights(weights.file, weights.backend), config.num_layers
+            layer.grams = NGrams(weights, outside, config.grams, config.streams, place)
             self.tables.append(layer.grams.table)
         return layer
 
