@@ -82,7 +82,7 @@ def changed(name: str, keys: dict[str, Any]) -> Iterator[GGUFFile]:
             UnsupportedModelError,
             "last block is always seen",
         ),
-        ("glm5-next", {"kda.gate_lower_bound": 1.0}, ModelFormatError, "expected less than 0"),
+        ("glm5-next", {"kda.gate_lower_bound": 1.0}, ModelFormatError, "and at most 0"),
         ("grok", {"attn_logit_softcapping": 0.0}, ModelFormatError, "attn_logit_softcapping is 0"),
         ("grok", {"rope.scaling.yarn_ext_factor": 0.5}, UnsupportedModelError, "1: YaRN mixes as"),
         ("bailingmoe3", {"kda.safe_gate": False}, UnsupportedModelError, "True: decays that are"),

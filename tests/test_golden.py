@@ -90,7 +90,7 @@ def test_llama_cpps_table_explains_its_gelu(model, golden, monkeypatch):
             ours = log_softmax(engine.session().forward(golden["tokens"]))
         kl.append(kl_divergence(theirs, ours).mean())
         monkeypatch.setattr(ReferenceBackend, "glu", from_table)
-    assert table[0] < plain[0] / 10
+    assert table[0] < plain[0] / (10 if model.name == "gemma4-e" else 20)
 
 
 @each(QUANTISED)

@@ -11,6 +11,7 @@ pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from streamed import GOLDEN, open_engine, options_of, plan, sample_tokens
 
+from moestream.backends.reference import ReferenceBackend
 from moestream.engine.engine import Engine
 from moestream.engine.model_plan import plan_model
 from moestream.errors import ModelFormatError, ModelNotFoundError
@@ -18,6 +19,8 @@ from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import state_bytes
 from moestream.layers.ngrams import NGramShape
+from moestream.layers.per_layer import PerLayer
+from moestream.layers.weights import Weights
 from moestream.models import read_config
 from moestream.models.summary import summarize
 from moestream.streaming.rows import RowReader, Table
@@ -53,6 +56,20 @@ def test_a_table_that_is_cut_short_or_gone_is_told(table: Table) -> None:
     table.path.unlink()
     with pytest.raises(ModelNotFoundError, match="cannot be opened"):
         RowReader(table).begin(np.array([1]), 1)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_table_has_a_row_for_each_token(more: int) -> None:
+    with GGUFFile.open(GOLDEN / "gemma4-e.gguf") as file:
+        config = read_config(file)
+        sizes = {"hidden_size": config.hidden_size, "size": 12, "layers": config.num_layers}
+        tokens = config.vocab_size + more
+        weights = Weights(file, ReferenceBackend())
+        if not more:
+            PerLayer(weights, vocab_size=tokens, eps=1e-6, **sizes)
+            return
+        with pytest.raises(ModelFormatError, match=f"expected one for each of {tokens} tokens"):
+            PerLayer(weights, vocab_size=tokens, eps=1e-6, **sizes)
 
 
 def test_a_token_reads_its_rows_and_nothing_else_of_the_table() -> None:

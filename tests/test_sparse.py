@@ -15,7 +15,11 @@ from moestream.backends.cpu import CpuBackend
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.sparse import choose_positions
 from moestream.backends.types import AttentionRule
+from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
+from moestream.layers.indexer import check_turned
+from moestream.layers.rope import Rope
+from moestream.layers.weights import Weights
 from moestream.models import read_config
 
 REFERENCE = ReferenceBackend()
@@ -107,3 +111,12 @@ def test_what_the_index_goes_by_is_kept_behind_the_latent():
         config = read_config(file)
     kept = [shape.key_dim for shape in config.state_shapes()]
     assert kept == [40 + 64 * own for own in (1, 0, 1, 0, 0, 1)]
+
+
+def test_an_index_shorter_than_what_is_turned_is_refused() -> None:
+    with GGUFFile.open(GOLDEN / "glm-dsa.gguf") as file:
+        config, weights = read_config(file), Weights(file, REFERENCE)
+        rope, turned = Rope(config.rope), config.rope.dimensions
+        check_turned(weights, turned, rope)
+        with pytest.raises(ModelFormatError, match=f"expected at least the {turned} that are"):
+            check_turned(weights, turned - 1, rope)

@@ -142,7 +142,8 @@ def with_preset(model: str, options: dict[str, Any]) -> dict[str, Any]:
     found = dict(options)
     if found.get("context_length") is None and spec.context is not None:
         found["context_length"] = spec.context
-    if spec.profile is not None and found.get("profile") is None and found.get("budget"):
+    wanted = found.get("profile") is None and found.get("budget") and launched() is None
+    if spec.profile is not None and wanted:
         from moestream.profiles.names import load_mixture
 
         found["profile"] = load_mixture(((spec.profile, 1.0),))

@@ -85,11 +85,10 @@ class ExpertStreaming:
             self.close()
             raise
 
-    def before_pass(self, kv_bytes: int, rows_bytes: int, *, long: bool) -> None:
+    def before_pass(self, kv_bytes: int, rows_bytes: int) -> None:
         """Make sure of the file, and make room: for a grown KV cache, for the rows of this pass.
 
-        And for a system short of memory. ``after_pass`` must come after it; both are told whether
-        the pass is ``long``, of several chunks.
+        And for a system short of memory. ``after_pass`` must come after it.
 
         Raises:
             ModelFormatError: the file was changed since it was opened.
@@ -100,11 +99,9 @@ class ExpertStreaming:
         if (more := self._wanted_bytes - self._given_bytes) > 0:
             self._given_bytes += self.residency.give_back(more)
         self._valve.check()
-        if long:
-            self.residency.begin_long_pass()
 
     def after_pass(self, rows_bytes: int, *, long: bool) -> None:
-        """A pass has ended, or was left: experts have its room."""
+        """A pass has ended, or was left, of several chunks if ``long``: experts have its room."""
         if long:
             self.residency.end_long_pass()
         self._rows_bytes -= rows_bytes

@@ -176,6 +176,7 @@ class Session(Timeline):
         try:
             (hidden,) = self._hidden([*again, *tokens], CHUNK_TOKENS, on_route)
         except BaseException:
+            del self.tokens[self._mark - 1 - len(again) :]
             self.tokens.extend(again)
             raise
         del self.tokens[-len(tokens) :]

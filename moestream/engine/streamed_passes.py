@@ -38,8 +38,10 @@ def begin_pass(
         return Pass(model, ids, chunks)
     rows = row_bytes(model.config, len(ids))
     long = len(chunks) > 1
-    streaming.before_pass(kv_bytes, rows, long=long)
+    streaming.before_pass(kv_bytes, rows)
     try:
+        if long:
+            streaming.residency.begin_long_pass()
         return Pass(model, ids, chunks)
     except BaseException:
         streaming.after_pass(rows, long=long)

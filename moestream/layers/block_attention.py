@@ -11,6 +11,7 @@ from moestream.backends.sparse_blocks import TurnedMeans
 from moestream.backends.types import QKV
 from moestream.layers.attention import Attention
 from moestream.layers.batch import Batch
+from moestream.layers.indexer import check_turned
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
 
@@ -44,6 +45,7 @@ class BlockAttention(Attention):
             RMSNorm(weights, f"indexer.{name}_norm.weight", index.dim, eps) for name in "qk"
         )
         assert self.rope is not None, "blocks are turned to their place"
+        check_turned(weights, index.dim, self.rope)
         weight = self.backend.to_numpy(k_norm.weight)
         self.blocks = TurnedMeans(index.size, index.dim, weight, eps, self.rope)
 

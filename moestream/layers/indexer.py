@@ -6,6 +6,7 @@ Source: DeepSeek-V3.2-Exp (DeepSeek-AI, 2025); llama.cpp, src/models/deepseek32.
 from dataclasses import dataclass
 
 from moestream.backends import Array, IndexQueries, RopeStyle
+from moestream.errors import ModelFormatError
 from moestream.layers.batch import Batch
 from moestream.layers.norm import RMSNorm
 from moestream.layers.rope import Rope
@@ -33,6 +34,20 @@ class IndexShape:
         return self.dim
 
 
+def check_turned(weights: Weights, dim: int, rope: Rope) -> None:
+    """See that keys of ``dim`` numbers have those that are turned.
+
+    Raises:
+        ModelFormatError: they are shorter.
+    """
+    turned = 2 * len(rope.frequencies)
+    if dim < turned:
+        raise ModelFormatError(
+            f"{weights.file.path}: the indexer's keys have {dim} numbers, expected at least the "
+            f"{turned} that are turned"
+        )
+
+
 class Indexer:
     """Keys of positions, and what asks for them: from the normed stream and narrow queries."""
 
@@ -47,6 +62,8 @@ class Indexer:
     ) -> None:
         self.backend = weights.backend
         self.shape, self.rope = shape, rope
+        if rope is not None:
+            check_turned(weights, shape.dim, rope)
         width = shape.heads * shape.dim
         self.attn_q = weights.matrix("indexer.attn_q_b.weight", width, rank)
         self.attn_k = weights.matrix("indexer.attn_k.weight", shape.dim, hidden_size)

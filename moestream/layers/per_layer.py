@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends import Array, Backend
+from moestream.errors import ModelFormatError
 from moestream.layers.norm import RMSNorm
 from moestream.layers.row_table import RowTable, Wanted
 from moestream.layers.weights import PER_LAYER, Weights
@@ -34,12 +35,28 @@ class PerLayer:
     """The table, and the projection of what enters the first layer."""
 
     def __init__(
-        self, weights: Weights, *, hidden_size: int, size: int, layers: int, eps: float
+        self,
+        weights: Weights,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        size: int,
+        layers: int,
+        eps: float,
     ) -> None:
-        """Each of so many ``layers`` is given ``size`` numbers."""
+        """Each of so many ``layers`` is given ``size`` numbers.
+
+        Raises:
+            ModelFormatError: there is not a row for each token.
+        """
         self.backend = weights.backend
         self.shape = layers, size
         self.table = RowTable(weights, PER_LAYER, layers * size)
+        if self.table.num_rows < vocab_size:
+            raise ModelFormatError(
+                f"{weights.file.path}: {PER_LAYER} has {self.table.num_rows} rows, expected one "
+                f"for each of {vocab_size} tokens"
+            )
         name = "per_layer_model_proj.weight"
         self.proj = weights.matrix(name, layers * size, hidden_size)
         self.norm = RMSNorm(weights, "per_layer_proj_norm.weight", size, eps)

@@ -82,7 +82,8 @@ class Gemma4Layer(PostNormedLayer):
     def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """(T, E) -> (T, E)."""
         x = super().__call__(x, batch, index)
-        if self.branch and batch.given is not None:
+        if self.branch:
+            assert batch.given is not None, "begun with the pass"
             x = self.ffn.backend.add(x, self.branch(x, batch.given.of(index)))
         return x if self.output_scale is None else x * self.output_scale
 
@@ -107,6 +108,7 @@ class Gemma4(Decoder):
         if config.per_layer:
             self.per_layer = PerLayer(
                 Weights(file, backend),
+                vocab_size=config.vocab_size,
                 hidden_size=config.hidden_size,
                 size=config.per_layer,
                 layers=config.num_layers,

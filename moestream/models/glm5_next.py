@@ -102,7 +102,9 @@ class GLM5Next(KimiLinear, DeepSeek32):
         name = keys.name("kda.gate_lower_bound")
         bound = keys.file.get(name, float, 0.0)
         if not -1e3 < bound <= 0:
-            raise ModelFormatError(f"{keys.file.path}: {name} is {bound}, expected less than 0")
+            raise ModelFormatError(
+                f"{keys.file.path}: {name} is {bound}, expected more than -1000, and at most 0"
+            )
         return replace(super().read_delta(keys), bound=bound, falling=True, unit_eps=_UNIT_EPS)
 
     def layer(self, weights: Weights, index: int) -> Block:
@@ -151,7 +153,7 @@ def _read_index(keys: Keys) -> PooledIndexShape:
         dim=keys.size("attention.indexer.key_length"),
         most=most,
         rope_style="half",
-        eps=keys.number("attention.layer_norm_epsilon", 0.0),
+        eps=keys.number("attention.layer_norm_epsilon", 1e-6),
         size=size,
     )
 

@@ -5,6 +5,7 @@ Owns the order, on the first rank and on the others. What is agreed on is ``hell
 """
 
 import atexit
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from moestream.ranks.division import Machine, divide, lacking
 from moestream.ranks.far import Away, FarLayers, Log, MirroredCaches
 from moestream.ranks.hello import Hello, require_alike
 from moestream.ranks.launch import Launch, launched
-from moestream.ranks.link import Link
+from moestream.ranks.link import SILENCE_S, Link
 from moestream.ranks.message import FRAME_BYTES, Kind, Message
 from moestream.ranks.ring import Ring
 from moestream.ranks.stage import Stage
@@ -154,7 +155,8 @@ def attend(link: Link, options: Options, resolve: Callable[[str], Path]) -> None
         expected = isinstance(error, MoestreamError | OSError)
         what = f"{error}" if expected else f"{type(error).__name__}: {error}; please report it"
         link.fail(f"{link.name(link.rank)}: {what}")
-        threading.Event().wait()  # until that has been told
+        threading.Event().wait(SILENCE_S)  # until that has been told
+        os._exit(1)
     link.send(Message(Kind.END))
     link.flush()
 

@@ -29,7 +29,7 @@ _LOOK_S = 0.2
 _END_S = 3.0
 """For how long the others are waited for at the end."""
 _QUEUED = 2
-"""Messages that may wait to be sent: with more, a fast rank would run far ahead of a slow one."""
+"""Messages that may wait to be sent."""
 
 _AGAIN = "see what it says on that machine, then start again"
 
@@ -82,7 +82,8 @@ class Link:
             try:
                 return self._out.put(message, timeout=_LOOK_S)
             except queue.Full:
-                continue
+                if self._ended.is_set():  # nobody takes them any more
+                    return None
 
     def receive(self, *kinds: Kind) -> Message:
         """Wait for a message, of one of these kinds if there are any; others are dropped.
@@ -175,8 +176,9 @@ class Link:
             except RuntimeError:
                 self._lost(before)
                 return
-            except RankError as error:
-                self.fail(f"{self.name(before)}: {error}")
+            except (RankError, ValueError, KeyError, TypeError) as error:
+                known = isinstance(error, RankError)
+                self.fail(f"{self.name(before)}: {error if known else 'its message is damaged'}")
                 return
             self._heard = time.monotonic()
             if message.kind is Kind.DIVISION:

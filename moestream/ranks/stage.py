@@ -11,12 +11,16 @@ from typing import Any
 from moestream.backends import Array
 from moestream.engine.engine import Engine
 from moestream.engine.streamed_passes import row_bytes
+from moestream.errors import RankError
 from moestream.layers.batch import Batch
 from moestream.layers.cache import Cache
 from moestream.layers.moe import MoE
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
 from moestream.ranks.rows import array_of
+
+_MIRRORED = ("truncate", "trim", "unmark", "keep_state")
+"""What may be done to a cache in the first rank's name."""
 
 
 @dataclass(slots=True)
@@ -78,8 +82,10 @@ class Stage:
         rows = row_bytes(engine.config, sum(batch.rows for _, batch in waiting))
         long = len(waiting) > 1
         if engine.streaming is not None:
-            engine.streaming.before_pass(engine.caches.n_bytes, rows, long=long)
+            engine.streaming.before_pass(engine.caches.n_bytes, rows)
         try:
+            if engine.streaming is not None and long:
+                engine.streaming.residency.begin_long_pass()
             hidden = [array_of(engine.backend, _rows(message)) for message, _ in waiting]
             self._layers(hidden, [batch for _, batch in waiting])
         finally:
@@ -122,8 +128,10 @@ class Stage:
         elif what == "drop":
             self._caches.pop(number)
             self._legs.pop(number, None)
-        else:
+        elif what in _MIRRORED:
             getattr(self._caches[number], what)(*more)
+        else:
+            raise RankError(f"{what!r} cannot be done to a cache")
 
 
 def _rows(message: Message) -> Any:

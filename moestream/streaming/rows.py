@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(slots=True)
 class RowCounts:
-    """What was asked for, and of that, what was read: a row once for all tokens of a pass."""
+    """What was asked for, and of that, what was read: a row once for all tokens of a chunk."""
 
     tokens: int = 0
     rows: int = 0

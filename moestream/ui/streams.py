@@ -39,6 +39,7 @@ def shown(text: str, stream: TextIO | None) -> str:
     return printable_lines(text) if stream is not None and stream.isatty() else text
 
 
+@functools.cache
 def hide_lines(start: str) -> None:
     """From now on, leave out of standard error what native code writes with this at its start."""
     if sys.stderr is None:
