@@ -223,3 +223,36 @@ def test_two_tabs_of_one_conversation_lose_nothing(tab: Page) -> None:
     turn.click()
     seen |= set(tab.page.locator(".said").all_inner_texts())
     assert seen == {"one", "two", "three"}
+
+
+def test_a_new_name_reaches_another_tab_and_is_not_undone_there(tab: Page) -> None:
+    page = tab.page
+    tab.ask("one")
+    other = tab.context.new_page()
+    other.goto(tab.url)
+    other.wait_for_selector(".assistant .words")
+    page.click("[aria-label='Rename one']")
+    page.fill("#ask-input", "first")
+    page.press("#ask-input", "Enter")
+    page.wait_for_selector("[aria-label='Rename first']", state="attached")
+    other.fill("#text", "two")
+    other.press("#text", "Enter")
+    other.wait_for_selector("#stop", state="hidden")
+    other.wait_for_timeout(1200)
+    page.reload()
+    page.wait_for_selector(".said:has-text('two')")
+    assert page.locator("[aria-label='Rename first']").count() == 1
+
+
+def test_a_conversation_that_is_deleted_while_it_is_answered_stays_away(tab: Page) -> None:
+    page = tab.page
+    tab.ask("one", wait=False)
+    page.wait_for_selector("[aria-label='Delete one']", state="attached")
+    page.focus("[aria-label='Delete one']")
+    page.keyboard.press("Enter")
+    page.click("dialog[open] button:has-text('Delete')")
+    page.wait_for_timeout(1200)
+    page.reload()
+    page.wait_for_selector("#text")
+    page.wait_for_timeout(300)
+    assert page.locator("[aria-label='Delete one']").count() == 0

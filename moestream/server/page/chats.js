@@ -9,6 +9,8 @@ import * as settings from "./settings.js";
 const OPEN = "moestream.open";
 
 let all = [];
+/** Ids of those that were deleted here: what is still kept of one must not bring it back. */
+const gone = new Set();
 let opened = () => {};
 let removed = () => {};
 /** The one that is open. */
@@ -40,6 +42,7 @@ async function catchUp() {
   if (document.hidden) return;
   let more = false;
   for (const each of await store.all().catch(() => [])) {
+    if (gone.has(each.id)) continue;
     const mine = all.find((chat) => chat.id === each.id);
     if (!mine) all.push(each);
     else if (mine !== each && tree.merge(mine, each) && mine === current) more = true;
@@ -75,6 +78,7 @@ export async function keep(chat) {
   try {
     const there = await store.one(chat.id);
     if (there && there !== chat) tree.merge(chat, there);
+    if (gone.has(chat.id)) return;
     await store.keep(chat);
   } catch (error) {
     notice(`This browser cannot keep the conversation (${error?.name ?? "full"}): export it before you leave.`);
@@ -98,6 +102,7 @@ async function rename(chat) {
   const title = await settings.question({ title: "Rename", told: "The conversation's name:", input: chat.title, does: "Rename" });
   if (!title) return;
   chat.title = title.slice(0, 200);
+  chat.named = Date.now();
   await keep(chat);
   list();
 }
@@ -105,6 +110,7 @@ async function rename(chat) {
 async function remove(chat) {
   const sure = await settings.question({ title: "Delete the conversation?", told: `“${chat.title}” is gone for good then.`, does: "Delete" });
   if (!sure) return;
+  gone.add(chat.id);
   removed(chat);
   all = all.filter((each) => each !== chat);
   await store.forget(chat.id);

@@ -64,6 +64,10 @@ export function merge(chat, other) {
   }
   join(chat.roots, other.roots);
   chat.shown ??= other.shown;
+  if ((other.named ?? 0) > (chat.named ?? 0)) {
+    Object.assign(chat, { title: other.title, named: other.named });
+    more = true;
+  }
   return more;
 }
 
