@@ -189,7 +189,7 @@ new MutationObserver(look).observe(document.body, all);
 def test_a_long_prompt_tells_how_far_it_is(tab: Page) -> None:
     tab.page.evaluate(f"() => {{ {LISTEN} }}")
     tab.give("#files", "long.txt", "words and words " * 150)
-    assert tab.page.locator("#attached").inner_text() == "long.txt"
+    tab.page.wait_for_selector("#attached:has-text('long.txt')")
     tab.ask("and now?")
     assert tab.answers() == [TOLD]
     seen = tab.page.evaluate("window.seen ?? []")
