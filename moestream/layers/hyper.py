@@ -5,7 +5,7 @@ Source: arXiv 2409.19606; llama.cpp, src/models/hy-v4.cpp.
 
 from dataclasses import dataclass
 
-from moestream.backends import Array
+from moestream.backends import Array, Backend
 from moestream.layers.norm import UnweightedRMSNorm
 from moestream.layers.weights import Weights
 
@@ -23,6 +23,11 @@ class HyperShape:
     eps: float
     least: float
     most: float
+
+
+def in_each(backend: Backend, x: Array, streams: int) -> Array:
+    """The same in each stream: (T, E) -> (T, S, E)."""
+    return x[:, None] + backend.zeros((1, streams, 1))
 
 
 class StreamReader:

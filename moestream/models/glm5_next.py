@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moestream.backends import Array
 from moestream.errors import ModelFormatError
-from moestream.layers.hyper import HyperShape
+from moestream.layers.hyper import HyperShape, in_each
 from moestream.layers.kimi_delta import KimiDeltaShape
 from moestream.layers.mixed_streams import MixedConnection
 from moestream.layers.pooled_indexer import PooledIndexer, PooledIndexShape
@@ -119,8 +119,7 @@ class GLM5Next(KimiLinear, DeepSeek32):
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """The same in each stream: (T,) -> (T, S, E)."""
-        each = self.backend.zeros((1, self.config.hyper.streams, 1))
-        return super().embed(tokens)[:, None] + each
+        return in_each(self.backend, super().embed(tokens), self.config.hyper.streams)
 
     def logits(self, hidden: Array) -> NDArray[np.float32]:
         """Of the streams' mean: (T, S, E) -> (T, V)."""

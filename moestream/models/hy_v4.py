@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moestream.backends import Array, Backend
 from moestream.gguf import GGUFFile
 from moestream.layers.ffn import Gate
-from moestream.layers.hyper import HyperConnection, HyperShape, StreamReader
+from moestream.layers.hyper import HyperConnection, HyperShape, StreamReader, in_each
 from moestream.layers.indexer import IndexShape
 from moestream.layers.weights import Weights
 from moestream.models.blocks import Block, HyperLayer
@@ -92,8 +92,7 @@ class HyV4(GLMDSA):
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """The same in each stream: (T,) -> (T, S, E)."""
-        each = self.backend.zeros((1, self.config.hyper.streams, 1))
-        return super().embed(tokens)[:, None] + each
+        return in_each(self.backend, super().embed(tokens), self.config.hyper.streams)
 
     def logits(self, hidden: Array) -> NDArray[np.float32]:
         """(T, S, E) -> (T, V)."""

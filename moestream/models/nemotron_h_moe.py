@@ -5,7 +5,7 @@ Source: arXiv 2512.20856; llama.cpp, src/models/nemotron-h.cpp.
 
 from dataclasses import dataclass
 
-from moestream.layers.cache import RecurrentShape, StateShape
+from moestream.layers.cache import FORGETS, StateShape
 from moestream.layers.ffn import Gate
 from moestream.layers.mamba2 import Mamba2
 from moestream.layers.weights import Weights
@@ -25,8 +25,7 @@ class NemotronHConfig(DeepSeekMoEConfig):
 
     def recurrent_state(self, layer: int) -> StateShape:
         """The recurrence's; networks have none."""
-        none = RecurrentShape(())
-        return none if self.networks[layer] else DeepSeekMoEConfig.recurrent_state(self, layer)
+        return FORGETS if self.networks[layer] else DeepSeekMoEConfig.recurrent_state(self, layer)
 
 
 class NemotronHMoE(Hybrid, DeepSeekMoE):

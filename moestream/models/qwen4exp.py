@@ -17,6 +17,7 @@ from moestream.layers.batch import Batch
 from moestream.layers.block_attention import BlockAttention, BlockIndexShape
 from moestream.layers.cache import StateShape
 from moestream.layers.gated_streams import GatedConnection, GatedReader, GatedShape
+from moestream.layers.hyper import in_each
 from moestream.layers.ngrams import NGrams, NGramShape
 from moestream.layers.weights import Weights
 from moestream.models.blocks import HyperLayer, Mixer
@@ -144,8 +145,7 @@ class Qwen4Exp(Qwen35MoE):
 
     def embed(self, tokens: NDArray[np.int32]) -> Array:
         """The same in each stream: (T,) -> (T, S, E)."""
-        each = self.backend.zeros((1, self.config.streams.streams, 1))
-        return super().embed(tokens)[:, None] + each
+        return in_each(self.backend, super().embed(tokens), self.config.streams.streams)
 
 
 def _read_ratios(keys: Keys, index: BlockIndexShape, kv_heads: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from moestream.models.part import layer_of
 from moestream.ranks.division import LayerCost
 from moestream.streaming.store import is_expert_weight
 
-_PROGRAM_BYTES = 150 << 20
+PROGRAM_BYTES = 150 << 20
 """What a process takes beside a model, MLX included. Measured: 146 MiB."""
 
 
@@ -26,7 +26,6 @@ class Costs:
     ends: LayerCost
     row_size: int
     """Numbers of a token between layers."""
-    program_bytes: int = _PROGRAM_BYTES
 
     @classmethod
     def of(cls, file: GGUFHeader, options: Mapping[str, Any]) -> "Costs":

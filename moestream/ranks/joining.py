@@ -18,7 +18,7 @@ from moestream.errors import MoestreamError, RankError
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import RecurrentShape
 from moestream.models import read_config
-from moestream.ranks.costs import Costs
+from moestream.ranks.costs import PROGRAM_BYTES, Costs
 from moestream.ranks.division import Machine, divide, lacking
 from moestream.ranks.far import Away, FarLayers, Log, MirroredCaches
 from moestream.ranks.hello import Hello, require_alike
@@ -223,7 +223,7 @@ def _divide(hellos: Sequence[Hello], costs: Costs) -> list[range]:
         RankError: they do not fit together, or one has too little memory.
     """
     require_alike(hellos)
-    machines = [Machine(each.memory_bytes - costs.program_bytes, each.speed) for each in hellos]
+    machines = [Machine(each.memory_bytes - PROGRAM_BYTES, each.speed) for each in hellos]
     parts = divide(costs.layers, costs.ends, machines)
     for rank, (part, machine, hello) in enumerate(zip(parts, machines, hellos, strict=True)):
         lacks = lacking(part, costs.layers, None if rank else costs.ends, machine)

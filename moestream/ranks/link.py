@@ -66,11 +66,6 @@ class Link:
         for work in (self._send, self._receive, self._watch):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
-    @property
-    def fault(self) -> str | None:
-        """What has failed, if anything has."""
-        return self._fault
-
     def send(self, message: Message) -> None:
         """Have a message sent, soon.
 

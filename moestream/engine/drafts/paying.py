@@ -91,8 +91,8 @@ class Paying:
         self._since_try = 0
         self._since_plain = 0
 
-    def wanted(self, kind: int, most: int, guess_s: float = 0.0) -> int:
-        """How many tokens of a guess of that kind to try, 0 for none; making it takes ``guess_s``.
+    def wanted(self, kind: int, most: int) -> int:
+        """How many tokens of a guess of that kind to try, 0 for none.
 
         The most that pay: where none do, one now and then.
         """
@@ -100,14 +100,14 @@ class Paying:
         if not one_s or self._since_plain >= _PLAIN_EACH or most < 1:
             return 0
         room_s = _STAKE * self._spent_s + _START * one_s - self._lost_s
-        if room_s < times.seconds(2) - one_s + guess_s:
+        if room_s < times.seconds(2) - one_s:
             return 0
         chance, best, gain = self.chances.of(kind), 0, _GAIN
         expected, power = 1.0, 1.0
         for count in range(1, most + 1):
             power *= chance
             expected += power
-            seconds = times.seconds(1 + count) + guess_s * count
+            seconds = times.seconds(1 + count)
             if seconds - one_s > room_s:
                 break
             if expected * one_s / seconds > gain:
