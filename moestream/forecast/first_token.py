@@ -58,10 +58,20 @@ class _Work:
 
 
 def first_token(
-    demand: Demand, machine: Speeds, disk: DiskSpeed, plan: MemoryPlan, tokens: int
+    demand: Demand,
+    machine: Speeds,
+    disk: DiskSpeed,
+    plan: MemoryPlan,
+    tokens: int,
+    *,
+    most: int | None = None,
 ) -> FirstToken:
-    """Foresee what a prompt of so many tokens takes, memory divided as in ``plan``."""
-    passes = -(-tokens // _pass_tokens(demand, plan))
+    """Foresee what a prompt of so many tokens takes, memory divided as in ``plan``.
+
+    ``most`` are the tokens of a pass, where another machine decides.
+    """
+    most = most or pass_tokens_of(demand, plan)
+    passes = -(-tokens // most)
     layers = max(demand.num_moe_layers, 1)
     unused = 1 - demand.num_experts_per_tok / demand.num_experts if demand.num_experts else 0.0
     asked = plan.total_expert_bytes * (1 - unused**tokens)
@@ -73,7 +83,7 @@ def first_token(
         *_compute_s(demand, machine, tokens),
         read_s=waits + n_bytes / disk.bytes_per_s,
         first_read_s=n_bytes / layers / disk.bytes_per_s,
-        long=tokens > CHUNK_TOKENS and not plan.fits,
+        long=min(tokens, most) > CHUNK_TOKENS and not plan.fits,
     )
     return FirstToken(
         tokens=tokens,
@@ -87,7 +97,7 @@ def first_token(
     )
 
 
-def _pass_tokens(demand: Demand, plan: MemoryPlan) -> int:
+def pass_tokens_of(demand: Demand, plan: MemoryPlan) -> int:
     """Most tokens of a pass, as ``Session`` has them."""
     if plan.fits or not demand.hidden_size or not demand.num_moe_layers:
         return _FOREVER
