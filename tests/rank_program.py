@@ -13,7 +13,7 @@ from streamed import GOLDEN, plan, sample_tokens
 from test_scheduler import Heard, job
 
 from moestream.engine.engine import Engine
-from moestream.ranks.far import Away
+from moestream.ranks.coming import Away
 from moestream.ranks.joining import SharedEngine, attend, joined, open_shared
 from moestream.server import passes, reading
 from moestream.server.scheduler import Scheduler
@@ -54,8 +54,11 @@ def logits(engine: Engine) -> np.ndarray:
 
 
 def answers(engine: Engine) -> list[list]:
-    """Of a server's sequences, which run together, and begin alike."""
-    heard = [Heard() for _ in range(6)]
+    """Of a server's sequences, which run together, and begin alike.
+
+    While one pass of those that write is here, another machine has another.
+    """
+    heard, away = [Heard() for _ in range(6)], 0
     with (
         patch.multiple(reading, CHUNK_TOKENS=16, _ALIKE_TOKENS=16),
         patch.multiple(passes, CHUNK_TOKENS=16),
@@ -63,9 +66,11 @@ def answers(engine: Engine) -> list[list]:
         Scheduler(engine, threaded=False, parallel=3) as scheduler,
     ):
         for number, each in enumerate(heard, start=1):
-            scheduler.submit(job(number), each)
+            scheduler.submit(job(number, max_tokens=16), each)
         while not all(each.over.is_set() for each in heard):
             scheduler.step()
+            away = max(away, len(scheduler._writer.under_way))
+    assert (away > 0) == (engine.machines > 1)
     return [each.made for each in heard]
 
 

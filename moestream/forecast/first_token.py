@@ -58,20 +58,10 @@ class _Work:
 
 
 def first_token(
-    demand: Demand,
-    machine: Speeds,
-    disk: DiskSpeed,
-    plan: MemoryPlan,
-    tokens: int,
-    *,
-    most: int | None = None,
+    demand: Demand, machine: Speeds, disk: DiskSpeed, plan: MemoryPlan, tokens: int
 ) -> FirstToken:
-    """Foresee what a prompt of so many tokens takes, memory divided as in ``plan``.
-
-    ``most`` are the tokens of a pass, where another machine decides.
-    """
-    most = most or pass_tokens_of(demand, plan)
-    passes = -(-tokens // most)
+    """Foresee what a prompt of so many tokens takes, memory divided as in ``plan``."""
+    passes = -(-tokens // pass_tokens_of(demand, plan))
     layers = max(demand.num_moe_layers, 1)
     unused = 1 - demand.num_experts_per_tok / demand.num_experts if demand.num_experts else 0.0
     asked = plan.total_expert_bytes * (1 - unused**tokens)
@@ -83,7 +73,7 @@ def first_token(
         *_compute_s(demand, machine, tokens),
         read_s=waits + n_bytes / disk.bytes_per_s,
         first_read_s=n_bytes / layers / disk.bytes_per_s,
-        long=min(tokens, most) > CHUNK_TOKENS and not plan.fits,
+        long=tokens > CHUNK_TOKENS and not plan.fits,
     )
     return FirstToken(
         tokens=tokens,
@@ -98,7 +88,7 @@ def first_token(
 
 
 def pass_tokens_of(demand: Demand, plan: MemoryPlan) -> int:
-    """Most tokens of a pass, as ``Session`` has them."""
+    """Most tokens of a pass, in whole chunks, as ``Session`` has them."""
     if plan.fits or not demand.hidden_size or not demand.num_moe_layers:
         return _FOREVER
     return long_pass_tokens(plan, demand.num_moe_layers, demand.hidden_size, CHUNK_TOKENS)

@@ -34,8 +34,8 @@ class Member:
     memory_bytes: int
     part: range
     point: Point
-    pass_tokens: int
-    """That are read of a prompt at a time: many where experts are streamed, of the first."""
+    gathers: int
+    """Chunks of a prompt that go through it together: many where experts are streamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,10 @@ def foresee_fleet(file: GGUFHeader, grounds: Grounds, wanted: Wanted) -> Fleet:
     budgets = [budget_bytes("auto", _memory(n), _BEFORE_BYTES) for n in wanted.memory_bytes]
     machines = [Machine(budget - PROGRAM_BYTES, 1.0) for budget in budgets]
     parts = divide(costs.layers, costs.ends, machines)
-    members: list[Member] = []
-    for n_bytes, part in zip(wanted.memory_bytes, parts, strict=True):
-        most = members[0].pass_tokens if members else None
-        members.append(_member(file, grounds, wanted, n_bytes, part, most))
+    members = [
+        _member(file, grounds, wanted, n_bytes, part)
+        for n_bytes, part in zip(wanted.memory_bytes, parts, strict=True)
+    ]
     whole = _member(file, grounds, wanted, max(wanted.memory_bytes), range(len(costs.layers)))
     hop_s = wanted.link.hop_s(row_bytes(costs.row_size))
     return Fleet(
@@ -131,9 +131,8 @@ def _member(
     wanted: Wanted,
     memory_bytes: int,
     part: range,
-    most: int | None = None,
 ) -> Member:
-    """One machine with its layers; ``most`` tokens of a prompt come to it together."""
+    """One machine with its layers."""
     own = copy(file)
     own.restrict(names_of(part, file.tensors))
     demand = read_demand(file, wanted.cache_type_k, wanted.cache_type_v, part=part)
@@ -146,10 +145,8 @@ def _member(
         memory=_memory(memory_bytes),
     )
     here = replace(grounds, demand=demand)
-    found = point_at(plan, here, wanted.prompts, most=None if plan.fits else most)
-    if most is None:
-        most = CHUNK_TOKENS if plan.fits else pass_tokens_of(demand, plan)
-    return Member(memory_bytes, part, found, most)
+    gathers = 1 if plan.fits else pass_tokens_of(demand, plan) // CHUNK_TOKENS
+    return Member(memory_bytes, part, point_at(plan, here, wanted.prompts), gathers)
 
 
 def _seconds(members: Sequence[Member], of: Callable[[Forecast], float]) -> list[float]:
@@ -177,8 +174,7 @@ def _prompt(members: Sequence[Member], link: Link, row_size: int, place: int) ->
 
     def seconds(of: Callable[[FirstToken], float]) -> float:
         stations = [
-            Station(of(each), 1 if member.point.plan.fits else member.pass_tokens // CHUNK_TOKENS)
-            for member, each in zip(members, found, strict=True)
+            Station(of(each), member.gathers) for member, each in zip(members, found, strict=True)
         ]
         return prompt_s(stations, chunks, wire_s, link.way_s())
 

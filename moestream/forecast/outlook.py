@@ -86,20 +86,16 @@ def point_at(
     grounds: Grounds,
     prompts: tuple[int, ...] = (),
     *,
-    most: int | None = None,
     look_further: bool = False,
     meter: Speedometer | None = None,
 ) -> Point:
-    """Foresee a model in memory that is divided so; ``most`` is as ``first_token`` has it.
+    """Foresee a model in memory that is divided so.
 
     ``meter`` is that of the grounds, which replays once for all that ask it.
     """
     share, found = _found(plan, grounds.hits)
     disk = grounds.disk or _NO_DISK
-    times = (
-        first_token(grounds.demand, grounds.machine, disk, plan, tokens, most=most)
-        for tokens in prompts
-    )
+    times = (first_token(grounds.demand, grounds.machine, disk, plan, tokens) for tokens in prompts)
     speed = (meter or grounds.speedometer).forecast(found, look_further=look_further)
     return Point(plan, share, speed, tuple(times))
 

@@ -18,9 +18,10 @@ from moestream.errors import MoestreamError, RankError
 from moestream.gguf import GGUFFile
 from moestream.layers.cache import RecurrentShape
 from moestream.models import read_config
+from moestream.ranks.coming import Away, Coming
 from moestream.ranks.costs import PROGRAM_BYTES, Costs
 from moestream.ranks.division import Machine, divide, lacking
-from moestream.ranks.far import Away, FarLayers, Log, MirroredCaches
+from moestream.ranks.far import FarLayers, Log, MirroredCaches
 from moestream.ranks.hello import Hello, require_alike
 from moestream.ranks.launch import Launch, launched
 from moestream.ranks.link import SILENCE_S, Link
@@ -49,10 +50,11 @@ class SharedEngine(Engine):
         stop = config.part.stop
         far = config.state_shapes()[stop:]
         recurrent = any(isinstance(shape, RecurrentShape) and shape.arrays for shape in far)
-        far_layers = FarLayers(link, self.backend, log, recurrent=recurrent)
-        self.model.layers[stop:], self.away = [far_layers], far_layers.away
+        coming = Coming(link, self.backend)
+        far_layers = FarLayers(link, self.backend, log, coming, recurrent=recurrent)
+        self.model.layers[stop:], self.away = [far_layers, coming], coming.away
         self.caches = MirroredCaches(self.caches, self.kv_types, log)
-        self.link = link
+        self.link, self.machines = link, link.size
 
     def close(self) -> None:
         """Unmap the file here and there.
