@@ -6,6 +6,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -13,8 +14,12 @@ from streamed import GOLDEN, plan, sample_tokens
 from test_scheduler import Heard, job
 
 from moestream.engine.engine import Engine
+from moestream.engine.session import Session
 from moestream.ranks.far import Away
 from moestream.ranks.joining import SharedEngine, attend, joined, open_shared
+from moestream.ranks.legs import Leg, Waiting
+from moestream.ranks.link import Link
+from moestream.ranks.stage import Stage
 from moestream.server import passes, reading
 from moestream.server.scheduler import Scheduler
 from moestream.streaming.options import StreamingOptions
@@ -24,7 +29,9 @@ BUDGETS = {
     "mapped": {"budget": "auto"},
     "pread": {"budget": "auto", "streaming": StreamingOptions(io="pread")},
     "madvise": {"budget": "auto", "streaming": StreamingOptions(io="madvise", prefetch=False)},
+    "uneven": {"budget": "auto", "streaming": StreamingOptions(io="pread")},
 }
+"""``uneven``: of all ranks but the first."""
 EXPERTS_BYTES = 30_000
 """Some of any model's here."""
 
@@ -50,7 +57,17 @@ def logits(engine: Engine) -> np.ndarray:
             pass
     session.truncate(40)  # how far those came is each one's own
     out.append(session.forward(tokens[40:45]))
+    break_off(engine, session, tokens[45:60])
+    out.append(session.forward(tokens[45:50]))
     return np.concatenate(out)
+
+
+def break_off(engine: Engine, session: Session, tokens: list[int]) -> None:
+    """Where rows are away: the others run a pass that is none for the first rank."""
+    if isinstance(engine, SharedEngine):
+        waits, before = engine.model.layers[-1], engine.model.layers[-1]._sent
+        assert list(session.generate(tokens, stop=lambda: waits._sent > before)) == []
+        assert session.stop_reason == "interrupted"
 
 
 def answers(engine: Engine) -> list[list]:
@@ -69,14 +86,29 @@ def answers(engine: Engine) -> list[list]:
     return [each.made for each in heard]
 
 
+def follow(link: Link, options: dict[str, Any]) -> int:
+    """Do what the first rank wants; return of how many chunks the longest pass here was."""
+    lengths, run = [0], Stage._run
+
+    def counted(stage: Stage, leg: Leg, waiting: list[Waiting]) -> None:
+        lengths.append(len(waiting))
+        run(stage, leg, waiting)
+
+    with patch.object(Stage, "_run", counted):
+        attend(link, options, Path)
+    return max(lengths)
+
+
 def main(how: str, *names: str) -> None:
     link = joined()
-    options = OPTIONS | BUDGETS.get(how, BUDGETS["mapped"])
+    uneven = how == "uneven" and not link.rank
+    options = OPTIONS | BUDGETS["mapped" if uneven else how if how in BUDGETS else "mapped"]
     if "streaming" in options:
         small = patch.object(Engine, "plan_memory", lambda engine, budget: plan(EXPERTS_BYTES))
         small.start()
     if link.rank:
-        attend(link, options, Path)
+        longest = follow(link, options)
+        assert (longest > 1) == ("streaming" in options)
         return
     run, parts = answers if how == "served" else logits, {}
     for name in names:

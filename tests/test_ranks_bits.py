@@ -27,10 +27,11 @@ def parts(folder: Path, ranks: int, how: str, *names: str) -> dict[str, int]:
 
 
 HOW = [*BUDGETS, "served"]
+FAST = ("pread", "uneven")
 
 
 @pytest.mark.parametrize(
-    "how", [pytest.param(how, marks=() if how == "pread" else pytest.mark.slow) for how in HOW]
+    "how", [pytest.param(how, marks=() if how in FAST else pytest.mark.slow) for how in HOW]
 )
 def test_two_ranks(tmp_path, how):
     assert set(parts(tmp_path, 2, how, *SIX)) == set(SIX)

@@ -201,6 +201,7 @@ class Timeline:
             BrokenOff: ``stop`` said so; nothing was appended.
         """
         self._torn = not self._cache.can_rewind
+        under_way.heed(stop)
         try:
             while True:
                 if stop is not None and stop():

@@ -1,6 +1,6 @@
 """A model's pass over rows, which runs a layer at a time and can rest between any two."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,11 @@ class Pass:
         """Nobody will ask for its rows, ``but_last`` chunk's: it is run for what caches keep."""
         for batch in self._chunks[: -1 if but_last else None]:
             batch.wanted = False
+
+    def heed(self, stop: Callable[[], bool] | None) -> None:
+        """Have layers that wait for other machines ask whether to go on; see ``Batch.stop``."""
+        for batch in self._chunks:
+            batch.stop = stop
 
     @property
     def rows(self) -> int:

@@ -2,18 +2,21 @@
 
 A pass runs through the first rank's own layers, and then through one more that sends its rows off
 and waits for what comes of them. What is done to a cache here is done to its mirror there, in the
-same order: it is told with the next rows.
+same order: it is told with the next rows. So is that a pass has run to its end, as one whose rows
+are there may still be broken off here.
 """
 
 import time
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from moestream.backends import Array, Backend, KVTypes
+from moestream.engine.timeline import BrokenOff
 from moestream.layers.batch import Batch
-from moestream.layers.cache import Cache, Caches
+from moestream.layers.cache import Cache, Caches, State
 from moestream.models.blocks import MixerLayer
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message, Rows
@@ -40,6 +43,10 @@ class Log:
     def take(self) -> list[list[Any]]:
         """All of it, once."""
         return [self._done.popleft() for _ in range(len(self._done))]
+
+    def put_back(self, done: list[list[Any]]) -> None:
+        """It was taken and not told."""
+        self._done.extendleft(reversed(done))
 
 
 class MirroredCaches(Caches):
@@ -76,6 +83,11 @@ class MirroredCache(Cache):
         """Let go of room that was reserved and is not used."""
         super().trim()
         self._log.add("trim", self.number)
+
+    def commit(self, tokens: int, states: Mapping[int, dict[int, State]]) -> None:
+        """A pass has run to its end."""
+        super().commit(tokens, states)
+        self._log.add("commit", self.number)
 
     def unmark(self, length: int) -> None:
         """It need not come back there any more."""
@@ -122,20 +134,26 @@ class FarLayers(MixerLayer):
         while it is run.
 
         Raises:
+            BrokenOff: the pass's ``stop`` said so.
             RankError: a rank has failed.
         """
         if self._recurrent:  # so that lengths to go back to are kept as the others keep them
             batch.each(index, lambda _, rows: rows, self._backend.zeros((batch.rows, 1)))
         self._sent += 1
-        self._link.send(Message(Kind.RUN, self._told(batch), self._backend.to_numpy(x)))
-        return array_of(self._backend, self._answer()) if batch.wanted else x
+        message = Message(Kind.RUN, self._told(batch), self._backend.to_numpy(x))
+        try:
+            self._link.send(message, batch.stop)
+        except BrokenOff:
+            self._log.put_back(message.body["done"])
+            raise
+        return array_of(self._backend, self._answer(batch)) if batch.wanted else x
 
     def _told(self, batch: Batch) -> dict[str, Any]:
         return {
             "n": self._sent,
             "done": self._log.take(),
             "parts": [
-                (part.cache.number, part.rows.stop - part.rows.start)
+                (part.cache.number, part.rows.stop - part.rows.start, part.start)
                 for part in batch.parts
                 if isinstance(part.cache, MirroredCache)
             ],
@@ -146,11 +164,11 @@ class FarLayers(MixerLayer):
             "busy_s": 0.0,
         }
 
-    def _answer(self) -> Rows:
+    def _answer(self, batch: Batch) -> Rows:
         """What came of the rows sent last; of others, which were broken off, it is dropped."""
         started = time.perf_counter()
         while True:
-            answer = self._link.receive(Kind.ROWS)
+            answer = self._link.receive(Kind.ROWS, stop=batch.stop)
             if answer.body["n"] == self._sent and answer.rows is not None:
                 self.away.add(time.perf_counter() - started, answer.body["busy_s"])
                 return answer.rows

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from moestream import __version__
+from moestream.backends import default_backend
 from moestream.errors import RankError
 from moestream.gguf import GGUFFile
 from moestream.streaming.memory import available_memory, budget_bytes, process_memory
@@ -32,6 +33,7 @@ class Hello:
     n_bytes: int
     header_sha256: str
     backend: str
+    """Which it is, where one was to be chosen."""
     context: int
     memory_bytes: int
     """For everything, by its budget."""
@@ -55,7 +57,7 @@ class Hello:
             file.path.name,
             file.n_bytes,
             header_hash(file),
-            backend,
+            default_backend() if backend == "auto" else backend,
             context,
             memory.available_bytes if budget is None else budget_bytes(budget, memory, own),
             copy_speed(),
@@ -84,6 +86,12 @@ def require_alike(hellos: Sequence[Hello]) -> None:
                 f"{other.name} has another file: {other.file} of {other.n_bytes:,} bytes there "
                 f"({other.architecture}), {first.file} of {first.n_bytes:,} here "
                 f"({first.architecture}); copy the file there, for instance with rsync"
+            )
+        if other.backend != first.backend:
+            raise RankError(
+                f"{other.name} computes with {other.backend}, and {first.name} with "
+                f"{first.backend}, which round otherwise; give all the same --backend, for "
+                "instance cpu"
             )
         if other.context != first.context:
             raise RankError(

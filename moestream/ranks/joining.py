@@ -157,7 +157,6 @@ def attend(link: Link, options: Options, resolve: Callable[[str], Path]) -> None
         link.fail(f"{link.name(link.rank)}: {what}")
         threading.Event().wait(SILENCE_S)  # until that has been told
         os._exit(1)
-    link.send(Message(Kind.END))
     link.flush()
 
 

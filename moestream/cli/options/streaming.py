@@ -183,7 +183,15 @@ def _budgets(
 
 
 def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
-    return _budgets(ctx, param, text) or ()
+    shares = _budgets(ctx, param, text) or ()
+    if "none" in shares:
+        raise click.BadParameter(
+            "none is no share: layers are divided by the memory of each machine; give it an "
+            "amount, 50% or auto",
+            ctx,
+            param,
+        )
+    return shares
 
 
 def _read_knobs(
