@@ -15,14 +15,18 @@ from test_scheduler import Heard, job
 
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
+from moestream.profiles import Profile
+from moestream.ranks.attending import attend
 from moestream.ranks.far import Away
-from moestream.ranks.joining import SharedEngine, attend, joined, open_shared
+from moestream.ranks.joining import joined, open_shared
 from moestream.ranks.legs import Leg, Waiting
 from moestream.ranks.link import Link
+from moestream.ranks.shared_engine import SharedEngine
 from moestream.ranks.stage import Stage
 from moestream.server import passes, reading
 from moestream.server.scheduler import Scheduler
 from moestream.streaming.options import StreamingOptions
+from moestream.traces.recording import Recording
 
 OPTIONS = {"backend": "cpu", "threads": 1, "context_length": 320}
 BUDGETS = {
@@ -30,6 +34,7 @@ BUDGETS = {
     "pread": {"budget": "auto", "streaming": StreamingOptions(io="pread")},
     "madvise": {"budget": "auto", "streaming": StreamingOptions(io="madvise", prefetch=False)},
     "uneven": {"budget": "auto", "streaming": StreamingOptions(io="pread")},
+    "profiled": {"budget": "auto", "streaming": StreamingOptions(io="pread")},
 }
 """``uneven``: of all ranks but the first."""
 EXPERTS_BYTES = 30_000
@@ -62,6 +67,34 @@ def logits(engine: Engine) -> np.ndarray:
     return np.concatenate(out)
 
 
+def profiled(engine: Engine) -> tuple[np.ndarray, Profile]:
+    """The same of tokens whose uses of experts are counted, and these; not of those broken off."""
+    session, tokens = engine.session(), sample_tokens()
+    with Recording(engine, counting=True) as recording:
+        observer = recording.observer(session)
+        out = [session.forward(tokens[:20], chunk_tokens=9, on_route=observer)]
+        break_off(engine, session, tokens[20:26])
+        out += [session.forward([token], on_route=observer) for token in tokens[20:26]]
+        assert recording.profile is not None
+        return np.concatenate(out), recording.profile._counted(Path("x.json"))
+
+
+def compare_profiled(link: Link, path: Path, options: dict[str, Any]) -> int:
+    """Count, then begin with what was counted; return how many layers are here."""
+    with Engine.open(path, **OPTIONS) as engine:
+        alone, uses = profiled(engine)
+    for more in ({}, {"profile": uses}):
+        with open_shared(link, str(path), path, {**options, **more}) as engine:
+            together, found = profiled(engine)
+            layers = len(engine.config.part)
+        np.testing.assert_equal(together, alone)
+        assert found.layers == uses.layers
+        assert uses.uses.sum(1).min() > 0
+        np.testing.assert_equal(found.uses, uses.uses)
+        np.testing.assert_allclose(found.decayed, uses.decayed)
+    return layers
+
+
 def break_off(engine: Engine, session: Session, tokens: list[int]) -> None:
     """Where rows are away: the others run a pass that is none for the first rank."""
     if isinstance(engine, SharedEngine):
@@ -86,17 +119,34 @@ def answers(engine: Engine) -> list[list]:
     return [each.made for each in heard]
 
 
-def follow(link: Link, options: dict[str, Any]) -> int:
-    """Do what the first rank wants; return of how many chunks the longest pass here was."""
-    lengths, run = [0], Stage._run
+def follow(link: Link, options: dict[str, Any]) -> tuple[int, list[int]]:
+    """Do what the first rank wants.
+
+    Return of how many chunks the longest pass here was, and with how many profiles each model was
+    opened.
+    """
+    lengths, run = [0], Stage._run_chunks
+    profiles: list[int] = []
+    stream = Engine.stream
 
     def counted(stage: Stage, leg: Leg, waiting: list[Waiting]) -> None:
         lengths.append(len(waiting))
         run(stage, leg, waiting)
 
-    with patch.object(Stage, "_run", counted):
+    def opened(engine: Engine, *args: Any) -> None:
+        stream(engine, *args)
+        profile = args[-1]
+        profiles.append(0 if profile is None else 1)
+        if profile is not None:
+            assert set(profile.layers) <= set(engine.config.part)
+            assert engine.streaming.residency.stats().warming.experts > 0
+
+    with (
+        patch.object(Stage, "_run_chunks", counted),
+        patch.object(Engine, "stream", opened),
+    ):
         attend(link, options, Path)
-    return max(lengths)
+    return max(lengths), profiles
 
 
 def main(how: str, *names: str) -> None:
@@ -107,12 +157,18 @@ def main(how: str, *names: str) -> None:
         small = patch.object(Engine, "plan_memory", lambda engine, budget: plan(EXPERTS_BYTES))
         small.start()
     if link.rank:
-        longest = follow(link, options)
-        assert (longest > 1) == ("streaming" in options)
+        longest, warmed = follow(link, options)
+        if how == "profiled":
+            assert warmed == [0, 1] * len(names)  # of the second time, each has its own layers'
+        else:
+            assert (longest > 1) == ("streaming" in options)
         return
     run, parts = answers if how == "served" else logits, {}
     for name in names:
         path = GOLDEN / f"{name}.gguf"
+        if how == "profiled":
+            parts[name] = compare_profiled(link, path, options)
+            continue
         with Engine.open(path, **OPTIONS) as engine:
             alone = run(engine)
         with open_shared(link, str(path), path, options) as engine:

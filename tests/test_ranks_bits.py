@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
-from rank_program import BUDGETS
 from ranks import LIMIT_S, Ranks, free_ports
 
 PROGRAM = Path(__file__).with_name("rank_program.py")
@@ -26,7 +25,7 @@ def parts(folder: Path, ranks: int, how: str, *names: str) -> dict[str, int]:
     return json.loads(out)
 
 
-HOW = [*BUDGETS, "served"]
+HOW = ["mapped", "pread", "madvise", "uneven", "served"]
 FAST = ("pread", "uneven")
 
 
@@ -37,8 +36,12 @@ def test_two_ranks(tmp_path, how):
     assert set(parts(tmp_path, 2, how, *SIX)) == set(SIX)
 
 
+def test_each_rank_has_the_profile_of_its_layers(tmp_path):
+    assert set(parts(tmp_path, 2, "profiled", "qwen3moe", "qwen3next")) == {"qwen3moe", "qwen3next"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["mapped", "pread", "served"])
+@pytest.mark.parametrize("how", ["mapped", "pread", "uneven", "served", "profiled"])
 def test_three_ranks(tmp_path, how):
     found = parts(tmp_path, 3, how, *DEEP)
     assert set(found) == set(DEEP)

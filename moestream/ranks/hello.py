@@ -14,8 +14,11 @@ import numpy as np
 
 from moestream import __version__
 from moestream.backends import default_backend
+from moestream.engine.engine import context_of
 from moestream.errors import RankError
 from moestream.gguf import GGUFFile
+from moestream.models import read_config
+from moestream.ranks.options import Options
 from moestream.streaming.memory import available_memory, budget_bytes, process_memory
 
 _COPIED_BYTES = 32 << 20
@@ -41,15 +44,14 @@ class Hello:
     """Bytes a second that its memory gives: what decoding goes by."""
 
     @classmethod
-    def of(
-        cls, name: str, file: GGUFFile, backend: str, context: int, budget: str | None
-    ) -> "Hello":
-        """Look at this machine and its copy of the model.
+    def of(cls, name: str, file: GGUFFile, options: Options) -> "Hello":
+        """Look at this machine and its copy of the model, which is opened with these options.
 
         Raises:
             ModelFormatError, BudgetError: see ``errors``.
         """
         memory, own = available_memory(), process_memory()
+        backend, budget = options.get("backend", "auto"), options.get("budget")
         return cls(
             name,
             __version__,
@@ -58,7 +60,7 @@ class Hello:
             file.n_bytes,
             header_hash(file),
             default_backend() if backend == "auto" else backend,
-            context,
+            context_of(read_config(file), options.get("context_length")),
             memory.available_bytes if budget is None else budget_bytes(budget, memory, own),
             copy_speed(),
         )

@@ -80,12 +80,13 @@ class Leg:
         """The first rank has committed all that has come; so is done here once all is run."""
         self._sure = len(self._batches)
 
-    def commit(self) -> None:
-        """Do to the caches what the first rank has done."""
+    def commit(self) -> list[Batch]:
+        """Do to the caches what the first rank has done; return the chunks that are whole now."""
         sure, self._batches = self._batches[: self._sure], self._batches[self._sure :]
         self._sure = 0
         for batch in sure:
             batch.commit()
+        return sure
 
     def drop_unsure(self) -> None:
         """The pass that was under way is broken off."""

@@ -26,7 +26,9 @@ SILENCE_S = 6.0
 _BEAT_S = 1.0
 _LOOK_S = 0.1
 _END_S = 3.0
-"""For how long the others are waited for at the end."""
+"""For how long the others are waited for at the end of one that has failed."""
+_ECHO_S = 1.0
+"""For how long they are at the end of all."""
 _LEAVE_S = 1.0
 """After it, a rank that still computes what nobody waits for is ended."""
 _TELL_BYTES = WINDOW_BYTES // 4
@@ -115,7 +117,7 @@ class Link:
         if self._fault is None:
             self._over.set()
             self._out.put_first(Message(Kind.END))
-            self._ended.wait(_END_S)
+            self._ended.wait(_ECHO_S)
 
     def flush(self) -> None:
         """Wait until all is sent, for a while."""

@@ -51,6 +51,18 @@ class Kind(IntEnum):
     """A rank has failed."""
     TAKEN = 9
     """A rank has taken up rows, and the one before it may send more."""
+    CONTENT = 10
+    """What the bytes are that each rank reads."""
+    COUNT = 11
+    """Uses of experts are to be counted from now on."""
+    COUNTS = 12
+    """How many there were."""
+    FACTS = 13
+    """What a host is, and which file it has."""
+    ECHO = 14
+    """To be sent on at once."""
+    LOAD = 15
+    """Many bytes, to be sent on, with how fast they came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,8 @@ class Message:
     kind: Kind
     body: dict[str, Any] = field(default_factory=dict)
     rows: Rows | None = None
+    took_s: float = 0.0
+    """From its first piece to its last, where it came."""
 
     @property
     def row_bytes(self) -> int:

@@ -14,6 +14,7 @@ from moestream.errors import RankError
 from moestream.layers.batch import Batch
 from moestream.layers.cache import Cache
 from moestream.layers.moe import MoE
+from moestream.ranks.counting import Counted, Heard
 from moestream.ranks.legs import Leg, Waiting
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
@@ -33,24 +34,42 @@ class Stage:
         """By the number of each cache: of a sequence there is one pass at a time."""
         self._to_tell: list[list[Any]] = []
         """What was done to caches, for the next rank to hear before its next rows."""
+        self._counted: Counted | None = None
         self._busy_s = 0.0
         """Computed since rows were last waited for."""
 
-    def run(self, message: Message) -> None:
-        """Take a message's rows on their way.
+    def do(self, message: Message) -> None:
+        """Take a message's rows on their way, or count, as it says.
 
         Raises:
             MoestreamError: the file or the disk fails.
         """
-        body = message.body
-        for done in body["done"]:
+        for done in message.body.get("done", ()):
             self._mirror(done)
+        if message.kind is Kind.RUN:
+            self._run(message)
+        elif message.kind is Kind.COUNT:
+            self._counted = Counted.of(self._engine, message.body["half_life"])
+            self._link.send(message)
+        else:
+            self._tell_counts(message)
+
+    def _tell_counts(self, message: Message) -> None:
+        for leg in dict.fromkeys(self._legs.values()):
+            self._run_waiting(leg)
+        if self._counted is not None:
+            message.body["found"].append(self._counted.told())
+        self._pass_on_told(message)
+
+    def _run(self, message: Message) -> None:
+        body = message.body
         leg = self._leg(tuple(number for number, *_ in body["parts"]))
         if not body["after"]:
             leg.drop_unsure()
         batch = Batch(
             self._engine.backend,
             [(self._caches[number], tokens) for number, tokens, _ in body["parts"]],
+            on_route=None if self._counted is None else Heard(),
             after=self._after(leg, body["parts"]),
             more=body["more"],
             mark=body["mark"],
@@ -97,12 +116,14 @@ class Stage:
     def _run_waiting(self, leg: Leg) -> None:
         waiting = leg.take()
         if waiting:
-            self._run(leg, waiting)
-        leg.commit()
+            self._run_chunks(leg, waiting)
+        whole = leg.commit()
+        if self._counted is not None:
+            self._counted.add(whole)
         self._to_tell += leg.told
         leg.told = []
 
-    def _run(self, leg: Leg, waiting: list[Waiting]) -> None:
+    def _run_chunks(self, leg: Leg, waiting: list[Waiting]) -> None:
         engine, started = self._engine, time.perf_counter()
         long = len(waiting) > 1
         try:
@@ -136,10 +157,13 @@ class Stage:
             message.body["busy_s"] += self._busy_s
             self._busy_s = 0.0
         if self._link.rank < self._link.size - 1:
-            message.body["done"], self._to_tell = self._to_tell, []
-            self._link.send(Message(Kind.RUN, message.body, rows))
+            self._pass_on_told(Message(Kind.RUN, message.body, rows))
         elif message.body["wanted"]:
             self._link.send(Message(Kind.ROWS, message.body, rows))
+
+    def _pass_on_told(self, message: Message) -> None:
+        message.body["done"], self._to_tell = self._to_tell, []
+        self._link.send(message)
 
     def _mirror(self, done: list[Any]) -> None:
         """Do to a cache what was done to the first rank's, once what came before it is done."""

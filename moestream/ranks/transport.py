@@ -3,7 +3,9 @@
 Owns how a message becomes transfers: both ends make the same ones of it. Knows no threads.
 """
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -47,10 +49,12 @@ def read_message(ring: Transport, frame_bytes: int, came: Callable[[], None]) ->
         RankError, ValueError, KeyError, TypeError: what it sends is no message.
     """
     parts: list[NDArray[np.uint8]] = [ring.receive(frame_bytes)]
+    began = time.perf_counter()
     came()
     size = frame_bytes + bytes_to_come(parts[0])
     for piece in pieces(size, frame_bytes):
         if piece.start:
             parts.append(ring.receive(piece.stop - piece.start))
             came()
-    return decode(np.concatenate(parts) if len(parts) > 1 else parts[0])
+    took_s = time.perf_counter() - began
+    return replace(decode(np.concatenate(parts) if len(parts) > 1 else parts[0]), took_s=took_s)
