@@ -5,6 +5,8 @@ Owns the order, of which ``attending`` is the others' side. What is agreed on is
 """
 
 import atexit
+import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -42,6 +44,22 @@ def joined() -> Link | None:
     if link is not None and link.rank == 0:
         atexit.register(link.end)
     return link
+
+
+def end_process(code: object) -> None:
+    """End this process at once if it was joined with others, and these if it is the first.
+
+    MLX's threads may wait for what does not come; an interpreter that ends would wait for them.
+    """
+    link = joined() if joined.cache_info().currsize else None
+    if link is None:
+        return
+    if link.rank == 0:
+        link.end()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0)
 
 
 def link_of(launch: Launch, ring: Ring) -> Link | None:

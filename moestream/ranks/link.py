@@ -232,9 +232,13 @@ class Link:
 
     def _watch(self) -> None:
         before, after = (self.rank - 1) % self.size, (self.rank + 1) % self.size
+        looked = awake = time.monotonic()
         while self._fault is None and not self._over.wait(_LOOK_S):
             now, sending = time.monotonic(), self._sending
+            if now > looked + _BEAT_S:
+                awake = now  # this process was stopped itself, or the machine slept
+            looked = now
             for rank, since in ((before, self._heard), (after, sending)):
-                if since is not None and now > since + SILENCE_S:
+                if since is not None and now > max(since, awake) + SILENCE_S:
                     what = f"has not answered for {SILENCE_S:.0f} s"
                     self.fail(f"{self.name(rank)} {what}; {_AGAIN}")
