@@ -17,7 +17,7 @@ from moestream.engine.engine import Engine
 from moestream.engine.session import Session
 from moestream.profiles import Profile
 from moestream.ranks.attending import attend
-from moestream.ranks.far import Away
+from moestream.ranks.coming import Away
 from moestream.ranks.joining import joined, open_shared
 from moestream.ranks.legs import Leg, Waiting
 from moestream.ranks.link import Link
@@ -98,14 +98,18 @@ def compare_profiled(link: Link, path: Path, options: dict[str, Any]) -> int:
 def break_off(engine: Engine, session: Session, tokens: list[int]) -> None:
     """Where rows are away: the others run a pass that is none for the first rank."""
     if isinstance(engine, SharedEngine):
-        waits, before = engine.model.layers[-1], engine.model.layers[-1]._sent
-        assert list(session.generate(tokens, stop=lambda: waits._sent > before)) == []
+        sends = engine.model.layers[-2]
+        before = sends._sent
+        assert list(session.generate(tokens, stop=lambda: sends._sent > before)) == []
         assert session.stop_reason == "interrupted"
 
 
 def answers(engine: Engine) -> list[list]:
-    """Of a server's sequences, which run together, and begin alike."""
-    heard = [Heard() for _ in range(6)]
+    """Of a server's sequences, which run together, and begin alike.
+
+    While one pass of those that write is here, another machine has another.
+    """
+    heard, away = [Heard() for _ in range(6)], 0
     with (
         patch.multiple(reading, CHUNK_TOKENS=16, _ALIKE_TOKENS=16),
         patch.multiple(passes, CHUNK_TOKENS=16),
@@ -113,9 +117,11 @@ def answers(engine: Engine) -> list[list]:
         Scheduler(engine, threaded=False, parallel=3) as scheduler,
     ):
         for number, each in enumerate(heard, start=1):
-            scheduler.submit(job(number), each)
+            scheduler.submit(job(number, max_tokens=16), each)
         while not all(each.over.is_set() for each in heard):
             scheduler.step()
+            away = max(away, len(scheduler._writer.under_way))
+    assert (away > 0) == (engine.machines > 1)
     return [each.made for each in heard]
 
 

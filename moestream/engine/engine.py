@@ -34,6 +34,9 @@ _PLANNED_TOKENS = 1024
 class Engine(Closing):
     """A model file opened on a backend. A context manager; ``close`` unmaps the file."""
 
+    machines = 1
+    """How many share the model."""
+
     def __init__(
         self,
         file: GGUFFile,

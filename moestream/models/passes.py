@@ -60,6 +60,11 @@ class Pass:
         return len(self._chunks) > 1
 
     @property
+    def waits(self) -> bool:
+        """Whether its next step waits for another machine."""
+        return self._model.layers[self._layer].waits
+
+    @property
     def done(self) -> float:
         """How much of it has been run, of 1."""
         chunks = len(self._chunks)

@@ -8,7 +8,8 @@ from moestream.engine.engine import Engine
 from moestream.errors import ProfileError
 from moestream.layers.cache import RecurrentShape
 from moestream.profiles import Fingerprint, Profile
-from moestream.ranks.far import Away, FarLayers, Log, MirroredCaches
+from moestream.ranks.coming import Away, Coming
+from moestream.ranks.far import FarLayers, Log, MirroredCaches
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
 
@@ -30,10 +31,12 @@ class SharedEngine(Engine):
         stop = config.part.stop
         far = config.state_shapes()[stop:]
         recurrent = any(isinstance(shape, RecurrentShape) and shape.arrays for shape in far)
-        far_layers = FarLayers(link, self.backend, log, recurrent=recurrent)
-        self.model.layers[stop:], self.away = [far_layers], far_layers.away
+        coming = Coming(link, self.backend)
+        far_layers = FarLayers(link, self.backend, log, coming, recurrent=recurrent)
+        self.model.layers[stop:], self.away = [far_layers, coming], coming.away
         self.caches = MirroredCaches(self.caches, self.kv_types, log)
-        self.link, self._log, self._whole = link, log, fingerprint
+        self.link, self.machines = link, link.size
+        self._log, self._whole = log, fingerprint
 
     def fingerprint(self) -> Fingerprint:
         """What tells the whole model from others.
