@@ -157,6 +157,7 @@ def test_too_little_memory(tmp_path, model):
     assert re.search(r"rank 1 \(127.0.0.1\) has too little memory: 100M for layers", told)
 
 
+@pytest.mark.slow
 def test_other_bytes(tmp_path, model):
     """Under the same header, in what the second rank reads."""
     other = tmp_path / "abc.gguf"
@@ -180,6 +181,7 @@ def test_the_same_bytes(tmp_path, model):
     assert out == "12345\n"
 
 
+@pytest.mark.slow
 def test_the_prompt_is_the_first_ranks(tmp_path, model):
     """Its file need not be on other hosts."""
     (tmp_path / "prompt.txt").write_text("3")
