@@ -53,6 +53,7 @@ class Coming(MixerLayer):
         """The residual stream after all layers: (T, E) -> (T, E); nothing of what nobody asks for.
 
         Raises:
+            BrokenOff: the pass's ``stop`` said so.
             RankError: a rank has failed.
         """
         return array_of(self._backend, self._rows(batch)) if batch.wanted else x
@@ -60,7 +61,7 @@ class Coming(MixerLayer):
     def _rows(self, batch: Batch) -> Rows:
         started, busy_s = time.perf_counter(), 0.0
         while (rows := self._came.pop(batch, None)) is None:
-            answer = self._link.receive(Kind.ROWS)
+            answer = self._link.receive(Kind.ROWS, stop=batch.stop)
             busy_s += answer.body["busy_s"]
             whose = self._awaited.pop(answer.body["n"], None)
             if whose is not None and answer.rows is not None:

@@ -2,16 +2,19 @@
 
 A pass runs through the first rank's own layers, then through one that sends its rows off, and one
 that waits for what comes of them (``coming``). What is done to a cache here is done to its mirror
-there, in the same order: it is told with the next rows.
+there, in the same order: it is told with the next rows. So is that a pass has run to its end, as
+one whose rows are there may still be broken off here.
 """
 
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from moestream.backends import Array, Backend, KVTypes
+from moestream.engine.timeline import BrokenOff
 from moestream.layers.batch import Batch
-from moestream.layers.cache import Cache, Caches
+from moestream.layers.cache import Cache, Caches, State
 from moestream.models.blocks import MixerLayer
 from moestream.ranks.coming import Coming
 from moestream.ranks.link import Link
@@ -38,6 +41,10 @@ class Log:
     def take(self) -> list[list[Any]]:
         """All of it, once."""
         return [self._done.popleft() for _ in range(len(self._done))]
+
+    def put_back(self, done: list[list[Any]]) -> None:
+        """It was taken and not told."""
+        self._done.extendleft(reversed(done))
 
 
 class MirroredCaches(Caches):
@@ -75,6 +82,11 @@ class MirroredCache(Cache):
         super().trim()
         self._log.add("trim", self.number)
 
+    def commit(self, tokens: int, states: Mapping[int, dict[int, State]]) -> None:
+        """A pass has run to its end."""
+        super().commit(tokens, states)
+        self._log.add("commit", self.number)
+
     def unmark(self, length: int) -> None:
         """It need not come back there any more."""
         super().unmark(length)
@@ -103,12 +115,18 @@ class FarLayers(MixerLayer):
         Of a pass whose rows nobody asks for nothing comes back.
 
         Raises:
+            BrokenOff: the pass's ``stop`` said so.
             RankError: a rank has failed.
         """
         if self._recurrent:  # so that lengths to go back to are kept as the others keep them
             batch.each(index, lambda _, rows: rows, self._backend.zeros((batch.rows, 1)))
         self._sent += 1
-        self._link.send(Message(Kind.RUN, self._told(batch), self._backend.to_numpy(x)))
+        message = Message(Kind.RUN, self._told(batch), self._backend.to_numpy(x))
+        try:
+            self._link.send(message, batch.stop)
+        except BrokenOff:
+            self._log.put_back(message.body["done"])
+            raise
         if batch.wanted:
             self._coming.expect(self._sent, batch)
         return x
@@ -118,7 +136,7 @@ class FarLayers(MixerLayer):
             "n": self._sent,
             "done": self._log.take(),
             "parts": [
-                (part.cache.number, part.rows.stop - part.rows.start)
+                (part.cache.number, part.rows.stop - part.rows.start, part.start)
                 for part in batch.parts
                 if isinstance(part.cache, MirroredCache)
             ],
