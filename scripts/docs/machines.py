@@ -16,6 +16,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from moestream.forecast.arithmetic import SPREAD
@@ -49,7 +50,7 @@ def batch_factor(sequences: float) -> float:
     known = sorted(BATCHES)
     if sequences <= known[0]:
         return BATCHES[known[0]]
-    for low, high in zip(known, known[1:], strict=False):
+    for low, high in pairwise(known):
         if sequences <= high:
             part = (sequences - low) / (high - low)
             return BATCHES[low] + part * (BATCHES[high] - BATCHES[low])
