@@ -204,7 +204,7 @@ def test_the_command_says_all_of_it(model: Path, tmp_path: Path) -> None:
     for part in (
         "abc.gguf on 3 machines",
         "10 Gbit/s, 0.05 ms one way",
-        "3 hops of 0.55 ms",
+        "3 hops of 0.25 ms",
         "times as fast as on one machine",
         "prompt all machines if they took turns one alone",
     ):
