@@ -37,6 +37,10 @@ def test_two_ranks(tmp_path, how):
     assert set(parts(tmp_path, 2, how, *SIX)) == set(SIX)
 
 
+def test_ranks_share_a_servers_batch(tmp_path):
+    assert set(parts(tmp_path, 2, "served", "qwen3moe", "qwen3next")) == {"qwen3moe", "qwen3next"}
+
+
 def test_each_rank_has_the_profile_of_its_layers(tmp_path):
     assert set(parts(tmp_path, 2, "profiled", "qwen3moe", "qwen3next")) == {"qwen3moe", "qwen3next"}
 

@@ -7,6 +7,7 @@ direction is one thread's alone: see ``link``.
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from moestream.errors import RankError
 from moestream.ranks.launch import Launch
 
+_WHEN_IDLE = 19
 JOIN_S = 8
 """For how long the others are waited for."""
 
@@ -48,7 +50,11 @@ class Ring:
             ) from None
         watch = _watch(launch)
         try:
-            return cls(mx.distributed.init(strict=True))
+            before = _threads()
+            group = mx.distributed.init(strict=True)
+            if os.environ.get("CALM"):
+                _give_way(_threads() - before)
+            return cls(group)
         except RuntimeError as error:
             raise RankError(
                 f"{launch.name(launch.rank)} cannot be joined with the others: {error}; see that "
@@ -96,3 +102,16 @@ def _watch(launch: Launch) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-I", str(script), str(os.getpid()), str(JOIN_S), quiet, *others]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=sys.stderr)
+
+
+def _threads() -> set[int]:
+    """This process's, where the system tells of them."""
+    folder = Path("/proc/self/task")
+    return {int(each.name) for each in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _give_way(threads: set[int]) -> None:
+    """Have threads run when others do not: MLX's ask their socket over and over while they wait."""
+    for each in threads:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, each, _WHEN_IDLE)
