@@ -126,6 +126,22 @@ def answers(engine: Engine) -> list[list]:
             scheduler.step()
             away = max(away, len(scheduler._writer.under_way))
     assert (away > 0) == (engine.machines > 1)
+    return [each.made for each in heard] + continued(engine)
+
+
+def continued(engine: Engine) -> list[list]:
+    """Of two sequences that write, and one that begins with all that the first has come to."""
+    heard = [Heard() for _ in range(3)]
+    with Scheduler(engine, threaded=False, parallel=3) as scheduler:
+        first = scheduler.submit(job(3, max_tokens=20), heard[0])
+        scheduler.submit(job(4, max_tokens=20), heard[1])
+        while first.usage.generated_tokens < 6:
+            scheduler.step()
+        prompt = [*first.tokens, 1, 2, 3]
+        scheduler.submit(job(1, prompt=prompt, max_tokens=4), heard[2])
+        while not all(each.over.is_set() for each in heard):
+            scheduler.step()
+    assert heard[2].events[-1].usage.cached_tokens > 190
     return [each.made for each in heard]
 
 
