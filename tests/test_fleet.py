@@ -1,6 +1,8 @@
 """What is foreseen of several machines that share a model: by hand, and ``plan --machines``."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -202,7 +204,7 @@ def test_the_command_says_all_of_it(model: Path, tmp_path: Path) -> None:
     for part in (
         "abc.gguf on 3 machines",
         "10 Gbit/s, 0.05 ms one way",
-        "3 hops of 0.55 ms",
+        "3 hops of 0.25 ms",
         "times as fast as on one machine",
         "prompt all machines if they took turns one alone",
     ):
@@ -216,6 +218,12 @@ def test_a_machine_with_too_little_memory_is_named(model: Path, tmp_path: Path) 
     many = run("plan", model, "--machines", ",".join(["1G"] * 6), env=env)
     assert many.returncode == 1
     assert "6 machines are too many for the 5 layers" in many.stderr
+
+
+def test_the_page_has_what_the_script_makes() -> None:
+    script = Path(__file__).parents[1] / "scripts" / "docs" / "machines.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from moestream.errors import RankError
 
-PROGRAM_HOP_S = 0.5e-3
-"""What a hop takes the program besides the link. Measured: docs/machines.md."""
+PROGRAM_HOP_S = 0.2e-3
+"""What a hop takes the program besides the link, on machines that leave it a core. Measured: 0.05
+to 0.16 ms where nothing computes, 1.4 where every core does (docs/machines.md)."""
 _LATENCIES = {1: 200e-6, 10: 50e-6, 40: 20e-6}
 """One way, by Gbit/s, where nothing is told: Ethernet through a switch, and Thunderbolt."""
 _LINK = re.compile(r"(\d+(?:\.\d+)?)\s*([MG])(?:\s*,\s*(\d+(?:\.\d+)?)\s*(us|ms|s))?", re.ASCII)

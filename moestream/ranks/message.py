@@ -83,14 +83,16 @@ class Message:
 
 def encode(message: Message, frame_bytes: int) -> NDArray[np.uint8]:
     """As bytes, of at least one frame."""
-    body, data = dict(message.body), b""
+    body, rows = dict(message.body), np.empty(0, np.float32)
     if message.rows is not None:
-        body["shape"] = message.rows.shape
-        data = np.ascontiguousarray(message.rows, np.float32).tobytes()
+        rows, body["shape"] = np.ascontiguousarray(message.rows, np.float32), message.rows.shape
     text = json.dumps(body, separators=(",", ":")).encode()
-    head = _HEAD.pack(_MAGIC, _PROTOCOL, message.kind, len(text), len(data))
-    whole = b"".join((head, text, data))
-    return np.frombuffer(whole.ljust(frame_bytes, b"\0"), np.uint8)
+    head = _HEAD.pack(_MAGIC, _PROTOCOL, message.kind, len(text), rows.nbytes) + text
+    end = len(head) + rows.nbytes
+    whole = np.zeros(max(end, frame_bytes), np.uint8)  # memory that is new takes more than a copy
+    whole[: len(head)] = np.frombuffer(head, np.uint8)
+    whole[len(head) : end] = rows.reshape(-1).view(np.uint8)
+    return whole
 
 
 def pieces(n_bytes: int, frame_bytes: int) -> Iterator[slice]:
