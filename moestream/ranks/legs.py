@@ -47,7 +47,7 @@ class Leg:
         engine = self._engine
         if engine.streaming is None or message.body["wanted"] or len(self.numbers) > 1:
             return True
-        most = pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, listens=False)
+        most = pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, in_order=False)
         return self._waiting_rows + batch.rows > most
 
     @property

@@ -68,7 +68,7 @@ class Link:
         """
         self.check()
         while not self._out.put(message, _LOOK_S):
-            self._check_wait(stop)
+            self._check_wait(stop, leaves=True)
             if self._ended.is_set():  # nobody takes them any more
                 return
 
@@ -80,7 +80,7 @@ class Link:
             RankError: a rank has failed.
         """
         while True:
-            self._check_wait(stop)
+            self._check_wait(stop, leaves=Kind.ROWS in kinds)
             try:
                 message = self._in.get(timeout=_LOOK_S)
             except queue.Empty:
@@ -90,9 +90,9 @@ class Link:
             if not kinds or message.kind in kinds:
                 return message
 
-    def _check_wait(self, stop: Callable[[], bool] | None) -> None:
+    def _check_wait(self, stop: Callable[[], bool] | None, *, leaves: bool) -> None:
         self.check()
-        if self._leaving or (stop is not None and stop()):
+        if (leaves and self._leaving) or (stop is not None and stop()):
             raise BrokenOff
 
     def _tell_taken(self, n_bytes: int) -> None:

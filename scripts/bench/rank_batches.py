@@ -25,7 +25,8 @@ from bench.rank_processes import run_ranks
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.layers.batch import CHUNK_TOKENS
-from moestream.ranks.joining import attend, joined, open_shared
+from moestream.ranks.attending import attend
+from moestream.ranks.joining import joined, open_shared
 from moestream.server.jobs import Job
 from moestream.server.scheduler import Scheduler
 from moestream.server.sequence import State
