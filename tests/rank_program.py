@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -129,6 +130,15 @@ def answers(engine: Engine) -> list[list]:
     return [each.made for each in heard] + continued(engine)
 
 
+def assert_polling_gives_way() -> None:
+    """Threads that poll sockets leave the cores to those that compute."""
+    if sys.platform == "linux":
+        threads = [int(each.name) for each in Path("/proc/self/task").iterdir()]
+        own, *others = sorted({os.getpriority(os.PRIO_PROCESS, each) for each in threads})
+        assert others == [19]
+        assert own < 19
+
+
 def continued(engine: Engine) -> list[list]:
     """Of two sequences that write, and one that begins with all that the first has come to."""
     heard = [Heard() for _ in range(3)]
@@ -177,6 +187,7 @@ def follow(link: Link, options: dict[str, Any]) -> tuple[int, list[int]]:
 
 def main(how: str, *names: str) -> None:
     link = joined()
+    assert_polling_gives_way()
     OPTIONS["backend"] = "mlx" if how == "mlx" else "cpu"
     uneven = how == "uneven" and not link.rank
     options = OPTIONS | BUDGETS["mapped" if uneven else how if how in BUDGETS else "mapped"]
