@@ -11,10 +11,11 @@ import numpy as np
 
 from moestream.engine.engine import Engine
 from moestream.engine.streamed_passes import begin_pass, end_pass, pass_tokens
+from moestream.engine.timeline import BrokenOff
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.models.passes import Pass
-from moestream.server.sequence import SequenceRun, State, fail_all
+from moestream.server.sequence import SequenceRun, State, end_all, fail_all
 
 Members = Sequence[tuple[SequenceRun, int]]
 """Sequences and how many tokens of each are run."""
@@ -48,8 +49,7 @@ class Passes:
     def most_tokens(self) -> int:
         """Tokens that a pass of one sequence may run."""
         engine = self._engine
-        listens = self._on_route is not None
-        return pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, listens=listens)
+        return pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, in_order=False)
 
     def begin(self, members: Members) -> Prefill | None:
         """Start a pass, of one sequence alone where it is of more than a chunk.
@@ -93,6 +93,9 @@ class Passes:
         """Do a step of it; True at the end, or where it failed."""
         try:
             ended = prefill.under_way.advance()
+        except BrokenOff:  # of several machines, the first waits for the others no more
+            end_all([s for s, _ in prefill.members], "interrupted")
+            return True
         except Exception as error:
             fail_all([s for s, _ in prefill.members], error)
             return True
