@@ -148,8 +148,8 @@ def follow(link: Link, options: dict[str, Any]) -> tuple[int, list[int]]:
         profile = args[-1]
         profiles.append(0 if profile is None else 1)
         if profile is not None:
-            assert set(profile.layers) <= set(engine.config.part)
-            assert engine.streaming.residency.stats().warming.experts > 0
+            assert profile.layers == tuple(engine.config.part), profile.layers
+            assert profile.uses.sum() > 0
 
     with (
         patch.object(Stage, "_run_chunks", counted),
