@@ -174,8 +174,8 @@ def follow(link: Link, options: dict[str, Any]) -> tuple[int, list[int]]:
         profile = args[-1]
         profiles.append(0 if profile is None else 1)
         if profile is not None:
-            assert set(profile.layers) <= set(engine.config.part)
-            assert engine.streaming.residency.stats().warming.experts > 0
+            assert profile.layers == tuple(engine.config.part), profile.layers
+            assert profile.uses.sum() > 0
 
     with (
         patch.object(Stage, "_run_chunks", counted),
@@ -189,6 +189,7 @@ def main(how: str, *names: str) -> None:
     link = joined()
     assert_polling_gives_way()
     OPTIONS["backend"] = "mlx" if how == "mlx" else "cpu"
+    OPTIONS["threads"] = None if how == "mlx" else 1
     uneven = how == "uneven" and not link.rank
     options = OPTIONS | BUDGETS["mapped" if uneven else how if how in BUDGETS else "mapped"]
     if "streaming" in options:

@@ -235,7 +235,7 @@ def test_a_servers_interrupt_does_not_wait(tmp_path, model):
         url = f"http://127.0.0.1:{port}/v1/completions"
         with httpx2.stream("POST", url, json=asked, timeout=IN_TIME_S) as answer:
             lines = answer.iter_lines()
-            assert '"text"' in next(lines)
+            assert any('"text"' in line for line in lines)
             ranks.processes[1].send_signal(signal.SIGSTOP)
             time.sleep(0.3)
             ranks.first.send_signal(signal.SIGINT)

@@ -3,7 +3,6 @@
 The same command runs twice: as a person starts it, and on each machine, started by the first.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def look_at_hosts(
         require_reachable(hosts)
         command = ["moestream", "doctor", "--hosts", ",".join(hosts), "--json"]
         command += [] if model is None else ["--model", model]
-        found = json.loads(run_on_all(hosts, port, command))
+        found = run_on_all(hosts, port, command)
     ui.print_json(found) if as_json else print_hosts(found)
     if found["problems"]:
         click.get_current_context().exit(EXIT_ERROR)

@@ -144,5 +144,6 @@ class FarLayers(MixerLayer):
             "more": batch.more,
             "mark": batch.mark,
             "wanted": batch.wanted,
+            "counts": batch.on_route is not None,
             "busy_s": 0.0,
         }

@@ -4,10 +4,13 @@ Owns what ``ssh`` and ``mlx.launch`` are asked. Knows nothing of ranks.
 """
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 from moestream.errors import RankError
 
@@ -54,8 +57,8 @@ def _wrong(host: str) -> str | None:
     return f"{host} cannot be reached: {said}; see that ssh {host} works and asks for no password"
 
 
-def run_on_all(hosts: Sequence[str], port: int | None, command: Sequence[str]) -> str:
-    """Run a command on all hosts at the same time; return what they write.
+def run_on_all(hosts: Sequence[str], port: int | None, command: Sequence[str]) -> dict[str, Any]:
+    """Run a command on all hosts at the same time; return the JSON that the first one writes.
 
     Raises:
         RankError: it failed, and this is what it said.
@@ -68,8 +71,9 @@ def run_on_all(hosts: Sequence[str], port: int | None, command: Sequence[str]) -
     listen = [] if port is None else ["--starting-port", str(port)]
     launch = [sys.executable, "-c", _LAUNCH, "--hosts", ",".join(hosts), *listen, "--", *command]
     done = subprocess.run(launch, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.stdout.strip():
-        return done.stdout
+    with suppress(ValueError):
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
     lines = done.stderr.strip().splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     last = lines[-1] if lines else "nothing was said"

@@ -69,7 +69,7 @@ class Stage:
         batch = Batch(
             self._engine.backend,
             [(self._caches[number], tokens) for number, tokens, _ in body["parts"]],
-            on_route=None if self._counted is None else Heard(),
+            on_route=Heard() if self._counted is not None and body["counts"] else None,
             after=self._after(leg, body["parts"]),
             more=body["more"],
             mark=body["mark"],
