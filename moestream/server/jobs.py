@@ -54,6 +54,10 @@ class Usage(TokenTimes):
 
     cached_tokens: int = 0
     queue_s: float = 0.0
+    drafted_tokens: int = 0
+    """Tokens that were guessed and run."""
+    accepted_tokens: int = 0
+    """Those of them that were right."""
 
 
 class Ended(NamedTuple):

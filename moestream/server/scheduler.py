@@ -23,6 +23,7 @@ from moestream.errors import BusyError, ContextLengthError
 from moestream.layers.moe import RouteObserver
 from moestream.prompt_cache import PromptCache
 from moestream.server.calls import Calls
+from moestream.server.guesses import Guesses
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
 from moestream.server.passes import Passes, Prefill
@@ -206,7 +207,7 @@ class Scheduler(Closing):
                 if not self._memory.has_room(self._waiting[0], self._running):
                     return
                 self._running.append(sequence := self._waiting.popleft())
-                sequence.begin(self.engine.caches.new())
+                sequence.begin(self.engine.caches.new(), self.engine.drafts)
 
     def _has_place(self) -> bool:
         """Whether one that waits can be given a place."""
@@ -215,12 +216,14 @@ class Scheduler(Closing):
             return bool(free) and self._memory.has_room(self._waiting[0], self._running)
 
     def _write(self) -> None:
-        """One token of each sequence that writes."""
+        """A token of each sequence that writes; of one alone, perhaps several that were guessed."""
         writing = [s for s in self._running if s.state is State.WRITING and not s.cut()]
-        prefill = self._passes.begin([(s, 1) for s in writing]) if writing else None
+        if not writing:
+            return
+        started, guesses = time.perf_counter(), Guesses.of(writing)
+        prefill = self._passes.begin([(s, s.pending) for s in writing], guesses)
         if prefill is None:
             return
-        started = time.perf_counter()
         while not self._passes.advance(prefill):
             pass
         self._passes.end(prefill)
