@@ -1,15 +1,21 @@
 """Guesses for a sequence that writes alone: whoever comes and whatever is guessed, no change."""
 
+from collections.abc import Iterator
 from functools import cache
 from itertools import count
+from pathlib import Path
 from unittest.mock import patch
 
+import httpx2
 import numpy as np
 import pytest
+from alphabet_model import ALPHABET
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import Served, serving, user
 from streamed import GOLDEN, plan
 from test_scheduler import Heard, small_steps
+from test_server_command import started
 
 from moestream.engine.drafts import Drafts
 from moestream.engine.engine import Engine
@@ -90,7 +96,7 @@ class Told:
     def further(self) -> None:
         return None
 
-    def begin(self, further):
+    def begin(self, further, expected=()):
         return self
 
     def guess(self, tokens, token, most):
@@ -218,3 +224,60 @@ def test_those_that_write_together_are_run_as_they_are() -> None:
         while not all(each.over.is_set() for each in heard):
             scheduler.step()
     assert [each.made for each in heard] == [plain("qwen3moe", n)[0] for n in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def server(alphabet: Path) -> Iterator[Served]:
+    with serving(alphabet) as served:
+        served.model.engine.drafts = Drafts("ngram")
+        yield served
+
+
+def details(told) -> tuple[int, int]:
+    """Guessed tokens that were right, and that were not."""
+    found = told["usage"]["completion_tokens_details"]
+    assert told["timings"].get("draft_n", 0) == sum(found.values())
+    return found["accepted_prediction_tokens"], found["rejected_prediction_tokens"]
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"response_format": {"type": "regex", "pattern": "[a-f]{9}"}}]
+)
+def test_what_a_client_predicts_is_guessed(server: Served, more) -> None:
+    plain = server.chat(**more)
+    said = plain["choices"][0]["message"]["content"]
+    parts = [{"type": "text", "text": ALPHABET}]
+    for content in (ALPHABET, parts, "!" + ALPHABET, "nothing of it"):
+        told = server.chat(prediction={"type": "content", "content": content}, **more)
+        assert told["choices"] == plain["choices"]
+        right, _ = details(told)
+        if content in (ALPHABET, parts):
+            assert right > len(said.encode()) * 2 / 5  # or more: one of each pass is sampled
+    assert "completion_tokens_details" not in plain["usage"]
+
+
+def test_what_is_guessed_is_counted(server: Served) -> None:
+    before = server.get("/metrics").text
+    right, wrong = details(server.chat(prediction={"content": ALPHABET[:9]}))
+    assert right >= 6
+    names = ("moestream_accepted_tokens_total", "moestream_drafted_tokens_total")
+    for name, more in zip(names, (right, right + wrong), strict=True):
+        assert counted(server.get("/metrics").text, name) == counted(before, name) + more
+
+
+def counted(metrics: str, name: str) -> float:
+    (line,) = [line for line in metrics.splitlines() if line.startswith(name + " ")]
+    return float(line.split()[1])
+
+
+def test_a_prediction_that_is_no_text_is_refused(server: Served) -> None:
+    for wrong in ({"content": [{"type": "image_url"}]}, {"content": [{}]}, {"type": "x"}, "abc"):
+        error = server.refused(prediction=wrong)
+        assert "prediction" in str(error)
+
+
+def test_serve_takes_the_option(alphabet: Path) -> None:
+    body = {"messages": user("hi"), "prediction": {"content": ALPHABET}, "temperature": 0}
+    with started(alphabet, "--draft", "ngram") as (_, url, _):
+        told = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=30).json()
+    assert details(told)[0] > 20

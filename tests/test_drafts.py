@@ -13,7 +13,7 @@ from moestream.engine import session as sessions
 from moestream.engine import timeline
 from moestream.engine.drafts import Drafts
 from moestream.engine.drafts.ngrams import Ngrams
-from moestream.engine.drafts.paying import Paying
+from moestream.engine.drafts.paying import Option, Paying
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
@@ -71,7 +71,7 @@ class Told:
         self.truth, self.counts, self.wrong = truth, counts, wrong
         self.passes = self.right = 0
 
-    def begin(self, further):
+    def begin(self, further, expected=()):
         return self
 
     def further(self):
@@ -248,7 +248,7 @@ class Machine:
     def run(self, paying: Paying, tokens: int, kind: int = 8) -> float:
         """Seconds a token, by what a token without guesses takes."""
         while self.tokens < tokens:
-            drafted = paying.wanted(kind, 15)
+            _, drafted = paying.choose([Option(kind, 15)])
             seconds = self.one_s * (1 + self.further * drafted) * self.random.uniform(0.8, 1.2)
             right = 0
             while right < drafted and self.random.random() < self.chance:

@@ -72,6 +72,7 @@ class Guesses:
         started, drafted = time.perf_counter(), len(self.tokens)
         if drafted:
             sequence.take_back(self.mark + right, self.mark)
+            sequence.usage.drafts += 1
             sequence.usage.drafted_tokens += drafted
             sequence.usage.accepted_tokens += right
         took_s = self._took_s + time.perf_counter() - started

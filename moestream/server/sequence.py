@@ -96,7 +96,7 @@ class SequenceRun:
         """Take a place, with an empty cache."""
         job = self.job
         self._further = drafts.further()
-        self.drafting = drafts.begin(self._further)
+        self.drafting = drafts.begin(self._further, job.predicted)
         self._sampler = Sampler(
             job.sampling, end_ids=job.end_ids, constraint=job.constraint, breakers=job.breakers
         )
