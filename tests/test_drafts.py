@@ -284,3 +284,34 @@ def test_auto_does_not_stake_what_another_programs_pause_took() -> None:
         paying.passed(8, 1, 0, 0, 0.01)
     paying.passed(8, 3, 2, 2, 60.0)
     assert Machine(0.01, 0.2, 0.95).run(paying, 600) < 0.7
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_auto_does_not_lose_in_an_answer_what_it_gained_in_others(seed: int) -> None:
+    paying = Paying(lambda kind: 0.85)
+    assert Machine(0.01, 0.2, 0.95, seed).run(paying, 3000) < 0.6
+    paying.begin()
+    slower = Machine(0.01, 0.2, 0.0, seed).run(paying, 200)
+    assert slower < 1.03 * Machine(0.01, 0, 0, seed).run(Paying(lambda kind: 0.0), 200)
+
+
+@pytest.mark.parametrize(
+    ("own", "text", "takes", "expected"),
+    [(0.9, 0.2, 0.1, 0), (0.2, 0.9, 0.1, 8), (0.9, 0.2, 1.5, None), (0.2, 0.2, 0.1, None)],
+)
+def test_auto_takes_what_pays_more(own: float, text: float, takes: float, expected) -> None:
+    """Guesses of the model's own layer, kind 0, cost time of their own."""
+    paying, random, chosen = Paying(lambda kind: 0.6), np.random.default_rng(3), []
+    for _ in range(1500):
+        kind, drafted = paying.choose([Option(8, 9), Option(0, 4, paying.own_s)])
+        right, chance = 0, text if kind else own
+        while right < drafted and random.random() < chance:
+            right += 1
+        guess_s = takes * 0.01 * drafted * (not kind)
+        if guess_s:
+            paying.made_own(drafted, guess_s)
+        paying.passed(kind, 1 + drafted, drafted, right, 0.01 * (1 + 0.2 * drafted), guess_s)
+        chosen.append(kind if drafted else None)
+    later = chosen[500:]
+    assert max(set(later), key=later.count) == expected
+    assert later.count(expected) > 0.85 * len(later)

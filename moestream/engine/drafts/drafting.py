@@ -81,6 +81,7 @@ class PayingDrafting(NgramDrafting):
     ) -> None:
         super().__init__(expected)
         self._paying, self._further = paying, further
+        paying.begin()
         self._kind, self._took_s = _OWN, 0.0
 
     def guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:

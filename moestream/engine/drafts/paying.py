@@ -8,12 +8,12 @@ too, so that a budget which makes further tokens dear is seen in them.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-_STAKE = 0.015
+_STAKE = 0.01
 """Share of the time of all passes that drafts may lose."""
 _START = 1.0
-"""Tokens' time that they may lose before anything is known."""
+"""Tokens' time that they may lose at the beginning of an answer, if it was not lost before."""
 _CREDIT = 24.0
-"""Tokens' time that was gained and may be lost again: drafts become longer as they succeed."""
+"""Tokens' time that an answer has gained and may lose again: drafts become longer as they succeed."""
 _GAIN = 1.06
 """A draft is to be so much faster than no draft, for all that the estimates may be wrong."""
 _TRY_EACH = 48
@@ -97,11 +97,16 @@ class Paying:
     def __init__(self, prior: Callable[[int], float]) -> None:
         self.times = Times()
         self.chances = Chances(prior)
-        self._spent_s = 0.0
-        self._lost_s = 0.0
+        self._room_s: float | None = None
+        """What may be lost from now on; None until the time of a token is known."""
         self._since_try = self._tries = 0
         self._since_plain = 0
         self._own_s: float | None = None
+
+    def begin(self) -> None:
+        """An answer begins: what others gained is not to be lost in it."""
+        if self._room_s is not None:
+            self._room_s = min(self._room_s, _START * self.times.one_s)
 
     @property
     def own_s(self) -> float:
@@ -120,10 +125,9 @@ class Paying:
 
         What pays most: where nothing does, one token now and then, of each in turn.
         """
-        one_s = self.times.one_s
-        if not one_s or self._since_plain >= _PLAIN_EACH or not options:
+        room_s = self._room_s
+        if room_s is None or self._since_plain >= _PLAIN_EACH or not options:
             return 0, 0
-        room_s = _STAKE * self._spent_s + _START * one_s - self._lost_s
         best, kind, most = _GAIN, 0, 0
         for option in options:
             gain, count = self._best(option, room_s)
@@ -169,10 +173,10 @@ class Paying:
         if not times.one_s:
             return
         seconds = times.likely(rows, seconds)
-        self._spent_s += seconds + guess_s
-        self._lost_s += guess_s
+        room_s = _START * times.one_s if self._room_s is None else self._room_s
+        room_s += _STAKE * seconds - guess_s
         self._since_try += 1 + right
         self._since_plain = self._since_plain + 1 if rows > 1 else 0
         if rows > 1:
-            self._lost_s += seconds - (1 + right) * times.one_s
-        self._lost_s = max(self._lost_s, -_CREDIT * times.one_s)
+            room_s += (1 + right) * times.one_s - seconds
+        self._room_s = min(room_s, _CREDIT * times.one_s)
