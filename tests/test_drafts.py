@@ -283,7 +283,7 @@ def test_auto_does_not_stake_what_another_programs_pause_took() -> None:
     for _ in range(20):
         paying.passed(8, 1, 0, 0, 0.01)
     paying.passed(8, 3, 2, 2, 60.0)
-    assert Machine(0.01, 0.2, 0.95).run(paying, 600) < 0.7
+    assert Machine(0.01, 0.2, 0.95).run(paying, 1000) < 0.7
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -13,7 +13,7 @@ _STAKE = 0.01
 _START = 1.0
 """Tokens' time that they may lose at the beginning of an answer, if it was not lost before."""
 _CREDIT = 24.0
-"""Tokens' time that an answer has gained and may lose again: drafts become longer as they succeed."""
+"""Tokens' time that an answer has gained and may lose again, as drafts become longer."""
 _GAIN = 1.06
 """A draft is to be so much faster than no draft, for all that the estimates may be wrong."""
 _TRY_EACH = 48
