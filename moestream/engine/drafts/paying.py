@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _STAKE = 0.01
 """Share of the time of all passes that drafts may lose."""
-_START = 1.0
+_START = 0.5
 """Tokens' time that they may lose at the beginning of an answer, if it was not lost before."""
 _CREDIT = 24.0
 """Tokens' time that an answer has gained and may lose again, as drafts become longer."""
