@@ -50,7 +50,7 @@ class GuessRecorder(FileRecorder):
                 most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
                 ids, weights = moe.likeliest(event.x, most)
                 rows.append((len(session.tokens), layer, ids, to_numpy(weights), distance))
-            passes.add(event.layer, lambda: self._write(turn, rows))
+            passes.add(lambda: self._write(turn, rows))
 
         return record
 
