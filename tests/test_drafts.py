@@ -315,3 +315,11 @@ def test_auto_takes_what_pays_more(own: float, text: float, takes: float, expect
     later = chosen[500:]
     assert max(set(later), key=later.count) == expected
     assert later.count(expected) > 0.85 * len(later)
+
+
+@pytest.mark.parametrize(("guess_s", "tries"), [(0.0, True), (0.001, False)])
+def test_auto_counts_what_guessing_takes(guess_s: float, tries: bool) -> None:
+    paying = Paying(lambda kind: 0.85)
+    for _ in range(40):
+        paying.passed(8, 1, 0, 0, 0.01, guess_s)
+    assert (paying.choose([Option(8, 15)])[1] > 0) is tries
