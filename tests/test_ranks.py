@@ -1,9 +1,12 @@
 """How layers are divided among machines, and what ranks say to each other."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from command_line import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streamed import GOLDEN
@@ -14,6 +17,7 @@ from moestream.models import read_config, used_names
 from moestream.models.part import names_of
 from moestream.ranks.costs import Costs
 from moestream.ranks.division import LayerCost, Machine, divide, lacking
+from moestream.ranks.hello import Hello, require_alike
 from moestream.ranks.launch import launched
 from moestream.ranks.message import Kind, Message, bytes_to_come, decode, encode
 
@@ -135,6 +139,31 @@ def test_a_part_begins_where_a_layer_has_an_index():
     assert config.indexed == (True, True, True, False, True, True)
     begins = [config.may_begin(layer) for layer in range(6)]
     assert begins == [True, True, False, False, True, True]
+
+
+HELLO = Hello("rank 0 (a)", "1", "llama", "m.gguf", 9, "ab", "cpu", 64, 1 << 30, 1e9)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"backend": "mlx"}, "rank 1 (b) computes with mlx, and rank 0 (a) with cpu"),
+        ({"context": 65}, "rank 1 (b) has a context of 65"),
+        ({"version": "2"}, "rank 1 (b) runs moestream 2, and rank 0 (a) 1"),
+        ({"header_sha256": "cd"}, "rank 1 (b) has another file"),
+    ],
+)
+def test_ranks_that_are_not_alike(change, told):
+    other = replace(HELLO, name="rank 1 (b)")
+    require_alike([HELLO, other])
+    with pytest.raises(RankError, match=re.escape(told)):
+        require_alike([HELLO, replace(other, **change)])
+
+
+def test_no_share_is_no_share():
+    done = run("generate", "demo", "-p", "x", "--hosts-share", "1G,none")
+    assert done.returncode == 2
+    assert "none is no share: layers are divided by the memory" in done.stderr
 
 
 @settings(max_examples=30)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
-from rank_program import BUDGETS
 from ranks import LIMIT_S, Ranks, free_ports
 
 PROGRAM = Path(__file__).with_name("rank_program.py")
 SIX = ("qwen3moe", "gpt-oss-mxfp4", "gemma4", "qwen3next", "glm-dsa", "hy_v4-q8_0", "glm5-next")
+MLX = ("qwen3moe", "gpt-oss-mxfp4", "gemma4", "qwen3next", "glm-dsa")
 DEEP = ("gpt-oss-mxfp4", "gemma4", "qwen3next", "lfm2moe", "jamba", "deepseek32")
 """With three layers that a part can begin with, and more."""
 
@@ -26,18 +26,32 @@ def parts(folder: Path, ranks: int, how: str, *names: str) -> dict[str, int]:
     return json.loads(out)
 
 
-HOW = [*BUDGETS, "served"]
+HOW = ["mapped", "pread", "madvise", "uneven", "served"]
+FAST = ("uneven",)
 
 
 @pytest.mark.parametrize(
-    "how", [pytest.param(how, marks=() if how == "pread" else pytest.mark.slow) for how in HOW]
+    "how", [pytest.param(how, marks=() if how in FAST else pytest.mark.slow) for how in HOW]
 )
 def test_two_ranks(tmp_path, how):
     assert set(parts(tmp_path, 2, how, *SIX)) == set(SIX)
 
 
+def test_ranks_share_a_servers_batch(tmp_path):
+    assert set(parts(tmp_path, 2, "served", "qwen3moe", "qwen3next")) == {"qwen3moe", "qwen3next"}
+
+
+def test_each_rank_has_the_profile_of_its_layers(tmp_path):
+    assert set(parts(tmp_path, 2, "profiled", "qwen3moe", "qwen3next")) == {"qwen3moe", "qwen3next"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["mapped", "pread", "served"])
+def test_two_ranks_of_mlx(tmp_path):
+    assert set(parts(tmp_path, 2, "mlx", *MLX)) == set(MLX)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["mapped", "pread", "uneven", "served"])
 def test_three_ranks(tmp_path, how):
     found = parts(tmp_path, 3, how, *DEEP)
     assert set(found) == set(DEEP)

@@ -6,15 +6,23 @@ import subprocess
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
 from ranks import Ranks, free_ports
+
+from moestream.gguf import GGUFFile
 
 IN_TIME_S = 10
 OTHER = "rank 1 (127.0.0.1)"
 VERSION = (
     "import moestream.ranks.hello as hello; hello.__version__ = '0.0.1'; "
     "from moestream.__main__ import main; main()"
+)
+
+IN_FOLDER = (
+    "-c",
+    "import os, sys; os.chdir(sys.argv.pop(1)); from moestream.__main__ import main; main()",
 )
 
 
@@ -31,8 +39,7 @@ def generate(model: Path, *options: str, prompt: str = "0", tokens: int = 100_00
 
 def generate_in(folder: Path) -> list[str]:
     """The same in a folder of its own, as hosts have."""
-    run = "import os, sys; os.chdir(sys.argv.pop(1)); from moestream.__main__ import main; main()"
-    return ["-c", run, str(folder), *generate(Path("abc.gguf"))[2:]]
+    return [*IN_FOLDER, str(folder), *generate(Path("abc.gguf"))[2:]]
 
 
 def error_of(ranks: Ranks, since: float) -> str:
@@ -84,6 +91,17 @@ def test_the_first_rank_is_interrupted(running):
     running.processes[1].send_signal(signal.SIGINT)  # a terminal sends it to all
     running.first.send_signal(signal.SIGINT)
     running.first.communicate(timeout=IN_TIME_S)
+    assert running.codes() == [130, 0]
+
+
+def test_an_interrupt_does_not_wait(running):
+    """Not for rows that are away either: here they never come."""
+    running.processes[1].send_signal(signal.SIGSTOP)
+    time.sleep(0.3)  # until it is asked for a token that it does not make
+    running.first.send_signal(signal.SIGINT)
+    running.first.communicate(timeout=IN_TIME_S)
+    assert running.first.returncode == 130
+    running.processes[1].send_signal(signal.SIGCONT)
     assert running.codes() == [130, 0]
 
 
@@ -139,6 +157,46 @@ def test_too_little_memory(tmp_path, model):
     assert re.search(r"rank 1 \(127.0.0.1\) has too little memory: 100M for layers", told)
 
 
+@pytest.mark.slow
+def test_other_bytes(tmp_path, model):
+    """Under the same header, in what the second rank reads."""
+    other = tmp_path / "abc.gguf"
+    data = bytearray(model.read_bytes())
+    with GGUFFile.open(model) as file:
+        info = file.tensors["blk.2.ffn_down_exps.weight"]
+    data[info.offset] ^= 1
+    other.write_bytes(data)
+    commands = [
+        [*generate_in(folder), "--verify", "full"] for folder in (model.parent, other.parent)
+    ]
+    assert f"{OTHER} has other bytes in its copy" in refused(tmp_path, *commands)
+
+
+@pytest.mark.slow
+def test_the_same_bytes(tmp_path, model):
+    command = generate(model, "--verify", "full", tokens=5)
+    with Ranks(tmp_path, [command] * 2) as ranks:
+        out, told = ranks.end()
+        assert ranks.codes() == [0, 0], told
+    assert out == "12345\n"
+
+
+@pytest.mark.slow
+def test_the_prompt_is_the_first_ranks(tmp_path, model):
+    """Its file need not be on other hosts."""
+    (tmp_path / "prompt.txt").write_text("3")
+    (tmp_path / "other").mkdir()
+    told = ["-f", "prompt.txt", "-n", "4", "--raw", "--temp", "0"]
+    commands = [
+        [*IN_FOLDER, str(folder), "generate", str(model), *told]
+        for folder in (tmp_path, tmp_path / "other")
+    ]
+    with Ranks(tmp_path, commands) as ranks:
+        out, told = ranks.end()
+        assert ranks.codes() == [0, 0], told
+    assert out == "4567\n"
+
+
 def test_shares_for_another_number(tmp_path, model):
     command = generate(model, "--hosts-share", "300M")
     assert "--hosts-share has 1 amounts for 2 machines" in refused(tmp_path, command, command)
@@ -164,6 +222,28 @@ def test_a_chat_keeps_its_conversation(tmp_path, model, monkeypatch):
         assert f"{OTHER} has ended" in error_of(ranks, time.monotonic())
     (kept,) = (tmp_path / "chats").glob("*.json")
     assert ALPHABET in kept.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_servers_interrupt_does_not_wait(tmp_path, model):
+    """For rows that are away and, here, never come back: its client is told."""
+    (port,) = free_ports(1)
+    command = ["-m", "moestream", "serve", str(model), "--port", str(port), "-c", "200000"]
+    with Ranks(tmp_path, [command] * 2) as ranks:
+        assert f":{port}" in ranks.first.stderr.readline()
+        asked = {"prompt": "0", "stream": True, "max_tokens": 100_000, "temperature": 0}
+        url = f"http://127.0.0.1:{port}/v1/completions"
+        with httpx2.stream("POST", url, json=asked, timeout=IN_TIME_S) as answer:
+            lines = answer.iter_lines()
+            assert '"text"' in next(lines)
+            ranks.processes[1].send_signal(signal.SIGSTOP)
+            time.sleep(0.3)
+            ranks.first.send_signal(signal.SIGINT)
+            assert [*lines][-2] == "data: [DONE]"
+        ranks.end()
+        assert ranks.first.returncode == 130
+        ranks.processes[1].send_signal(signal.SIGCONT)
+        assert ranks.codes()[1] == 0
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
 from moestream.engine.session import Session
-from moestream.ranks.far import Away
-from moestream.ranks.joining import SharedEngine
+from moestream.ranks.coming import Away
+from moestream.ranks.shared_engine import SharedEngine
 from moestream.streaming.statistics import Counts
 from moestream.tokenizer import Tokenizer
 

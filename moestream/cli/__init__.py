@@ -17,6 +17,7 @@ from moestream.cli.commands.version import version_option
 from moestream.cli.config_file import load_defaults
 from moestream.cli.group import CommandModules, Group
 from moestream.cli.habits import meant
+from moestream.ranks.launch import launched
 from moestream.terminal.interrupt import terminate_as_interrupt
 
 __all__ = ["main"]
@@ -103,6 +104,10 @@ def main() -> None:
         cli(prog_name="moestream")
     except SystemExit as end:
         ui.log_end(end.code)
+        if launched() is not None:
+            from moestream.ranks.joining import end_process
+
+            end_process(end.code)
         raise
     except Exception as error:
         ui.log_crash()

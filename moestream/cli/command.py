@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from moestream import __version__, ui
+from moestream.ranks.launch import follows
 from moestream.terminal.interrupt import Terminated
 
 EXIT_ERROR = 1  # what was foreseen; click's own 2 is for usage
@@ -117,8 +118,11 @@ def option(*names: str, **kwargs: Any) -> Callable[[Body], Body]:
 
 
 def file_option(*names: str, dash: bool = False, **kwargs: Any) -> Callable[[Body], Body]:
-    """Decorate a command with an option that takes a file; ``dash``: or standard input."""
-    there = click.Path(exists=True, dir_okay=False, allow_dash=dash, path_type=Path)
+    """Decorate a command with an option that takes a file; ``dash``: or standard input.
+
+    It is the first machine's, of several.
+    """
+    there = click.Path(exists=not follows(), dir_okay=False, allow_dash=dash, path_type=Path)
     return option(*names, type=there, **kwargs)
 
 

@@ -19,7 +19,9 @@ from moestream.cli.reports.streaming import (
     warnings,
 )
 from moestream.errors import ModelNotFoundError, RankError
+from moestream.progress import Progress
 from moestream.ranks.launch import launched
+from moestream.ranks.options import Sharing
 
 if TYPE_CHECKING:
     from moestream.catalog import ModelSpec
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from moestream.engine.options import SamplingChoice, SamplingParams
     from moestream.gguf import GGUFHeader
     from moestream.ranks.link import Link
-    from moestream.streaming.residency import Warmed
 
 
 def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine":
@@ -43,13 +44,12 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
     """
     from moestream.catalog import resolve
 
-    link, options, shares = linked(options)
+    link, options, sharing = linked(options)
     with ui.progress(quiet=quiet) as progress:
         path = resolve(model, progress=progress)
     options = with_preset(model, options)
     with ui.working(f"loading {model}", quiet=quiet) as progress:
-        on_warmed = partial(progress, "reading the profile's experts")
-        engine = open_here_or_shared(link, model, path, options, shares=shares, on_warmed=on_warmed)
+        engine = open_here_or_shared(link, model, path, options, sharing, progress)
     found = (*warnings(engine, options["streaming"]), context_warning(engine))
     for warning in () if quiet else filter(None, found):
         ui.warning(warning)
@@ -61,9 +61,8 @@ def open_here_or_shared(
     model: str,
     path: Path,
     options: dict[str, Any],
-    *,
-    shares: tuple[str, ...] = (),
-    on_warmed: "Warmed | None" = None,
+    sharing: Sharing,
+    progress: Progress,
 ) -> "Engine":
     """Open the file of a model: all of it, or with other machines, the first layers.
 
@@ -73,21 +72,24 @@ def open_here_or_shared(
     if link is None:
         from moestream.engine.engine import Engine
 
-        if shares:
+        if sharing != Sharing():
+            flag = "--hosts-share" if sharing.shares else "--verify full"
             raise RankError(
-                "--hosts-share is for several machines, and this process is alone; start it with "
+                f"{flag} is for several machines, and this process is alone; start it with "
                 "mlx.launch --hosts A,B -- moestream ..."
             )
+        on_warmed = partial(progress, "reading the profile's experts")
         return Engine.open(path, **options, on_warmed=on_warmed)
     from moestream.ranks.joining import open_shared
 
-    return open_shared(link, model, path, options, shares)
+    told = partial(progress, "comparing the machines' files")
+    return open_shared(link, model, path, options, sharing, told)
 
 
 def linked(
     options: dict[str, Any],
-) -> "tuple[Link | None, dict[str, Any], tuple[str, ...]]":
-    """The link to the other machines, what an engine is opened with, and the machines' shares.
+) -> "tuple[Link | None, dict[str, Any], Sharing]":
+    """The link to the other machines, what an engine is opened with, and what is asked of them.
 
     On any machine but the first this does what the first wants, and then ends the process.
 
@@ -95,15 +97,15 @@ def linked(
         RankError: they cannot be joined.
     """
     options = dict(options)
-    shares = options.pop("hosts_share", ())
+    sharing = Sharing(options.pop("hosts_share", ()), options.pop("verify", "header") == "full")
     if launched() is None:
-        return None, options, shares
+        return None, options, sharing
     from moestream.ranks.joining import joined
 
     ui.hide_lines("[ring]")  # MLX's own words on a connection that ends
     link = joined()
     if link is None or link.rank == 0:
-        return link, options, shares
+        return link, options, sharing
     attend_to(link, options)
     sys.exit(0)
 
@@ -111,7 +113,7 @@ def linked(
 def attend_to(link: "Link", options: dict[str, Any]) -> None:
     """Run a part of the models that the first machine opens, until it ends; that hears signals."""
     from moestream.catalog import resolve
-    from moestream.ranks.joining import attend
+    from moestream.ranks.attending import attend
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for each in (signal.SIGTERM, signal.SIGHUP):
@@ -142,7 +144,7 @@ def with_preset(model: str, options: dict[str, Any]) -> dict[str, Any]:
     found = dict(options)
     if found.get("context_length") is None and spec.context is not None:
         found["context_length"] = spec.context
-    wanted = found.get("profile") is None and found.get("budget") and launched() is None
+    wanted = found.get("profile") is None and found.get("budget")
     if spec.profile is not None and wanted:
         from moestream.profiles.names import load_mixture
 

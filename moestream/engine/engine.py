@@ -22,7 +22,7 @@ from moestream.layers.cache import Caches, state_bytes
 from moestream.layers.moe import MoE
 from moestream.models import Decoder, ModelConfig, load_model, read_config, used_names
 from moestream.models.part import names_of
-from moestream.profiles import Profile
+from moestream.profiles import Fingerprint, Profile
 from moestream.streaming.memory import MemoryPlan, process_memory
 from moestream.streaming.options import StreamingOptions
 from moestream.streaming.residency import Warmed
@@ -33,6 +33,9 @@ _PLANNED_TOKENS = 1024
 
 class Engine(Closing):
     """A model file opened on a backend. A context manager; ``close`` unmaps the file."""
+
+    machines = 1
+    """How many share the model."""
 
     def __init__(
         self,
@@ -195,6 +198,21 @@ class Engine(Closing):
             self.plan = self.plan_memory(budget)
         if options is not None or not self.plan.fits:
             self.stream(self.plan, options or StreamingOptions(), profile)
+
+    def fingerprint(self) -> Fingerprint:
+        """What tells the model from others, for profiles.
+
+        Raises:
+            ProfileError: it has no experts.
+        """
+        return Fingerprint.of(self.file)
+
+    def count_elsewhere(self, half_life: float) -> None:
+        """Have uses of experts counted that other machines have."""
+
+    def counted_elsewhere(self, profile: Profile) -> Profile:
+        """A profile of what was counted here, with what other machines have counted."""
+        return profile
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of keys and values (and recurrent states) of so many tokens, in whole blocks."""

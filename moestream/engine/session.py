@@ -59,8 +59,8 @@ class Session(Timeline):
     ) -> Iterator[int]:
         """Append ``tokens``, then yield new ones until an end id, a limit, or the caller stops.
 
-        ``stop`` is asked before each layer of ``tokens``, and can break their pass off;
-        ``breakers`` as in ``Sampler``.
+        ``stop`` is asked before each layer of ``tokens``, and can break their pass off; a token's
+        only while other machines have it. ``breakers`` as in ``Sampler``.
 
         An end id is not yielded. ``stop_reason`` tells why it ended, ``stats`` what it took. A
         last token that nothing had to follow is not in ``tokens``: it was never run.
@@ -103,7 +103,12 @@ class Session(Timeline):
             before = replace(counted) if (counted := self._model.backend.work) else None
             most = self._cache.capacity - len(self.tokens)
             left = most if max_tokens is None else max_tokens - produced
-            logits = step.after(token, min(most, left) - 1)
+            try:
+                with self._heeding(stop):
+                    logits = step.after(token, min(most, left) - 1)
+            except BrokenOff:
+                self.stop_reason = "interrupted"
+                return
             if counted is not None and before is not None:
                 self.stats.work += counted - before
             self.stats.generation_s += time.perf_counter() - stepped

@@ -4,6 +4,7 @@ Knows nothing of text, nor of how tokens are chosen.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,7 @@ class Timeline:
         """Whether a pass broke off in the middle, in a state that cannot be rewound."""
         self._mark = 0
         """Length of ``tokens`` to which a pass that ran ahead can be taken back."""
+        self._heeded: Callable[[], bool] | None = None
 
     def forward(
         self,
@@ -126,6 +128,15 @@ class Timeline:
                 self.further.truncate(len(self.tokens))
         self._cache.unmark(self._mark)
         self._mark = 0
+
+    @contextmanager
+    def _heeding(self, stop: Callable[[], bool] | None) -> Iterator[None]:
+        """Ask this while other machines are waited for: a pass is broken off there alone."""
+        self._heeded = stop
+        try:
+            yield
+        finally:
+            self._heeded = None
 
     def _prefill(
         self,
@@ -204,6 +215,7 @@ class Timeline:
             BrokenOff: ``stop`` said so; nothing was appended.
         """
         self._torn = not self._cache.can_rewind
+        under_way.heed(stop or self._heeded)
         try:
             while True:
                 if stop is not None and stop():

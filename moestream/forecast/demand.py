@@ -13,6 +13,7 @@ from moestream.gguf import GGUFHeader
 from moestream.layers.cache import state_bytes
 from moestream.layers.weights import EMBEDDING, OUTPUT, read_by_row
 from moestream.models import read_config
+from moestream.models.part import names_of
 from moestream.quants import multiplies
 from moestream.streaming.store import is_expert_weight, used_tensors
 
@@ -50,9 +51,13 @@ class Demand:
 
 
 def read_demand(
-    file: GGUFHeader, cache_type_k: KVType = "f16", cache_type_v: KVType = "f16"
+    file: GGUFHeader,
+    cache_type_k: KVType = "f16",
+    cache_type_v: KVType = "f16",
+    *,
+    part: range | None = None,
 ) -> Demand:
-    """Add up what a token reads.
+    """Add up what a token reads; ``part`` are the layers of one machine of several.
 
     Raises:
         ModelFormatError, UnsupportedModelError: the header is not that of a model that can run.
@@ -62,7 +67,11 @@ def read_demand(
     experts: Counter[str] = Counter()
     output: Counter[str] = Counter()
     moe_layers, by_row = set(), read_by_row(file)
+    part = part or range(config.num_layers)
+    here = names_of(part, file.tensors)
     for info in used_tensors(file):
+        if info.name not in here:
+            continue
         if is_expert_weight(info.name):
             moe_layers.add(info.name.split(".")[1])
             chosen = info.n_bytes // info.shape[0] * config.num_experts_per_tok
@@ -72,12 +81,12 @@ def read_demand(
             dense[info.type.name if multiplies(info.type) else "F32"] += info.n_bytes
             if info.name in (EMBEDDING, OUTPUT):
                 output[info.type.name] += info.n_bytes
-    shapes, kv_types = config.state_shapes(), (cache_type_k, cache_type_v)
+    shapes, kv_types = config.state_shapes()[part.start : part.stop], (cache_type_k, cache_type_v)
     fixed = state_bytes(shapes, 0, kv_types)
     return Demand(
         dense_bytes=dict(dense),
         expert_bytes=dict(experts),
-        num_layers=config.num_layers,
+        num_layers=len(part),
         num_moe_layers=len(moe_layers),
         num_experts=config.num_experts,
         num_experts_per_tok=config.num_experts_per_tok,

@@ -61,7 +61,7 @@ def first_token(
     demand: Demand, machine: Speeds, disk: DiskSpeed, plan: MemoryPlan, tokens: int
 ) -> FirstToken:
     """Foresee what a prompt of so many tokens takes, memory divided as in ``plan``."""
-    passes = -(-tokens // _pass_tokens(demand, plan))
+    passes = -(-tokens // pass_tokens_of(demand, plan))
     layers = max(demand.num_moe_layers, 1)
     unused = 1 - demand.num_experts_per_tok / demand.num_experts if demand.num_experts else 0.0
     asked = plan.total_expert_bytes * (1 - unused**tokens)
@@ -87,8 +87,8 @@ def first_token(
     )
 
 
-def _pass_tokens(demand: Demand, plan: MemoryPlan) -> int:
-    """Most tokens of a pass, as ``Session`` has them."""
+def pass_tokens_of(demand: Demand, plan: MemoryPlan) -> int:
+    """Most tokens of a pass, in whole chunks, as ``Session`` has them."""
     if plan.fits or not demand.hidden_size or not demand.num_moe_layers:
         return _FOREVER
     return long_pass_tokens(plan, demand.num_moe_layers, demand.hidden_size, CHUNK_TOKENS)

@@ -81,6 +81,25 @@ def point_of(plan: MemoryPlan, grounds: Grounds) -> Point:
     return Point(plan, share, grounds.speedometer.rough(found))
 
 
+def point_at(
+    plan: MemoryPlan,
+    grounds: Grounds,
+    prompts: tuple[int, ...] = (),
+    *,
+    look_further: bool = False,
+    meter: Speedometer | None = None,
+) -> Point:
+    """Foresee a model in memory that is divided so.
+
+    ``meter`` is that of the grounds, which replays once for all that ask it.
+    """
+    share, found = _found(plan, grounds.hits)
+    disk = grounds.disk or _NO_DISK
+    times = (first_token(grounds.demand, grounds.machine, disk, plan, tokens) for tokens in prompts)
+    speed = (meter or grounds.speedometer).forecast(found, look_further=look_further)
+    return Point(plan, share, speed, tuple(times))
+
+
 def _found(plan: MemoryPlan, hits: Hits) -> tuple[float, Range | None]:
     """The share of the experts in memory, and how often one is found there if not all are."""
     total = plan.total_expert_bytes
@@ -101,15 +120,10 @@ def look_ahead(
     ``halved_cache`` says that the KV cache is stored in few bits already. Prompts of so many tokens
     are looked at.
     """
-    speedometer, disk = grounds.speedometer, grounds.disk or _NO_DISK
+    meter = grounds.speedometer
 
     def point(plan: MemoryPlan, *, look_further: bool = False) -> Point:
-        share, found = _found(plan, grounds.hits)
-        speed = speedometer.forecast(found, look_further=look_further)
-        times = tuple(
-            first_token(grounds.demand, grounds.machine, disk, plan, tokens) for tokens in prompts
-        )
-        return Point(plan, share, speed, times)
+        return point_at(plan, grounds, prompts, look_further=look_further, meter=meter)
 
     others = plan.other_bytes
     wanted = budgets or tuple(

@@ -63,6 +63,8 @@ class Batch:
         self.wanted = True
         """Whether anybody asks for what becomes of the rows, besides what the caches keep."""
         self.mark = mark
+        self.stop: Callable[[], bool] | None = None
+        """Asked by a layer that waits for other machines whether it still shall."""
         self._apart = BLOCK_POSITIONS * (_FAR_APART if more else 1)
         self.parts: list[Part] = []
         row = 0
@@ -119,10 +121,9 @@ class Batch:
     def commit(self) -> None:
         """The pass has run to its end: the caches hold its tokens."""
         for part, copies in zip(self.parts, self._copies, strict=True):
-            part.cache.length += part.rows.stop - part.rows.start
             if self.mark % BLOCK_POSITIONS and (marked := copies.pop(self.mark, None)):
                 part.cache.mark(self.mark, marked)
-            part.cache.keep(copies)
+            part.cache.commit(part.rows.stop - part.rows.start, copies)
 
     def _until_blocks_end(self, part: Part) -> Iterator[tuple[slice, int]]:
         """A part's rows, cut at ends of blocks and the mark, and the sequence's lengths then."""

@@ -206,6 +206,11 @@ class Cache:
         """It need not come back there any more."""
         self.snapshots.pop(length, None)
 
+    def commit(self, tokens: int, states: Mapping[int, dict[int, State]]) -> None:
+        """A pass of so many tokens has run to its end; keep some of these states."""
+        self.length += tokens
+        self.keep(states)
+
     def keep(self, states: Mapping[int, dict[int, State]]) -> None:
         """Keep states by length and layer as snapshots; let go of some that are close to others."""
         if not states:

@@ -4,7 +4,7 @@ Knows nothing of what either computes, nor of architectures; ``decoder`` builds 
 """
 
 from collections.abc import Callable, Generator
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from moestream.backends import Array
 from moestream.layers.batch import Batch
@@ -39,6 +39,9 @@ class Mixer(Protocol):
 
 class Layer:
     """One transformer layer: a mixer, then experts or a dense network."""
+
+    waits: ClassVar[bool] = False
+    """Whether it waits for another machine."""
 
     def __init__(self, mixer: Mixer, ffn: FeedForward | MoE) -> None:
         self.mixer = mixer
@@ -153,6 +156,7 @@ class HyperLayer(Layer):
 class MixerLayer:
     """A mixer alone."""
 
+    waits: ClassVar[bool] = False
     ffn = None
 
     def __init__(self, mixer: Mixer) -> None:

@@ -1,6 +1,6 @@
 """A model's pass over rows, which runs a layer at a time and can rest between any two."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,11 @@ class Pass:
         for batch in self._chunks[: -1 if but_last else None]:
             batch.wanted = False
 
+    def heed(self, stop: Callable[[], bool] | None) -> None:
+        """Have layers that wait for other machines ask whether to go on; see ``Batch.stop``."""
+        for batch in self._chunks:
+            batch.stop = stop
+
     @property
     def rows(self) -> int:
         """Of all chunks."""
@@ -53,6 +58,11 @@ class Pass:
     def is_long(self) -> bool:
         """Whether it is of several chunks."""
         return len(self._chunks) > 1
+
+    @property
+    def waits(self) -> bool:
+        """Whether its next step waits for another machine."""
+        return self._model.layers[self._layer].waits
 
     @property
     def done(self) -> float:

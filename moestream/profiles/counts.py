@@ -40,18 +40,23 @@ class UseCounter:
         self, name: str, model: str, fingerprint: Fingerprint, options: Mapping[str, Any]
     ) -> Profile:
         """Return what was counted so far."""
-        for row in range(len(self._rows)):
-            self._count_waiting(row)
+        uses, decayed = self.counts()
         return Profile(
             name=name,
             model=model,
             fingerprint=fingerprint,
             tokens=max(self._tokens),
-            uses=self._uses.copy(),
-            decayed=self._decayed.copy(),
+            uses=uses,
+            decayed=decayed,
             half_life=self._half_life,
             options=options,
         )
+
+    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Plain and decayed counts so far: (L, N) each."""
+        for row in range(len(self._rows)):
+            self._count_waiting(row)
+        return self._uses.copy(), self._decayed.copy()
 
     def _count_waiting(self, row: int) -> None:
         if self._waiting[row]:

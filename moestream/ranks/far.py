@@ -1,23 +1,24 @@
 """The layers that other ranks have, as the first one runs them; and its caches, which they mirror.
 
-A pass runs through the first rank's own layers, and then through one more that sends its rows off
-and waits for what comes of them. What is done to a cache here is done to its mirror there, in the
-same order: it is told with the next rows.
+A pass runs through the first rank's own layers, then through one that sends its rows off, and one
+that waits for what comes of them (``coming``). What is done to a cache here is done to its mirror
+there, in the same order: it is told with the next rows. So is that a pass has run to its end, as
+one whose rows are there may still be broken off here.
 """
 
-import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from moestream.backends import Array, Backend, KVTypes
+from moestream.engine.timeline import BrokenOff
 from moestream.layers.batch import Batch
-from moestream.layers.cache import Cache, Caches
+from moestream.layers.cache import Cache, Caches, State
 from moestream.models.blocks import MixerLayer
+from moestream.ranks.coming import Coming
 from moestream.ranks.link import Link
-from moestream.ranks.message import Kind, Message, Rows
-from moestream.ranks.rows import array_of
+from moestream.ranks.message import Kind, Message
 
 
 class Log:
@@ -40,6 +41,10 @@ class Log:
     def take(self) -> list[list[Any]]:
         """All of it, once."""
         return [self._done.popleft() for _ in range(len(self._done))]
+
+    def put_back(self, done: list[list[Any]]) -> None:
+        """It was taken and not told."""
+        self._done.extendleft(reversed(done))
 
 
 class MirroredCaches(Caches):
@@ -77,6 +82,11 @@ class MirroredCache(Cache):
         super().trim()
         self._log.add("trim", self.number)
 
+    def commit(self, tokens: int, states: Mapping[int, dict[int, State]]) -> None:
+        """A pass has run to its end."""
+        super().commit(tokens, states)
+        self._log.add("commit", self.number)
+
     def unmark(self, length: int) -> None:
         """It need not come back there any more."""
         super().unmark(length)
@@ -88,54 +98,45 @@ class MirroredCache(Cache):
         self._log.add("keep_state", self.number)
 
 
-@dataclass(slots=True)
-class Away:
-    """Where the time went while rows were away."""
-
-    waits: int = 0
-    """How often they were waited for."""
-    waited_s: float = 0.0
-    busy_s: float = 0.0
-    """Of it, what the other ranks computed; the rest is hops."""
-
-    def add(self, waited_s: float, busy_s: float) -> None:
-        """Rows came back."""
-        self.waits += 1
-        self.waited_s += waited_s
-        self.busy_s += min(busy_s, waited_s)
-
-
 class FarLayers(MixerLayer):
-    """All layers of other ranks, as one."""
+    """All layers of other ranks, as one that sends rows to them."""
 
-    def __init__(self, link: Link, backend: Backend, log: Log, *, recurrent: bool) -> None:
-        """``recurrent``: whether any of them is."""
+    def __init__(
+        self, link: Link, backend: Backend, log: Log, coming: Coming, *, recurrent: bool
+    ) -> None:
+        """``coming`` hears what is to come back; ``recurrent``: whether any of them is."""
         self._link, self._backend, self._log = link, backend, log
-        self._recurrent = recurrent
+        self._coming, self._recurrent = coming, recurrent
         self._sent = 0
-        self.away = Away()
 
     def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after these layers: (T, E) -> (T, E).
+        """Send the residual stream on, (T, E): what comes of it is ``coming``'s.
 
-        Of a pass whose rows nobody asks for they do not come back, and the next one can begin
-        while it is run.
+        Of a pass whose rows nobody asks for nothing comes back.
 
         Raises:
+            BrokenOff: the pass's ``stop`` said so.
             RankError: a rank has failed.
         """
         if self._recurrent:  # so that lengths to go back to are kept as the others keep them
             batch.each(index, lambda _, rows: rows, self._backend.zeros((batch.rows, 1)))
         self._sent += 1
-        self._link.send(Message(Kind.RUN, self._told(batch), self._backend.to_numpy(x)))
-        return array_of(self._backend, self._answer()) if batch.wanted else x
+        message = Message(Kind.RUN, self._told(batch), self._backend.to_numpy(x))
+        try:
+            self._link.send(message, batch.stop)
+        except BrokenOff:
+            self._log.put_back(message.body["done"])
+            raise
+        if batch.wanted:
+            self._coming.expect(self._sent, batch)
+        return x
 
     def _told(self, batch: Batch) -> dict[str, Any]:
         return {
             "n": self._sent,
             "done": self._log.take(),
             "parts": [
-                (part.cache.number, part.rows.stop - part.rows.start)
+                (part.cache.number, part.rows.stop - part.rows.start, part.start)
                 for part in batch.parts
                 if isinstance(part.cache, MirroredCache)
             ],
@@ -145,12 +146,3 @@ class FarLayers(MixerLayer):
             "wanted": batch.wanted,
             "busy_s": 0.0,
         }
-
-    def _answer(self) -> Rows:
-        """What came of the rows sent last; of others, which were broken off, it is dropped."""
-        started = time.perf_counter()
-        while True:
-            answer = self._link.receive(Kind.ROWS)
-            if answer.body["n"] == self._sent and answer.rows is not None:
-                self.away.add(time.perf_counter() - started, answer.body["busy_s"])
-                return answer.rows

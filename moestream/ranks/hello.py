@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 
 from moestream import __version__
+from moestream.backends import default_backend
+from moestream.engine.engine import context_of
 from moestream.errors import RankError
 from moestream.gguf import GGUFFile
+from moestream.models import read_config
+from moestream.ranks.options import Options
 from moestream.streaming.memory import available_memory, budget_bytes, process_memory
 
 _COPIED_BYTES = 32 << 20
@@ -32,6 +36,7 @@ class Hello:
     n_bytes: int
     header_sha256: str
     backend: str
+    """Which it is, where one was to be chosen."""
     context: int
     memory_bytes: int
     """For everything, by its budget."""
@@ -39,15 +44,14 @@ class Hello:
     """Bytes a second that its memory gives: what decoding goes by."""
 
     @classmethod
-    def of(
-        cls, name: str, file: GGUFFile, backend: str, context: int, budget: str | None
-    ) -> "Hello":
-        """Look at this machine and its copy of the model.
+    def of(cls, name: str, file: GGUFFile, options: Options) -> "Hello":
+        """Look at this machine and its copy of the model, which is opened with these options.
 
         Raises:
             ModelFormatError, BudgetError: see ``errors``.
         """
         memory, own = available_memory(), process_memory()
+        backend, budget = options.get("backend", "auto"), options.get("budget")
         return cls(
             name,
             __version__,
@@ -55,8 +59,8 @@ class Hello:
             file.path.name,
             file.n_bytes,
             header_hash(file),
-            backend,
-            context,
+            default_backend() if backend == "auto" else backend,
+            context_of(read_config(file), options.get("context_length")),
             memory.available_bytes if budget is None else budget_bytes(budget, memory, own),
             copy_speed(),
         )
@@ -84,6 +88,12 @@ def require_alike(hellos: Sequence[Hello]) -> None:
                 f"{other.name} has another file: {other.file} of {other.n_bytes:,} bytes there "
                 f"({other.architecture}), {first.file} of {first.n_bytes:,} here "
                 f"({first.architecture}); copy the file there, for instance with rsync"
+            )
+        if other.backend != first.backend:
+            raise RankError(
+                f"{other.name} computes with {other.backend}, and {first.name} with "
+                f"{first.backend}, which round otherwise; give all the same --backend, for "
+                "instance cpu"
             )
         if other.context != first.context:
             raise RankError(

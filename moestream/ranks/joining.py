@@ -1,69 +1,33 @@
-"""How ranks open a model together: who says what when, from the first word to the last.
+"""How the first rank opens a model together with the others: who says what when.
 
-Owns the order, on the first rank and on the others. What is agreed on is ``hello``'s and
-``division``'s, what is run ``far``'s and ``stage``'s.
+Owns the order, of which ``attending`` is the others' side. What is agreed on is ``hello``'s and
+``division``'s, what is run ``far``'s.
 """
 
 import atexit
 import os
-import threading
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from moestream.engine.engine import Engine, context_of
-from moestream.errors import MoestreamError, RankError
+from moestream.errors import ProfileError, RankError
 from moestream.gguf import GGUFFile
-from moestream.layers.cache import RecurrentShape
-from moestream.models import read_config
+from moestream.models import used_names
+from moestream.profiles import Fingerprint
+from moestream.ranks.content import Tell, hash_parts, require_same
 from moestream.ranks.costs import PROGRAM_BYTES, Costs
 from moestream.ranks.division import Machine, divide, lacking
-from moestream.ranks.far import Away, FarLayers, Log, MirroredCaches
 from moestream.ranks.hello import Hello, require_alike
 from moestream.ranks.launch import Launch, launched
-from moestream.ranks.link import SILENCE_S, Link
+from moestream.ranks.link import Link
 from moestream.ranks.message import FRAME_BYTES, Kind, Message
+from moestream.ranks.options import Options, Sharing, own_options, told
+from moestream.ranks.profiles import own_profile, packed
 from moestream.ranks.ring import Ring
-from moestream.ranks.stage import Stage
-
-Options = Mapping[str, Any]
-"""What ``Engine.open`` takes."""
-_TOLD = ("context_length", "threads", "backend", "cache_type_k", "cache_type_v", "budget")
-"""Options that the first rank tells the others: a comparison of runs has several of them."""
-
-
-class SharedEngine(Engine):
-    """An engine with the first layers of a model of which other ranks have the rest."""
-
-    link: Link | None = None
-    away = Away()
-    """What its rows took elsewhere."""
-
-    def share(self, link: Link) -> None:
-        """Send what leaves the layers here along a link."""
-        config, log = self.config, Log()
-        if config.part is None:
-            raise ValueError("the engine has all layers; open it with a part of them")
-        stop = config.part.stop
-        far = config.state_shapes()[stop:]
-        recurrent = any(isinstance(shape, RecurrentShape) and shape.arrays for shape in far)
-        far_layers = FarLayers(link, self.backend, log, recurrent=recurrent)
-        self.model.layers[stop:], self.away = [far_layers], far_layers.away
-        self.caches = MirroredCaches(self.caches, self.kv_types, log)
-        self.link = link
-
-    def close(self) -> None:
-        """Unmap the file here and there.
-
-        Raises:
-            RankError: a rank has failed, and nothing has said so yet.
-        """
-        link, self.link = self.link, None
-        super().close()
-        if link is not None:
-            link.send(Message(Kind.CLOSE))
+from moestream.ranks.shared_engine import SharedEngine
 
 
 @cache
@@ -82,34 +46,54 @@ def joined() -> Link | None:
     return link
 
 
+def end_process(code: object) -> None:
+    """End this process at once if it was joined with others, and these if it is the first.
+
+    MLX's threads may wait for what does not come; an interpreter that ends would wait for them.
+    """
+    link = joined() if joined.cache_info().currsize else None
+    if link is None:
+        return
+    if link.rank == 0:
+        link.end()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0)
+
+
 def link_of(launch: Launch, ring: Ring) -> Link | None:
     """The link of a ring; None of one rank."""
     return Link(ring, launch.name) if ring.size > 1 else None
 
 
 def open_shared(
-    link: Link, model: str, path: Path, options: Options, shares: Sequence[str] = ()
+    link: Link,
+    model: str,
+    path: Path,
+    options: Options,
+    sharing: Sharing = Sharing(),  # noqa: B008 - frozen
+    tell: Tell = lambda done, total: None,
 ) -> SharedEngine:
     """On the first rank: open a model together with the others.
 
-    ``model`` is what they find their file by, ``shares`` the budgets of all, in order.
+    ``model`` is what they find their file by; ``tell`` hears how far the comparison of files is.
 
     Raises:
         MoestreamError: a rank cannot, or has another model; or see ``Engine.open``.
     """
-    if shares and len(shares) != link.size:
+    if sharing.shares and len(sharing.shares) != link.size:
         raise RankError(
-            f"--hosts-share has {len(shares)} amounts for {link.size} machines; give one for each"
+            f"--hosts-share has {len(sharing.shares)} amounts for {link.size} machines; give one "
+            "for each"
         )
-    if options.get("profile") is not None:
-        raise RankError("--profile is of a whole model; leave it out where machines share one")
     if options.get("draft") == "mtp":
         raise RankError(
             "--draft mtp wants what the last layer makes of each token, and another machine has "
             "it; use --draft ngram"
         )
     try:
-        return _open_shared(link, model, path, options, shares)
+        return _open_shared(link, model, path, options, sharing, tell)
     except BaseException:
         with suppress(RankError):
             link.send(Message(Kind.CLOSE))
@@ -117,103 +101,64 @@ def open_shared(
 
 
 def _open_shared(
-    link: Link, model: str, path: Path, options: Options, shares: Sequence[str]
+    link: Link, model: str, path: Path, options: Options, sharing: Sharing, tell: Tell
 ) -> SharedEngine:
-    told = {name: options[name] for name in _TOLD if name in options}
-    options = _own(options, shares, 0)
+    asked = {"model": model, "told": told(options), "shares": sharing.shares}
+    options = own_options(options, sharing.shares, 0)
     with GGUFFile.open(path) as file:
-        hello, costs = _look(link, file, options), Costs.of(file, options)
-        hellos = _ask(link, Kind.HELLO, hello.to_dict(), model=model, told=told, shares=[*shares])
-        parts = _divide([Hello(**each) for each in hellos], costs)
-    frame = FRAME_BYTES + 4 * costs.row_size
-    body = {"parts": [(part.start, part.stop) for part in parts], "frame_bytes": frame}
-    link.send(Message(Kind.DIVISION, body))
-    link.receive(Kind.DIVISION)
+        hello, costs = Hello.of(link.name(0), file, options), Costs.of(file, options)
+        hellos = [Hello(**each) for each in ask(link, Kind.HELLO, hello.to_dict(), **asked)]
+        parts = _divide(hellos, costs)
+        fingerprint = _fingerprint(file, hello.context)
+        profile = packed(options.get("profile"), fingerprint, file.path.name)
+        _tell_division(link, parts, costs, verify=sharing.verify, profile=profile)
+        if sharing.verify:
+            _compare(link, file, hello.context, parts, tell)
+        options = {**options, "profile": own_profile(profile, file, hello.context, parts[0])}
     engine = SharedEngine.open(path, **options, part=parts[0])
     try:
-        _ask(link, Kind.READY, [])
-        engine.share(link)
+        ask(link, Kind.READY, [])
+        engine.share(link, fingerprint)
     except BaseException:
         engine.close()
         raise
     return engine
 
 
-def attend(link: Link, options: Options, resolve: Callable[[str], Path]) -> None:
-    """On any other rank: do what the first wants until it ends.
+def _tell_division(link: Link, parts: Sequence[range], costs: Costs, **more: Any) -> None:
+    body = {
+        "parts": [(part.start, part.stop) for part in parts],
+        "frame_bytes": FRAME_BYTES + 4 * costs.row_size,
+        **more,
+    }
+    link.send(Message(Kind.DIVISION, body))
+    link.receive(Kind.DIVISION)
 
-    ``resolve`` finds this machine's file of a model. What goes wrong is told on the first rank, and
-    ends this process.
+
+def _compare(link: Link, file: GGUFFile, context: int, parts: Sequence[range], tell: Tell) -> None:
+    """See that all have the same bytes; each looks at what it will read, all at the same time.
+
+    Raises:
+        RankError: one has others.
     """
+    here = hash_parts(file, context, parts[1:], tell)
+    there = ask(link, Kind.CONTENT, "")[1:]
+    require_same(here, there, [link.name(rank) for rank in range(1, link.size)])
+
+
+def _fingerprint(file: GGUFFile, context: int) -> Fingerprint | None:
+    """Of the whole model; None of one without experts."""
+    file.restrict(used_names(file, context))
     try:
-        while (message := link.receive(Kind.HELLO, Kind.END)).kind is Kind.HELLO:
-            with suppress(_Closed):
-                _attend_one(link, options, resolve, message)
-    except _Ended:
-        pass
-    except Exception as error:
-        expected = isinstance(error, MoestreamError | OSError)
-        what = f"{error}" if expected else f"{type(error).__name__}: {error}; please report it"
-        link.fail(f"{link.name(link.rank)}: {what}")
-        threading.Event().wait(SILENCE_S)  # until that has been told
-        os._exit(1)
-    link.send(Message(Kind.END))
-    link.flush()
+        return Fingerprint.of(file)
+    except ProfileError:
+        return None
 
 
-class _Closed(Exception):  # noqa: N818 - no error
-    """The first rank needs the model no longer."""
-
-
-class _Ended(Exception):  # noqa: N818 - no error
-    """The first rank has ended."""
-
-
-def _attend_one(
-    link: Link, options: Options, resolve: Callable[[str], Path], message: Message
-) -> None:
-    """Load a part of one model, and run it until it is closed."""
-    body = message.body
-    options = _own({**options, **body["told"]}, body["shares"], link.rank)
-    path = resolve(body["model"])
-    with GGUFFile.open(path) as file:
-        body["found"].append(_look(link, file, options).to_dict())
-    link.send(message)
-    division = _next(link, Kind.DIVISION)
-    link.send(division)
-    part = range(*division.body["parts"][link.rank])
-    with Engine.open(path, **options, part=part) as engine:
-        link.send(_next(link, Kind.READY))
-        stage = Stage(engine, link)
-        while True:
-            stage.run(_next(link, Kind.RUN))
-
-
-def _next(link: Link, kind: Kind) -> Message:
-    message = link.receive(kind, Kind.CLOSE, Kind.END)
-    if message.kind is Kind.END:
-        raise _Ended
-    if message.kind is Kind.CLOSE:
-        link.send(message)
-        raise _Closed
-    return message
-
-
-def _ask(link: Link, kind: Kind, own: Any, **body: Any) -> list[Any]:
+def ask(link: Link, kind: Kind, own: Any, **body: Any) -> list[Any]:
     """Send a question around; return what all have answered, this rank first."""
     link.send(Message(kind, {"found": [own], **body}))
     return list(link.receive(kind).body["found"])
-
-
-def _own(options: Options, shares: Sequence[str], rank: int) -> Options:
-    """The options of one rank, whose budget is its share."""
-    return {**options, "budget": shares[rank]} if shares else options
-
-
-def _look(link: Link, file: GGUFFile, options: Options) -> Hello:
-    context = context_of(read_config(file), options.get("context_length"))
-    backend, budget = options.get("backend", "auto"), options.get("budget")
-    return Hello.of(link.name(link.rank), file, backend, context, budget)
 
 
 def _divide(hellos: Sequence[Hello], costs: Costs) -> list[range]:

@@ -42,6 +42,12 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
     return Launch(int(rank), listening)
 
 
+def follows() -> bool:
+    """Whether another process has the user, his files and his terminal: this is no first rank."""
+    launch = launched()
+    return launch is not None and launch.rank > 0
+
+
 def _listening(path: str) -> tuple[str, ...]:
     try:
         with Path(path).open(encoding="utf-8") as file:

@@ -3,8 +3,9 @@
 Owns beats, silence and what a rank does when another fails. Knows nothing of what is said.
 
 MLX's calls cannot be given a time limit. So the thread that computes never makes one: it looks into
-a queue, and finds there what came, or that nothing will. A fault travels on around the ring, as
-nobody but the next rank hears that one has fallen silent.
+a queue, and finds there what came, or that nothing will. What comes is always read, so that a rank
+that computes for long is not taken for a silent one; how much comes is ``outbox``'s. A fault goes
+on around the ring, as nobody but the next rank hears that one has fallen silent.
 """
 
 import os
@@ -13,38 +14,27 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from moestream.engine.timeline import BrokenOff
 from moestream.errors import RankError
-from moestream.ranks.message import FRAME_BYTES, Kind, Message, bytes_to_come, decode, encode
+from moestream.ranks.message import FRAME_BYTES, Kind, Message
+from moestream.ranks.outbox import WINDOW_BYTES, Outbox
+from moestream.ranks.transport import Transport, read_message, send_message
 
 SILENCE_S = 6.0
 """Without a word for so long, a rank is given up."""
 _BEAT_S = 1.0
-_LOOK_S = 0.2
+_LOOK_S = 0.1
 _END_S = 3.0
-"""For how long the others are waited for at the end."""
-_QUEUED = 2
-"""Messages that may wait to be sent."""
+"""For how long the others are waited for at the end of one that has failed."""
+_ECHO_S = 1.0
+"""For how long they are at the end of all."""
+_LEAVE_S = 1.0
+"""After it, a rank that still computes what nobody waits for is ended."""
+_TELL_BYTES = WINDOW_BYTES // 4
+"""Rows that are taken up before the rank before is told so."""
 
 _AGAIN = "see what it says on that machine, then start again"
-
-
-class Transport(Protocol):
-    """What carries bytes around the ring."""
-
-    rank: int
-    size: int
-
-    def send(self, data: NDArray[np.uint8]) -> None:
-        """To the next rank. Raises RuntimeError: it has gone."""
-
-    def receive(self, n_bytes: int) -> NDArray[np.uint8]:
-        """Of the rank before. Raises RuntimeError: it has gone."""
 
 
 class Link:
@@ -54,46 +44,62 @@ class Link:
         """Start the threads; ``name`` says how a person is told of a rank."""
         self._ring, self.name = ring, name
         self.rank, self.size = ring.rank, ring.size
-        self._out: queue.Queue[Message] = queue.Queue(_QUEUED)
+        self._out = Outbox()
         self._in: queue.Queue[Message] = queue.Queue()
         self._fault: str | None = None
         self._over = threading.Event()
         """Set once the end was asked for: from then on, who goes is not missed."""
         self._ended = threading.Event()
         """Set when nobody is left to be waited for."""
+        self._leaving = False
+        self._taken_bytes = 0
+        """Of rows, since the rank before was told."""
         self._heard = time.monotonic()
         self._sending: float | None = None
         for work in (self._send, self._receive, self._watch):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
-    def send(self, message: Message) -> None:
-        """Have a message sent, soon.
+    def send(self, message: Message, stop: Callable[[], bool] | None = None) -> None:
+        """Have a message sent, soon; rows once the next rank has taken up earlier ones.
 
         Raises:
+            BrokenOff: ``stop`` said so; it will not be sent.
             RankError: a rank has failed.
         """
-        while True:
-            self.check()
-            try:
-                return self._out.put(message, timeout=_LOOK_S)
-            except queue.Full:
-                if self._ended.is_set():  # nobody takes them any more
-                    return None
+        self.check()
+        while not self._out.put(message, _LOOK_S):
+            self._check_wait(stop, leaves=True)
+            if self._ended.is_set():  # nobody takes them any more
+                return
 
-    def receive(self, *kinds: Kind) -> Message:
+    def receive(self, *kinds: Kind, stop: Callable[[], bool] | None = None) -> Message:
         """Wait for a message, of one of these kinds if there are any; others are dropped.
 
         Raises:
+            BrokenOff: ``stop`` said so.
             RankError: a rank has failed.
         """
         while True:
+            self._check_wait(stop, leaves=Kind.ROWS in kinds)
             try:
                 message = self._in.get(timeout=_LOOK_S)
             except queue.Empty:
-                self.check()
                 continue
+            if message.kind is Kind.RUN:
+                self._tell_taken(message.row_bytes)
             if not kinds or message.kind in kinds:
                 return message
+
+    def _check_wait(self, stop: Callable[[], bool] | None, *, leaves: bool) -> None:
+        self.check()
+        if (leaves and self._leaving) or (stop is not None and stop()):
+            raise BrokenOff
+
+    def _tell_taken(self, n_bytes: int) -> None:
+        self._taken_bytes += n_bytes
+        if self._taken_bytes >= _TELL_BYTES:
+            self._out.put_first(Message(Kind.TAKEN, {"by": self.rank, "bytes": self._taken_bytes}))
+            self._taken_bytes = 0
 
     def fail(self, told: str) -> None:
         """Have all ranks end; ``told`` says which failed, why, and what to do."""
@@ -102,18 +108,20 @@ class Link:
             if self.rank:
                 self._end_this_rank(told)
 
+    def leave(self) -> None:
+        """Wait for no rows any more, whichever thread does; from then on none can be run."""
+        self._leaving = True
+
     def end(self) -> None:
-        """Have all ranks end, as they are no longer needed; to be called on the first."""
-        with suppress(RankError):
-            self.send(Message(Kind.END))
+        """Have all ranks end, whatever they compute; to be called on the first."""
+        if self._fault is None:
             self._over.set()
-            self._ended.wait(_END_S)
+            self._out.put_first(Message(Kind.END))
+            self._ended.wait(_ECHO_S)
 
     def flush(self) -> None:
         """Wait until all is sent, for a while."""
-        until = time.monotonic() + _END_S
-        while (self._out.unfinished_tasks or self._sending) and time.monotonic() < until:
-            time.sleep(0.01)
+        self._out.flush(_END_S)
 
     def check(self) -> None:
         """See that all ranks are there. Raises RankError: one has failed."""
@@ -124,9 +132,8 @@ class Link:
         """Tell the next, wait until the first has told its user, and end whatever runs here."""
 
         def work() -> None:
-            with suppress(queue.Full):
-                self._out.put(Message(Kind.FAULT, {"told": told}), timeout=_END_S)
-                self.flush()
+            self._out.put_first(Message(Kind.FAULT, {"told": told}))
+            self.flush()
             if told.startswith(self.name(0)):  # then there is nobody else to say it
                 sys.stderr.write(f"error: {told}\n")
                 sys.stderr.flush()
@@ -136,27 +143,37 @@ class Link:
 
         threading.Thread(target=work, name="ending", daemon=True).start()
 
+    def _leave_soon(self) -> None:
+        """The first rank has ended: pass that on, and end whatever runs here, if it goes on."""
+
+        def work() -> None:
+            self.flush()
+            time.sleep(_LEAVE_S)
+            os._exit(0)
+
+        self._out.put_first(Message(Kind.END))
+        threading.Thread(target=work, name="leaving", daemon=True).start()
+
     def _send(self) -> None:
         frame_bytes = FRAME_BYTES
         while not self._ended.is_set():
-            try:
-                message = self._out.get(timeout=_BEAT_S)
-            except queue.Empty:
-                message = Message(Kind.BEAT)
-            if not self._sends(encode(message, frame_bytes)):
+            message = self._out.get(_BEAT_S)
+            if not self._sends(message or Message(Kind.BEAT), frame_bytes):
                 # Who has gone is told by the rank behind it, if there is one.
                 time.sleep(_LOOK_S)
                 self._lost((self.rank + 1) % self.size)
                 return
-            if message.kind is not Kind.BEAT:
-                self._out.task_done()
-            if message.kind is Kind.DIVISION:
-                frame_bytes = message.body["frame_bytes"]
+            if message is not None:
+                self._out.sent()
+                if message.kind is Kind.DIVISION:
+                    frame_bytes = message.body["frame_bytes"]
 
-    def _sends(self, data: NDArray[np.uint8]) -> bool:
-        self._sending = time.monotonic()
+    def _sends(self, message: Message, frame_bytes: int) -> bool:
+        def begins() -> None:
+            self._sending = time.monotonic()
+
         try:
-            self._ring.send(data)
+            send_message(self._ring, message, frame_bytes, begins)
         except RuntimeError:
             return False
         finally:
@@ -167,7 +184,7 @@ class Link:
         frame_bytes, before = FRAME_BYTES, (self.rank - 1) % self.size
         while not self._over.is_set() or self.rank == 0:
             try:
-                message = self._read(frame_bytes)
+                message = read_message(self._ring, frame_bytes, self._hear_it_lives)
             except RuntimeError:
                 self._lost(before)
                 return
@@ -175,7 +192,6 @@ class Link:
                 known = isinstance(error, RankError)
                 self.fail(f"{self.name(before)}: {error if known else 'its message is damaged'}")
                 return
-            self._heard = time.monotonic()
             if message.kind is Kind.DIVISION:
                 frame_bytes = message.body["frame_bytes"]
             self._hear(message)
@@ -186,17 +202,27 @@ class Link:
         if message.kind is Kind.FAULT:
             self.fail(message.body["told"])
             return
+        if message.kind is Kind.TAKEN:
+            self._hear_taken(message)
+            return
         if message.kind is Kind.END:
             self._over.set()
-            if self.rank == 0:
+            if self.rank:
+                self._leave_soon()
+            else:
                 self._ended.set()
         if message.kind is not Kind.BEAT:
             self._in.put(message)
 
-    def _read(self, frame_bytes: int) -> Message:
-        frame = self._ring.receive(frame_bytes)
-        more = bytes_to_come(frame)
-        return decode(np.concatenate([frame, self._ring.receive(more)]) if more else frame)
+    def _hear_taken(self, message: Message) -> None:
+        """The next rank's word is for this one; others' travels on to those before them."""
+        if message.body["by"] == (self.rank + 1) % self.size:
+            self._out.taken(message.body["bytes"])
+        else:
+            self._out.put_first(message)
+
+    def _hear_it_lives(self) -> None:
+        self._heard = time.monotonic()
 
     def _lost(self, rank: int) -> None:
         """A connection has ended."""
@@ -206,9 +232,13 @@ class Link:
 
     def _watch(self) -> None:
         before, after = (self.rank - 1) % self.size, (self.rank + 1) % self.size
+        looked = awake = time.monotonic()
         while self._fault is None and not self._over.wait(_LOOK_S):
             now, sending = time.monotonic(), self._sending
+            if now > looked + _BEAT_S:
+                awake = now  # this process was stopped itself, or the machine slept
+            looked = now
             for rank, since in ((before, self._heard), (after, sending)):
-                if since is not None and now > since + SILENCE_S:
+                if since is not None and now > max(since, awake) + SILENCE_S:
                     what = f"has not answered for {SILENCE_S:.0f} s"
                     self.fail(f"{self.name(rank)} {what}; {_AGAIN}")

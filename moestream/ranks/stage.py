@@ -1,34 +1,27 @@
 """What a rank but the first does with the rows of passes: it runs its layers on them.
 
-Owns the mirrors of the first rank's caches. Where experts are streamed here and a pass is of
-several chunks whose rows nobody waits for, all go through a layer before the first enters the next.
+Owns the mirrors of the first rank's caches, which do what those did, when they are told. Where
+chunks wait for those behind them (see ``legs``), all go through a layer before the first enters the
+next.
 """
 
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from moestream.backends import Array
 from moestream.engine.engine import Engine
-from moestream.engine.streamed_passes import row_bytes
 from moestream.errors import RankError
 from moestream.layers.batch import Batch
 from moestream.layers.cache import Cache
 from moestream.layers.moe import MoE
+from moestream.ranks.counting import Counted, Heard
+from moestream.ranks.legs import Leg, Waiting
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
 from moestream.ranks.rows import array_of
 
 _MIRRORED = ("truncate", "trim", "unmark", "keep_state")
 """What may be done to a cache in the first rank's name."""
-
-
-@dataclass(slots=True)
-class Leg:
-    """The chunks of one pass, run or still to be run."""
-
-    batches: list[Batch] = field(default_factory=list)
-    waiting: list[tuple[Message, Batch]] = field(default_factory=list)
 
 
 class Stage:
@@ -38,59 +31,108 @@ class Stage:
         self._engine, self._link = engine, link
         self._caches: dict[int, Cache] = {}
         self._legs: dict[int, Leg] = {}
-        """By the number of the first cache: of a sequence there is one pass at a time."""
+        """By the number of each cache: of a sequence there is one pass at a time."""
+        self._to_tell: list[list[Any]] = []
+        """What was done to caches, for the next rank to hear before its next rows."""
+        self._counted: Counted | None = None
         self._busy_s = 0.0
         """Computed since rows were last waited for."""
 
-    def run(self, message: Message) -> None:
-        """Take a message's rows on their way.
+    def do(self, message: Message) -> None:
+        """Take a message's rows on their way, or count, as it says.
 
         Raises:
             MoestreamError: the file or the disk fails.
         """
+        for done in message.body.get("done", ()):
+            self._mirror(done)
+        if message.kind is Kind.RUN:
+            self._run(message)
+        elif message.kind is Kind.COUNT:
+            self._counted = Counted.of(self._engine, message.body["half_life"])
+            self._link.send(message)
+        else:
+            self._tell_counts(message)
+
+    def _tell_counts(self, message: Message) -> None:
+        for leg in dict.fromkeys(self._legs.values()):
+            self._run_waiting(leg)
+        if self._counted is not None:
+            message.body["found"].append(self._counted.told())
+        self._pass_on_told(message)
+
+    def _run(self, message: Message) -> None:
         body = message.body
-        for done in body["done"]:
-            self._mirror(*done)
+        leg = self._leg(tuple(number for number, *_ in body["parts"]))
+        if not body["after"]:
+            leg.drop_unsure()
         batch = Batch(
             self._engine.backend,
-            [(self._caches[number], tokens) for number, tokens in body["parts"]],
-            after=body["after"],
+            [(self._caches[number], tokens) for number, tokens, _ in body["parts"]],
+            on_route=None if self._counted is None else Heard(),
+            after=self._after(leg, body["parts"]),
             more=body["more"],
             mark=body["mark"],
         )
-        key = body["parts"][0][0]
-        if not batch.after:
-            self._legs[key] = Leg()  # whatever there was of another was broken off
-        leg = self._legs[key]
-        leg.batches.append(batch)
-        leg.waiting.append((message, batch))
-        if self._gathers(body):
-            return
-        self._run_waiting(leg)
-        if not body["more"]:
-            del self._legs[key]
-            for each in leg.batches:
-                each.commit()
+        runs = leg.add(message, batch)
+        leg.hold()
+        if runs:
+            self._run_waiting(leg)
 
-    def _gathers(self, body: dict[str, Any]) -> bool:
-        """Whether a chunk waits for those behind it, so that experts are read once for all."""
-        return self._engine.streaming is not None and body["more"] and not body["wanted"]
+    def _leg(self, numbers: tuple[int, ...]) -> Leg:
+        """The leg of just these caches; what there is of others with any of them is settled."""
+        leg = self._legs.get(numbers[0])
+        if leg is None or leg.numbers != numbers:
+            for number in numbers:
+                self._settle(number)
+            leg = Leg(self._engine, numbers)
+            self._legs |= dict.fromkeys(numbers, leg)
+        return leg
+
+    def _after(self, leg: Leg, parts: list[tuple[int, int, int]]) -> int:
+        """Tokens between what the caches hold here and a message's rows.
+
+        Raises:
+            RankError: the first rank's cache holds others, though it said nothing of it.
+        """
+        for number, _, start in parts:
+            cache = self._caches[number]
+            ahead = cache.length + leg.ahead - start
+            if ahead > 0 and cache.can_rewind and not leg.ahead:
+                cache.truncate(start)  # a pass failed there, after it was run here
+            elif ahead:
+                raise RankError(
+                    f"its rows begin at position {start}, and {start + ahead} are known here; "
+                    "please report it"
+                )
+        return leg.ahead
+
+    def _settle(self, number: int) -> None:
+        """Do what is still to be done to a cache, before anything else is."""
+        if (leg := self._legs.get(number)) is not None:
+            leg.drop_unsure()
+            self._run_waiting(leg)
 
     def _run_waiting(self, leg: Leg) -> None:
-        engine, waiting = self._engine, leg.waiting
-        leg.waiting, started = [], time.perf_counter()
-        rows = row_bytes(engine.config, sum(batch.rows for _, batch in waiting))
+        waiting = leg.take()
+        if waiting:
+            self._run_chunks(leg, waiting)
+        whole = leg.commit()
+        if self._counted is not None:
+            self._counted.add(whole)
+        self._to_tell += leg.told
+        leg.told = []
+
+    def _run_chunks(self, leg: Leg, waiting: list[Waiting]) -> None:
+        engine, started = self._engine, time.perf_counter()
         long = len(waiting) > 1
-        if engine.streaming is not None:
-            engine.streaming.before_pass(engine.caches.n_bytes, rows)
         try:
             if engine.streaming is not None and long:
                 engine.streaming.residency.begin_long_pass()
             hidden = [array_of(engine.backend, _rows(message)) for message, _ in waiting]
             self._layers(hidden, [batch for _, batch in waiting])
         finally:
-            if engine.streaming is not None:
-                engine.streaming.after_pass(rows, long=long)
+            leg.release(long=long)
         engine.file.check_intact()
         self._busy_s += time.perf_counter() - started
         for (message, _), out in zip(waiting, hidden, strict=True):
@@ -115,23 +157,47 @@ class Stage:
             message.body["busy_s"] += self._busy_s
             self._busy_s = 0.0
         if self._link.rank < self._link.size - 1:
-            self._link.send(Message(Kind.RUN, message.body, rows))
+            self._pass_on_told(Message(Kind.RUN, message.body, rows))
         elif message.body["wanted"]:
             self._link.send(Message(Kind.ROWS, message.body, rows))
 
-    def _mirror(self, what: str, number: int, *more: Any) -> None:
-        """Do to a cache what was done to the first rank's."""
+    def _pass_on_told(self, message: Message) -> None:
+        message.body["done"], self._to_tell = self._to_tell, []
+        self._link.send(message)
+
+    def _mirror(self, done: list[Any]) -> None:
+        """Do to a cache what was done to the first rank's, once what came before it is done."""
+        what, number, *more = done
+        if what == "commit":
+            self._commit(number, done)
+            return
         if what == "new":
-            of, length = more
-            made = self._engine.caches.new() if of is None else self._caches[of].fork(length)
-            self._caches[number] = made
+            self._new(number, *more)
         elif what == "drop":
             self._caches.pop(number)
-            self._legs.pop(number, None)
+            if (leg := self._legs.pop(number, None)) is not None:
+                leg.drop_all()
         elif what in _MIRRORED:
+            self._settle(number)
             getattr(self._caches[number], what)(*more)
         else:
             raise RankError(f"{what!r} cannot be done to a cache")
+        self._to_tell.append(done)
+
+    def _new(self, number: int, of: int | None, length: int) -> None:
+        if of is None:
+            self._caches[number] = self._engine.caches.new()
+            return
+        if (leg := self._legs.get(of)) is not None:
+            self._run_waiting(leg)  # some of its pass may be under way, and goes on
+        self._caches[number] = self._caches[of].fork(length)
+
+    def _commit(self, number: int, done: list[Any]) -> None:
+        leg = self._legs[number]
+        leg.confirm()
+        leg.told.append(done)
+        if not leg.waiting:
+            self._run_waiting(leg)
 
 
 def _rows(message: Message) -> Any:

@@ -11,11 +11,12 @@ import numpy as np
 
 from moestream.engine.engine import Engine
 from moestream.engine.streamed_passes import begin_pass, end_pass, pass_tokens
+from moestream.engine.timeline import BrokenOff
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.models.passes import Pass
 from moestream.server.guesses import Guesses
-from moestream.server.sequence import SequenceRun, State, fail_all
+from moestream.server.sequence import SequenceRun, State, end_all, fail_all
 
 Members = Sequence[tuple[SequenceRun, int]]
 """Sequences and how many tokens of each are run."""
@@ -100,6 +101,9 @@ class Passes:
         """Do a step of it; True at the end, or where it failed."""
         try:
             ended = prefill.under_way.advance()
+        except BrokenOff:  # of several machines, the first waits for the others no more
+            end_all([s for s, _ in prefill.members], "interrupted")
+            return True
         except Exception as error:
             fail_all([s for s, _ in prefill.members], error)
             return True

@@ -17,6 +17,8 @@ from moestream.server.passes import Passes, Prefill
 from moestream.server.prefixes import Prefixes
 from moestream.server.sequence import SequenceRun, State
 
+_PASSES = 2
+"""Under way at once."""
 _ALIKE_TOKENS = 64
 """Prompts that begin alike for so long are read one after the other: the second finds it kept."""
 _RESTORE_S = 0.05
@@ -41,13 +43,18 @@ class PromptReader:
         """The sequences of all passes under way."""
         return [sequence for prefill in self.under_way for sequence, _ in prefill.members]
 
+    def is_new(self, running: Sequence[SequenceRun]) -> bool:
+        """Whether a pass may be begun of a prompt of which nothing is read yet."""
+        unread = [s for s in running if s.state is State.READING and not s.cache.length]
+        return len(self.under_way) < _PASSES and any(s not in self.members for s in unread)
+
     def begin(self, running: Sequence[SequenceRun]) -> None:
         """Begin a pass of what came first, and one of others: nobody waits for a long one.
 
         They get the same time, so that a short one is through in a few steps of a long one.
         """
         self._restore()
-        while len(self.under_way) < 2:
+        while len(self.under_way) < _PASSES:
             members = self._choose(running)
             prefill = self._passes.begin(members) if members else None
             if prefill is None:

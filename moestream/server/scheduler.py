@@ -4,9 +4,9 @@ Owns who gets a place, and when tokens are written and read; which prompts are i
 sequence's tokens are the same to the bit whoever else is served, so nothing here can change an
 answer.
 
-A step gives each sequence that writes one token, in one pass for all, and then goes on for a while
-with passes of those that read their prompts: a pass can rest between two layers, so that a long
-prompt keeps nobody waiting.
+A step gives each sequence that writes one token, in one pass for all (or a part of them: see
+``writing``), and then goes on for a while with passes of those that read their prompts: a pass can
+rest between two layers, so that a long prompt keeps nobody waiting.
 """
 
 import threading
@@ -23,13 +23,13 @@ from moestream.errors import BusyError, ContextLengthError
 from moestream.layers.moe import RouteObserver
 from moestream.prompt_cache import PromptCache
 from moestream.server.calls import Calls
-from moestream.server.guesses import Guesses
 from moestream.server.jobs import Deliver, Job
 from moestream.server.memory import KVMemory
 from moestream.server.passes import Passes, Prefill
 from moestream.server.prefixes import Prefixes
 from moestream.server.reading import PromptReader
 from moestream.server.sequence import SequenceRun, State, fail_all
+from moestream.server.writing import TokenWriter
 
 Ticket = SequenceRun
 """What ``submit`` gives: to be cancelled, and to be looked at."""
@@ -91,6 +91,7 @@ class Scheduler(Closing):
         self._waiting: deque[SequenceRun] = deque()
         self._running: list[SequenceRun] = []
         self._prompts = PromptReader(self._passes, self.prefixes, prompt_cache)
+        self._writer = TokenWriter(self._passes, engine.machines)
         self._calls = Calls()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
@@ -142,6 +143,7 @@ class Scheduler(Closing):
         if self._thread.ident is not None:
             self._thread.join()
         self._calls.cancel()
+        self._writer.leave_all()
         for sequence in (*self._running, *self._waiting):
             if sequence.state is not State.ENDED:
                 sequence.end("interrupted")
@@ -183,6 +185,7 @@ class Scheduler(Closing):
 
     def _begin_anew(self, error: Exception) -> None:
         """After what should not have happened: end all that run, and go on with the others."""
+        self._writer.leave_all()
         self._prompts.leave_all()
         with self._changed:
             failed, self._running = self._running, []
@@ -216,26 +219,31 @@ class Scheduler(Closing):
             return bool(free) and self._memory.has_room(self._waiting[0], self._running)
 
     def _write(self) -> None:
-        """A token of each sequence that writes; of one alone, perhaps several that were guessed."""
-        writing = [s for s in self._running if s.state is State.WRITING and not s.cut()]
-        if not writing:
-            return
-        started, guesses = time.perf_counter(), Guesses.of(writing)
-        prefill = self._passes.begin([(s, s.pending) for s in writing], guesses)
+        """One token of each sequence that writes, or of those whose pass is due."""
+        started = time.perf_counter()
+        self._have_written(self._writer.next(self._running), started)
+
+    def _have_written(self, prefill: Prefill | None, started: float) -> None:
+        """A pass has come to its end."""
         if prefill is None:
             return
-        while not self._passes.advance(prefill):
-            pass
-        self._passes.end(prefill)
-        self.totals.add_pass(len(writing))  # before its tokens are told: then it has been
+        self.totals.add_pass(len(prefill.members))  # before its tokens are told: then it has been
         self.totals.generated_tokens += self._passes.finish(prefill)
         self.totals.generation_s += time.perf_counter() - started
         self.totals.passes += 1
+
+    def _await_written(self) -> None:
+        """Have no pass of those that write under way: then what they remember is whole."""
+        while self._writer.under_way:
+            started = time.perf_counter()
+            self._have_written(self._writer.take_in(), started)
 
     def _read(self) -> None:
         """Go on with prompts, each pass in its turn, until a token can be written or time is up."""
         stop_at = time.perf_counter() + _SLICE_S
         writing = any(s.state is State.WRITING for s in self._running)
+        if self._prompts.is_new(self._running):  # it may begin with what another remembers
+            self._await_written()
         self._prompts.begin(self._running)
         while self._prompts.under_way:
             prefill, started = self._prompts.next(), time.perf_counter()
@@ -269,7 +277,7 @@ class Scheduler(Closing):
         for prefill in list(self._prompts.under_way):
             if all(sequence.cut() for sequence, _ in prefill.members):
                 self._prompts.leave(prefill)  # nobody waits for it
-        busy = self._prompts.members
+        busy = [*self._prompts.members, *self._writer.members]
         for sequence in list(self._running):
             if not sequence.cut() or sequence in busy:
                 continue

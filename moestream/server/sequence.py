@@ -226,6 +226,14 @@ def fail_all(sequences: Iterable[SequenceRun], error: Exception) -> None:
             sequence.fail(told)
 
 
+def end_all(sequences: Iterable[SequenceRun], reason: StopReason) -> None:
+    """End sequences whose pass was broken off: their caches are not sound any more."""
+    for sequence in sequences:
+        sequence.spoil()
+        if sequence.state is not State.ENDED:
+            sequence.end(reason)
+
+
 def foreseen(error: Exception) -> MoestreamError:
     """What a client is told of an error; the log has what nobody foresaw."""
     if isinstance(error, MoestreamError):

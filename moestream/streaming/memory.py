@@ -22,7 +22,7 @@ _FILES = (
     ("memory.limit_in_bytes", "memory.usage_in_bytes"),  # version 1
     ("memory.max", "memory.current"),
 )
-_BUFFERS_BYTES = 48 << 20
+BUFFERS_BYTES = 48 << 20
 """For what the program makes after it has loaded: activations, a tokenizer. Measured: 46 MiB."""
 _ROOM_FOR_OTHERS = 0.15
 """Share of the memory that ``auto`` leaves to the rest of the system."""
@@ -123,7 +123,7 @@ def plan_memory(
         BudgetError: no amount of memory, or more than there is.
     """
     memory = memory or available_memory()
-    own = process_bytes + _BUFFERS_BYTES
+    own = process_bytes + BUFFERS_BYTES
     amount = budget_bytes(budget, memory, process_bytes)
     return MemoryPlan(
         budget_bytes=amount,

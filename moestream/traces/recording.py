@@ -16,7 +16,6 @@ from moestream.errors import TraceError
 from moestream.layers.moe import ByLayer, RouteObserver, RoutingEvent
 from moestream.profiles import (
     PROFILE_HALF_LIFE,
-    Fingerprint,
     Profile,
     UseCounter,
     require_place,
@@ -75,10 +74,12 @@ class ProfileRecorder(PassRecorder):
         """What was written; None before ``close``, and if nothing was routed."""
         self.path = path
         self._model = engine.file.path.name
-        self._fingerprint = Fingerprint.of(engine.file)
+        self._fingerprint = engine.fingerprint()
+        self._complete = engine.counted_elsewhere
         self._options = dict(options or {})
         layers, count = self._fingerprint.expert_bytes, self._fingerprint.num_experts
         self._counter = UseCounter(layers, count, half_life)
+        engine.count_elsewhere(half_life)
 
     def observer(self, session: Session, turn: int = 0) -> RouteObserver:
         """Return what is to be called with every routing event of ``session`` from now on."""
@@ -113,7 +114,8 @@ class ProfileRecorder(PassRecorder):
 
     def _counted(self, path: Path) -> Profile:
         self._settle()
-        return self._counter.profile(path.stem, self._model, self._fingerprint, self._options)
+        counted = self._counter.profile(path.stem, self._model, self._fingerprint, self._options)
+        return self._complete(counted)
 
 
 class Recording(Closing):
@@ -134,13 +136,12 @@ class Recording(Closing):
         Raises:
             TraceError, ProfileError, OSError: see ``TraceRecorder`` and ``ProfileRecorder``.
         """
-        if engine.config.part is not None:  # whose other layers nobody hears of
-            if any(each is not None for each in (trace, guesses, cache, profile)):
-                raise TraceError(
-                    "a trace or a profile is of a whole model, and here machines share one; record "
-                    "it on one machine, without mlx.launch"
-                )
-            counting = False
+        asked = any(each is not None for each in (trace, guesses, cache))
+        if asked and engine.config.part is not None:  # whose other layers nobody hears of
+            raise TraceError(
+                "a trace is of a whole model, and here machines share one; record it on one "
+                "machine, without mlx.launch"
+            )
         counting = profile is not None or (counting and bool(expert_sizes(engine.file)))
         self.profile: ProfileRecorder | None = None
         self.trace: TraceRecorder | None = None

@@ -23,10 +23,12 @@ from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.streaming import streaming_comparison
 from moestream.cli.reports.bench import FORMATS, Row, Writer
 from moestream.cli.reports.streaming import choices_told, warnings
+from moestream.ranks.options import Sharing
 
 if TYPE_CHECKING:
     from moestream.bench import Sample, Test, TokenSource
     from moestream.engine.engine import Engine
+    from moestream.ranks.link import Link
 
 EXAMPLES = """
 moestream bench demo
@@ -95,11 +97,11 @@ def bench(
     from moestream.catalog import resolve
 
     options = {**engine_options, **next(iter(openings.values()))}
-    link, _, shares = linked(options)
+    link, _, sharing = linked(options)
     with ui.progress() as progress:
         path = resolve(model, progress=progress)
     tests = tuple(Test(p, n, depth) for depth in n_depth for p, n in shapes)
-    open_engine = partial(open_here_or_shared, link, model, shares=shares)
+    open_engine = partial(_open, link, model, sharing)
     plan = Plan(tests, repetitions, source, warm_up and not cold, cold, open_engine)
     engine_options["context_length"] = max(test.n_context for test in tests) + 1
     told: set[str] = set()
@@ -112,6 +114,13 @@ def bench(
             options = {**engine_options, **opening, "threads": count}
             for row in _measure(path, plan, options, told):
                 writer.write(row.fields(budget))
+
+
+def _open(
+    link: "Link | None", model: str, sharing: Sharing, path: Path, options: dict[str, Any]
+) -> "Engine":
+    with ui.working("loading the model") as progress:
+        return open_here_or_shared(link, model, path, options, sharing, progress)
 
 
 def _measure(path: Path, plan: Plan, options: dict[str, Any], told: set[str]) -> Iterator[Row]:
@@ -177,9 +186,7 @@ def _opened(
     return_freed_memory()  # so that every setting begins with the same
     if cold:
         _tell(told, ui.warning, _drop(path))
-    with ui.working("loading the model"):
-        engine = open_engine(path, options)
-    with engine:
+    with open_engine(path, options) as engine:
         _tell(told, ui.warning, *warnings(engine, options["streaming"]), context_warning(engine))
         _tell(told, ui.note, choices_told(engine))
         yield engine

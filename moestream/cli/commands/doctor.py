@@ -12,7 +12,9 @@ import click
 from moestream import ui
 from moestream.cli.command import CONFIG_ERROR, Command, option
 from moestream.cli.commands.version import build_details, instruction_sets, library_version
+from moestream.cli.options.hosts import hosts_options
 from moestream.cli.options.output import json_option
+from moestream.cli.visiting import look_at_hosts
 
 if TYPE_CHECKING:
     from moestream.machine.facts import Machine
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 moestream doctor
 moestream doctor --json | jq .advice
+moestream doctor --hosts 10.0.0.1,10.0.0.2 --model demo
 """
 Advice = list[tuple[str, str]]
 _SLOW_DISK = 0.5e9
@@ -32,13 +35,17 @@ _SLOW_DISK = 0.5e9
     default=True,
     help="Read from the disk of the models for half a second.",
 )
+@hosts_options
 @json_option
-def doctor(measure: bool, as_json: bool) -> None:
+def doctor(measure: bool, hosts: tuple[str, ...], as_json: bool, **asked: Any) -> None:
     """Say what this machine is, what moestream will use, and what to change.
 
     The disk is measured with the largest model that is here, or with a file of 128 MiB, which is
-    deleted again.
+    deleted again. With --hosts, several machines are looked at, and how they talk.
     """
+    if hosts:
+        look_at_hosts(hosts, as_json=as_json, **asked)
+        return
     from moestream.machine.facts import look
 
     with ui.working("measuring the disk" if measure else "looking"):

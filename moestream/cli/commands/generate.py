@@ -14,7 +14,7 @@ import click
 from moestream import ui
 from moestream.chat.prompt import Prompt
 from moestream.cli.command import Command, interrupted_status
-from moestream.cli.opening import advised, open_engine, preset_system, tell_choices
+from moestream.cli.opening import advised, linked, open_engine, preset_system, tell_choices
 from moestream.cli.options.engine import engine_options, sampling_options
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option, output_options, reasoning_option
@@ -73,6 +73,7 @@ def generate(
     """
     from moestream.terminal.plain import PlainView
 
+    linked(engine_options)  # of several machines, the first alone has a prompt
     if not prompt.raw:
         prompt = replace(prompt, system=preset_system(model, prompt.system))
     run, status = Run(model, sampling.said["seed"], as_json, quiet, verbose), 0

@@ -12,16 +12,20 @@ from moestream import ui
 from moestream.cli.command import Command, file_option, option
 from moestream.cli.opening import open_header
 from moestream.cli.options.engine import context_options
+from moestream.cli.options.fleet import link_option, link_or_default, machines_option
 from moestream.cli.options.memory import budgets_option, memory_of, memory_option
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import json_option
 from moestream.cli.options.profile import complete_profile, parts_callback
+from moestream.cli.reports.fleet import FleetKnown, print_fleet
+from moestream.cli.reports.fleet import as_json as fleet_as_json
 from moestream.cli.reports.plan import Known, print_report
 from moestream.cli.reports.plan import as_json as report_as_json
 from moestream.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from moestream.forecast.hits import Hits
+    from moestream.forecast.pipeline import Link
     from moestream.gguf import GGUFHeader
     from moestream.profiles.names import Part
 
@@ -30,6 +34,7 @@ moestream plan qwen3-30b-a3b-instruct-2507
 moestream plan hf:unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M --memory 16G -c 8192
 moestream plan demo --profile italian
 moestream plan model.gguf --budget 6G,8G,12G --trace run.route.csv.gz --json
+moestream plan hf:unsloth/Qwen3-30B-A3B-GGUF:Q4_K_M --machines 16G,16G --link 10G,50us
 """
 _MOST_TOKENS = 10_000_000
 _PROMPTS = (1000, 10_000)
@@ -82,6 +87,8 @@ def _prompts(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
     is_flag=True,
     help="Measure this machine anew; otherwise it is measured once.",
 )
+@machines_option
+@link_option
 @json_option
 @context_options
 def plan(
@@ -92,6 +99,8 @@ def plan(
     profile: "tuple[Part, ...] | None",
     prompts: tuple[int, ...],
     measure: bool,
+    machines: tuple[int, ...],
+    link: "Link | None",
     as_json: bool,
     context_length: int | None,
     cache_type_k: Any,
@@ -103,9 +112,14 @@ def plan(
     default is demo. Only the header is read, from the hub if the model is not here, and experts
     here and there to see how fast the disk is. Speeds are of decoding with the context full and the
     page cache cold. Times to the first token are of a prompt that comes first, after loading.
+
+    With --machines, layers are divided as mlx.launch would have them, and each machine streams what
+    does not fit in its memory; told is what the way between them takes of a token, and the same
+    model on one of them.
     """
     from moestream.engine.engine import context_of
     from moestream.forecast.demand import read_demand
+    from moestream.forecast.fleet import Wanted, foresee_fleet
     from moestream.forecast.outlook import Grounds, look_ahead
     from moestream.forecast.support import unsupported_reason
     from moestream.forecast.verdict import plan_of
@@ -115,6 +129,12 @@ def plan(
 
     if trace is not None and profile is not None:
         raise click.UsageError("--trace and --profile exclude each other; pass one of them")
+    if machines and (budgets or memory is not None):
+        raise click.UsageError(
+            "--machines says how much memory there is; leave --memory and --budget out"
+        )
+    if link is not None and not machines:
+        raise click.UsageError("--link is between machines; name them, as --machines 16G,16G")
     with open_header(model, build=False, quiet=as_json) as file:
         if reason := unsupported_reason(file):
             raise UnsupportedModelError(f"{file.path} cannot run here: {_once(reason, file)}")
@@ -139,9 +159,15 @@ def plan(
                 anew=measure,
                 step=lambda name: progress(name, 0, 1),
             )
+        grounds = Grounds(demand, machine, disk, hits, context)
+        if machines:
+            asked = Wanted(machines, link_or_default(link), prompts, cache_type_k, cache_type_v)
+            told = FleetKnown(model, file, context, foresee_fleet(file, grounds, asked), hits)
+            ui.print_json(fleet_as_json(told)) if as_json else print_fleet(told)
+            return
         outlook = look_ahead(
             divided,
-            Grounds(demand, machine, disk, hits, context),
+            grounds,
             halved_cache="q8_0" in (cache_type_k, cache_type_v),
             budgets=budgets,
             prompts=prompts,

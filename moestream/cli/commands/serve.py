@@ -132,6 +132,8 @@ def _serve(listener: "Listener", link: "Link | None") -> None:
                 if link is not None:
                     link.check()
         finally:
+            if link is not None:
+                link.leave()  # else the answers end once the other machines have done their part
             listener.close()
             os.close(heard)
             os.close(hear)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 _LEAST_BYTES = 1 << 20
 
 
-def _amounts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
+def amounts(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """Read several amounts of memory: the callback of an option that takes them."""
     try:
         return tuple(_amount(part) for part in text.split(",")) if text else ()
     except BudgetError as error:
@@ -21,10 +22,10 @@ def _amounts(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
 
 
 def _memory(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
-    amounts = _amounts(ctx, param, text)
-    if len(amounts) > 1:
+    found = amounts(ctx, param, text)
+    if len(found) > 1:
         raise click.BadParameter("one amount is expected, such as 16G", ctx, param)
-    return amounts[0] if amounts else None
+    return found[0] if found else None
 
 
 def _amount(text: str) -> int:
@@ -51,7 +52,7 @@ budgets_option = option(
     "--budget",
     "budgets",
     section="Memory",
-    callback=_amounts,
+    callback=amounts,
     metavar="AMOUNT,...",
     help="Say how fast it is at these budgets, instead of at some that hold a part of the experts.",
 )

@@ -19,7 +19,7 @@ from moestream.chat.thinking import Thinking
 from moestream.cli.command import Body, apply, file_option, option
 from moestream.cli.options.fields import field_options
 from moestream.folders import read_bytes
-from moestream.ranks.launch import launched
+from moestream.ranks.launch import follows, launched
 
 STANDARD_INPUT = Path("-")
 _SILENT_S = 2.0
@@ -54,8 +54,9 @@ def prompt_options(body: Body) -> Body:
             )
         if words and prompt is not None:
             raise click.UsageError("the prompt is given twice: after MODEL, and with --prompt")
-        text = _read(" ".join(words) if words else prompt, file)
-        require_text(text.strip() and text, "the prompt")
+        text = "" if follows() else _read(" ".join(words) if words else prompt, file)
+        if not follows():
+            require_text(text.strip() and text, "the prompt")
         if chat_template is not None:
             require_text(chat_template, "--chat-template")
         thinking = Thinking(reasoning_effort, chat_template_kwargs)
@@ -87,6 +88,11 @@ def _read(prompt: str | None, file: Path | None) -> str:
     if prompt is not None:
         material = _piped()
         return f"{material}\n\n{prompt}" if material.strip() else prompt
+    if file in (None, STANDARD_INPUT) and launched() is not None:
+        raise click.UsageError(
+            "of several machines none has a standard input that ends; give the prompt with -p TEXT "
+            "or -f FILE"
+        )
     if file is None and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError(
             "there is no prompt; give one with -p TEXT, -f FILE, or on standard input"
@@ -145,7 +151,7 @@ def system_options(body: Body) -> Body:
             raise click.UsageError(
                 "--system-prompt and --system-prompt-file exclude each other; pass one of them"
             )
-        if system_file is not None:
+        if system_file is not None and not follows():
             system_prompt = read_text(system_file)
         if system_prompt:
             require_text(system_prompt, "the system prompt")

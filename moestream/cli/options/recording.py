@@ -8,6 +8,7 @@ import click
 from moestream.cli.command import option
 from moestream.cli.options.profile import complete_profile, file_callback
 from moestream.folders import require_openable
+from moestream.ranks.launch import follows
 
 RECORDING_OPTIONS = (
     option(
@@ -34,6 +35,8 @@ def require_places(recording: Mapping[str, Path | None]) -> None:
         OSError, ProfileError: it cannot.
     """
     for name, path in recording.items():
+        if follows():
+            return  # the first machine's alone
         if path is not None and name == "profile":
             from moestream.profiles import require_place
 

@@ -16,6 +16,7 @@ from moestream.cli.options.fields import field_options
 from moestream.cli.options.profile import complete_profile, parts_callback
 from moestream.cli.options.recording import RECORDING_OPTIONS, require_places
 from moestream.errors import BudgetError
+from moestream.ranks.launch import follows
 from moestream.streaming.options import (
     POLICY_SETTINGS,
     STRATEGIES,
@@ -52,7 +53,7 @@ def streaming_options(body: Body) -> Body:
         require_places(recording)
         body(*args, recording=recording, **_opening(budget, given), **kwargs)
 
-    return apply((budget_option, _SHARES, *_HOW, *RECORDING_OPTIONS), with_streaming)
+    return apply((budget_option, _SHARES, _VERIFY, *_HOW, *RECORDING_OPTIONS), with_streaming)
 
 
 def streaming_comparison(body: Body) -> Body:
@@ -89,7 +90,7 @@ def _opening(budget: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     options = by_strategy(given.get("strategy", "decay"), **changes)
     _check(options, given)
     profile = None
-    if "profile" in given:
+    if "profile" in given and not follows():  # it is the first machine's, which tells the others
         from moestream.profiles.names import load_mixture
 
         profile = load_mixture(given["profile"])
@@ -183,7 +184,15 @@ def _budgets(
 
 
 def _shares(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
-    return _budgets(ctx, param, text) or ()
+    shares = _budgets(ctx, param, text) or ()
+    if "none" in shares:
+        raise click.BadParameter(
+            "none is no share: layers are divided by the memory of each machine; give it an "
+            "amount, 50% or auto",
+            ctx,
+            param,
+        )
+    return shares
 
 
 def _read_knobs(
@@ -242,6 +251,14 @@ _SHARES = _option(
     metavar="AMOUNT,...",
     rare=True,
     help="The budget of each machine, of several that mlx.launch starts; see docs/machines.md.",
+)
+_VERIFY = _option(
+    "--verify",
+    type=click.Choice(["header", "full"]),
+    default="header",
+    rare=True,
+    help="What several machines compare of their copies of the file: full is every byte that each "
+    "of them reads.",
 )
 _BUDGETS = _option("--budget", "budgets", callback=_budgets, metavar="AMOUNT,...", help=_AMOUNTS)
 _HOW = (

@@ -79,13 +79,16 @@ def _print_prompts(outlook: "Outlook") -> None:
         return
     columns = ("budget", *(f">after {prompt.tokens:,} tokens" for prompt in points[0].prompts))
     rows = [
-        (_mebibytes(point), *(_seconds(prompt.low_s, prompt.high_s) for prompt in point.prompts))
+        (
+            _mebibytes(point),
+            *(seconds_told(prompt.low_s, prompt.high_s) for prompt in point.prompts),
+        )
         for point in points
     ]
     ui.print_table("time to the first token", columns, rows)
 
 
-def _seconds(low: float, high: float) -> str:
+def seconds_told(low: float, high: float) -> str:
     """A range of seconds; of minutes where it is many."""
     if high >= 180:
         return f"{low / 60:.0f} to {high / 60:.0f} min"
@@ -218,7 +221,7 @@ def as_json(known: Known) -> dict[str, Any]:
         "suggested": {"budget_bytes": divided.budget_bytes, "flags": list(outlook.flags)},
         "case": outlook.chosen.case,
         "verdict": verdict(outlook.chosen, outlook.floor_budget_bytes),
-        "budgets": [_point_as_json(point) for point in outlook.points],
+        "budgets": [point_as_json(point) for point in outlook.points],
         "hit_rates_from": hits.expected.source,
         "machine": asdict(machine) | {"disks": None, "age_days": machine.age_days()},
         "busy": busy_told(machine, disk),
@@ -226,7 +229,8 @@ def as_json(known: Known) -> dict[str, Any]:
     }
 
 
-def _point_as_json(point: "Point") -> dict[str, Any]:
+def point_as_json(point: "Point") -> dict[str, Any]:
+    """One budget, and all that is foreseen of it."""
     return {
         "budget_bytes": point.plan.budget_bytes,
         "experts_bytes": point.plan.experts_bytes,

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "core/grid_tables.h"
 
@@ -48,5 +49,19 @@ alignas(64) inline constexpr auto kIq2sGrid = expand_grid<uint64_t>(kIq2SRows, k
 alignas(64) inline constexpr auto kIq3xxsGrid = expand_grid<uint32_t>(kIq3XxsRows, kIq3xxsLevels);
 alignas(64) inline constexpr auto kIq3sGrid = expand_grid<uint32_t>(kIq3SRows, kIq3sLevels);
 alignas(64) inline constexpr auto kIq1Grid = expand_grid<uint64_t>(kIq1SRows, kIq1Levels);
+
+// The grid with one more in all bytes, then again with one less: IQ1_M's nibbles have a shift on top
+// of the three bits of a row's number, so that both are looked up at once.
+constexpr auto shifted_grid(const auto& rows) {
+    constexpr uint64_t kOnes = 0x0101010101010101;
+    std::array<uint64_t, 2 * std::tuple_size_v<std::remove_cvref_t<decltype(rows)>>> grid{};
+    for (size_t row = 0; row < rows.size(); ++row) {
+        grid[row] = rows[row] + kOnes;
+        grid[rows.size() + row] = rows[row] - kOnes;
+    }
+    return grid;
+}
+
+alignas(64) inline constexpr auto kIq1ShiftedGrid = shifted_grid(kIq1Grid);
 
 }  // namespace moestream

@@ -95,6 +95,9 @@ def chat(
     MODEL is a name from models.toml, hf:ORG/REPO[:QUANT|FILE], or a path to a .gguf file; the
     default is demo. /help lists commands.
     """
+    from moestream.cli.opening import advised, linked, open_engine, preset_system, tell_choices
+
+    linked(engine_options)  # of several machines, the first alone has conversations
     _check(system_prompt, chat_template)
     if go_on and load is not None:
         raise click.UsageError("--continue and --load exclude each other; pass one of them")
@@ -104,7 +107,6 @@ def chat(
     from moestream.cli.commands.chat.kept import Keeper, model_of, newest
     from moestream.cli.commands.chat.program import Program
     from moestream.cli.commands.chat.slash import run_command
-    from moestream.cli.opening import advised, open_engine, preset_system, tell_choices
     from moestream.engine.options import SamplingChoice
 
     thinking = Thinking(reasoning_effort, chat_template_kwargs)

@@ -15,19 +15,34 @@ struct Rows {
     alignas(32) uint16_t rows[32];
 };
 
-struct RowsAndSigns : Rows {
-    alignas(32) uint32_t signs[8];  // a dword for each 32 codes
-};
-
+// Signs of a super-block, a bit each: halves of 128, each twice. They stay in registers: stored, and
+// loaded again piece by piece, they made the product take 1.4 times as long.
 struct Signs {
-    const uint8_t* p;
-    __m256i rest;  // dwords of four times seven signs and a scale
-    alignas(32) uint32_t signs[8];
+    __m256i low, high;
+
+    template <int J>
+    __m256i of() const {
+        return spread_bytes<J % 4>(J < 4 ? low : high);
+    }
 };
 
-inline void open_signs(__m256i rest, Signs* to) {
-    to->rest = rest;
-    _mm256_store_si256(reinterpret_cast<__m256i*>(to->signs), even_signs32(spread_sevens(rest)));
+inline Signs signs_of(__m256i v) {
+    return {_mm256_permute2x128_si256(v, v, 0x00), _mm256_permute2x128_si256(v, v, 0x11)};
+}
+
+struct RowsAndSigns : Rows {
+    Signs signs;
+};
+
+// Numbers of rows as they lie in the file; dwords of four times seven signs and a scale.
+struct SignsAndScales {
+    const uint8_t* p;
+    __m256i rest;
+    Signs signs;
+};
+
+inline SignsAndScales open_signs(const uint8_t* p, __m256i rest) {
+    return {p, rest, signs_of(even_signs32(spread_sevens(rest)))};
 }
 
 inline __m256i scales_on_top(__m256i rest) {
@@ -35,7 +50,7 @@ inline __m256i scales_on_top(__m256i rest) {
 }
 
 // What a type with signs apart has beyond scales(): magnitudes<J>() and signs<J>(), which is where
-// its 32 bits lie.
+// its 32 bits lie, or these spread.
 template <class Self, Type T>
 struct SignedRows : Avx2Format<T> {
     template <int J>
@@ -47,6 +62,7 @@ struct SignedRows : Avx2Format<T> {
 // A type whose numbers of rows of eight are made ready.
 template <class Self, Type T, const auto& kGrid>
 struct ReadyRows : SignedRows<Self, T> {
+    static __m256i scales(const auto& block) { return join_even_odd(Self::split_scales(block)); }
     template <int J>
     static __m256i magnitudes(const Rows& block) {
         return rows_of_eight(kGrid.data(), block.rows + J * 4);
@@ -56,38 +72,30 @@ struct ReadyRows : SignedRows<Self, T> {
 // A type that has a scale above the signs of each 32 weights.
 template <class Self, Type T>
 struct SignsBelowScales : SignedRows<Self, T> {
-    static __m256i scales(const Signs& block) { return scales_on_top(block.rest); }
+    static __m256i scales(const SignsAndScales& block) { return scales_on_top(block.rest); }
     template <int J>
-    static const void* signs(const Signs& block) {
-        return block.signs + J;
-    }
+    static __m256i signs(const auto& block) { return block.signs.template of<J>(); }
 };
 
 template <>
 struct Blocks<Type::IQ2_XXS> : SignsBelowScales<Blocks<Type::IQ2_XXS>, Type::IQ2_XXS> {
-    static Signs open(const uint8_t* p) {
-        Signs to{p, {}, {}};
+    static SignsAndScales open(const uint8_t* p) {
         const __m256 a = _mm256_castsi256_ps(load256(p + 2));
         const __m256 b = _mm256_castsi256_ps(load256(p + 34));
         const __m256i odd = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
-        open_signs(_mm256_permute4x64_epi64(odd, 0xd8), &to);
-        return to;
+        return open_signs(p, _mm256_permute4x64_epi64(odd, 0xd8));
     }
     template <int J>
-    static __m256i magnitudes(const Signs& block) {
+    static __m256i magnitudes(const SignsAndScales& block) {
         return rows_of_eight(kIq2xxsGrid.data(), block.p + 2 + J * 8);
     }
 };
 
 template <>
 struct Blocks<Type::IQ3_XXS> : SignsBelowScales<Blocks<Type::IQ3_XXS>, Type::IQ3_XXS> {
-    static Signs open(const uint8_t* p) {
-        Signs to{p, {}, {}};
-        open_signs(load256(p + 66), &to);
-        return to;
-    }
+    static SignsAndScales open(const uint8_t* p) { return open_signs(p, load256(p + 66)); }
     template <int J>
-    static __m256i magnitudes(const Signs& block) {
+    static __m256i magnitudes(const SignsAndScales& block) {
         const auto* rows = reinterpret_cast<const __m128i*>(block.p + 2 + J * 8);
         return rows_of_four(kIq3xxsGrid.data(), _mm256_cvtepu8_epi32(_mm_loadl_epi64(rows)));
     }
@@ -96,24 +104,18 @@ struct Blocks<Type::IQ3_XXS> : SignsBelowScales<Blocks<Type::IQ3_XXS>, Type::IQ3
 template <>
 struct Blocks<Type::IQ2_XS> : ReadyRows<Blocks<Type::IQ2_XS>, Type::IQ2_XS, kIq2xsGrid> {
     static RowsAndSigns open(const uint8_t* p) {
-        RowsAndSigns to;
-        to.p = p;
         const __m256i a = load256(p + 2), b = load256(p + 34), rows = _mm256_set1_epi16(511);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to.rows), _mm256_and_si256(a, rows));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to.rows + 16), _mm256_and_si256(b, rows));
         const __m256i both =
             _mm256_packus_epi16(_mm256_srli_epi16(a, 9), _mm256_srli_epi16(b, 9));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to.signs),
-                           even_signs32(_mm256_permute4x64_epi64(both, 0xd8)));
-        keep_in_memory(to.rows);
-        keep_in_memory(to.signs);
+        RowsAndSigns to;
+        to.p = p;
+        to.signs = signs_of(even_signs32(_mm256_permute4x64_epi64(both, 0xd8)));
+        store_rows(_mm256_and_si256(a, rows), _mm256_and_si256(b, rows), to.rows);
         return to;
     }
-    static __m256i scales(const RowsAndSigns& block) { return odd_nibbles(block.p + 66); }
+    static __m256i split_scales(const RowsAndSigns& block) { return odd_nibbles(block.p + 66); }
     template <int J>
-    static const void* signs(const RowsAndSigns& block) {
-        return block.signs + J;
-    }
+    static __m256i signs(const auto& block) { return block.signs.template of<J>(); }
 };
 
 template <>
@@ -135,7 +137,7 @@ struct Blocks<Type::IQ2_S> : ReadyRows<Blocks<Type::IQ2_S>, Type::IQ2_S, kIq2sGr
         store_rows(p + 2, high(order), high(_mm256_add_epi16(order, four)), to.rows);
         return to;
     }
-    static __m256i scales(const Rows& block) { return odd_nibbles(block.p + 74); }
+    static __m256i split_scales(const Rows& block) { return odd_nibbles(block.p + 74); }
     template <int J>
     static const void* signs(const Rows& block) {
         return block.p + 34 + J * 4;
@@ -208,53 +210,36 @@ struct Blocks<Type::IQ1_S> : Avx2Format<Type::IQ1_S> {
 
 template <>
 struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
-    // Shifts are 2 less or nothing, and the offset 15, by way of the inputs' sums.
-    static constexpr int kOffset = 1;
-    static __m256i weights(const auto&, __m256i scales) {
-        return _mm256_sub_epi16(_mm256_slli_epi16(scales, 4), scales);
-    }
     static uint16_t half_bits(const uint8_t* p) { return iq1m_d(p); }
-    static RowsAndSigns open(const uint8_t* p) {
-        RowsAndSigns to;
+    static Rows open(const uint8_t* p) {
+        Rows to;
         to.p = p;
         const __m128i nibbles = load128(p + 32), low = _mm_set1_epi8(15);
         const __m128i even = _mm_and_si128(nibbles, low);
         const __m128i odd = _mm_and_si128(_mm_srli_epi16(nibbles, 4), low);
+        const auto high = [](__m128i v) { return _mm256_slli_epi16(_mm256_cvtepu8_epi16(v), 8); };
         const __m128i a = _mm_unpacklo_epi8(even, odd), b = _mm_unpackhi_epi8(even, odd);
-        const auto high = [](__m128i v) {
-            return _mm256_slli_epi16(
-                _mm256_cvtepu8_epi16(_mm_and_si128(v, _mm_set1_epi8(7))), 8);
-        };
         store_rows(p, high(a), high(b), to.rows);
-        // Shifts take the signs' place, eight bits for eight codes: set for nibbles above 7.
-        const __m256i all = _mm256_set_m128i(b, a);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to.signs),
-                           _mm256_cmpgt_epi8(all, _mm256_set1_epi8(7)));
-        keep_in_memory(to.signs);
         return to;
     }
-    static __m256i scales(const RowsAndSigns& block) {
+    static __m256i scales(const Rows& block) { return join_even_odd(split_scales(block)); }
+    static __m256i split_scales(const Rows& block) {
         uint64_t words;
         std::memcpy(&words, block.p + 48, 8);
         const __m256i all = _mm256_set1_epi64x(static_cast<long long>(words));
-        const __m256i order = _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3,  //
-                                               4, 5, 4, 5, 4, 5, 4, 5, 6, 7, 6, 7, 6, 7, 6, 7);
+        const __m256i order = _mm256_setr_epi8(0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7,  //
+                                               0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7);
         // The three bits of each to bits 10 to 12.
-        const __m256i move = _mm256_set1_epi64x(0x0002001000800400);
+        const int even = 0x00100400, odd = 0x00020080;
+        const __m256i move = _mm256_setr_epi32(even, even, even, even, odd, odd, odd, odd);
         const __m256i moved = _mm256_mullo_epi16(_mm256_shuffle_epi8(all, order), move);
         const __m256i twice =
             _mm256_and_si256(_mm256_srli_epi16(moved, 9), _mm256_set1_epi16(14));
         return _mm256_or_si256(twice, _mm256_set1_epi16(1));
     }
     template <int J>
-    static __m256i codes(const RowsAndSigns& block) {
-        const __m256i rows = rows_of_eight(kIq1Grid.data(), block.rows + J * 4);
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-        return _mm256_mask_sub_epi8(rows, block.signs[J], rows, _mm256_set1_epi8(2));
-#else
-        const __m256i minus = spread_bytes(block.signs + J);
-        return _mm256_add_epi8(rows, _mm256_add_epi8(minus, minus));
-#endif
+    static __m256i codes(const Rows& block) {
+        return rows_of_eight(kIq1ShiftedGrid.data(), block.rows + J * 4);
     }
 };
 

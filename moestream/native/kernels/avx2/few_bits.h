@@ -26,7 +26,7 @@ struct Blocks<Type::Q1_0> : Avx2Format<Type::Q1_0> {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
         return _mm256_maskz_mov_epi8(load_u32(p + 2 + J * 4), _mm256_set1_epi8(2));
 #else
-        return _mm256_srli_epi16(fifth_bits(p + 2 + J * 4), 3);  // which are 16
+        return where_set(p + 2 + J * 4, 2);
 #endif
     }
 };

@@ -22,18 +22,21 @@ inline void prefetch(uintptr_t ahead) {
     }
 }
 
-// Scale J of 8 in each half, over all lanes of that half.
+// Scale J of 8 in each half, over all lanes of that half: codes<J> holds group J, or, if a group is
+// 16, group 2 J in its low half and 2 J + 1 in its high half.
 template <int J>
 inline __m256i spread_scale(__m256i scales) {
     return _mm256_shuffle_epi8(scales, _mm256_set1_epi16((2 * J + 1) << 8 | 2 * J));
 }
 
-// Even groups' values to the low half, odd groups' to the high half: codes<J> holds group 2 J in
-// its low half and 2 J + 1 in its high half.
-inline __m256i split_even_odd(__m256i v) {
-    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,  //
-                                           0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-    return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, order), 0xd8);
+// Scales of groups of 16, even ones in the low half and odd ones in the high half.
+template <class T>
+inline __m256i split_scales_of(const auto& block) {
+    if constexpr (requires { T::split_scales(block); }) {
+        return T::split_scales(block);
+    } else {
+        return split_even_odd(T::scales(block));
+    }
 }
 
 // To each token's sum: the J-th 32 codes of an opened super-block, taken apart once, times its
@@ -81,6 +84,10 @@ template <class T>
     }
 }
 
+// Whether inputs' sums of groups of 16 are split as scales are, rather than scales put in order.
+template <class T>
+inline constexpr bool kSplitSums = T::kGroup == 16 && !T::kHasMin;
+
 // The lanes of row R's integer sums over a super-block with the tokens' inputs from column `at` on,
 // and those of its minimums (or offset).
 template <class T, int NT>
@@ -96,15 +103,16 @@ inline void super_block_lanes(const uint8_t* p, const int8_t* const* q, size_t a
         });
         return;
     }
-    const __m256i natural = T::scales(block);
-    const __m256i scales = T::kGroup == 16 ? split_even_odd(natural) : natural;
+    // Minimums stand in their natural order, and so do the inputs' sums with them.
+    const __m256i scales = kSplitSums<T> ? split_scales_of<T>(block) : T::scales(block);
+    const __m256i spread = T::kGroup == 16 && T::kHasMin ? split_even_odd(scales) : scales;
     __m256i acc[NT][2];
     for (int t = 0; t < NT; ++t) acc[t][0] = acc[t][1] = _mm256_setzero_si256();
-    unroll<8>([&](auto j) { add_scaled<T, j, NT>(block, q, at, scales, acc); });
+    unroll<8>([&](auto j) { add_scaled<T, j, NT>(block, q, at, spread, acc); });
     unroll<NT>([&](auto t) {
         lanes[t][r] = _mm256_add_epi32(acc[t][0], acc[t][1]);
         if constexpr (T::kHasMin || T::kOffset != 0) {
-            mins[t][r] = _mm256_madd_epi16(weights_of_sums<T>(block, natural), sums[t]);
+            mins[t][r] = _mm256_madd_epi16(weights_of_sums<T>(block, scales), sums[t]);
         }
         if constexpr (T::kOffset != 0) {
             lanes[t][r] = _mm256_sub_epi32(lanes[t][r],
@@ -172,6 +180,7 @@ struct Avx2Gemv : Avx2Floats {
                 // With groups of 32 there are eight sums: zeros in the high half keep mins single.
                 const int16_t* from = x.sums(t, b * T::kGroups);
                 sums[t] = T::kGroup == 16 ? load256(from) : _mm256_zextsi128_si256(load128(from));
+                if constexpr (kSplitSums<T>) sums[t] = split_even_odd(sums[t]);
             });
             for (int r = 0; r < 8; ++r) {
                 prefetch<T::kBytes>(ahead + 8 * at + r * T::kBytes);

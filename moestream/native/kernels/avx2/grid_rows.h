@@ -41,22 +41,34 @@ inline __m256i rows_of_four(const uint32_t* grid, __m256i rows) {
 // which takes longer than the lookups.
 inline void keep_in_memory(auto& values) { asm("" : "+m"(values)); }
 
-// A byte of the four at `p` over eight bytes, one after the other.
-inline __m256i spread_bytes(const void* p) {
-    const __m256i order = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,  //
-                                           2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-    return _mm256_shuffle_epi8(broadcast32(p), order);
+// Bytes 4 K to 4 K + 3 of each half, over eight bytes each: two in the low half, two in the high one.
+template <int K = 0>
+inline __m256i spread_bytes(__m256i v) {
+    constexpr int kAll = 0x01010101;
+    const auto order = [](int byte) { return (4 * K + byte) * kAll; };
+    return _mm256_shuffle_epi8(
+        v, _mm256_setr_epi32(order(0), order(0), order(1), order(1), order(2), order(2), order(3),
+                             order(3)));
 }
 
-// Bytes of `v` with a minus where the bit of the 32 at `signs` is set.
+// Bytes of `v` with a minus where the bit of the 32 at `signs`, or of bytes that are spread, is set.
+inline __m256i with_signs(__m256i spread, __m256i v) {
+    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    const __mmask32 minus = _mm256_test_epi8_mask(spread, bit);
+    return _mm256_mask_sub_epi8(v, minus, _mm256_setzero_si256(), v);
+#else
+    const __m256i minus = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+    return _mm256_sub_epi8(_mm256_xor_si256(v, minus), minus);
+#endif
+}
+
 inline __m256i with_signs(const void* signs, __m256i v) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
     const __mmask32 minus = load_u32(static_cast<const uint8_t*>(signs));
     return _mm256_mask_sub_epi8(v, minus, _mm256_setzero_si256(), v);
 #else
-    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
-    const __m256i minus = _mm256_cmpeq_epi8(_mm256_and_si256(spread_bytes(signs), bit), bit);
-    return _mm256_sub_epi8(_mm256_xor_si256(v, minus), minus);
+    return with_signs(spread_bytes(broadcast32(signs)), v);
 #endif
 }
 
@@ -86,22 +98,25 @@ inline __m256i eight_scales(__m256i v) {
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(v, v), 0x88);
 }
 
-// Scales 2 s + 1, s being the nibbles of eight bytes.
+// Scales 2 s + 1, s being the nibbles of eight bytes: low ones in the low half, high ones in the
+// high half.
 inline __m256i odd_nibbles(const uint8_t* p) {
-    const __m128i v = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    const __m128i both = _mm_unpacklo_epi8(v, _mm_srli_epi16(v, 4));
-    const __m128i nibbles = _mm_and_si128(both, _mm_set1_epi8(15));
-    return _mm256_cvtepu8_epi16(
-        _mm_or_si128(_mm_add_epi8(nibbles, nibbles), _mm_set1_epi8(1)));
+    const __m128i v = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const __m256i twice = _mm256_set_m128i(_mm_srli_epi16(v, 3), _mm_add_epi16(v, v));
+    return _mm256_or_si256(_mm256_and_si256(twice, _mm256_set1_epi16(30)), _mm256_set1_epi16(1));
 }
 
-// Numbers of rows: bytes, with `high` bits on top of them.
-inline void store_rows(const uint8_t* low, __m256i high0, __m256i high1, uint16_t (&to)[32]) {
-    const __m256i a = _mm256_or_si256(_mm256_cvtepu8_epi16(load128(low)), high0);
-    const __m256i b = _mm256_or_si256(_mm256_cvtepu8_epi16(load128(low + 16)), high1);
+// Numbers of 32 rows.
+inline void store_rows(__m256i a, __m256i b, uint16_t (&to)[32]) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(to), a);
     _mm256_store_si256(reinterpret_cast<__m256i*>(to + 16), b);
     keep_in_memory(to);
+}
+
+// The same of bytes, with `high` bits on top of them.
+inline void store_rows(const uint8_t* low, __m256i high0, __m256i high1, uint16_t (&to)[32]) {
+    store_rows(_mm256_or_si256(_mm256_cvtepu8_epi16(load128(low)), high0),
+               _mm256_or_si256(_mm256_cvtepu8_epi16(load128(low + 16)), high1), to);
 }
 
 }  // namespace

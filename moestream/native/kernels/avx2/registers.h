@@ -47,6 +47,19 @@ inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b) {
 }
 #endif
 
+// Even ones of 16 int16 to the low half, odd ones to the high half, and back.
+inline __m256i split_even_odd(__m256i v) {
+    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,  //
+                                           0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, order), 0xd8);
+}
+
+inline __m256i join_even_odd(__m256i v) {
+    const __m256i order = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15,  //
+                                           0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    return _mm256_shuffle_epi8(_mm256_permute4x64_epi64(v, 0xd8), order);
+}
+
 inline __m256i broadcast32(const void* p) {
     int v;
     std::memcpy(&v, p, sizeof v);

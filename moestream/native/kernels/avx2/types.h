@@ -17,14 +17,14 @@ inline __m256i nibbles(const uint8_t* p) {
     return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
 }
 
-// 0x10 in each byte whose bit, of the 32 at `p`, is set.
-inline __m256i fifth_bits(const uint8_t* p) {
+// `value` in each byte whose bit, of the 32 at `p`, is set.
+inline __m256i where_set(const uint8_t* p, char value) {
     const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,  //
                                             2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
     const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
     const __m256i bytes = _mm256_shuffle_epi8(broadcast32(p), spread);
     const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
-    return _mm256_and_si256(set, _mm256_set1_epi8(16));
+    return _mm256_and_si256(set, _mm256_set1_epi8(value));
 }
 
 inline __m256i look_up(const int8_t* table, __m256i codes) {
@@ -65,14 +65,14 @@ struct Blocks<Type::Q4_1> : Avx2Format<Type::Q4_1> {
 template <>
 struct Blocks<Type::Q5_0> : Avx2Format<Type::Q5_0> {
     static __m256i codes(const uint8_t* p) {
-        return _mm256_or_si256(nibbles(p + 6), fifth_bits(p + 2));
+        return _mm256_or_si256(nibbles(p + 6), where_set(p + 2, 16));
     }
 };
 
 template <>
 struct Blocks<Type::Q5_1> : Avx2Format<Type::Q5_1> {
     static __m256i codes(const uint8_t* p) {
-        return _mm256_or_si256(nibbles(p + 8), fifth_bits(p + 4));
+        return _mm256_or_si256(nibbles(p + 8), where_set(p + 4, 16));
     }
 };
 

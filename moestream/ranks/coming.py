@@ -1,0 +1,70 @@
+"""What comes back from other ranks: the layer that waits for it, and what the waiting took.
+
+Rows come in the order in which they were sent. Those of another pass that is under way are kept for
+it, those of one that was broken off are dropped.
+"""
+
+import time
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from moestream.backends import Array, Backend
+from moestream.layers.batch import Batch
+from moestream.models.blocks import MixerLayer
+from moestream.ranks.link import Link
+from moestream.ranks.message import Kind, Rows
+from moestream.ranks.rows import array_of
+
+
+@dataclass(slots=True)
+class Away:
+    """Where the time went while rows were away."""
+
+    waits: int = 0
+    """How often they were waited for."""
+    waited_s: float = 0.0
+    busy_s: float = 0.0
+    """Of it, what the other ranks computed; the rest is hops."""
+
+    def add(self, waited_s: float, busy_s: float) -> None:
+        """Rows came back."""
+        self.waits += 1
+        self.waited_s += waited_s
+        self.busy_s += min(busy_s, waited_s)
+
+
+class Coming(MixerLayer):
+    """Gives the rows that come of those sent off; in the place of a layer, behind all others."""
+
+    waits = True
+
+    def __init__(self, link: Link, backend: Backend) -> None:
+        self._link, self._backend = link, backend
+        self._awaited: WeakValueDictionary[int, Batch] = WeakValueDictionary()
+        """By the number of what was sent; who broke a pass off lets go of its batches."""
+        self._came: WeakKeyDictionary[Batch, Rows] = WeakKeyDictionary()
+        self.away = Away()
+
+    def expect(self, number: int, batch: Batch) -> None:
+        """A batch's rows were sent off under a number."""
+        self._awaited[number] = batch
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The residual stream after all layers: (T, E) -> (T, E); nothing of what nobody asks for.
+
+        Raises:
+            BrokenOff: the pass's ``stop`` said so.
+            RankError: a rank has failed.
+        """
+        return array_of(self._backend, self._rows(batch)) if batch.wanted else x
+
+    def _rows(self, batch: Batch) -> Rows:
+        started, busy_s = time.perf_counter(), 0.0
+        while (rows := self._came.pop(batch, None)) is None:
+            answer = self._link.receive(Kind.ROWS, stop=batch.stop)
+            busy_s += answer.body["busy_s"]
+            whose = self._awaited.pop(answer.body["n"], None)
+            if whose is not None and answer.rows is not None:
+                self._came[whose] = answer.rows
+        self.away.add(time.perf_counter() - started, busy_s)
+        return rows

@@ -1,0 +1,105 @@
+"""The chunks of a sequence that a rank has and the first rank has not all committed, or that wait.
+
+Owns their order, what becomes of those whose pass was broken off, and the memory that those which
+wait take. How they are run is ``stage``'s.
+"""
+
+from typing import Any
+
+from moestream.engine.engine import Engine
+from moestream.engine.streamed_passes import pass_tokens, row_bytes
+from moestream.layers.batch import CHUNK_TOKENS, Batch
+from moestream.ranks.message import Message
+
+Waiting = tuple[Message, Batch]
+
+
+class Leg:
+    """Chunks of one sequence, or one of several sequences, in their order.
+
+    Where experts are streamed here, chunks whose rows nobody asks for wait for those behind them,
+    also of later passes, so that each expert is read once for all; the memory for their rows is
+    the experts', as in a long pass of one machine.
+    """
+
+    def __init__(self, engine: Engine, numbers: tuple[int, ...]) -> None:
+        """``numbers`` are those of the sequences' caches."""
+        self._engine = engine
+        self.numbers = numbers
+        self._batches: list[Batch] = []
+        self._sure = 0
+        """How many of them the first rank has committed."""
+        self._held_bytes = 0
+        self.waiting: list[Waiting] = []
+        """The last of them, which are not run yet."""
+        self.told: list[list[Any]] = []
+        """What later ranks are to hear once they have the rows of those that wait."""
+
+    @property
+    def ahead(self) -> int:
+        """Tokens of the one sequence that are not committed here."""
+        return sum(batch.rows for batch in self._batches)
+
+    def add(self, message: Message, batch: Batch) -> bool:
+        """A chunk has come; return whether it and those before it are to be run now."""
+        self._batches.append(batch)
+        self.waiting.append((message, batch))
+        engine = self._engine
+        if engine.streaming is None or message.body["wanted"] or len(self.numbers) > 1:
+            return True
+        most = pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, in_order=False)
+        return self._waiting_rows + batch.rows > most
+
+    @property
+    def _waiting_rows(self) -> int:
+        return sum(batch.rows for _, batch in self.waiting)
+
+    def hold(self) -> None:
+        """Make room for the rows of those that wait.
+
+        Raises:
+            ModelFormatError: the file was changed.
+        """
+        engine, rows = self._engine, row_bytes(self._engine.config, self._waiting_rows)
+        if engine.streaming is not None:
+            engine.streaming.before_pass(engine.caches.n_bytes, rows - self._held_bytes)
+            self._held_bytes = rows
+
+    def take(self) -> list[Waiting]:
+        """Those that wait, which are run now; ``release`` comes after it."""
+        taken, self.waiting = self.waiting, []
+        return taken
+
+    def release(self, *, long: bool = False) -> None:
+        """The rows are gone, after a pass of several chunks if ``long``."""
+        if self._engine.streaming is not None:
+            self._engine.streaming.after_pass(self._held_bytes, long=long)
+        self._held_bytes = 0
+
+    def confirm(self) -> None:
+        """The first rank has committed all that has come; so is done here once all is run."""
+        self._sure = len(self._batches)
+
+    def commit(self) -> list[Batch]:
+        """Do to the caches what the first rank has done; return the chunks that are whole now."""
+        sure, self._batches = self._batches[: self._sure], self._batches[self._sure :]
+        self._sure = 0
+        for batch in sure:
+            batch.commit()
+        return sure
+
+    def drop_unsure(self) -> None:
+        """The pass that was under way is broken off."""
+        self._batches = self._batches[: self._sure]
+        kept = [each for each in self.waiting if each[1] in self._batches]
+        if len(kept) < len(self.waiting):
+            self.waiting = kept
+            self.release()
+            if kept:
+                self.hold()
+
+    def drop_all(self) -> None:
+        """Nobody asks for any of it."""
+        if self.waiting:
+            self.waiting = []
+            self.release()
