@@ -13,7 +13,7 @@ from moestream.engine import session as sessions
 from moestream.engine import timeline
 from moestream.engine.drafts import Drafts
 from moestream.engine.drafts.ngrams import Ngrams
-from moestream.engine.drafts.paying import Paying
+from moestream.engine.drafts.paying import Option, Paying
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.engine.sampling import Sampler
@@ -71,7 +71,7 @@ class Told:
         self.truth, self.counts, self.wrong = truth, counts, wrong
         self.passes = self.right = 0
 
-    def begin(self, further):
+    def begin(self, further, expected=()):
         return self
 
     def further(self):
@@ -248,7 +248,7 @@ class Machine:
     def run(self, paying: Paying, tokens: int, kind: int = 8) -> float:
         """Seconds a token, by what a token without guesses takes."""
         while self.tokens < tokens:
-            drafted = paying.wanted(kind, 15)
+            _, drafted = paying.choose([Option(kind, 15)])
             seconds = self.one_s * (1 + self.further * drafted) * self.random.uniform(0.8, 1.2)
             right = 0
             while right < drafted and self.random.random() < self.chance:
@@ -283,4 +283,43 @@ def test_auto_does_not_stake_what_another_programs_pause_took() -> None:
     for _ in range(20):
         paying.passed(8, 1, 0, 0, 0.01)
     paying.passed(8, 3, 2, 2, 60.0)
-    assert Machine(0.01, 0.2, 0.95).run(paying, 600) < 0.7
+    assert Machine(0.01, 0.2, 0.95).run(paying, 1000) < 0.7
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_auto_does_not_lose_in_an_answer_what_it_gained_in_others(seed: int) -> None:
+    paying = Paying(lambda kind: 0.85)
+    assert Machine(0.01, 0.2, 0.95, seed).run(paying, 3000) < 0.6
+    paying.begin()
+    slower = Machine(0.01, 0.2, 0.0, seed).run(paying, 200)
+    assert slower < 1.03 * Machine(0.01, 0, 0, seed).run(Paying(lambda kind: 0.0), 200)
+
+
+@pytest.mark.parametrize(
+    ("own", "text", "takes", "expected"),
+    [(0.9, 0.2, 0.1, 0), (0.2, 0.9, 0.1, 8), (0.9, 0.2, 1.5, None), (0.2, 0.2, 0.1, None)],
+)
+def test_auto_takes_what_pays_more(own: float, text: float, takes: float, expected) -> None:
+    """Guesses of the model's own layer, kind 0, cost time of their own."""
+    paying, random, chosen = Paying(lambda kind: 0.6), np.random.default_rng(3), []
+    for _ in range(1500):
+        kind, drafted = paying.choose([Option(8, 9), Option(0, 4, paying.own_s)])
+        right, chance = 0, text if kind else own
+        while right < drafted and random.random() < chance:
+            right += 1
+        guess_s = takes * 0.01 * drafted * (not kind)
+        if guess_s:
+            paying.made_own(drafted, guess_s)
+        paying.passed(kind, 1 + drafted, drafted, right, 0.01 * (1 + 0.2 * drafted), guess_s)
+        chosen.append(kind if drafted else None)
+    later = chosen[500:]
+    assert max(set(later), key=later.count) == expected
+    assert later.count(expected) > 0.85 * len(later)
+
+
+@pytest.mark.parametrize(("guess_s", "tries"), [(0.0, True), (0.001, False)])
+def test_auto_counts_what_guessing_takes(guess_s: float, tries: bool) -> None:
+    paying = Paying(lambda kind: 0.85)
+    for _ in range(40):
+        paying.passed(8, 1, 0, 0, 0.01, guess_s)
+    assert (paying.choose([Option(8, 15)])[1] > 0) is tries

@@ -91,8 +91,8 @@ class Engine(Closing):
                 or ``f32``.
             cache_type_v: the same of values.
             draft: what guesses tokens ahead in ``Session.generate``, which never changes one:
-                ``ngram`` the text so far, ``auto`` the same where it pays, ``mtp`` the file's own
-                layer for further tokens, ``none`` nothing.
+                ``ngram`` the text so far, ``mtp`` the file's own layer for further tokens, ``auto``
+                what of both pays, ``none`` nothing.
             budget: memory for the process, ``6G``, ``640M``, ``50%`` or ``auto``: experts that
                 do not all fit into it are streamed. Those that do, and all without a budget, are
                 mapped, and the system's page cache decides.
@@ -193,6 +193,9 @@ class Engine(Closing):
         self, budget: str, options: StreamingOptions | None, profile: Profile | None
     ) -> None:
         self.plan = self.plan_memory(budget)
+        if not self.plan.fits and self.drafts.kind == "auto":  # experts want the memory more
+            self.drafts = self.drafts.without_layer()
+            self.plan = self.plan_memory(budget)
         if options is not None or not self.plan.fits:
             self.stream(self.plan, options or StreamingOptions(), profile)
 

@@ -47,7 +47,7 @@ class EngineOptions:
     draft: DraftKind = option(
         "none",
         "Guess tokens ahead and check several in a pass: from text that repeats itself (ngram), "
-        "that where it pays (auto), or by the file's own layer (mtp). No token changes.",
+        "by the file's own layer (mtp), or what of both pays (auto). No token changes.",
         choices=DRAFTS,
         rare=True,
     )

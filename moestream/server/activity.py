@@ -106,6 +106,9 @@ class Activity:
         total.queue_s += usage.queue_s
         total.prompt_s += usage.prompt_s
         total.generation_s += usage.generation_s
+        total.drafts += usage.drafts
+        total.drafted_tokens += usage.drafted_tokens
+        total.accepted_tokens += usage.accepted_tokens
         totals.longest = max(totals.longest, usage.prompt_tokens + sequence.made)
 
     def cancel(self) -> None:

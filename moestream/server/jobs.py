@@ -28,6 +28,8 @@ class Job:
     breakers: Breakers = NO_BREAKERS
     top_logprobs: int | None = None
     constraint: Constraint | None = None
+    predicted: Sequence[int] = ()
+    """What the client thinks that the answer will be: to be guessed, where anything is."""
     reuse: bool = True
     """Whether what other sequences have read of the same prompt is taken over."""
 
@@ -54,6 +56,12 @@ class Usage(TokenTimes):
 
     cached_tokens: int = 0
     queue_s: float = 0.0
+    drafts: int = 0
+    """Passes with guesses."""
+    drafted_tokens: int = 0
+    """Tokens that were guessed and run."""
+    accepted_tokens: int = 0
+    """Those of them that were right."""
 
 
 class Ended(NamedTuple):

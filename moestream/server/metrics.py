@@ -24,6 +24,9 @@ _LLAMA = {
     "moestream_requests_running": "llamacpp:requests_processing",
     "moestream_requests_waiting": "llamacpp:requests_deferred",
     "moestream_passes": "llamacpp:n_decode",
+    "moestream_drafts": "llamacpp:spec_decode_num_drafts",
+    "moestream_drafted_tokens": "llamacpp:spec_decode_num_draft_tokens",
+    "moestream_accepted_tokens": "llamacpp:spec_decode_num_accepted_tokens",
     "moestream_sequences_per_pass": "llamacpp:n_busy_slots_per_decode",
 }
 
@@ -94,9 +97,11 @@ class _Server(Collector):
         yield _counter("passes", "Passes through the model.", totals.decodes)
         mean = totals.decoded / totals.decodes if totals.decodes else 0.0
         yield _gauge("sequences_per_pass", "Sequences in a pass, on the average.", mean)
-        for name in ("num_draft_tokens", "num_accepted_tokens", "num_drafts"):
-            told = "Of tokens that were drafted: nothing is."
-            yield _counter_of(f"llamacpp:spec_decode_{name}", told, 0)
+        usage = self._state.activity.totals.usage
+        yield _counter("drafts", "Passes with tokens that were guessed.", usage.drafts)
+        yield _counter("drafted_tokens", "Tokens that were guessed and run.", usage.drafted_tokens)
+        right = "Tokens that were guessed rightly."
+        yield _counter("accepted_tokens", right, usage.accepted_tokens)
 
     def _speeds(self) -> Iterator[Metric]:
         """llama-server's averages."""

@@ -15,6 +15,7 @@ from moestream.engine.timeline import BrokenOff
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.moe import RouteObserver, RoutingEvent
 from moestream.models.passes import Pass
+from moestream.server.guesses import Guesses
 from moestream.server.sequence import SequenceRun, State, end_all, fail_all
 
 Members = Sequence[tuple[SequenceRun, int]]
@@ -30,6 +31,8 @@ class Prefill:
 
     members: Members
     under_way: Pass
+    guesses: Guesses | None = None
+    """Where it is of one sequence that writes alone."""
     told_at: float = field(default_factory=time.perf_counter)
     """When its sequences heard last how far it is."""
     spent_s: float = 0.0
@@ -51,18 +54,23 @@ class Passes:
         engine = self._engine
         return pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, in_order=False)
 
-    def begin(self, members: Members) -> Prefill | None:
+    def begin(self, members: Members, guesses: Guesses | None = None) -> Prefill | None:
         """Start a pass, of one sequence alone where it is of more than a chunk.
 
-        None where it cannot be, and then its sequences have failed.
+        ``guesses`` come behind all tokens of the only one. None where it cannot be, and then its
+        sequences have failed.
         """
         engine, ids = self._engine, []
         for sequence, tokens in members:
             at = sequence.cache.length
             ids += sequence.tokens[at : at + tokens]
+        parts, observer, mark = [(s.cache, tokens) for s, tokens in members], self._observer(), 0
+        if guesses is not None and guesses.tokens:
+            ids += guesses.tokens
+            parts, mark = [(parts[0][0], len(ids))], guesses.mark
+            observer = observer and guesses.events.append
         try:
-            parts = [(s.cache, tokens) for s, tokens in members]
-            chunks = cut(engine.backend, parts, CHUNK_TOKENS, self._observer())
+            chunks = cut(engine.backend, parts, CHUNK_TOKENS, observer, mark)
             rows = np.asarray(ids, np.int32)
             under_way = begin_pass(
                 engine.streaming, engine.model, engine.caches.n_bytes, rows, chunks
@@ -72,7 +80,7 @@ class Passes:
             return None
         if all(sequence.pending > tokens for sequence, tokens in members):
             under_way.fill_caches()
-        return Prefill(members, under_way)
+        return Prefill(members, under_way, guesses)
 
     def _observer(self) -> RouteObserver | None:
         first, second = self._on_route, self.onlooker
@@ -107,25 +115,53 @@ class Passes:
 
     def finish(self, prefill: Prefill) -> int:
         """Have those choose a token whose tokens are all run; return how many were made."""
-        ready: list[SequenceRun] = []
-        rows: list[int] = []
-        row = 0
-        for sequence, tokens in prefill.members:
-            row += tokens
-            if sequence.state is State.ENDED:
-                continue
-            if sequence.pending:
-                sequence.read()
-            else:
-                ready.append(sequence)
-                rows.append(row - 1)
+        under_way, guesses = prefill.under_way, prefill.guesses
+        ready, rows = _ready(prefill)
         try:
             self._engine.file.check_intact()
+            _show(prefill)
             if not ready:
                 return 0
-            last = self._engine.backend.stack_rows([prefill.under_way.row(row) for row in rows])
+            last = self._engine.backend.stack_rows([under_way.row(row) for row in rows])
             logits = self._engine.model.logits(last)
         except Exception as error:
             fail_all([s for s, _ in prefill.members], error)
             return 0
+        if guesses is not None:
+            guesses.ran()
+            return guesses.settle(logits, self._observer())
         return sum(s.choose(own) for s, own in zip(ready, logits, strict=True))
+
+
+def _ready(prefill: Prefill) -> tuple[list[SequenceRun], list[int]]:
+    """Whose tokens are all run, and the rows whose logits are wanted for that."""
+    ready: list[SequenceRun] = []
+    rows: list[int] = []
+    row = 0
+    for sequence, tokens in prefill.members:
+        row += tokens
+        if sequence.state is State.ENDED:
+            continue
+        if sequence.pending > 0:
+            sequence.read()
+        else:
+            ready.append(sequence)
+            rows.append(row - 1)
+    if ready and prefill.guesses is not None:
+        return ready, list(range(prefill.guesses.first_row, prefill.guesses.rows))
+    return ready, rows
+
+
+def _show(prefill: Prefill) -> None:
+    """Show what the rows came to to those who guess by it."""
+    hidden, members = prefill.under_way.hidden, prefill.members
+    if len(members) == 1:
+        ((sequence, _),), guesses = members, prefill.guesses
+        if sequence.is_sound:
+            sequence.saw(hidden, () if guesses is None else guesses.tokens)
+        return
+    row = 0
+    for sequence, tokens in members:
+        if sequence.is_sound:
+            sequence.saw([hidden[0][row : row + tokens]], ())
+        row += tokens

@@ -210,7 +210,7 @@ class Scheduler(Closing):
                 if not self._memory.has_room(self._waiting[0], self._running):
                     return
                 self._running.append(sequence := self._waiting.popleft())
-                sequence.begin(self.engine.caches.new())
+                sequence.begin(self.engine.caches.new(), self.engine.drafts)
 
     def _has_place(self) -> bool:
         """Whether one that waits can be given a place."""

@@ -4,13 +4,16 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends import Array
+from moestream.engine.drafts import Drafting, Drafts
+from moestream.engine.drafts.mtp import Further
 from moestream.engine.sampling import Sampler, log_probabilities
 from moestream.engine.stats import StopReason
 from moestream.errors import MoestreamError, NumericError, RequestError, ResourceError
@@ -47,6 +50,9 @@ class SequenceRun:
     tokens: list[int] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    drafting: Drafting | None = None
+    """Guesses its tokens, where that is wanted."""
+    _further: Further | None = None
     _cache: Cache | None = None
     _sampler: Sampler | None = None
     _since: float = field(default_factory=time.perf_counter)
@@ -80,9 +86,17 @@ class SequenceRun:
         """Tokens that are to be run: what is left of the prompt, or the last one that was made."""
         return len(self.tokens) - self.cache.length
 
-    def begin(self, cache: Cache) -> None:
+    @property
+    def room(self) -> int:
+        """Tokens that may still be made."""
+        room, most = self.cache.capacity + 1 - len(self.tokens), self.job.max_tokens
+        return room if most is None else min(room, most - self.usage.generated_tokens)
+
+    def begin(self, cache: Cache, drafts: Drafts) -> None:
         """Take a place, with an empty cache."""
         job = self.job
+        self._further = drafts.further()
+        self.drafting = drafts.begin(self._further, job.predicted)
         self._sampler = Sampler(
             job.sampling, end_ids=job.end_ids, constraint=job.constraint, breakers=job.breakers
         )
@@ -100,6 +114,22 @@ class SequenceRun:
         if self.state is State.READING:
             done = self.cache.length + under_way
             self._tell(Reading(done, len(self.job.prompt), self.usage.cached_tokens))
+
+    def saw(self, hidden: Sequence[Array], guessed: Sequence[int]) -> None:
+        """Its last tokens, and guesses after all of them, came to these states of the model."""
+        if self._further is not None:
+            start = self.cache.length - sum(map(len, hidden))
+            self._further.saw([*self.tokens, *guessed], start, hidden)
+
+    def take_back(self, length: int, mark: int) -> None:
+        """Forget what was run beyond so many tokens; what a recurrent state needs is run again.
+
+        ``mark`` is the length to which a copy of that was kept for this.
+        """
+        self.cache.truncate(self.cache.nearest(length))
+        self.cache.unmark(mark)
+        if self._further is not None:
+            self._further.truncate(length)
 
     def choose(self, logits: NDArray[np.float32]) -> bool:
         """All tokens were run, and these are the logits (V,) after them: go on, or end.

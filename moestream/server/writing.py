@@ -8,12 +8,13 @@ order in which they were sent off. When steps are done is the scheduler's.
 from collections import deque
 from collections.abc import Sequence
 
+from moestream.server.guesses import Guesses
 from moestream.server.passes import Members, Passes, Prefill
 from moestream.server.sequence import SequenceRun, State
 
 
 class TokenWriter:
-    """Begins passes of a token each, and brings them to their end."""
+    """Begins passes of a token each, or several that are guessed, and brings them to their end."""
 
     def __init__(self, passes: Passes, machines: int) -> None:
         """``machines`` share the model."""
@@ -30,7 +31,7 @@ class TokenWriter:
     def next(self, running: Sequence[SequenceRun]) -> Prefill | None:
         """Send off what can be, then run the oldest pass to its end; None where there is none."""
         while len(self.under_way) < self._most and (members := self._choose(running)):
-            prefill = self._passes.begin(members)
+            prefill = self._passes.begin(members, _guess(members, running))
             if prefill is not None and self._goes_off(prefill):
                 self.under_way.append(prefill)
         return self.take_in()
@@ -59,7 +60,7 @@ class TokenWriter:
         writing = [s for s in running if s.state is State.WRITING and not s.cut()]
         busy = self.members
         free = [sequence for sequence in writing if sequence not in busy]
-        return [(sequence, 1) for sequence in free[: -(-len(writing) // self._most)]]
+        return [(sequence, sequence.pending) for sequence in free[: -(-len(writing) // self._most)]]
 
     def _goes_off(self, prefill: Prefill) -> bool:
         """Run it to where it waits for another machine; False where it failed."""
@@ -70,3 +71,9 @@ class TokenWriter:
                 self._passes.end(prefill)
                 return False
         return True
+
+
+def _guess(members: Members, running: Sequence[SequenceRun]) -> Guesses | None:
+    """Guess for a sequence that writes alone."""
+    writing = [sequence for sequence in running if sequence.state is State.WRITING]
+    return Guesses.of(writing) if len(writing) == len(members) else None

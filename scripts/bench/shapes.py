@@ -37,6 +37,19 @@ class Shape:
     used: int
     weights: Callable[[int, int, int], Iterator[Weight]]
 
+    def further(self, tensors: list[Weight], layers: int) -> list[Weight]:
+        """A layer that predicts a further token: like the fourth, which attends, and its own."""
+        like, own, hidden = "blk.3.", f"blk.{layers}.", self.keys["embedding_length"]
+        assert isinstance(hidden, int)
+        found = [
+            Weight(own + each.name.removeprefix(like), each.shape, each.type)
+            for each in tensors
+            if each.name.startswith(like)
+        ]
+        found.append(Weight(f"{own}nextn.eh_proj.weight", (hidden, 2 * hidden), QType.Q4_K))
+        norms = ("enorm", "hnorm", "shared_head_norm")
+        return found + [Weight(f"{own}nextn.{n}.weight", (hidden,), QType.F32) for n in norms]
+
     def add_keys(self, writer: gguf.GGUFWriter, layers: int, experts: int) -> None:
         """Write the dimensions of so many layers and experts."""
         counts = {"expert_count": experts, "expert_used_count": min(self.used, experts)}

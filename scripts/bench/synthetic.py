@@ -104,11 +104,15 @@ def write(args: argparse.Namespace) -> None:
     """Write the file, a tensor at a time."""
     shape = SHAPES[args.shape]
     writer = gguf.GGUFWriter(args.output, args.shape)
-    shape.add_keys(writer, args.layers, args.experts)
+    shape.add_keys(writer, args.layers + args.further, args.experts)
+    if args.further:
+        writer.add_uint32(f"{args.shape}.nextn_predict_layers", 1)
     with GGUFFile.open(args.vocabulary) as source:
         vocab_size = len(source.get("tokenizer.ggml.tokens", list))
         add_vocabulary(writer, source)
     tensors = list(shape.weights(vocab_size, args.layers, args.experts))
+    if args.further:
+        tensors += shape.further(tensors, args.layers)
     if args.type:
         experts = QType[args.type]
         tensors = [
@@ -141,6 +145,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--experts", type=int, default=128)
     parser.add_argument("--type", choices=[type.name for type in QType], help="of the experts")
+    parser.add_argument("--further", action="store_true", help="a layer for further tokens, too")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     write(args)

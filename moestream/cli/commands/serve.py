@@ -15,7 +15,8 @@ from moestream import ui
 from moestream.chat.thinking import Thinking
 from moestream.cli.command import Command, interrupted_status
 from moestream.cli.opening import advised, linked, open_engine, preset_system
-from moestream.cli.options.engine import sampling_defaults, serving_options
+from moestream.cli.options.engine import engine_options as engine_flags
+from moestream.cli.options.engine import sampling_defaults
 from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.output import telling_options
 from moestream.cli.options.prompt_cache import open_prompt_cache, prompt_cache_option
@@ -47,7 +48,7 @@ moestream serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
 @prompt_cache_option
 @telling_options("Print errors alone.", "Tell all choices, and a line for each request.")
 @streaming_options
-@serving_options
+@engine_flags
 @sampling_defaults
 @prompt_options
 @click.pass_context

@@ -55,15 +55,7 @@ def engine_options(body: Body) -> Body:
 
     What a backend cannot do is refused here, before a model is built or loaded for it.
     """
-    return _engine_options(body, tuple(declared(EngineOptions)))
 
-
-def serving_options(body: Body) -> Body:
-    """Add the same without drafts, which are of one sequence."""
-    return _engine_options(body, tuple(n for n in declared(EngineOptions) if n != "draft"))
-
-
-def _engine_options(body: Body, names: tuple[str, ...]) -> Body:
     @functools.wraps(body)
     def with_engine(*args: Any, **kwargs: Any) -> None:
         if kwargs["backend"] == "reference" and kwargs["threads"] is not None:
@@ -75,7 +67,7 @@ def _engine_options(body: Body, names: tuple[str, ...]) -> Body:
             raise click.UsageError("--backend mlx runs on the GPU; leave --threads out")
         body(*args, **kwargs)
 
-    return apply(field_options(EngineOptions, "Engine", names), with_engine)
+    return apply(field_options(EngineOptions, "Engine"), with_engine)
 
 
 def context_options(body: Body) -> Body:

@@ -6,7 +6,9 @@ that are not known to be any yet. No guess changes a token: each is sampled from
 those have the same bits in any pass.
 """
 
+from moestream.engine.drafts.ahead import rows_of
+from moestream.engine.drafts.drafting import Drafting
 from moestream.engine.drafts.drafts import Drafts, possible
 from moestream.engine.drafts.stepping import Stepping
 
-__all__ = ["Drafts", "Stepping", "possible"]
+__all__ = ["Drafting", "Drafts", "Stepping", "possible", "rows_of"]

@@ -43,11 +43,12 @@ class Ahead:
         if on_route is not None:
             for event in self._events:
                 at = len(event.expert_ids) - len(self._tokens) + row
-                on_route(_of_row(event, slice(at, at + 1)))
+                on_route(rows_of(event, slice(at, at + 1)))
         logits: NDArray[np.float32] = self._logits[row]
         return logits
 
 
-def _of_row(event: RoutingEvent, row: slice) -> RoutingEvent:
-    ids, weights = event.expert_ids[row], event.expert_weights[row]
-    return event._replace(x=event.x[row], expert_ids=ids, expert_weights=weights)
+def rows_of(event: RoutingEvent, rows: slice) -> RoutingEvent:
+    """What was routed for some rows of a pass."""
+    ids, weights = event.expert_ids[rows], event.expert_weights[rows]
+    return event._replace(x=event.x[rows], expert_ids=ids, expert_weights=weights)

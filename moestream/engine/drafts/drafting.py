@@ -1,16 +1,19 @@
 """The guesses of one answer: what is guessed, how much of it is tried, and what came of it."""
 
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from moestream.engine.drafts.mtp import Further
 from moestream.engine.drafts.ngrams import Ngrams
-from moestream.engine.drafts.paying import Paying
+from moestream.engine.drafts.paying import Option, Paying
 
 MOST = 15
 """Guesses in a pass: more hardly pay, however good they are."""
 MOST_FURTHER = 4
 """Guesses of the model's own: each is made from the one before, and less often right."""
+_OWN = 0
+"""Kind of the model's own guesses; those from the text are by how many tokens are alike."""
 _FIRST = 3
 """Of a forced draft, before it is known how good it is."""
 
@@ -28,8 +31,9 @@ class Drafting(Protocol):
 class NgramDrafting:
     """Guesses from the text, wherever it repeats itself."""
 
-    def __init__(self) -> None:
-        self._ngrams = Ngrams()
+    def __init__(self, expected: Sequence[int] = ()) -> None:
+        """``expected`` is what somebody says that the answer will be."""
+        self._ngrams, self._expected = Ngrams(), expected
         self._most = _FIRST
 
     def guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:
@@ -42,8 +46,12 @@ class NgramDrafting:
             self._most = min(2 * self._most, MOST) if right == drafted else max(right, _FIRST)
 
     def _follow(self, tokens: Sequence[int], token: int) -> Ngrams:
-        ngrams = self._ngrams
-        ngrams.add(tokens[len(ngrams) :])
+        ngrams, expected = self._ngrams, self._expected
+        if expected and not len(ngrams):
+            ngrams.add(expected)
+            ngrams.add(tokens)
+            ngrams.expect(0)
+        ngrams.add(tokens[len(ngrams) - len(expected) :])
         ngrams.add([token])
         return ngrams
 
@@ -66,21 +74,38 @@ class FurtherDrafting:
 
 
 class PayingDrafting(NgramDrafting):
-    """The same where it pays."""
+    """From the text or by the model's own layer, whichever pays more; nothing where none does."""
 
-    def __init__(self, paying: Paying) -> None:
-        super().__init__()
-        self._paying = paying
-        self._kind = 0
+    def __init__(
+        self, paying: Paying, further: Further | None = None, expected: Sequence[int] = ()
+    ) -> None:
+        super().__init__(expected)
+        self._paying, self._further = paying, further
+        paying.begin()
+        self._kind, self._took_s = _OWN, 0.0
 
     def guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:
         """See ``Drafting``."""
-        ngrams = self._follow(tokens, token)
-        self._kind = ngrams.alike
-        if not (found := ngrams.guess(min(MOST, most))):
-            return []
-        return found[: self._paying.wanted(self._kind, len(found))]
+        started = time.perf_counter()
+        found = self._guess(tokens, token, most)
+        self._took_s = time.perf_counter() - started
+        return found
 
     def passed(self, rows: int, drafted: int, right: int, seconds: float) -> None:
         """See ``Drafting``."""
-        self._paying.passed(self._kind, rows, drafted, right, seconds)
+        self._paying.passed(self._kind, rows, drafted, right, seconds, self._took_s)
+
+    def _guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:
+        ngrams, paying, further = self._follow(tokens, token), self._paying, self._further
+        options = []
+        if found := ngrams.guess(min(MOST, most)):
+            options.append(Option(ngrams.alike, len(found)))
+        if further is not None:
+            options.append(Option(_OWN, min(MOST_FURTHER, most), paying.own_s))
+        self._kind, count = paying.choose(options)
+        if not count or self._kind != _OWN or further is None:
+            return found[:count]
+        started = time.perf_counter()
+        made = further.guess(tokens, token, count)
+        paying.made_own(len(made), time.perf_counter() - started)
+        return made

@@ -1,5 +1,7 @@
 """What is drafted with, as was chosen, and what is known of it from answer to answer."""
 
+from collections.abc import Sequence
+
 from moestream.backends import Backend, whole_blocks
 from moestream.choices import DraftKind
 from moestream.engine.drafts.drafting import (
@@ -18,6 +20,8 @@ from moestream.models.next_token import NextToken, further_bytes
 
 _PRIOR = (0.3, 0.6, 0.85)
 """What part of guesses is thought to be right, by how many tokens were alike: few, some, many."""
+_OWN = 0.6
+"""The same of the model's own layer."""
 
 
 class Drafts:
@@ -26,7 +30,10 @@ class Drafts:
     def __init__(
         self, kind: DraftKind, layer: NextToken | None = None, caches: Caches | None = None
     ) -> None:
-        """``mtp`` needs the ``layer``, and what makes the ``caches`` that it alone has."""
+        """``mtp`` needs the ``layer``, and what makes the ``caches`` that it alone has.
+
+        ``auto`` uses it where there is one.
+        """
         self.kind = kind
         self.paying = Paying(_prior)
         self._layer, self._caches = layer, caches
@@ -41,10 +48,12 @@ class Drafts:
             UnsupportedModelError: ``mtp``, of a file without a layer that predicts further tokens.
             ModelFormatError: that layer is not whole.
         """
-        if kind != "mtp":
+        if kind not in ("mtp", "auto"):
             return cls(kind)
         n_bytes = further_bytes(whole, model.config)
-        if not (model.predicts_further and n_bytes):
+        if not (model.predicts_further and n_bytes) or model.config.part is not None:
+            if kind == "auto":
+                return cls(kind)
             why = "has no such layer" if not n_bytes else f"is of {model.config.architecture}"
             raise UnsupportedModelError(
                 f"--draft mtp needs a layer that predicts further tokens, and {whole.path.name} "
@@ -60,16 +69,25 @@ class Drafts:
         """Follow a session's tokens, where guesses need that."""
         if self._layer is None or self._caches is None:
             return None
-        return Further(self._layer, self._caches)
+        return Further(self._layer, self._caches, eager=self.kind == "mtp")
 
-    def begin(self, further: Further | None) -> Drafting | None:
-        """The guesses of an answer that begins; None where none are wanted."""
+    def without_layer(self) -> "Drafts":
+        """The same without the model's own layer, whose memory others need more."""
+        return Drafts(self.kind)
+
+    def begin(self, further: Further | None, expected: Sequence[int] = ()) -> Drafting | None:
+        """The guesses of an answer that begins; None where none are wanted.
+
+        ``expected`` is what somebody says that it will be.
+        """
         if self.kind == "none":
             return None
         if self.kind == "mtp":
             assert further is not None
             return FurtherDrafting(further)
-        return NgramDrafting() if self.kind == "ngram" else PayingDrafting(self.paying)
+        if self.kind == "ngram":
+            return NgramDrafting(expected)
+        return PayingDrafting(self.paying, further, expected)
 
 
 def possible(kind: DraftKind, backend: Backend) -> DraftKind:
@@ -89,4 +107,6 @@ def possible(kind: DraftKind, backend: Backend) -> DraftKind:
 
 
 def _prior(alike: int) -> float:
+    if not alike:
+        return _OWN
     return _PRIOR[0 if alike < 4 else 1 if alike < 8 else 2]

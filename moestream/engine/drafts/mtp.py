@@ -20,8 +20,9 @@ _WAITING = 32
 class Further:
     """One session's keys and values of that layer, and the rows that it was not fed yet."""
 
-    def __init__(self, layer: NextToken, caches: Caches) -> None:
-        self._layer, self._cache = layer, caches.new()
+    def __init__(self, layer: NextToken, caches: Caches, *, eager: bool = True) -> None:
+        """``eager`` has the layer fed all there is; else only what waits when a guess is wanted."""
+        self._layer, self._cache, self._eager = layer, caches.new(), eager
         self._missed = 0
         """Positions that it has not seen, or has no row of any more."""
         self._rows: Array | None = None
@@ -33,8 +34,10 @@ class Further:
             new = self._layer.begin(rows)[max(self._seen - start, 0) :]
             stop = start + len(rows)
             self._append(new, max(start, self._seen))
-            if self._waiting > _WAITING:
+            if self._waiting > _WAITING and self._eager:
                 self._feed(tokens[self._seen + 1 : stop])
+            elif self._waiting > _WAITING:
+                self._miss(self._waiting - _WAITING)
             start = stop
 
     def truncate(self, length: int) -> None:
@@ -42,7 +45,7 @@ class Further:
         if self._rows is not None and length > self._seen:
             self._rows = self._rows[: length - self._seen]
             return
-        self._rows = None
+        self._rows, self._missed = None, min(self._missed, length)
         pairs = max(length - 1 - self._missed, 0)
         if pairs < self._cache.length:
             self._cache.truncate(pairs)
@@ -69,6 +72,11 @@ class Further:
     @property
     def _waiting(self) -> int:
         return 0 if self._rows is None else len(self._rows)
+
+    def _miss(self, count: int) -> None:
+        """Leave out the first rows that wait."""
+        assert self._rows is not None
+        self._rows, self._missed = self._rows[count:], self._missed + count
 
     def _append(self, rows: Array, start: int) -> None:
         """Have rows wait, in the place of those that were there before."""

@@ -12,6 +12,8 @@ _LONGEST = 16
 """More say no more of what comes."""
 _PLACES = 8
 """Last places of the same tokens that are looked at."""
+_SAID = 8
+"""What somebody says of the text is as good as so many tokens that are alike."""
 _CHANGED = 12
 """Tokens of a copy that may be left out where something else is in their place."""
 
@@ -37,6 +39,10 @@ class Ngrams:
         """The text goes on with these."""
         for token in tokens:
             self._add(token)
+
+    def expect(self, place: int) -> None:
+        """Somebody says that it goes on as it did from there."""
+        self._next, self.alike, self._left = place, _SAID, None
 
     def guess(self, most: int) -> list[int]:
         """What may come next, up to so many tokens; nothing where the end was not seen before."""

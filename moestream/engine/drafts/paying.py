@@ -5,14 +5,15 @@ time that was spent, whatever the text is. Times hold all that a pass takes, the
 too, so that a budget which makes further tokens dear is seen in them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-_STAKE = 0.015
+_STAKE = 0.01
 """Share of the time of all passes that drafts may lose."""
-_START = 1.0
-"""Tokens' time that they may lose before anything is known."""
+_START = 0.5
+"""Tokens' time that they may lose at the beginning of an answer, if it was not lost before."""
 _CREDIT = 24.0
-"""Tokens' time that was gained and may be lost again: drafts become longer as they succeed."""
+"""Tokens' time that an answer has gained and may lose again, as drafts become longer."""
 _GAIN = 1.06
 """A draft is to be so much faster than no draft, for all that the estimates may be wrong."""
 _TRY_EACH = 48
@@ -25,6 +26,8 @@ _OUTLIER = 2.0
 """Time beyond so many times what was expected is another program's."""
 _FURTHER = 0.6
 """What a further token takes of a first one's time, as long as nobody knows."""
+_OWN = 0.3
+"""What a guess of the model's own layer takes of a token's time, as long as nobody knows."""
 _MEMORY = 24.0
 """Guesses that count, of those that were made alike."""
 
@@ -80,45 +83,89 @@ class Chances:
         return good / (good + bad)
 
 
+class Option(NamedTuple):
+    """What could be tried: a kind of guess, how many tokens of it, what each takes to be made."""
+
+    kind: int
+    most: int
+    each_s: float = 0.0
+
+
 class Paying:
     """Decides how many tokens of a guess are tried; one for all answers of an engine."""
 
     def __init__(self, prior: Callable[[int], float]) -> None:
         self.times = Times()
         self.chances = Chances(prior)
-        self._spent_s = 0.0
-        self._lost_s = 0.0
-        self._since_try = 0
+        self._room_s: float | None = None
+        """What may be lost from now on; None until the time of a token is known."""
+        self._since_try = self._tries = 0
         self._since_plain = 0
+        self._own_s: float | None = None
 
-    def wanted(self, kind: int, most: int) -> int:
-        """How many tokens of a guess of that kind to try, 0 for none.
+    def begin(self) -> None:
+        """An answer begins: what others gained is not to be lost in it."""
+        if self._room_s is not None:
+            self._room_s = min(self._room_s, _START * self.times.one_s)
 
-        The most that pay: where none do, one now and then.
+    @property
+    def own_s(self) -> float:
+        """What it takes the model's own layer to guess a token."""
+        return _OWN * self.times.one_s if self._own_s is None else self._own_s
+
+    def made_own(self, count: int, seconds: float) -> None:
+        """That layer has guessed so many tokens in so long."""
+        if count:
+            each_s = seconds / count
+            known = each_s if self._own_s is None else self._own_s
+            self._own_s = known + _RATE * (min(each_s, _OUTLIER * known) - known)
+
+    def choose(self, options: Sequence[Option]) -> tuple[int, int]:
+        """Which kind of guess to try, and how many tokens of it, 0 for none.
+
+        What pays most: where nothing does, one token now and then, of each in turn.
         """
-        one_s, times = self.times.one_s, self.times
-        if not one_s or self._since_plain >= _PLAIN_EACH or most < 1:
-            return 0
-        room_s = _STAKE * self._spent_s + _START * one_s - self._lost_s
-        if room_s < times.seconds(2) - one_s:
-            return 0
-        chance, best, gain = self.chances.of(kind), 0, _GAIN
-        expected, power = 1.0, 1.0
-        for count in range(1, most + 1):
+        room_s = self._room_s
+        if room_s is None or self._since_plain >= _PLAIN_EACH or not options:
+            return 0, 0
+        best, kind, most = _GAIN, 0, 0
+        for option in options:
+            gain, count = self._best(option, room_s)
+            if gain > best:
+                best, kind, most = gain, option.kind, count
+        if not most and self._since_try >= _TRY_EACH:
+            tried = options[self._tries % len(options)]
+            if tried.most > 0 and self._costs_s(tried, 1) <= room_s:
+                self._since_try, self._tries = 0, self._tries + 1
+                return tried.kind, 1
+        return kind, most
+
+    def _best(self, option: Option, room_s: float) -> tuple[float, int]:
+        """How many times as fast the best number of tokens is, and that number."""
+        chance, one_s = self.chances.of(option.kind), self.times.one_s
+        gain, best, expected, power = 0.0, 0, 1.0, 1.0
+        for count in range(1, option.most + 1):
             power *= chance
             expected += power
-            seconds = times.seconds(1 + count)
-            if seconds - one_s > room_s:
+            costs_s = self._costs_s(option, count)
+            if costs_s > room_s:
                 break
-            if expected * one_s / seconds > gain:
-                best, gain = count, expected * one_s / seconds
-        if not best and self._since_try >= _TRY_EACH:
-            self._since_try = 0
-            return 1
-        return best
+            if expected * one_s / (one_s + costs_s) > gain:
+                gain, best = expected * one_s / (one_s + costs_s), count
+        return gain, best
 
-    def passed(self, kind: int, rows: int, drafted: int, right: int, seconds: float) -> None:
-        """A pass of ``rows`` tokens took so long; so many were ``drafted``, and were ``right``."""
+    def _costs_s(self, option: Option, count: int) -> float:
+        """What so many tokens of a guess cost beyond a pass without them."""
+        times = self.times
+        return times.seconds(1 + count) - times.one_s + count * option.each_s
+
+    def passed(
+        self, kind: int, rows: int, drafted: int, right: int, seconds: float, guess_s: float = 0.0
+    ) -> None:
+        """A pass of ``rows`` tokens took so long; so many were ``drafted``, and were ``right``.
+
+        ``guess_s`` is what guessing took, even if nothing was guessed.
+        """
         times = self.times
         times.add(rows, seconds)
         if drafted:
@@ -126,9 +173,10 @@ class Paying:
         if not times.one_s:
             return
         seconds = times.likely(rows, seconds)
-        self._spent_s += seconds
+        room_s = _START * times.one_s if self._room_s is None else self._room_s
+        room_s += _STAKE * seconds - guess_s
         self._since_try += 1 + right
         self._since_plain = self._since_plain + 1 if rows > 1 else 0
         if rows > 1:
-            self._lost_s += seconds - (1 + right) * times.one_s
-            self._lost_s = max(self._lost_s, -_CREDIT * times.one_s)
+            room_s += (1 + right) * times.one_s - seconds
+        self._room_s = min(room_s, _CREDIT * times.one_s)

@@ -58,11 +58,10 @@ class Stepping:
             return timeline.run_last(token, self._on_route)
         if self._ahead is None or timeline.ahead != self._ahead.left or not self._ahead.has(token):
             self._settle(drafting)
-            started = time.perf_counter()
             guessed = drafting.guess(timeline.tokens, token, most) if most > 0 else []
             self._rows = 1 + len(guessed) - timeline.ahead
+            started = time.perf_counter()  # what guessing takes is known by who guesses
             if self._rows == 1:
-                started = time.perf_counter()  # what others cost is known by this, without guessing
                 logits = timeline.run_last(token, self._on_route)
                 drafting.passed(1, 0, 0, time.perf_counter() - started)
                 return logits

@@ -93,6 +93,7 @@ def _tasks(asked: ChatRequest, model: Model, form: Form, use: ToolUse) -> list[T
         end_ids=model.tokenizer.end_ids,
         breakers=breakers_of(sampling, model.tokenizer),
         top_logprobs=_logprobs(asked),
+        predicted=asked.predicted(model.tokenizer)[: model.context],
         reuse=asked.cache_prompt is not False,
     )
     task = Task(

@@ -2,10 +2,12 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from moestream.server.prompts import joined_text
 from moestream.server.request import Whole
 from moestream.server.sampling import SamplingFields
+from moestream.tokenizer import Tokenizer
 
 
 class Message(BaseModel):
@@ -47,8 +49,19 @@ class Prompt(SamplingFields):
     continue_final_message: bool | None = None
 
 
+class Prediction(BaseModel):
+    """What the client thinks that the answer will be, as of a file that is edited."""
+
+    type: Literal["content"] = "content"
+    content: str | list[dict[str, Any]]
+
+
 class ChatRequest(Prompt):
     """The body of /v1/chat/completions."""
+
+    prediction: Prediction | None = Field(
+        None, description="Guessed ahead where the server guesses; changes no token."
+    )
 
     max_completion_tokens: Whole | None = None
     logprobs: bool | None = None
@@ -58,6 +71,17 @@ class ChatRequest(Prompt):
     json_schema: Any = None
     grammar: str | None = None
     verbose: bool | None = None
+
+    def predicted(self, tokenizer: Tokenizer) -> list[int]:
+        """Tokens that the answer may be.
+
+        Raises:
+            APIError: the prediction has parts that are no text.
+        """
+        if self.prediction is None:
+            return []
+        text = joined_text(self.prediction.content, "prediction", "prediction")
+        return tokenizer.encode(text, add_special=False, parse_special=False)
 
 
 class CompletionRequest(SamplingFields):

@@ -62,12 +62,20 @@ def usage(answers: Sequence[Answer], running: Sequence[Running]) -> dict[str, An
     prompts = {id(each.job.prompt): each for each in reversed(running)}.values()
     prompt = sum(len(each.job.prompt) for each in prompts)
     made = sum(map(tokens, answers, running))
-    return {
+    took = [each.usage() for each in running]
+    drafted, right = (sum(t.drafted_tokens for t in took), sum(t.accepted_tokens for t in took))
+    told: dict[str, Any] = {
         "completion_tokens": made,
         "prompt_tokens": prompt,
         "total_tokens": made + prompt,
         "prompt_tokens_details": {"cached_tokens": sum(e.usage().cached_tokens for e in prompts)},
     }
+    if drafted or any(each.job.predicted for each in running):
+        told["completion_tokens_details"] = {
+            "accepted_prediction_tokens": right,
+            "rejected_prediction_tokens": drafted - right,
+        }
+    return told
 
 
 def tokens(answer: Answer, running: Running) -> int:
@@ -80,7 +88,10 @@ def timings(answer: Answer, running: Running) -> dict[str, Any]:
     took = running.usage()
     read = took.prompt_tokens - took.cached_tokens
     made = tokens(answer, running)
-    return _timings(took.cached_tokens, read, took.prompt_s, made, took.generation_s)
+    told = _timings(took.cached_tokens, read, took.prompt_s, made, took.generation_s)
+    if took.drafted_tokens:
+        told |= {"draft_n": took.drafted_tokens, "draft_n_accepted": took.accepted_tokens}
+    return told
 
 
 def _timings(
