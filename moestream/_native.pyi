@@ -49,6 +49,7 @@ class Experts:
         gate_scale: Floats | None = None,
         up_scale: Floats | None = None,
         limit: float = 0.0,
+        up_limit: float = 0.0,
     ) -> None: ...
     def streamed(self, addresses: NDArray[np.uint64]) -> Experts: ...
 
@@ -102,7 +103,13 @@ class Context:
     def rope(self, x: Floats, cos: Floats, sin: Floats, interleaved: bool, out: Floats) -> None: ...
     def add(self, a: Floats, b: Floats, out: Floats) -> None: ...
     def glu(
-        self, gate: Floats, up: Floats, activation: str, out: Floats, limit: float = 0.0
+        self,
+        gate: Floats,
+        up: Floats,
+        activation: str,
+        out: Floats,
+        limit: float = 0.0,
+        up_limit: float = 0.0,
     ) -> None: ...
     def route(
         self,

@@ -22,7 +22,7 @@ def test_the_shipped_catalogue_can_be() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"architecture": "deepseek4"}, "architecture 'deepseek4' does not run here"),
+        ({"architecture": "rnd1"}, "architecture 'rnd1' does not run here"),
         ({"published": None, "licence": ""}, "says nothing of licence, published"),
         ({"size_bytes": 9_000_000_000}, "2.36 bits a parameter are not Q4_K, which has 4.50"),
         ({"source": "hf:Qwen/Qwen3-30B-A3B-GGUF:x-Q9_9.gguf"}, "names no known quantisation"),

@@ -77,7 +77,7 @@ def test_llama_cpps_table_explains_its_gelu(model, golden, monkeypatch):
     """llama.cpp takes GELU of half precision, to half precision, from a table."""
     exact = ReferenceBackend.glu
 
-    def from_table(self, gate, up, activation, limit=0.0):
+    def from_table(self, gate, up, activation, limit=0.0, up_limit=0.0):
         assert activation == "gelu"
         half = np.clip(gate, -10, 10).astype(np.float16).astype(np.float32)
         gelu = exact(self, half, np.ones_like(half), activation).astype(np.float16)

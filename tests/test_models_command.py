@@ -113,7 +113,7 @@ def test_info_of_a_repository_asks_what_it_has(hub: FakeHub) -> None:
 def test_list_says_what_is_here_and_what_runs(hub: FakeHub, alphabet: Path, tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config/models.toml").write_text(
-        '[other]\nsource = "hf:org/other:Q4_K_M"\narchitecture = "deepseek4"\n'
+        '[other]\nsource = "hf:org/other:Q4_K_M"\narchitecture = "rnd1"\n'
     )
     models = {m["name"]: m for m in json.loads(run("models", "list", "--json").stdout)["models"]}
     assert models["qwen3-30b-a3b"]["supported"] is True

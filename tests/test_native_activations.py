@@ -20,13 +20,22 @@ def backend(monkeypatch: pytest.MonkeyPatch, isa: str) -> CpuBackend:
 
 
 @each_isa
-@pytest.mark.parametrize("activation", ["relu", "silu_clamped", "silu_capped"])
+@pytest.mark.parametrize("activation", ["relu", "silu_clamped", "silu_capped", "situ"])
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
 def test_activations_are_the_references(monkeypatch, isa, activation, count):
     gate, up = 2 * np.random.default_rng(count).standard_normal((2, 3, count), np.float32)
-    got = backend(monkeypatch, isa).glu(gate, up, activation, 0.75)
-    expected = REFERENCE.glu(gate, up, activation, 0.75)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+    ops = backend(monkeypatch, isa)
+    for limits in ((0.75, 1.25), (0.75,)):
+        got, expected = (maths.glu(gate, up, activation, *limits) for maths in (ops, REFERENCE))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+
+
+def test_limits_of_situ_are_never_left(monkeypatch):
+    gate = np.array([-90, -1, 0, 1, 90, 3e38], np.float32)
+    for ops in (REFERENCE, backend(monkeypatch, ISAS[-1])):
+        got = ops.glu(gate, np.full_like(gate, 90), "situ", 2.0, 3.0)
+        middle = 2 * np.tanh([-0.5, 0, 0.5]) / (1 + np.exp([1, 0, -1])) * 3
+        np.testing.assert_allclose(got, [0, *middle, 6, 6], atol=1e-5)
 
 
 def floats(name: str, shape: tuple[int, ...], seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from moestream.backends import IndexQueries
 from moestream.backends.cpu import CpuBackend
 from moestream.backends.reference import ReferenceBackend
 from moestream.backends.sparse import choose_positions
+from moestream.backends.sparse_blocks import BestOfBlocks, choose_by_head
 from moestream.backends.types import AttentionRule
 from moestream.errors import ModelFormatError
 from moestream.gguf import GGUFFile
@@ -41,8 +42,8 @@ def test_attention_to_chosen_positions_is_the_references(
     held = Held(1, start + tokens + 3, (dim, 0), rng=rng)
     q = rng.standard_normal((tokens, 16, dim), np.float32) * 2
     k = rng.standard_normal((tokens, 1, dim), np.float32)
-    seen = (rng.random((tokens, start + tokens + 2)) < share).astype(np.uint8)
-    seen[np.arange(tokens), rng.integers(0, start + 1, tokens)] = 1  # each row sees something
+    seen = (rng.random((tokens, 1, start + tokens + 2)) < share).astype(np.uint8)
+    seen[np.arange(tokens), 0, rng.integers(0, start + 1, tokens)] = 1  # each row sees something
     rule = AttentionRule(dim**-0.5, value_dim=value_dim)
 
     def attend(ops):
@@ -53,6 +54,43 @@ def test_attention_to_chosen_positions_is_the_references(
     np.testing.assert_allclose(attend(backend(monkeypatch, isa)), attend(REFERENCE), atol=1e-5)
     everything = held.twin().attend(REFERENCE, q, k, None, start, rule)
     assert np.abs(attend(REFERENCE) - everything).max() > 0.01
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("start", "tokens"), [(0, 37), (300, 5), (511, 1)])
+def test_each_key_value_head_may_see_others(monkeypatch, isa, start, tokens):
+    rng = np.random.default_rng(tokens)
+    held = Held(2, start + tokens, (24, 16), rng=rng)
+    q = rng.standard_normal((tokens, 6, 24), np.float32) * 2
+    k, v = (rng.standard_normal((tokens, 2, dim), np.float32) for dim in (24, 16))
+    seen = (rng.random((tokens, 2, start + tokens)) < 0.3).astype(np.uint8)
+    seen[np.arange(tokens), :, start + np.arange(tokens)] = 1
+    rule = AttentionRule(24**-0.5)
+
+    def attend(ops, choices):
+        twin = held.twin()
+        kv_pass = ops.kv_pass([(twin.store, start, tokens)])
+        return ops.attention((q, k, v), kv_pass, 1, rule, choices).reshape(tokens, 6, 16)
+
+    got = attend(backend(monkeypatch, isa), seen)
+    np.testing.assert_allclose(got, attend(REFERENCE, seen), atol=1e-5)
+    for head in range(2):  # as where all see what it sees
+        alone = attend(REFERENCE, np.ascontiguousarray(seen[:, head : head + 1]))
+        heads = slice(3 * head, 3 * head + 3)
+        np.testing.assert_allclose(got[:, heads], alone[:, heads], atol=1e-5)
+
+
+def test_heads_choose_blocks_by_their_best_and_the_last_ones():
+    keys = np.array([[1, 0], [0, 3], [2, 0], [0, 1], [0, 0], [9, 9], [0, 5]], np.float32)
+    queries = np.array([[[1, 0], [0, 1]], [[1, 0], [0, -1]]], np.float32)
+    seen = choose_by_head(queries, keys, 4, 4, BestOfBlocks(2, 1))
+    # Of blocks that are worth 1, 2 and 0, or 3, 1 and 0; then what a query does not see is not
+    # among them, nor does a product below zero count as zero.
+    first, second = [0, 0, 1, 1, 1, 0, 0], [1, 1, 0, 0, 1, 0, 0]
+    np.testing.assert_array_equal(seen[0], [first, second])
+    np.testing.assert_array_equal(seen[1], [[0, 0, 1, 1, 1, 1, 0], [1, 1, 0, 0, 1, 1, 0]])
+    early = choose_by_head(queries, keys, 2, 4, BestOfBlocks(2, 1))
+    np.testing.assert_array_equal(early.sum(axis=2), [[3, 3], [4, 4]])
 
 
 def test_the_positions_with_the_largest_scores_are_chosen():
@@ -76,7 +114,7 @@ def test_nothing_is_chosen_where_all_are_seen():
         assert ops.choose(index, k, ops.kv_pass([(held.store, 10, 2)]), 1) is None
         short = IndexQueries(index.queries, index.weights, 11)
         seen = ops.choose(short, k, ops.kv_pass([(held.store, 10, 2)]), 1)
-        np.testing.assert_array_equal(seen.sum(axis=1), [11, 11])
+        np.testing.assert_array_equal(seen.sum(axis=2), [[11], [11]])
 
 
 def test_what_was_seen_has_a_byte_for_every_position():
@@ -85,14 +123,24 @@ def test_what_was_seen_has_a_byte_for_every_position():
     native = _native.KVPass([(held.store.addresses, 6, 3)], held.store.stores.block_bytes)
     place, out = _native.KVPlace(0, 0, 1, 1), np.zeros((3, 8), np.float32)
     arguments = q, q, None, native, place, 1.0, 0, None, out
-    run.attention(*arguments, np.ones((3, 9), np.uint8))
-    for bad in ((2, 9), (3, 8)):
+    run.attention(*arguments, np.ones((3, 1, 9), np.uint8))
+    for bad in ((2, 1, 9), (3, 1, 8), (3, 2, 9)):
         with pytest.raises(ValueError, match="seen has shape"):
             run.attention(*arguments, np.ones(bad, np.uint8))
 
 
 @pytest.mark.parametrize(
-    "name", ["deepseek32", "glm-dsa", "dots3note", "hy_v4", "qwen4exp", "glm5-next"]
+    "name",
+    [
+        "deepseek32",
+        "glm-dsa",
+        "dots3note",
+        "hy_v4",
+        "qwen4exp",
+        "glm5-next",
+        "minimax-m3",
+        "deepseek4",
+    ],
 )
 def test_sequences_side_by_side_choose_for_themselves(name):
     tokens = sample_tokens()

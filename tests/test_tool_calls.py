@@ -204,6 +204,9 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
         ("glm", "<tool_call>f\n<arg_key>n</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"),
         ("dsml", '<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="n" string="false">1'
          "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>"),
+        ("dsml-tools", '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="f">\n'
+         '<｜DSML｜parameter name="n" string="false">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+         "</｜DSML｜tool_calls>"),
         ("lfm2", "<|tool_call_start|>[f(n=1)]<|tool_call_end|>"),
         ("gemma", "<|tool_call>call:f{n:1}<tool_call|>"),
     ],
@@ -228,12 +231,18 @@ def test_calls_line_by_line_are_several() -> None:
             "hunyuan-tags",
         ),
         ("<|START_ACTION|>[{}]<|END_ACTION|> <tool_call>", "cohere"),
+        (
+            "{%- set dsml_token = '｜DSML｜' -%}{{- '<' + dsml_token + 'tool_calls>' -}}",
+            "dsml-tools",
+        ),
+        ("'｜DSML｜' 'function_calls>' 'tool_calls>'", "dsml"),
+        ("']<]minimax[>' ~ '<tool_call>'", None),
         ('<tool_calls>\\n{"name": <tool-name>, "arguments"', "minimax-json"),
         ('<tool_calls>[{"name"', "hunyuan"),
     ],
 )
 def test_a_template_says_which_format_it_is(template, format, vocabularies) -> None:
-    assert find_tool_format(template, vocabularies[""]) is BY_NAME[format]
+    assert find_tool_format(template, vocabularies[""]) is BY_NAME.get(format)
 
 
 def test_several_calls_in_one_list_are_several() -> None:

@@ -14,10 +14,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.compressed import Compressing
 from moestream.backends.expert_tensors import Arrivals, ExpertTensors, StreamedExperts
 from moestream.backends.kv_blocks import BlockStores, Rows
 from moestream.backends.kv_rows import GGML_TYPES
 from moestream.backends.numpy_arrays import Floats
+from moestream.backends.reference_experts import weigh
 from moestream.backends.sparse import Chosen, choose_in_blocks
 from moestream.backends.types import (
     QKV,
@@ -51,7 +53,7 @@ class CpuPass:
     parts: Sequence[tuple[Any, int, int]]
 
 
-class CpuBackend(RecurrentKernels):
+class CpuBackend(RecurrentKernels, Compressing):
     """Every operation in native code, on ``threads`` threads (one a physical core by default).
 
     The environment variable ``MOESTREAM_ISA`` forces an instruction set.
@@ -117,6 +119,7 @@ class CpuBackend(RecurrentKernels):
             scales[0],
             scales[1],
             told.limit,
+            told.up_limit,
         )
         if isinstance(tensors, StreamedExperts):
             return experts.streamed(tensors.addresses)
@@ -189,10 +192,17 @@ class CpuBackend(RecurrentKernels):
         self._run.add(a, b, out)
         return out
 
-    def glu(self, gate: Floats, up: Floats, activation: Activation, limit: float = 0.0) -> Floats:
+    def glu(
+        self,
+        gate: Floats,
+        up: Floats,
+        activation: Activation,
+        limit: float = 0.0,
+        up_limit: float = 0.0,
+    ) -> Floats:
         """See ``Activation``."""
         out = np.empty_like(gate)
-        self._run.glu(gate, up, activation, out, limit)
+        self._run.glu(gate, up, activation, out, limit, up_limit)
         return out
 
     def route(self, logits: Floats, routing: Routing) -> Routed:
@@ -212,6 +222,10 @@ class CpuBackend(RecurrentKernels):
         )
         scales = routing.expert_scales
         return ids, weights if scales is None else weights * scales[ids]
+
+    def weigh(self, logits: Floats, ids: NDArray[np.int32], routing: Routing) -> Routed:
+        """See ``reference_experts``: a few numbers a token."""
+        return weigh(logits, ids, routing)
 
     def moe_ffn(
         self, x: Floats, experts: _native.Experts, routed: Routed, arrivals: Arrivals | None = None

@@ -27,7 +27,7 @@ class ExpertTensors:
     both are views of the one tensor, so rows of an expert are contiguous but experts may not be.
     ``scales`` (N,) are what products with gate and up are multiplied by; those of down belong to
     the routing. Experts without a gate have ``up`` in its place, so that ``relu`` squares.
-    ``limit`` is that of an ``activation`` that has one.
+    ``limit`` and ``up_limit`` are those of an ``activation`` that has some.
     """
 
     gate: Tensor
@@ -37,6 +37,7 @@ class ExpertTensors:
     biases: ExpertBiases | None = None
     scales: tuple[Array, Array] | None = None
     limit: float = 0.0
+    up_limit: float = 0.0
 
     @property
     def mapped(self) -> "ExpertTensors":

@@ -151,12 +151,28 @@ def append_rows(
     store: BlockStore, rows: Rows, new: NDArray[np.float32], start: int
 ) -> NDArray[np.float32]:
     """Write (T, K, D) at position ``start``; return all up to their end as float32, (K, S, D)."""
-    stop = start + len(new)
-    for position in range(start, stop):
+    put_rows(store, rows, new, start)
+    parts = [read_rows(rows.of(block), rows.kv_type) for block in store.blocks]
+    return np.concatenate(parts, axis=1)[:, : start + len(new)]
+
+
+def put_rows(store: BlockStore, rows: Rows, new: NDArray[np.float32], start: int) -> None:
+    """Write (T, K, D) at position ``start``."""
+    for position in range(start, start + len(new)):
         block, place = divmod(position, BLOCK_POSITIONS)
         write_rows(rows.of(store.blocks[block])[:, place], new[position - start], rows.kv_type)
-    parts = [read_rows(rows.of(block), rows.kv_type) for block in store.blocks]
-    return np.concatenate(parts, axis=1)[:, :stop]
+
+
+def rows_between(
+    store: BlockStore, rows: Rows, first: int, stop: int, step: int
+) -> NDArray[np.float32]:
+    """Rows of the only head from a position to before another, each ``step``-th: (n, D)."""
+    parts = [np.empty((0, rows.dim), np.float32)]
+    for block in range(first // BLOCK_POSITIONS, -(-stop // BLOCK_POSITIONS)):
+        past = first - block * BLOCK_POSITIONS
+        here = slice(past if past > 0 else past % step, stop - block * BLOCK_POSITIONS, step)
+        parts.append(read_rows(rows.of(store.blocks[block])[0, here], rows.kv_type))
+    return np.concatenate(parts)
 
 
 def last_of_rows(store: BlockStore, rows: Rows, stop: int, size: int) -> NDArray[np.float32]:

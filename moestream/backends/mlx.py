@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.mlx_attention import MlxAttention
+from moestream.backends.mlx_compressed import MlxCompressed
 from moestream.backends.mlx_core import allocate, as_type, mx, options
 from moestream.backends.mlx_experts import MlxRouted
 from moestream.backends.mlx_recurrent import MlxRecurrent
@@ -27,7 +28,7 @@ _CACHE_BYTES = 64 << 20
 """Freed buffers that MLX may keep for use again: enough for a chunk's activations."""
 
 
-class MlxBackend(MlxAttention, MlxRouted, MlxRecurrent):
+class MlxBackend(MlxAttention, MlxCompressed, MlxRouted, MlxRecurrent):
     """Every operation on MLX's default device. See ``Backend`` for shapes and meaning."""
 
     name = "mlx"

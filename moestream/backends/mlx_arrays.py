@@ -70,17 +70,31 @@ class MlxArrays:
             shares = ops.divide(shares, total)
         return shares
 
+    def softmax(self, x: Array) -> Array:
+        """Over the last axis."""
+        return self._mx.softmax(x, axis=-1)
+
     def softplus(self, x: Array) -> Array:
         """Element by element."""
         return self._mx.logaddexp(x, 0.0)
 
-    def glu(self, gate: Array, up: Array, activation: Activation, limit: float = 0.0) -> Array:
+    def glu(
+        self,
+        gate: Array,
+        up: Array,
+        activation: Activation,
+        limit: float = 0.0,
+        up_limit: float = 0.0,
+    ) -> Array:
         """See ``Activation``."""
         ops = self._mx
         if activation == "relu":
             return ops.multiply(ops.maximum(gate, 0.0), up)
         if activation == "silu_clamped":
             gate = ops.minimum(gate, limit)
+        if activation == "situ":
+            gate = ops.multiply(self._softened(gate, limit), ops.sigmoid(gate))
+            return ops.multiply(gate, self._softened(up, up_limit))
         if activation in ("silu_clamped", "silu_capped"):
             up = self.clip(up, limit)
         if activation in ("silu", "silu_clamped"):
@@ -96,6 +110,10 @@ class MlxArrays:
         gate, up = ops.minimum(gate, 7.0), ops.clip(up, -7.0, 7.0)
         gate = ops.multiply(gate, ops.sigmoid(ops.multiply(gate, 1.702)))
         return ops.multiply(gate, ops.add(up, 1))
+
+    def _softened(self, x: Array, limit: float) -> Array:
+        ops = self._mx
+        return ops.multiply(ops.tanh(ops.multiply(x, 1 / limit)), limit) if limit else x
 
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
         """``x * sigmoid(logits)``."""

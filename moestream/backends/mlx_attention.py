@@ -20,7 +20,8 @@ from moestream.backends.sparse import choose
 from moestream.backends.types import QKV, Array, AttentionRule, IndexQueries, KVPass, RopeStyle
 
 Chosen = NDArray[np.bool_] | None
-"""Which positions each row of a pass sees, (T, most S); None for all."""
+"""Which positions each row of a pass sees, (T, 1 or K, most S), by key/value head where they
+differ; None for all."""
 
 
 class MlxAttention(MlxArrays):
@@ -68,7 +69,7 @@ class MlxAttention(MlxArrays):
         longest = max(start + tokens for _, start, tokens in kv_pass)
         if longest <= index.enough:
             return None
-        seen, row = np.zeros((len(k), longest), np.bool_), 0
+        seen, row = np.zeros((len(k), index.choices, longest), np.bool_), 0
         queries, weights = self._device.fetch(index.queries), self._device.fetch(index.weights)
         for store, start, tokens in kv_pass:
             rows, stop = slice(row, row + tokens), start + tokens
@@ -78,7 +79,7 @@ class MlxAttention(MlxArrays):
             past = keys[:, :stop, -behind:].astype(mx.float32).swapaxes(0, 1)
             past = self._device.fetch(past.reshape(stop, -1))
             asked = replace(index, queries=queries[rows], weights=weights[rows])
-            seen[rows, :stop] = choose(asked, past, start)
+            seen[rows, :, :stop] = choose(asked, past, start)
             row += tokens
         return seen
 
@@ -108,7 +109,9 @@ class MlxAttention(MlxArrays):
                 continue
             mask = self._masks.of(part)
             if seen is not None:
-                mask = self._device.send(seen[rows, part.first : part.stop])
+                group = 1 if seen.shape[1] == 1 else q.shape[1] // seen.shape[1]
+                here = seen[rows, :, part.first : part.stop].swapaxes(0, 1)
+                mask = self._device.send(np.repeat(here, group, axis=0))  # (1 or H, T, S)
             fast = self._device.fast
             outs.append(attend(ops, fast, q[rows], keys, values, part, mask, rule))
         return self.stack_rows(outs)

@@ -14,7 +14,7 @@ from moestream.backends.expert_tensors import Arrivals, ExpertTensors, StreamedE
 from moestream.backends.mlx_arrays import MlxArrays
 from moestream.backends.mlx_core import allocate, as_type, mx, on_gpu, options
 from moestream.backends.mlx_weights import MLXSlots, Weight
-from moestream.backends.reference_experts import route
+from moestream.backends.reference_experts import route, weigh
 from moestream.backends.types import Array, Routed, Routing
 
 
@@ -115,6 +115,10 @@ class MlxRouted(MlxArrays):
         self._device.know(on_device)
         return ids, on_device
 
+    def weigh(self, logits: Array, ids: NDArray[np.int32], routing: Routing) -> Routed:
+        """Wait for the logits, as ``route`` does."""
+        return ids, self._device.send(weigh(self._device.fetch(logits), ids, routing)[1])
+
     def moe_ffn(
         self, x: Array, experts: MlxExperts, routed: Routed, arrivals: Arrivals | None = None
     ) -> Array:
@@ -154,7 +158,8 @@ class MlxRouted(MlxArrays):
         # No rows[:, None]: that leaves a stride of 1, which sorted float products take for a row's.
         rows = rows.reshape(len(rows), 1, -1)
         mapped = experts.mapped
-        inner = self.glu(product(rows, 0), product(rows, 1), mapped.activation, mapped.limit)
+        limits = mapped.limit, mapped.up_limit
+        inner = self.glu(product(rows, 0), product(rows, 1), mapped.activation, *limits)
         return product(inner, 2)[:, 0]
 
     def _in_order(self, outs: list[Array], order: NDArray[np.int64]) -> Array:

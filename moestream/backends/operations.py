@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.compressed import Stretches
 from moestream.backends.expert_tensors import Arrivals, ExpertTensors, MakeSlots, StreamedExperts
 from moestream.backends.kv_rows import KVShapes, KVTypes
 from moestream.backends.recurrent_rules import Convolution, DeltaRule, Mamba2Rule, MambaRule
@@ -53,8 +54,15 @@ class Elementwise(Protocol):
     def multiply(self, a: Array, b: Array) -> Array:
         """``a * b``, of one shape."""
 
-    def glu(self, gate: Array, up: Array, activation: Activation, limit: float = 0.0) -> Array:
-        """``up`` scaled by the activated gate, of one shape; ``limit`` as in ``Activation``."""
+    def glu(
+        self,
+        gate: Array,
+        up: Array,
+        activation: Activation,
+        limit: float = 0.0,
+        up_limit: float = 0.0,
+    ) -> Array:
+        """``up`` scaled by the activated gate, of one shape; limits as in ``Activation``."""
 
     def scale_rows(self, x: Array, factors: NDArray[np.float32]) -> Array:
         """Each row times its own factor: (T, ...) by (T,)."""
@@ -73,6 +81,9 @@ class Elementwise(Protocol):
 
         Source: arXiv 2512.24880.
         """
+
+    def softmax(self, x: Array) -> Array:
+        """Exponentials of the last axis, divided by their sum."""
 
     def softplus(self, x: Array) -> Array:
         """``log(1 + e^x)``."""
@@ -118,6 +129,22 @@ class Attending(Protocol):
         Source: DeepSeek-V3.2-Exp (DeepSeek-AI, 2025); see ``sparse``.
         """
 
+    def compressed_attention(
+        self,
+        q: Array,
+        rows: Array,
+        kv_pass: KVPass,
+        layer: int,
+        rule: AttentionRule,
+        stretches: Stretches,
+        index: IndexQueries | None,
+    ) -> Array:
+        """Write rows (T, 1, D), then attend to a window and to stretches: (T, H * value_dim).
+
+        With an ``index``, to those that it chooses by the last numbers of their rows. See
+        ``compressed``.
+        """
+
 
 class Recurring(Protocol):
     """What layers need whose memory does not grow."""
@@ -128,6 +155,17 @@ class Recurring(Protocol):
         ``past`` (w - 1, C) holds the values before the chunk, the oldest first, and is brought up
         to its end.
         """
+
+    def pool_stretches(
+        self,
+        values: Array,
+        scores: Array,
+        past: Sequence[Array],
+        places: NDArray[np.float32],
+        start: int,
+        rule: Stretches,
+    ) -> Array:
+        """Rows of the stretches that end in a chunk: see ``compressed.pool``."""
 
     def delta_net(
         self, qkv: Array, write: Array, forget: Array, state: Array, rule: DeltaRule
@@ -188,6 +226,9 @@ class Mixing(Protocol):
 
         Ids are in order of falling score, the lower id first among equals.
         """
+
+    def weigh(self, logits: Array, ids: NDArray[np.int32], routing: Routing) -> Routed:
+        """The weights that ``route`` would give experts (T, k) that something else chose."""
 
     def moe_ffn(
         self, x: Array, experts: Experts, routed: Routed, arrivals: Arrivals | None = None

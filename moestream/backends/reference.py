@@ -8,6 +8,7 @@ Slow on purpose: every operation is the plain formula.
 import numpy as np
 from numpy.typing import NDArray
 
+from moestream.backends.compressed import Compressing
 from moestream.backends.numpy_arrays import Floats
 from moestream.backends.reference_attention import AttentionFormulas
 from moestream.backends.reference_experts import ExpertFormulas
@@ -19,7 +20,7 @@ _SLAB_WEIGHTS = 1 << 22
 """Weights dequantised at once by ``linear``: 16 MiB of float32."""
 
 
-class ReferenceBackend(AttentionFormulas, ExpertFormulas, RecurrentFormulas):
+class ReferenceBackend(AttentionFormulas, Compressing, ExpertFormulas, RecurrentFormulas):
     """Every operation as its formula, in float32. See ``Backend`` for shapes and meaning."""
 
     name = "reference"

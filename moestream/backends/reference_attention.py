@@ -41,7 +41,7 @@ class AttentionFormulas(NumpyArrays):
             past_values = past_keys[..., : rule.value_dim]
             if v is not None:
                 past_values = append_rows(store, values, v[rows], start)
-            chosen = None if seen is None else seen[rows, : start + tokens]
+            chosen = None if seen is None else seen[rows, :, : start + tokens]
             outs.append(_attend(q[rows], past_keys, past_values, start, rule, chosen))
             row += tokens
         return np.concatenate(outs)  # (T, H * D)
@@ -64,14 +64,13 @@ def _attend(
     stop, group = start + tokens, heads // len(keys)
     ages = np.arange(start, stop)[:, None] - np.arange(stop)  # (T, S)
     hidden = (ages < 0) | (ages >= (rule.window or stop))
-    if seen is not None:
-        hidden |= seen == 0
     out = np.empty((tokens, heads, values.shape[2]), np.float32)
     for head in range(heads):
         scores = q[:, head] @ keys[head // group].T * np.float32(rule.scale)  # (T, S)
         if rule.cap:
             scores = np.tanh(scores / np.float32(rule.cap)) * np.float32(rule.cap)
-        scores[hidden] = -np.inf
+        unseen = hidden if seen is None else hidden | (seen[:, head // group % seen.shape[1]] == 0)
+        scores[unseen] = -np.inf
         if rule.sinks is not None:
             scores = np.column_stack([scores, np.full(tokens, rule.sinks[head])])
         out[:, head] = softmax(scores)[:, :stop] @ values[head // group]

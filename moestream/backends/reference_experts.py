@@ -19,7 +19,14 @@ class ExpertFormulas(NumpyArrays):
         """Keep the tensors as they are."""
         return tensors
 
-    def glu(self, gate: Floats, up: Floats, activation: Activation, limit: float = 0.0) -> Floats:
+    def glu(
+        self,
+        gate: Floats,
+        up: Floats,
+        activation: Activation,
+        limit: float = 0.0,
+        up_limit: float = 0.0,
+    ) -> Floats:
         """See ``Activation``."""
         if activation == "relu":
             rectified: Floats = np.maximum(gate, np.float32(0)) * up
@@ -32,6 +39,8 @@ class ExpertFormulas(NumpyArrays):
             return capped * self.clip(up, limit)
         if activation == "silu":
             return gate * sigmoid(gate) * up
+        if activation == "situ":
+            return _softened(gate, limit) * sigmoid(gate) * _softened(up, up_limit)
         if activation == "gelu":
             inner = np.float32((2 / np.pi) ** 0.5) * gate * (1 + np.float32(0.044715) * gate * gate)
             gelu: Floats = np.float32(0.5) * gate * (1 + np.tanh(inner))
@@ -42,6 +51,10 @@ class ExpertFormulas(NumpyArrays):
     def route(self, logits: Floats, routing: Routing) -> Routed:
         """Gate, then the k largest by a stable sort."""
         return route(logits, routing)
+
+    def weigh(self, logits: Floats, ids: NDArray[np.int32], routing: Routing) -> Routed:
+        """See the function."""
+        return weigh(logits, ids, routing)
 
     def moe_ffn(
         self,
@@ -71,11 +84,12 @@ class ExpertFormulas(NumpyArrays):
         gated, raised = x @ gate.T, x @ up.T
         if told.scales is not None:
             gated, raised = gated * told.scales[0][expert], raised * told.scales[1][expert]
+        limits = told.limit, told.up_limit
         if told.biases is None:
-            inner = self.glu(gated, raised, told.activation, told.limit)
+            inner = self.glu(gated, raised, told.activation, *limits)
             return inner @ down.T  # (tokens, E)
         gate_bias, up_bias, down_bias = (bias[expert] for bias in told.biases)
-        inner = self.glu(gated + gate_bias, raised + up_bias, told.activation, told.limit)
+        inner = self.glu(gated + gate_bias, raised + up_bias, told.activation, *limits)
         out: Floats = inner @ down.T + down_bias
         return out
 
@@ -86,7 +100,18 @@ def route(logits: Floats, routing: Routing) -> tuple[NDArray[np.int32], Floats]:
     scores = gated if routing.selection_bias is None else gated + routing.selection_bias
     if routing.groups > 1:
         scores = _mask_groups(scores, routing)
-    ids = np.argsort(-scores, axis=-1, kind="stable")[:, : routing.k]
+    ids = np.argsort(-scores, axis=-1, kind="stable")[:, : routing.k].astype(np.int32)
+    return ids, _weights(gated, ids, routing)
+
+
+def weigh(
+    logits: Floats, ids: NDArray[np.int32], routing: Routing
+) -> tuple[NDArray[np.int32], Floats]:
+    """See ``Backend.weigh``."""
+    return ids, _weights(_GATES.get(routing.gating, np.copy)(logits), ids, routing)
+
+
+def _weights(gated: Floats, ids: NDArray[np.int32], routing: Routing) -> Floats:
     weights = np.take_along_axis(gated, ids, axis=-1)  # (T, k)
     if routing.gating == "softmax_of_chosen":
         weights = softmax(weights)
@@ -96,7 +121,7 @@ def route(logits: Floats, routing: Routing) -> tuple[NDArray[np.int32], Floats]:
     weights = weights * np.float32(routing.scale)
     if routing.expert_scales is not None:
         weights = weights * routing.expert_scales[ids]
-    return ids.astype(np.int32), weights
+    return weights
 
 
 def _mask_groups(scores: Floats, routing: Routing) -> Floats:
@@ -110,4 +135,13 @@ def _mask_groups(scores: Floats, routing: Routing) -> Floats:
     return kept.reshape(scores.shape)
 
 
-_GATES = {"softmax": softmax, "sigmoid": sigmoid}
+def _softened(x: Floats, limit: float) -> Floats:
+    """What comes near to a limit and its negative, and never reaches them; 0 for none."""
+    return np.tanh(x / np.float32(limit)) * np.float32(limit) if limit else x
+
+
+def _sqrt_softplus(logits: Floats) -> Floats:
+    return np.sqrt(np.logaddexp(np.float32(0), logits))
+
+
+_GATES = {"softmax": softmax, "sigmoid": sigmoid, "sqrt_softplus": _sqrt_softplus}

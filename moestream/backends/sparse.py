@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStore, append_rows, last_of_rows
-from moestream.backends.sparse_blocks import choose_blocks
+from moestream.backends.sparse_blocks import choose_blocks, choose_by_head
 from moestream.backends.types import IndexQueries
 
 Floats = NDArray[np.float32]
 Chosen = NDArray[np.uint8] | None
-"""Which positions each row of a pass sees, (T, most S); None for all."""
+"""Which positions each row of a pass sees, (T, 1 or K, most S), by key/value head where they
+differ; None for all."""
 
 
 def choose_positions(
@@ -42,10 +43,13 @@ def choose_positions(
 
 
 def choose(index: IndexQueries, keys: Floats, start: int) -> NDArray[np.bool_]:
-    """What queries of one sequence, the first at ``start``, see of its keys (S, D): (T, S)."""
+    """What queries of one sequence, the first at ``start``, see of its keys: (T, choices, S)."""
+    asked = index.queries, index.weights, keys, start, index.most
+    if index.by_head is not None:
+        return choose_by_head(index.queries, keys, start, index.most, index.by_head)
     if index.blocks is not None:
-        return choose_blocks(index.queries, index.weights, keys, start, index.most, index.blocks)
-    return choose_positions(index.queries, index.weights, keys, start, index.most)
+        return choose_blocks(*asked, index.blocks)[:, None]
+    return choose_positions(*asked)[:, None]
 
 
 def choose_in_blocks(
@@ -55,7 +59,7 @@ def choose_in_blocks(
     longest = max(start + tokens for _, start, tokens in parts)
     if longest <= index.enough:
         return None
-    seen, row = np.zeros((len(k), longest), np.uint8), 0
+    seen, row = np.zeros((len(k), index.choices, longest), np.uint8), 0
     for store, start, tokens in parts:
         rows = slice(row, row + tokens)
         place = store.stores.layers[layer]
@@ -64,6 +68,6 @@ def choose_in_blocks(
         append_rows(store, keys, k[rows], start)
         past = last_of_rows(store, keys, start + tokens, index.kept)
         asked = replace(index, queries=index.queries[rows], weights=index.weights[rows])
-        seen[rows, : start + tokens] = choose(asked, past, start)
+        seen[rows, :, : start + tokens] = choose(asked, past, start)
         row += tokens
     return seen

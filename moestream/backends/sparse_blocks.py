@@ -3,9 +3,10 @@
 The formula, in NumPy, for all backends, as in ``sparse``. The positions after the last whole block
 are always seen.
 
-Source: llama.cpp, src/models/glm5-next.cpp and qwen4exp.cpp. The choice in the second goes on into
-a further block where the rest is shorter than a block less one; the model's own code chooses none
-in part, and nor does this.
+Source: llama.cpp, src/models/glm5-next.cpp, qwen4exp.cpp and minimax-m3.cpp. The choice in the
+second goes on into a further block where the rest is shorter than a block less one; the model's own
+code chooses none in part, and nor does this. In the third, a head chooses for itself, and the last
+block is chosen whether it is whole or not.
 """
 
 from abc import ABC, abstractmethod
@@ -74,6 +75,38 @@ class GatedSums(BlockKeys):
         shares = np.exp(gates - gates.max(axis=1, keepdims=True))
         sums: Floats = (shares * blocks[:, :, :dim]).sum(axis=1) / shares.sum(axis=1)
         return sums
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfBlocks:
+    """A block of ``size`` positions is worth its best; the last ``local`` ones are chosen first."""
+
+    size: int
+    local: int
+
+
+def choose_by_head(
+    queries: Floats, keys: Floats, start: int, most: int, blocks: BestOfBlocks
+) -> NDArray[np.bool_]:
+    """Positions of the blocks with the largest products, ``most`` in all, by head: (T, HI, S).
+
+    Among equals, the earlier block is first.
+    """
+    size, chosen = blocks.size, most // blocks.size
+    seen = np.zeros((*queries.shape[:2], len(keys)), np.bool_)
+    for row, query in enumerate(queries):
+        visible = start + row + 1
+        first = np.arange(0, visible, size)
+        if len(first) <= chosen:
+            seen[row, :, :visible] = True
+            continue
+        best = np.maximum.reduceat(query @ keys[:visible].T, first, axis=1)  # (HI, blocks)
+        best[:, max(len(first) - blocks.local, 0) :] = np.inf
+        order = np.argsort(-best, axis=1, kind="stable")[:, :chosen]
+        taken = np.zeros(best.shape, np.bool_)
+        np.put_along_axis(taken, order, True, axis=1)
+        seen[row, :, :visible] = np.repeat(taken, size, axis=1)[:, :visible]
+    return seen
 
 
 def choose_blocks(

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.sparse_blocks import BlockKeys
+from moestream.backends.sparse_blocks import BestOfBlocks, BlockKeys
 
 Array: TypeAlias = Any
 """A backend's own array: ``numpy.ndarray`` here, ``mlx.core.array`` on Apple GPUs."""
@@ -27,14 +27,16 @@ RopeStyle = Literal["interleaved", "half"]
 """Which coordinates turn together: ``2i, 2i+1`` (GGUF "norm") or ``i, i + D/2`` ("neox")."""
 
 
-Activation = Literal["silu", "gelu", "swiglu_oai", "relu", "silu_clamped", "silu_capped"]
+Activation = Literal["silu", "gelu", "swiglu_oai", "relu", "silu_clamped", "silu_capped", "situ"]
 """What the gate passes through before it scales ``up``: ``silu(g) * u``, ``gelu(g) * u`` (by tanh),
 gpt-oss's ``g * sigmoid(1.702 g) * (u + 1)`` with g at most 7 and u within -7 to 7, ``max(g, 0) *
 u``; or ``silu(g) * u`` with u within a limit and its negative, and at most that limit the gate
-before it passes (``silu_clamped``) or what has passed (``silu_capped``)."""
+before it passes (``silu_clamped``) or what has passed (``silu_capped``). ``situ`` is ``l * tanh(g /
+l) * sigmoid(g) * m * tanh(u / m)`` of a limit l and one of up, m, without which u is as it is."""
 
-Gating = Literal["softmax", "sigmoid", "softmax_of_chosen"]
-"""From router logits to weights: over all experts, each by itself, or over the chosen alone."""
+Gating = Literal["softmax", "sigmoid", "softmax_of_chosen", "sqrt_softplus"]
+"""From router logits to weights: over all experts, each by itself, or over the chosen alone; or the
+root of ``log(1 + e^x)``, each by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +90,25 @@ class IndexQueries:
     """What chooses ``most`` of the positions that are attended to, by the ends of their keys.
 
     ``queries`` are (T, heads, D) and ``weights`` (T, heads). With ``blocks``, which have the keys
-    that are asked, whole ones are chosen.
+    that are asked, whole ones are chosen. ``by_head``: each head chooses them for one of the
+    key/value heads, and weights are of no account.
     """
 
     queries: Array
     weights: Array
     most: int
     blocks: BlockKeys | None = None
+    by_head: BestOfBlocks | None = None
 
     @property
     def kept(self) -> int:
         """Numbers of a position that the choice goes by."""
         return self.blocks.kept if self.blocks else int(self.queries.shape[2])
+
+    @property
+    def choices(self) -> int:
+        """How many are made for a row."""
+        return int(self.queries.shape[1]) if self.by_head else 1
 
     @property
     def enough(self) -> int:

@@ -31,6 +31,7 @@ MARKERS = (
     Markers("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     Markers("◁think▷", "◁/think▷"),  # Kimi
     Markers("<|channel>thought", "<channel|>"),  # Gemma 4
+    Markers("<mm:think>", "</mm:think>"),  # MiniMax-M3
 )
 HARMONY = Markers("<|channel|>analysis<|message|>", "<|end|>")
 """gpt-oss: every message has a header, and reasoning is a message of a channel of its own."""

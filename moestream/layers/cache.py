@@ -28,6 +28,18 @@ class RecurrentShape:
         return 4 * sum(math.prod(shape) for shape in self.arrays)
 
 
+@dataclass(frozen=True, slots=True)
+class CompressedShape(AttentionShape):
+    """Rows of positions, and the arrays of what was not made rows of yet."""
+
+    arrays: tuple[tuple[int, ...], ...] = ()
+
+    def n_bytes(self, tokens: int, kv_types: KVTypes) -> int:
+        """Bytes of both."""
+        kept = RecurrentShape(self.arrays).n_bytes(tokens, kv_types)
+        return kept + AttentionShape.n_bytes(self, tokens, kv_types)
+
+
 FORGETS = RecurrentShape(())
 """Of a layer that keeps nothing."""
 _NEWEST = 4
@@ -72,7 +84,7 @@ class Caches:
         self.recurrent = {
             layer: shape
             for layer, shape in enumerate(shapes)
-            if isinstance(shape, RecurrentShape) and shape.arrays
+            if isinstance(shape, RecurrentShape | CompressedShape) and shape.arrays
         }
         """Shapes of the layers that cannot be taken back but to a snapshot."""
         self._live: WeakSet[Cache | Snapshot] = WeakSet()

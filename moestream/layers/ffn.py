@@ -9,13 +9,14 @@ from moestream.layers.weights import Weights
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a network's inner values are scaled by: see ``Activation``, of which ``limit`` is one.
+    """What a network's inner values are scaled by: see ``Activation``, of which limits are.
 
     Without an ``own`` matrix, a gate is what it scales: ``relu`` then squares.
     """
 
     activation: Activation = "silu"
     limit: float = 0.0
+    up_limit: float = 0.0
     own: bool = True
 
 
@@ -54,7 +55,7 @@ class GatedMLP:
         ops = self.backend
         inner = ops.linears(x, self.inner, self.biases)  # (T, F) each
         rule = self.rule
-        scaled = ops.glu(inner[0], inner[-1], rule.activation, rule.limit)
+        scaled = ops.glu(inner[0], inner[-1], rule.activation, rule.limit, rule.up_limit)
         return ops.linear(scaled, self.down, self.down_bias)
 
 

@@ -85,7 +85,8 @@ class KimiDelta:
 def _narrow(weights: Weights, name: str, hidden_size: int, shape: KimiDeltaShape) -> list[Matrix]:
     """A projection, which files may have as two with a narrow waist."""
     if not weights.has(f"{name}_b.weight"):
-        return [weights.matrix(f"{name}_a.weight", shape.inner, hidden_size)]
+        whole = f"{name}.weight" if weights.has(f"{name}.weight") else f"{name}_a.weight"
+        return [weights.matrix(whole, shape.inner, hidden_size)]
     return [
         weights.matrix(f"{name}_a.weight", shape.dim, hidden_size),
         weights.matrix(f"{name}_b.weight", shape.inner, shape.dim),

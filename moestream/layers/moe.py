@@ -20,6 +20,7 @@ from moestream.backends import (
     StreamedExperts,
 )
 from moestream.layers.ffn import Gate, GatedMLP
+from moestream.layers.narrowing import Narrowing
 from moestream.layers.norm import norm_before
 from moestream.layers.weights import Weights
 from moestream.streaming.prefetch import Prefetcher
@@ -97,10 +98,7 @@ class MoE:
         self.norm = norm_before(weights, norm, hidden_size, eps, centred=centred)
         self.router_norm: Callable[[Array], Array] = self.norm
         self.weigh_input = weigh_input
-        self.latent = latent and (
-            weights.matrix("ffn_latent_down.weight", latent, hidden_size),
-            weights.matrix("ffn_latent_up.weight", hidden_size, latent),
-        )
+        self.narrowing = Narrowing(weights, hidden_size, latent, eps) if latent else None
         self.router = weights.matrix("ffn_gate_inp.weight", num_experts, hidden_size)
         self.router_bias = weights.optional_vector("ffn_gate_inp.bias", num_experts)
         bias = "exp_probs_b" if weights.has("exp_probs_b") else "exp_probs_b.bias"
@@ -114,7 +112,7 @@ class MoE:
             width,
             latent or hidden_size,
             gate.activation,
-            limit=gate.limit,
+            limits=(gate.limit, gate.up_limit),
             own_gate=gate.own,
         )
         self._experts = self.backend.experts(self._tensors)
@@ -174,11 +172,13 @@ class MoE:
         *,
         more: bool = False,
         routed_by: Array | None = None,
+        chosen: NDArray[np.int32] | None = None,
     ) -> Array:
         """What the block adds to the residual stream ``x``: (T, E) -> (T, E).
 
         With ``more``, other rows of the same pass come to this layer next. ``routed_by`` (T, E) is
-        what the router sees in place of ``x``: the stream at another point.
+        what the router sees in place of ``x``: the stream at another point. ``chosen`` (T, k) are
+        experts that something else than the router chose.
         """
         ops = self.backend
         seen = x if routed_by is None else routed_by
@@ -187,7 +187,11 @@ class MoE:
         normed = self.norm(x)
         same = routed_by is None and self.router_norm is self.norm
         logits = self._score(normed if same else self.router_norm(seen))
-        expert_ids, expert_weights = routed = ops.route(logits, self.routing)
+        if chosen is None:
+            routed = ops.route(logits, self.routing)
+        else:
+            routed = ops.weigh(logits, chosen, self.routing)
+        expert_ids, expert_weights = routed
         arrivals = missing = None
         if self._residency is not None:
             arrivals = self._residency.fetch(layer, expert_ids, more=more)
@@ -246,10 +250,10 @@ class MoE:
         ops, (ids, weights) = self.backend, routed
         if self.weigh_input:
             x, routed = x * weights, (ids, weights * 0 + 1)
-        if not self.latent:
+        around = self.narrowing
+        if around is None:
             return ops.moe_ffn(x, self._experts, routed, arrivals)
-        into, out_of = self.latent
-        return ops.linear(ops.moe_ffn(ops.linear(x, into), self._experts, routed, arrivals), out_of)
+        return around.out_of(ops.moe_ffn(around.into(x), self._experts, routed, arrivals))
 
     def _run_shared(self, shared: GatedMLP, normed: Array) -> Array:
         out = shared(normed)

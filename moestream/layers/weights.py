@@ -162,25 +162,26 @@ class Weights:
         hidden: int,
         activation: Activation = "silu",
         *,
-        limit: float = 0.0,
+        limits: tuple[float, float] = (0.0, 0.0),
         own_gate: bool = True,
+        kind: str = "exps",
     ) -> ExpertTensors:
         """A layer's routed experts, mapped, from separate or fused gate and up tensors.
 
-        Their biases, where the file has them, are loaded.
+        Their biases, where the file has them, are loaded. ``kind`` is how their names end.
         """
-        down = self._tensor("ffn_down_exps.weight", (num_experts, hidden, width))
-        if self.has("ffn_gate_up_exps.weight"):
-            fused = self._tensor("ffn_gate_up_exps.weight", (num_experts, 2 * width, hidden))
+        down = self._tensor(f"ffn_down_{kind}.weight", (num_experts, hidden, width))
+        if self.has(f"ffn_gate_up_{kind}.weight"):
+            fused = self._tensor(f"ffn_gate_up_{kind}.weight", (num_experts, 2 * width, hidden))
             gate, up = _rows(fused, 0, width), _rows(fused, width, 2 * width)
         else:
-            up = self._tensor("ffn_up_exps.weight", (num_experts, width, hidden))
+            up = self._tensor(f"ffn_up_{kind}.weight", (num_experts, width, hidden))
             gate = up
             if own_gate:
-                gate = self._tensor("ffn_gate_exps.weight", (num_experts, width, hidden))
+                gate = self._tensor(f"ffn_gate_{kind}.weight", (num_experts, width, hidden))
         biases = self._expert_biases(num_experts, width, hidden) if own_gate else None
         scales = self._expert_scales(num_experts, own_gate)
-        return ExpertTensors(gate, up, down, activation, biases, scales, limit)
+        return ExpertTensors(gate, up, down, activation, biases, scales, *limits)
 
     def _expert_scales(self, num_experts: int, own_gate: bool) -> tuple[Array, Array] | None:
         """What products with gate and up are multiplied by, (N,) each; ones for what is not there.

@@ -17,6 +17,7 @@ from moestream.models.dbrx import DBRX
 from moestream.models.decoder import Decoder
 from moestream.models.deepseek import DeepSeek
 from moestream.models.deepseek2 import DeepSeek2
+from moestream.models.deepseek4 import DeepSeek4
 from moestream.models.deepseek32 import DeepSeek32
 from moestream.models.dots1 import Dots1
 from moestream.models.dots3note import Dots3Note
@@ -31,11 +32,13 @@ from moestream.models.granite_swa import GraniteSWA
 from moestream.models.granitehybrid import GraniteHybrid
 from moestream.models.granitemoe import GraniteMoE
 from moestream.models.grok import Grok
+from moestream.models.grovemoe import GroveMoE
 from moestream.models.hunyuan_moe import HunyuanMoE
 from moestream.models.hy_v3 import HyV3
 from moestream.models.hy_v4 import HyV4
 from moestream.models.jamba import Jamba
 from moestream.models.keys import Keys
+from moestream.models.kimi_k3 import KimiK3
 from moestream.models.kimi_linear import KimiLinear
 from moestream.models.laguna import Laguna
 from moestream.models.lfm2moe import LFM2MoE
@@ -46,6 +49,7 @@ from moestream.models.mellum import Mellum
 from moestream.models.mimo2 import MiMo2
 from moestream.models.minimax_01 import MiniMax01
 from moestream.models.minimax_m2 import MiniMaxM2
+from moestream.models.minimax_m3 import MiniMaxM3
 from moestream.models.mistral4 import Mistral4
 from moestream.models.nemotron_h_moe import NemotronHMoE
 from moestream.models.olmoe import OLMoE
@@ -110,6 +114,10 @@ ARCHITECTURES: dict[str, type[Decoder]] = {
     "step35": Step35,
     "qwen4exp": Qwen4Exp,
     "glm5-next": GLM5Next,
+    "deepseek4": DeepSeek4,
+    "grovemoe": GroveMoE,
+    "kimi-k3": KimiK3,
+    "minimax-m3": MiniMaxM3,
 }
 """GGUF's ``general.architecture`` to the class that runs it."""
 

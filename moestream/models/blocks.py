@@ -6,11 +6,15 @@ Knows nothing of what either computes, nor of architectures; ``decoder`` builds 
 from collections.abc import Callable, Generator
 from typing import ClassVar, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moestream.backends import Array
 from moestream.layers.batch import Batch
 from moestream.layers.ffn import FeedForward
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
+from moestream.layers.residual_attention import DepthReader, with_result
 from moestream.layers.weights import Weights
 
 Halves = Generator[None, None, Array]
@@ -59,11 +63,19 @@ class Layer:
         return ops.add(x, self.run_ffn(x, batch, index))
 
     def run_ffn(
-        self, x: Array, batch: Batch, index: int, *, routed_by: Array | None = None
+        self,
+        x: Array,
+        batch: Batch,
+        index: int,
+        *,
+        routed_by: Array | None = None,
+        chosen: NDArray[np.int32] | None = None,
     ) -> Array:
         """What experts or the dense network add: (T, E) -> (T, E)."""
         if isinstance(self.ffn, MoE):
-            return self.ffn(x, index, batch.on_route, more=batch.more, routed_by=routed_by)
+            return self.ffn(
+                x, index, batch.on_route, more=batch.more, routed_by=routed_by, chosen=chosen
+            )
         return self.ffn(x)
 
 
@@ -151,6 +163,33 @@ class HyperLayer(Layer):
         around = self.around_ffn
         logits = around.logits(x)
         return around.write(x, self.run_ffn(around.read(x, logits), batch, index), logits)
+
+
+class BankedLayer(Layer):
+    """Both branches read of all that was banked, and add to the last: (T, N, E) -> (T, N, E).
+
+    Where a layer ``banks``, there is one more row after it.
+    """
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        ffn: FeedForward | MoE,
+        before_mixer: DepthReader,
+        before_ffn: DepthReader,
+        *,
+        banks: bool,
+    ) -> None:
+        super().__init__(mixer, ffn)
+        self.before_mixer, self.before_ffn = before_mixer, before_ffn
+        self.banks = banks
+
+    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
+        """The rows after this layer."""
+        ops = self.ffn.backend
+        mixed = self.mixer(self.before_mixer(x), batch, index)
+        x = with_result(ops, x, mixed, bank=self.banks)
+        return with_result(ops, x, self.run_ffn(self.before_ffn(x), batch, index), bank=False)
 
 
 class MixerLayer:

@@ -16,7 +16,7 @@ from moestream.models.decoder import Decoder
 from moestream.models.keys import Keys, Supported
 
 _READ_HERE = {"expert_group_count", "expert_gating_func", "nextn_predict_layers"}
-_GATINGS: dict[int, Gating] = {1: "softmax", 2: "sigmoid"}
+_GATINGS: dict[int, Gating] = {1: "softmax", 2: "sigmoid", 4: "sqrt_softplus"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +97,22 @@ def read_limits(keys: Keys) -> dict[str, object]:
     }
 
 
+def read_told_limits(keys: Keys) -> dict[str, object]:
+    """Limits of experts, and of other networks where the file has them apart."""
+    layers, shared = keys.num_layers(), "swiglu_clamp_shexp"
+    told = keys.name(shared) in keys.file.metadata
+    return {
+        "limits": keys.per_layer_numbers("swiglu_clamp_exp", layers, 0.0),
+        "shared_limits": keys.per_layer_numbers(shared, layers) if told else (),
+    }
+
+
 def _read_routing(keys: Keys, gating: Gating) -> Routing:
     number = keys.count("expert_gating_func", 0)
     if number and number not in _GATINGS:
         raise UnsupportedModelError(
             f"{keys.file.path}: {keys.name('expert_gating_func')} is {number}; supported are "
-            "1: softmax and 2: sigmoid; choose another model"
+            "1: softmax, 2: sigmoid and 4: sqrt_softplus; choose another model"
         )
     groups = keys.count("expert_group_count", 0) or 1
     used = keys.count("expert_group_used_count", 0) if groups > 1 else 1

@@ -19,24 +19,21 @@ from moestream.layers.rope import RopeConfig
 from moestream.layers.weights import Weights
 from moestream.models.blocks import Block, HyperLayer
 from moestream.models.deepseek32 import DeepSeek32, DeepSeek32Config
+from moestream.models.deepseek_moe import read_told_limits
 from moestream.models.keys import Keys
-from moestream.models.kimi_linear import KimiLinear
+from moestream.models.kimi_linear import KimiLinear, read_bounded
+from moestream.models.mixed_keys import MixedRows, read_mixed
 
 _UNIT_EPS = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GLM5NextConfig(DeepSeek32Config):
+class GLM5NextConfig(MixedRows, DeepSeek32Config):
     """Layers that do not attend are delta rules. Streams are mixed by ``iterations``."""
 
-    recurrent: KimiDeltaShape
     hyper: HyperShape
     iterations: int
-
-    @property
-    def row_size(self) -> int:
-        """Of all streams."""
-        return self.hyper.streams * self.hidden_size
+    recurrent: KimiDeltaShape
 
     def may_begin(self, layer: int) -> bool:
         """Where the next layer that attends has an index of its own."""
@@ -61,15 +58,8 @@ class GLM5Next(KimiLinear, DeepSeek32):
     def read_own(cls, keys: Keys) -> dict[str, object]:
         """Add streams and limits."""
         return super().read_own(keys) | {
-            "hyper": HyperShape(
-                streams=keys.size("hyper_connection.count"),
-                size=keys.positive("embedding_length"),
-                eps=keys.number("attention.layer_norm_rms_epsilon"),
-                least=keys.number("hyper_connection.epsilon"),
-                most=2.0,
-            ),
-            "iterations": keys.positive("hyper_connection.sinkhorn_iterations"),
-            **_read_limits(keys),
+            **read_mixed(keys),
+            **read_told_limits(keys),
         }
 
     @classmethod
@@ -99,13 +89,7 @@ class GLM5Next(KimiLinear, DeepSeek32):
     @classmethod
     def read_delta(cls, keys: Keys) -> KimiDeltaShape:
         """The same, bounded where the file says."""
-        name = keys.name("kda.gate_lower_bound")
-        bound = keys.file.get(name, float, 0.0)
-        if not -1e3 < bound <= 0:
-            raise ModelFormatError(
-                f"{keys.file.path}: {name} is {bound}, expected more than -1000, and at most 0"
-            )
-        return replace(super().read_delta(keys), bound=bound, falling=True, unit_eps=_UNIT_EPS)
+        return replace(read_bounded(keys, super().read_delta(keys)), unit_eps=_UNIT_EPS)
 
     def layer(self, weights: Weights, index: int) -> Block:
         """Build one layer, and what it reads and writes by."""
@@ -128,16 +112,6 @@ class GLM5Next(KimiLinear, DeepSeek32):
         for i in range(1, count):
             total = total + hidden[:, i]
         return super().logits(total * (1 / count))
-
-
-def _read_limits(keys: Keys) -> dict[str, object]:
-    """Limits of experts, and of other networks where the file has them apart."""
-    layers, shared = keys.num_layers(), "swiglu_clamp_shexp"
-    told = keys.name(shared) in keys.file.metadata
-    return {
-        "limits": keys.per_layer_numbers("swiglu_clamp_exp", layers, 0.0),
-        "shared_limits": keys.per_layer_numbers(shared, layers) if told else (),
-    }
 
 
 def _read_index(keys: Keys) -> PooledIndexShape:

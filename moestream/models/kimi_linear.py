@@ -3,8 +3,10 @@
 Source: arXiv 2510.26692; llama.cpp, src/models/kimi-linear.cpp.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
+from moestream.errors import ModelFormatError
 from moestream.layers.kimi_delta import KimiDelta, KimiDeltaShape
 from moestream.models.hybrid import Hybrid
 from moestream.models.keys import Keys
@@ -42,3 +44,18 @@ class KimiLinear(Hybrid, LatentMoE):
     def shared_width(self) -> int:
         """All shared experts side by side, of which there is one at least."""
         return max(self.config.shared_experts, 1) * self.expert_width
+
+
+def read_bounded(keys: Keys, shape: KimiDeltaShape) -> KimiDeltaShape:
+    """The same with decays that are bounded, where the file says, by rates that are negative.
+
+    Raises:
+        ModelFormatError: a bound that is none.
+    """
+    name = keys.name("kda.gate_lower_bound")
+    bound = keys.file.get(name, float, 0.0)
+    if not -1e3 < bound <= 0:
+        raise ModelFormatError(
+            f"{keys.file.path}: {name} is {bound}, expected more than -1000, and at most 0"
+        )
+    return replace(shape, bound=bound, falling=True)

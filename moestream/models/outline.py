@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from moestream.backends import ExpertTensors, StreamedExperts
 from moestream.errors import UnsupportedModelError, UnsupportedQuantError
 from moestream.gguf import GGUFHeader, Tensor
+from moestream.layers.token_experts import TOKEN_EXPERTS
 from moestream.quants import GGMLQuantizationType, block_layout, dequantize, multiplies
 
 _EXPERTS = ("ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight")
@@ -40,7 +41,8 @@ class Outlines(GGUFHeader):
         info = self.tensor_info(name)
         if info.type not in self._readable:
             self._require_readable(name, info.type)
-        if len(info.shape) > 1 and not multiplies(info.type):
+        table = name.endswith(TOKEN_EXPERTS)
+        if len(info.shape) > 1 and not multiplies(info.type) and not table:
             raise UnsupportedQuantError(
                 f"{self.path}: tensor {name!r} is a matrix of {info.type.name}, a type that only "
                 "vectors may have; fetch the model in another quantisation"

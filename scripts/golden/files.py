@@ -94,9 +94,9 @@ class Random:
         return np.asarray(self._bits.random_raw(count), dtype="<u8")
 
 
-def tokens() -> list[int]:
-    """Return the token ids that every model is run on."""
-    return [int(x) % VOCAB for x in Random(0).bytes((TOKEN_COUNT,))]
+def tokens(count: int = TOKEN_COUNT) -> list[int]:
+    """Return the token ids that every model is run on, or of a longer text that begins so."""
+    return [int(x) % VOCAB for x in Random(0).bytes((count,))]
 
 
 def write_model(model: Model, folder: Path) -> Path:
@@ -146,6 +146,11 @@ def weights(model: Model) -> Iterator[Weight]:
     random = Random(model.seed)
     types = cycle(model.types)
     for name, shape, std in model.tensors():
+        if name.endswith("tid2eid.weight"):  # ids, each once a token, below what stands for std
+            drawn = random.bytes((shape[0], int(std)))
+            ids = np.argsort(drawn, axis=1, kind="stable")[:, : shape[1]].astype(np.int32)
+            yield name, ids, gguf.GGMLQuantizationType.I32
+            continue
         values = random.uniform(shape, std)
         values += np.float32(_mean(model, name))
         if name.endswith("ssm_a"):  # rates of decay

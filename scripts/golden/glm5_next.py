@@ -22,6 +22,22 @@ UNQUANTISED = (
 """What llama.cpp's quantiser leaves as it is, and would not write as F32 either."""
 
 
+def add_streams(writer: gguf.GGUFWriter, arch: str) -> None:
+    """Add the keys of streams that are mixed."""
+    writer.add_uint32(f"{arch}.hyper_connection.count", STREAMS)
+    writer.add_uint32(f"{arch}.hyper_connection.sinkhorn_iterations", 3)
+    writer.add_float32(f"{arch}.hyper_connection.epsilon", 0.05)
+
+
+def mixed_streams(hidden: int) -> Iterator[TensorSpec]:
+    """What both branches of a layer read and write by."""
+    for branch in ("attn", "ffn"):
+        wide, rows = STREAMS * hidden, (2 + STREAMS) * STREAMS
+        yield f"hc_{branch}_fn.weight", (rows, wide), wide**-0.5
+        yield f"hc_{branch}_base.weight", (rows,), 0.5
+        yield f"hc_{branch}_scale.weight", (3,), 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class GLM5Next(GoldenKimi):
     """`indexer` chooses blocks of `pool` positions; layers in `borrow` go by others' choice."""
@@ -47,17 +63,11 @@ class GLM5Next(GoldenKimi):
         writer.add_bool(f"{prefix}.kpool_select_tail", True)
         own = [layer not in self.borrow for layer in range(self.layers)]
         writer.add_array(f"{prefix}.types", own)
-        writer.add_uint32(f"{self.arch}.hyper_connection.count", STREAMS)
-        writer.add_uint32(f"{self.arch}.hyper_connection.sinkhorn_iterations", 3)
-        writer.add_float32(f"{self.arch}.hyper_connection.epsilon", 0.05)
+        add_streams(writer, self.arch)
 
     def parts(self, layer: int) -> Iterator[TensorSpec]:
         """What Kimi Linear has, and what is about it."""
-        for branch in ("attn", "ffn"):
-            wide, rows = STREAMS * self.hidden, (2 + STREAMS) * STREAMS
-            yield f"hc_{branch}_fn.weight", (rows, wide), wide**-0.5
-            yield f"hc_{branch}_base.weight", (rows,), 0.5
-            yield f"hc_{branch}_scale.weight", (3,), 1.0
+        yield from mixed_streams(self.hidden)
         for name, shape, std in GoldenKimi.parts(self, layer):
             yield name, (HEADS,) if name == "ssm_a" else shape, std
         if self.kinds[layer] == "A" and layer not in self.borrow:

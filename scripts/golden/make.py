@@ -4,12 +4,14 @@
     python scripts/golden/make.py [NAME...]         # default: all
 
 The models are the same byte for byte at every run. Each is run with an F32 KV cache and no flash
-attention, all tokens in one batch. Beside `NAME.gguf`, `NAME.npz` holds:
+attention, where an architecture does without, all tokens in one batch. Beside `NAME.gguf`,
+`NAME.npz` holds:
 
     tokens  the ids; llama_cpp the version;
     logits  those of the file as it is;
     f32     only for quantised models: the logits of the same weights after llama.cpp wrote them
-            as F32, that is, without its rounding of activations to 8 or 16 bits.
+            as F32, that is, without its rounding of activations to 8 or 16 bits;
+    long    only for models of which some parts come late: every third of a longer text's.
 
 What is committed must be no accident of one order of summation: with F32 weights, the same tokens
 one at a time have to give the same logits.
@@ -38,19 +40,34 @@ FOLDER = Path(__file__).parents[2] / "tests" / "data" / "golden"
 # half precision, where a last bit of difference in a sum can become one of 2^-11.
 SELF_KL = 1e-9
 GELU_SELF_KL = 1e-6
+FLASH = ("minimax-m3",)
+"""Models of which llama.cpp attends to all positions without its flash attention."""
 GELU_ARCHITECTURES = ("gemma4", "grok")
 
 
 def golden_logits(model: Model, path: Path) -> dict[str, Logits]:
     """Return llama.cpp's logits (T, V) of one model, by their names in its `.npz`."""
     if is_f32(model):
-        return {"logits": _stable_logits(path, model)}
-    with LlamaCpp(path, n_ctx=CONTEXT) as oracle:
+        return {"logits": _stable_logits(path, model)} | _long_logits(model, path)
+    with _open(path, model) as oracle:
         rounded = oracle.logits(tokens())
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         write_f32_copy(path, copy)
         return {"logits": rounded, "f32": _stable_logits(copy, model)}
+
+
+def _long_logits(model: Model, path: Path) -> dict[str, Logits]:
+    """Return those of a longer text, every third, of a model that needs one."""
+    count = getattr(model, "long_tokens", 0)
+    if not count:
+        return {}
+    with LlamaCpp(path, n_ctx=2 * count) as oracle:
+        return {"long": oracle.logits(tokens(count))[::3]}
+
+
+def _open(path: Path, model: Model) -> LlamaCpp:
+    return LlamaCpp(path, n_ctx=CONTEXT, flash=model.name in FLASH)
 
 
 def _stable_logits(path: Path, model: Model) -> Logits:
@@ -59,7 +76,7 @@ def _stable_logits(path: Path, model: Model) -> Logits:
     Raises:
         SystemExit: when llama.cpp gives others token by token.
     """
-    with LlamaCpp(path, n_ctx=CONTEXT) as oracle:
+    with _open(path, model) as oracle:
         batch, single = oracle.logits(tokens()), oracle.logits(tokens(), chunk=1)
     kl = kl_divergence(log_softmax(batch), log_softmax(single)).max()
     most = GELU_SELF_KL if model.arch in GELU_ARCHITECTURES else SELF_KL

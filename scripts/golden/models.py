@@ -14,15 +14,19 @@ import gguf
 
 from golden import ernie4_5_moe, gemma4, phimoe
 from golden.deepseek import DEEPSEEK_LIKE
+from golden.deepseek4 import DEEPSEEK4_MODELS
 from golden.dots3note import DOTS3NOTE_MODELS
 from golden.files import EPSILON, Model, TensorSpec
 from golden.glm5_next import GLM5_NEXT_MODELS
+from golden.grovemoe import GROVEMOE_MODELS
 from golden.jamba import JAMBA_MODELS
 from golden.keys import add_experts, add_head_dim, add_sizes, add_yarn
 from golden.kimi import KIMI_MODELS
+from golden.kimi_k3 import KIMI_K3_MODELS
 from golden.later import LATER_MODELS
 from golden.lfm2moe import LFM2MOE_MODELS
 from golden.mamba2 import MAMBA2_MODELS
+from golden.minimax_m3 import MINIMAX_M3_MODELS
 from golden.mixtures import MIXTURES
 from golden.parts import attention, head_norms, mixture, norms, swiglu
 from golden.qwen3next import QWEN3NEXT_MODELS
@@ -120,6 +124,10 @@ MODELS: tuple[Model, ...] = (
     *DOTS3NOTE_MODELS,
     *QWEN4EXP_MODELS,
     *GLM5_NEXT_MODELS,
+    *GROVEMOE_MODELS,
+    *KIMI_K3_MODELS,
+    *DEEPSEEK4_MODELS,
+    *MINIMAX_M3_MODELS,
 )
 
 PARTLY: tuple[Model, ...] = (BLOCKS,)

@@ -84,13 +84,14 @@ def token_ids(
 
 
 class LlamaCpp:
-    """One GGUF file in llama.cpp on the CPU, without flash attention.
+    """One GGUF file in llama.cpp on the CPU.
 
     Args:
         path: the (first) GGUF file.
         n_ctx: most tokens that `logits` will get.
         kv_type: element type of the KV cache, a key of `KV_TYPES`.
         threads: CPU threads.
+        flash: attend by its fused kernel.
         repack: let llama.cpp rearrange quantised weights for its fastest kernels; off by
             default, so that figures from different machines are closer to each other.
 
@@ -105,6 +106,7 @@ class LlamaCpp:
         n_ctx: int,
         kv_type: str = "f32",
         threads: int = 2,
+        flash: bool = False,
         repack: bool = False,
     ) -> None:
         ll.llama_backend_init()
@@ -119,7 +121,8 @@ class LlamaCpp:
         params.n_ubatch = min(n_ctx, 512)
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = KV_TYPES[kv_type]
-        params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        flash_types = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED, ll.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.flash_attn_type = flash_types[flash]
         self._context = ll.llama_init_from_model(self._model, params)
         if not self._context:
             ll.llama_model_free(self._model)

@@ -128,6 +128,9 @@ DSML = TaggedFormat(  # DeepSeek V3.2
     call_close="</｜DSML｜invoke>",
     tokens=("｜DSML｜",),
 )
+DSML_TOOLS = replace(  # DeepSeek V4
+    DSML, name="dsml-tools", open="<｜DSML｜tool_calls>", close="</｜DSML｜tool_calls>"
+)
 GLM = TaggedFormat(
     "glm",
     open="<tool_call>",
@@ -156,6 +159,7 @@ GEMMA_CALLS = GemmaFormat("gemma", "<|tool_call>", "<tool_call|>")
 _BY_TEMPLATE: tuple[tuple[tuple[str, ...], MarkedFormat], ...] = (
     ((KIMI.open,), KIMI),
     (("DSML", "function_calls"), DSML),
+    (("DSML", "tool_calls>"), DSML_TOOLS),
     (("<｜tool▁calls▁begin｜>", "```json"), DEEPSEEK_FENCED),
     (("<｜tool▁calls▁begin｜>",), DEEPSEEK),
     (("<|tool_list_start|>",), LFM2),
@@ -175,6 +179,8 @@ _BY_TEMPLATE: tuple[tuple[tuple[str, ...], MarkedFormat], ...] = (
     ((HERMES.open,), HERMES),
 )
 """What a template says, and the format that it means: the first of which it says all."""
+_UNREAD = "]<]minimax[>"
+"""Before each tag of MiniMax-M3's calls, whose arguments are tags within tags: not read here."""
 
 
 def find_tool_format(template: str, tokenizer: Tokenizer) -> ToolFormat | None:
@@ -185,5 +191,7 @@ def find_tool_format(template: str, tokenizer: Tokenizer) -> ToolFormat | None:
         return HARMONY_CALLS
     if tokenizer.token_id(LFM2.open) is not None:
         return LFM2  # of which some templates say nothing
+    if _UNREAD in template:
+        return None
     said = (format for words, format in _BY_TEMPLATE if all(word in template for word in words))
     return next(said, None)

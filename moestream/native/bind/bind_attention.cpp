@@ -65,16 +65,19 @@ Type checked_cache(int number, int64_t offset, int64_t kv_heads, int64_t dim,
     return type;
 }
 
-// A byte a row and position, up to the end of the longest sequence.
-void check_chosen(const Bytes& chosen, const Sequences& in, int64_t tokens) {
-    check_shape("seen", chosen, {tokens, -1});
+// A byte a row and position, up to the end of the longest sequence; each key/value head may have
+// its own.
+void check_chosen(const Bytes& chosen, const Sequences& in, int64_t tokens, int64_t kv_heads) {
+    check_shape("seen", chosen, {tokens, kv_heads, -1});
     for (const KVSequence& sequence : in.pass.sequences) {
-        if (static_cast<int64_t>(chosen.shape(1)) < sequence.start + sequence.tokens) {
+        if (static_cast<int64_t>(chosen.shape(2)) < sequence.start + sequence.tokens) {
             fail("seen has shape " + shape_text(chosen) + ", expected all of " +
                  std::to_string(sequence.start + sequence.tokens) + " positions");
         }
     }
-    if (chosen.stride(1) != 1 || chosen.stride(0) != static_cast<int64_t>(chosen.shape(1))) {
+    const auto positions = static_cast<int64_t>(chosen.shape(2));
+    if (chosen.stride(2) != 1 || chosen.stride(1) != positions ||
+        chosen.stride(0) != kv_heads * positions) {
         fail("seen has gaps between its rows");
     }
 }
@@ -109,7 +112,8 @@ void call_attention(Context& context, const Floats& q, const Floats& k,
     if (!(cap >= 0)) fail("cap is " + std::to_string(cap) + ", expected 0 or more");
     if (window < 0) fail("window is " + std::to_string(window) + ", expected 0 or more");
     if (tokens == 0 || heads == 0 || value_dim == 0) return;
-    if (chosen.has_value()) check_chosen(*chosen, in, tokens);
+    const bool alike = chosen.has_value() && chosen->ndim() == 3 && chosen->shape(1) == 1;
+    if (chosen.has_value()) check_chosen(*chosen, in, tokens, alike ? 1 : kv_heads);
     const AttentionShape shape{checked_int("heads", heads),
                                checked_int("key/value heads", kv_heads),
                                checked_int("head size", dim),
@@ -122,7 +126,8 @@ void call_attention(Context& context, const Floats& q, const Floats& k,
                                key_type,
                                value_type,
                                chosen.has_value() ? chosen->data() : nullptr,
-                               chosen.has_value() ? chosen->shape(1) : 0,
+                               chosen.has_value() ? chosen->shape(2) : 0,
+                               alike ? 1 : static_cast<size_t>(kv_heads),
                                cap};
     Running running(context);
     attention(context, shape, in.pass, q.data(), k.data(), v.has_value() ? v->data() : nullptr,

@@ -54,11 +54,12 @@ void call_add(Context& context, const Floats& a, const Floats& b, const FloatsOu
 }
 
 void call_glu(Context& context, const Floats& gate, const Floats& up,
-              const std::string& activation, const FloatsOut& out, float limit) {
+              const std::string& activation, const FloatsOut& out, float limit,
+              float up_limit) {
     check_same_shape("gate", gate, gate);
     check_same_shape("up", up, gate);
     check_same_shape("out", out, gate);
-    const Activation kind = checked_activation(activation, limit);
+    const Activation kind = checked_activation(activation, limit, up_limit);
     Running running(context);
     glu(context, kind, gate.data(), up.data(), gate.size(), out.data());
 }
@@ -106,7 +107,7 @@ void bind_elementwise(nb::class_<Context>& context) {
         .def("add", &call_add, arg("a").noconvert(), arg("b").noconvert(),
              arg("out").noconvert())
         .def("glu", &call_glu, arg("gate").noconvert(), arg("up").noconvert(), arg("activation"),
-             arg("out").noconvert(), arg("limit") = 0.0f)
+             arg("out").noconvert(), arg("limit") = 0.0f, arg("up_limit") = 0.0f)
         .def("route", &call_route, arg("logits").noconvert(), arg("normalise"), arg("gating"),
              arg("scale"), arg("groups"), arg("groups_used"), arg("bias").noconvert().none(),
              arg("ids").noconvert(), arg("weights").noconvert());

@@ -204,9 +204,9 @@ void bind_experts(nb::module_& m, nb::class_<Context>& context) {
                 int up_type, const Bytes& down, int down_type, const std::string& activation,
                 const std::optional<Floats>& gate_bias, const std::optional<Floats>& up_bias,
                 const std::optional<Floats>& down_bias, const std::optional<Floats>& gate_scale,
-                const std::optional<Floats>& up_scale, float limit) {
+                const std::optional<Floats>& up_scale, float limit, float up_limit) {
                  auto made = make_experts(gate, gate_type, up, up_type, down, down_type);
-                 made->set.activation = checked_activation(activation, limit);
+                 made->set.activation = checked_activation(activation, limit, up_limit);
                  set_biases(*made, gate_bias, up_bias, down_bias);
                  set_scales(*made, gate_scale, up_scale);
                  new (self) MappedExperts(std::move(*made));
@@ -215,7 +215,8 @@ void bind_experts(nb::module_& m, nb::class_<Context>& context) {
              arg("down").noconvert(), arg("down_type"), arg("activation") = "silu",
              arg("gate_bias").noconvert() = nb::none(), arg("up_bias").noconvert() = nb::none(),
              arg("down_bias").noconvert() = nb::none(),
-             arg("gate_scale").noconvert() = nb::none(), arg("up_scale").noconvert() = nb::none(), arg("limit") = 0.0f)
+             arg("gate_scale").noconvert() = nb::none(), arg("up_scale").noconvert() = nb::none(),
+             arg("limit") = 0.0f, arg("up_limit") = 0.0f)
         .def("streamed", &make_streamed, arg("addresses").noconvert());
     context
         .def("moe_ffn", &call_moe_ffn, arg("x").noconvert(), arg("experts"),

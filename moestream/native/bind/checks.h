@@ -76,22 +76,25 @@ void check_same_shape(const char* name, const Array& array, const Floats& like) 
 }
 
 // As named in moestream/backends/types.py.
-inline Activation checked_activation(const std::string& name, float limit) {
+inline Activation checked_activation(const std::string& name, float limit, float up_limit) {
     if (name == "silu") return {Kind::Silu, limit};
     if (name == "gelu") return {Kind::Gelu, limit};
     if (name == "swiglu_oai") return {Kind::SwigluOai, limit};
     if (name == "relu") return {Kind::Relu, limit};
     if (name == "silu_clamped") return {Kind::SiluClamped, limit};
     if (name == "silu_capped") return {Kind::SiluCapped, limit};
+    if (name == "situ") return {Kind::Situ, limit, up_limit};
     fail("activation " + name +
-         " is not known, expected silu, gelu, swiglu_oai, relu, silu_clamped or silu_capped");
+         " is not known, expected silu, gelu, swiglu_oai, relu, silu_clamped, silu_capped or situ");
 }
 
 inline Gating checked_gating(const std::string& name) {
     if (name == "softmax") return Gating::Softmax;
     if (name == "sigmoid") return Gating::Sigmoid;
     if (name == "softmax_of_chosen") return Gating::SoftmaxOfChosen;
-    fail("gating " + name + " is not known, expected softmax, sigmoid or softmax_of_chosen");
+    if (name == "sqrt_softplus") return Gating::SqrtSoftplus;
+    fail("gating " + name +
+         " is not known, expected softmax, sigmoid, softmax_of_chosen or sqrt_softplus");
 }
 
 inline int checked_type(int number) {

@@ -18,7 +18,7 @@ void scale_by_sigmoid(const Kernels& kernels, const float* gate, const float* ex
 }
 
 // gelu(g) = g * (1 + tanh(y)) / 2 = g * sigmoid(2 y).
-void geglu(const Kernels& kernels, float, const float* gate, const float* up, int count,
+void geglu(const Kernels& kernels, Activation, const float* gate, const float* up, int count,
            float* out) {
     constexpr float kRootTwoOverPi = 0.797884561f, kCubic = 0.044715f;
     float exponent[kRow] = {};
@@ -29,7 +29,7 @@ void geglu(const Kernels& kernels, float, const float* gate, const float* up, in
     scale_by_sigmoid(kernels, gate, exponent, up, count, out);
 }
 
-void swiglu_oai(const Kernels& kernels, float, const float* gate, const float* up, int count,
+void swiglu_oai(const Kernels& kernels, Activation, const float* gate, const float* up, int count,
                 float* out) {
     constexpr float kSlope = 1.702f, kLimit = 7.0f;
     float clamped[kRow] = {}, raised[kRow] = {}, exponent[kRow] = {};
@@ -42,14 +42,15 @@ void swiglu_oai(const Kernels& kernels, float, const float* gate, const float* u
     scale_by_sigmoid(kernels, clamped, exponent, raised, count, out);
 }
 
-void reglu(const Kernels&, float, const float* gate, const float* up, int count, float* out) {
+void reglu(const Kernels&, Activation, const float* gate, const float* up, int count, float* out) {
     for (int i = 0; i < count; ++i) out[i] = gate[i] > 0.0f ? gate[i] * up[i] : 0.0f;
 }
 
 float within(float x, float limit) { return x > limit ? limit : x < -limit ? -limit : x; }
 
-void clamped_swiglu(const Kernels& kernels, float limit, const float* gate, const float* up,
+void clamped_swiglu(const Kernels& kernels, Activation how, const float* gate, const float* up,
                     int count, float* out) {
+    const float limit = how.limit;
     float clamped[kRow] = {}, raised[kRow] = {};
     for (int i = 0; i < count; ++i) {
         clamped[i] = gate[i] > limit ? limit : gate[i];
@@ -58,8 +59,9 @@ void clamped_swiglu(const Kernels& kernels, float limit, const float* gate, cons
     kernels.swiglu(clamped, raised, count, out);
 }
 
-void capped_swiglu(const Kernels& kernels, float limit, const float* gate, const float* up,
+void capped_swiglu(const Kernels& kernels, Activation how, const float* gate, const float* up,
                    int count, float* out) {
+    const float limit = how.limit;
     float ones[kRow], passed[kRow] = {};
     std::fill(ones, ones + kRow, 1.0f);
     kernels.swiglu(gate, ones, count, passed);
@@ -68,7 +70,25 @@ void capped_swiglu(const Kernels& kernels, float limit, const float* gate, const
     }
 }
 
-using Row = void (*)(const Kernels&, float, const float*, const float*, int, float*);
+// limit * tanh(x / limit), by (1 - e) / (1 + e) with e = exp(-2 x / limit).
+void soften(const Kernels& kernels, float limit, const float* x, int count, float* out) {
+    constexpr float kMost = 40.0f;  // tanh is one in float32 long before
+    float exponent[kRow] = {}, e[kRow];
+    for (int i = 0; i < count; ++i) exponent[i] = within(-2.0f * (x[i] / limit), kMost);
+    kernels.exponentials(exponent, count, 0.0f, e);
+    for (int i = 0; i < count; ++i) out[i] = limit * ((1.0f - e[i]) / (1.0f + e[i]));
+}
+
+void situ(const Kernels& kernels, Activation how, const float* gate, const float* up, int count,
+          float* out) {
+    float softened[kRow], raised[kRow], exponent[kRow] = {};
+    soften(kernels, how.limit, gate, count, softened);
+    if (how.up_limit > 0.0f) soften(kernels, how.up_limit, up, count, raised);
+    for (int i = 0; i < count; ++i) exponent[i] = -gate[i];
+    scale_by_sigmoid(kernels, softened, exponent, how.up_limit > 0.0f ? raised : up, count, out);
+}
+
+using Row = void (*)(const Kernels&, Activation, const float*, const float*, int, float*);
 
 Row row_of(Kind kind) {
     switch (kind) {
@@ -76,6 +96,7 @@ Row row_of(Kind kind) {
         case Kind::SwigluOai: return swiglu_oai;
         case Kind::Relu: return reglu;
         case Kind::SiluClamped: return clamped_swiglu;
+        case Kind::Situ: return situ;
         default: return capped_swiglu;
     }
 }
@@ -87,7 +108,7 @@ void glu_row(const Kernels& kernels, Activation activation, const float* gate, c
     if (activation.kind == Kind::Silu) return kernels.swiglu(gate, up, count, out);
     const Row run = row_of(activation.kind);
     for (int at = 0; at < count; at += kRow) {
-        run(kernels, activation.limit, gate + at, up + at, std::min(kRow, count - at), out + at);
+        run(kernels, activation, gate + at, up + at, std::min(kRow, count - at), out + at);
     }
 }
 

@@ -190,7 +190,10 @@ class Attention {
             work.visible[i] = sequence.start + at.token + 1 - origin;
             if (shape_.chosen != nullptr) {
                 const auto at_row = static_cast<size_t>(sequence.row + at.token);
-                work.chosen[i] = shape_.chosen + at_row * shape_.chosen_stride + origin;
+                const size_t group = shape_.chosen_heads == 1 ? 0 : tile.kv_head;
+                work.chosen[i] =
+                    shape_.chosen +
+                    (at_row * shape_.chosen_heads + group) * shape_.chosen_stride + origin;
             }
         }
         work.dim = shape_.dim;

@@ -53,13 +53,15 @@ struct ExpertMatrices {
 
 // What a gate passes through before it scales `up`: silu(g) * u, gelu(g) * u (by tanh),
 // g * sigmoid(1.702 g) * (u + 1) with g at most 7 and u within -7 to 7, or max(g, 0) * u.
-enum class Kind { Silu, Gelu, SwigluOai, Relu, SiluClamped, SiluCapped };
+enum class Kind { Silu, Gelu, SwigluOai, Relu, SiluClamped, SiluCapped, Situ };
 
-// The last two are silu(g) * u with u within -limit to limit, and at most `limit` the gate before
-// it passes, or what has passed.
+// Two are silu(g) * u with u within -limit to limit, and at most `limit` the gate before it passes,
+// or what has passed. The last is l * tanh(g / l) * sigmoid(g) * m * tanh(u / m), where l is `limit`
+// and m `up_limit`, without which u is as it is.
 struct Activation {
     Kind kind = Kind::Silu;
     float limit = 0.0f;
+    float up_limit = 0.0f;
 };
 
 // A layer's routed experts.
@@ -83,7 +85,7 @@ struct Routing {
     int slots;
 };
 
-enum class Gating { Softmax, Sigmoid, SoftmaxOfChosen };
+enum class Gating { Softmax, Sigmoid, SoftmaxOfChosen, SqrtSoftplus };
 
 // How experts are chosen and weighed; see Routing in backends/types.py.
 struct RoutingRule {
@@ -169,8 +171,10 @@ struct AttentionShape {
     int window;                 // positions that a token sees; 0: all
     const float* sinks;         // (heads,), scores of a position without a value; or null
     Type key_type, value_type;  // F32, F16 or Q8_0; see cache_rows.h
-    const uint8_t* chosen;      // (rows, chosen_stride), positions that rows see; or null
+    const uint8_t* chosen;      // (rows, 1 or kv_heads, chosen_stride), positions that rows see;
+                                // or null
     size_t chosen_stride;       // at least the longest sequence
+    size_t chosen_heads;        // 1: all heads see the same
     float cap;                  // what scores stay within, by a tanh; 0 for no bound
 };
 

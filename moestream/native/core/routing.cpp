@@ -1,5 +1,6 @@
 // From a router's logits to experts and their weights.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "core/context.h"
@@ -60,6 +61,11 @@ void gate(const Kernels& kernels, const RoutingRule& rule, const float* logits, 
         for (int i = 0; i < experts; ++i) gated[i] = -logits[i];
         kernels.exponentials(gated, experts, 0.0f, gated);
         for (int i = 0; i < experts; ++i) gated[i] = 1.0f / (1.0f + gated[i]);
+    } else if (rule.gating == Gating::SqrtSoftplus) {
+        for (int i = 0; i < experts; ++i) {
+            const float rest = std::log1p(std::exp(-std::abs(logits[i])));
+            gated[i] = std::sqrt(std::max(logits[i], 0.0f) + rest);
+        }
     } else {
         std::copy_n(logits, experts, gated);
     }
