@@ -18,12 +18,14 @@ from moestream.backends.types import (
     Array,
     AttentionRule,
     Experts,
+    Gates,
     IndexQueries,
     KVPass,
     KVStore,
     KVStores,
     RopeStyle,
     Routed,
+    RouterGate,
     Routing,
     Seen,
 )
@@ -187,6 +189,12 @@ class Mixing(Protocol):
         """The k experts with the largest scores, which are the gated logits: see ``Routing``.
 
         Ids are in order of falling score, the lower id first among equals.
+        """
+
+    def gates(self, gates: Sequence[RouterGate]) -> Gates | None:
+        """One call for several layers' routers; None where each is to be asked on its own.
+
+        All gates are of one width, and choose as many experts.
         """
 
     def moe_ffn(

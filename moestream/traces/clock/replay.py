@@ -17,7 +17,7 @@ from moestream.choices import LayerBudget
 from moestream.policies import PolicyFactory
 from moestream.streaming.build import spare_slots
 from moestream.streaming.division import Division, kept_tables, size_classes
-from moestream.streaming.prefetch import Prefetcher
+from moestream.streaming.prefetch import EachAlone, Prefetcher
 from moestream.streaming.slotted import SlotResidency
 from moestream.streaming.statistics import Counts, ResidencyStats
 from moestream.streaming.store import ExpertStore
@@ -138,7 +138,8 @@ class Replay:
             self._places = {layer: place for place, layer in enumerate(layers)}
             self._prefetcher = Prefetcher(
                 self.residency,
-                {layer: partial(self._guess, layer) for layer in layers},
+                layers,
+                EachAlone({layer: partial(self._guess, layer) for layer in layers}),
                 layers_ahead=setting.layers_ahead,
                 clock=lambda: self._reader.now,
                 tries_without=setting.tries_without,
