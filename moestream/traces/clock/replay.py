@@ -102,7 +102,7 @@ class Setting:
     """0 guesses nothing."""
     layer_budget: LayerBudget = "global"
     tries_without: bool = True
-    """Whether guesses are switched off where a trial finds that they cost more than they save."""
+    """Whether guesses are left out where to make them takes longer than it saves."""
 
     def open(self, disk: ClockDisk) -> ClockedResidency:
         """A residency as ``open_slots`` makes it, on a disk of the clock."""
