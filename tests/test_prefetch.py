@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from moestream.streaming.paying import _REST, _WINDOW
 from moestream.streaming.prefetch import _REMEMBERED_AHEAD, EachAlone, Prefetcher
 from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.statistics import ResidencyStats
+from moestream.streaming.trial import _KEPT, _WINDOW, _WINDOWS
 
 LAYERS = (0, 1, 2)
 
@@ -23,9 +23,6 @@ class FakeResidency:
     def speculate(self, layer: int, expert_ids: list[int], ahead: int) -> int:
         self.guesses.append((layer, list(expert_ids), ahead))
         return len(expert_ids)
-
-    def bandwidth(self) -> float:
-        return 1e9
 
 
 def make(layers_ahead: int = 1, **options):
@@ -91,50 +88,23 @@ def test_recall_is_that_of_the_nearest_guess():
     assert {layer: record.recall for layer, record in prefetcher.recall.items()} == {1: 0.5, 2: 1}
 
 
-def decode(
-    prefetcher: Prefetcher, residency: FakeResidency, tokens: int, *, saved_s: float, late: int = 0
-) -> None:
-    """Run tokens of which each is saved so many seconds of reading, at a GB/s."""
-    for _ in range(tokens):
-        if prefetcher.is_on:
-            residency.counts.useful_bytes += int(saved_s * 1e9)
-            residency.counts.decode.foreseen += 1 - late
-            residency.counts.decode.late += late
+def test_guesses_go_on_only_while_they_make_it_faster():
+    """A token takes 1 s, and 3 s if it is guessed for."""
+    residency, now = FakeResidency(), [0.0]
+    foretell = EachAlone({n: lambda x: np.array([[1]], np.int32) for n in LAYERS})
+    prefetcher = Prefetcher(residency, LAYERS, foretell, clock=lambda: now[0])
+    for _ in range(_WINDOWS * (_WINDOW + 1) + _KEPT // 2):
+        made = len(residency.guesses)
         run_tokens(prefetcher, 1)
-
-
-def slow_gates(seconds: float):
-    """Gates that take so long a token."""
-    now = iter(i * seconds / 2 for i in range(10**6))  # two of three layers are asked
-    return make(clock=lambda: next(now))
-
-
-@pytest.mark.parametrize(
-    ("saved_s", "late", "pays"), [(2.0, 0, True), (1.2, 0, False), (2.0, 1, False), (4.0, 1, True)]
-)
-def test_gates_are_asked_as_long_as_they_save_more_than_they_take(saved_s, late, pays):
-    prefetcher, residency = slow_gates(1.0)
-    decode(prefetcher, residency, 3 * _WINDOW, saved_s=saved_s, late=late)
-    assert prefetcher.is_on == pays
-
-
-def test_gates_that_do_not_pay_are_asked_again_after_a_while():
-    prefetcher, residency = slow_gates(1.0)
-    decode(prefetcher, residency, _WINDOW, saved_s=0.0)
+        now[0] += 3.0 if len(residency.guesses) > made else 1.0
     assert not prefetcher.is_on
     made = len(residency.guesses)
-    decode(prefetcher, residency, _REST - 1, saved_s=0.0)
-    assert len(residency.guesses) == made + 0
-    decode(prefetcher, residency, 1, saved_s=0.0)
-    assert prefetcher.is_on
-    decode(prefetcher, residency, 4 * _WINDOW, saved_s=3.0)
-    assert prefetcher.is_on
-
-
-def test_they_can_be_asked_come_what_may():
-    prefetcher, residency = make(tries_without=False)
-    decode(prefetcher, residency, 2 * _WINDOW, saved_s=0.0)
-    assert prefetcher.is_on
+    prefetcher.before_pass(np.array([5], np.int32))
+    run_tokens(prefetcher, 1)
+    assert len(residency.guesses) == made
+    prefetcher.tries_without = False
+    run_tokens(prefetcher, 1)
+    assert len(residency.guesses) == made + 2
 
 
 def remembering():

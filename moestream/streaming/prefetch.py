@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.streaming.paying import Paying
 from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.residency import Residency
 from moestream.streaming.statistics import LayerRecall
+from moestream.streaming.trial import Trial
 
 Predict = Callable[[Any], NDArray[np.int32]]
 """Expert ids (T, k) that a layer's router gives for the residual stream (T, E)."""
@@ -73,7 +73,7 @@ class Prefetcher:
     ) -> None:
         """``prepare``, by layer, is told what to predict from soon, if one wait can serve both.
 
-        ``clock`` tells the time in seconds. Unless it ``tries_without``, it always asks gates.
+        ``clock`` tells the time in seconds. Unless it ``tries_without``, it always guesses.
         """
         self._residency = residency
         self._layers = list(layers)
@@ -84,16 +84,15 @@ class Prefetcher:
         self._expected: NDArray[np.int16] | None = None
         """Of this pass, (T, layers, k)."""
         self._prepare = prepare
-        self._clock = clock
         self.tries_without = tries_without
-        self._paying = Paying(residency)
+        self._trial = Trial(residency, clock)
         self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
         self.recall: dict[int, LayerRecall] = residency.counts.recall
 
     @property
     def is_on(self) -> bool:
-        """Whether gates are being asked, and not found to cost more than they save."""
-        return self._paying.pays or not self.tries_without
+        """Whether guesses are being made, and not found to cost more than they save."""
+        return self._trial.guessing or not self.tries_without
 
     def before_pass(self, tokens: NDArray[np.int32]) -> None:
         """A pass of these tokens begins: read what they are remembered for of its first layers."""
@@ -101,7 +100,7 @@ class Prefetcher:
             return
         self._remembered.begin(tokens)
         self._expected = None
-        if len(tokens) > _MOST_ROWS:
+        if len(tokens) > _MOST_ROWS or not self.is_on:
             return
         self._expected = self._remembered.of_pass()
         for place in range(min(_REMEMBERED_AHEAD, len(self._layers))):
@@ -111,10 +110,8 @@ class Prefetcher:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""
         if self._prepare is None or not self.is_on or len(x) > _MOST_ROWS:
             return
-        started = self._clock()
         for later in self._after(layer):
             self._prepare[later](x)
-        self._paying.spent_s += self._clock() - started
 
     def after_fetch(self, layer: int, x: Any, expert_ids: NDArray[np.int32]) -> None:
         """Guess from the residual stream ``x`` (T, E) of ``layer``, once its own reads are begun.
@@ -125,18 +122,17 @@ class Prefetcher:
             self._remembered.learn(layer, expert_ids)
         if len(expert_ids) > _MOST_ROWS:
             self._foretell.note(layer, x)
+            self._trial.pause()
             return
         place = self._places[layer]
         if place == 0:
-            self._paying.next_token()
+            self._trial.next_token()
         if layer in self._guessed:
             self._score(layer, expert_ids)
         if not self.is_on or place + 1 == len(self._layers):
             self._foretell.note(layer, x)
         else:
-            started = self._clock()
             self._ask(layer, place, x)
-            self._paying.spent_s += self._clock() - started
         self._read_remembered(place + _REMEMBERED_AHEAD, _REMEMBERED_AHEAD)
 
     def _ask(self, layer: int, place: int, x: Any) -> None:

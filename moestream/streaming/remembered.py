@@ -56,20 +56,27 @@ class RememberedRouting:
 
     def _settle(self) -> None:
         """Keep what one token was routed to, in one go."""
-        for place, expert_ids in self._steps:
-            self._keep(place, 0, expert_ids)
-        self._steps = []
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        self._make_table(steps[0][1].shape[1])
+        alike = [step for step in steps if step[1].shape[1] == self._table.shape[2]]
+        if alike:
+            places, found = zip(*alike, strict=True)
+            self._table[self._rows[0], list(places)] = np.concatenate(found)
 
     def _keep(self, place: int, before: int, expert_ids: NDArray[np.int32]) -> None:
-        if not self._table.size:
-            shape = (self._most, len(self._places), expert_ids.shape[1])
-            self._table = np.full(shape, -1, np.int16)
+        self._make_table(expert_ids.shape[1])
         first = before - (self._tokens - len(self._rows))
         skipped = max(-first, 0)
         kept = expert_ids[skipped:]
         if len(kept) and kept.shape[1] == self._table.shape[2]:
             start = first + skipped
             self._table[self._rows[start : start + len(kept)], place] = kept
+
+    def _make_table(self, k: int) -> None:
+        if not self._table.size:
+            self._table = np.full((self._most, len(self._places), k), -1, np.int16)
 
     def _row(self, token: int) -> int:
         row = self._row_of.pop(token, None)
