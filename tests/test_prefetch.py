@@ -8,7 +8,7 @@ import pytest
 from moestream.streaming.prefetch import _REMEMBERED_AHEAD, EachAlone, Prefetcher
 from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.statistics import ResidencyStats
-from moestream.streaming.trial import _KEPT, _WINDOW, _WINDOWS
+from moestream.streaming.trial import _COLD, _KEPT, _TRIALS, _TRIED
 
 LAYERS = (0, 1, 2)
 
@@ -93,10 +93,9 @@ def test_guesses_go_on_only_while_they_make_it_faster():
     residency, now = FakeResidency(), [0.0]
     foretell = EachAlone({n: lambda x: np.array([[1]], np.int32) for n in LAYERS})
     prefetcher = Prefetcher(residency, LAYERS, foretell, clock=lambda: now[0])
-    for _ in range(_WINDOWS * (_WINDOW + 1) + _KEPT // 2):
-        made = len(residency.guesses)
+    for _ in range(_COLD + _TRIALS * _TRIED + _KEPT // 2):
+        now[0] += 3.0 if prefetcher.is_on else 1.0
         run_tokens(prefetcher, 1)
-        now[0] += 3.0 if len(residency.guesses) > made else 1.0
     assert not prefetcher.is_on
     made = len(residency.guesses)
     prefetcher.before_pass(np.array([5], np.int32))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from moestream.streaming.statistics import ResidencyStats
-from moestream.streaming.trial import _KEPT, _WINDOW, _WINDOWS, Trial
+from moestream.streaming.trial import _COLD, _KEPT, _TRIALS, _TRIED, Trial
 
 
 @dataclass
@@ -23,12 +23,13 @@ class Machine:
     guessed: int = 0
     counts: ResidencyStats = field(default_factory=ResidencyStats)
 
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+
     def run(self, trial: Trial, tokens: int) -> None:
         """Decode; how many experts are not kept varies much."""
-        chance = random.Random(self.seed)
         for _ in range(tokens):
-            trial.next_token()
-            wanted, way = chance.choice((0, 1, 4, 30)), trial.guessing
+            wanted, way = self.chance.choice((0, 1, 4, 30)), trial.guessing
             self.guessed += way
             stalled_s = wanted * self.wait_s[way]
             self.counts.decode.stall_s += stalled_s
@@ -36,6 +37,7 @@ class Machine:
             self.counts.decode.foreseen += wanted // 2 * way
             self.counts.decode.misses += wanted - wanted // 2 * way
             self.now += stalled_s + self.busy_s[way]
+            trial.next_token()
 
     def trial(self) -> Trial:
         """One on this machine, which is its residency, too."""
@@ -56,8 +58,7 @@ CASES = {
 def test_it_is_found_out_what_is_faster(busy_s, wait_s, pays: bool, seed: int):
     machine = Machine(busy_s, wait_s, seed)
     trial = machine.trial()
-    first = _WINDOWS * (_WINDOW + 1)
-    machine.run(trial, first)
+    machine.run(trial, _COLD + _TRIALS * _TRIED)
     machine.guessed = 0
     machine.run(trial, 10 * _KEPT)
     share = machine.guessed / (10 * _KEPT)
@@ -98,3 +99,14 @@ def test_a_long_pass_says_nothing_of_guesses():
     machine.guessed = 0
     machine.run(trial, _KEPT)
     assert machine.guessed > 0.8 * _KEPT
+
+
+def test_a_cold_start_says_nothing_of_guesses():
+    machine = Machine((5.0, 5.0), (0.5, 0.35))
+    trial = machine.trial()
+    for token in range(_COLD + _TRIALS * _TRIED):
+        machine.wait_s = tuple(wait_s * (9.0 if token < _COLD else 1.0) for wait_s in (0.5, 0.35))
+        machine.run(trial, 1)
+    machine.guessed = 0
+    machine.run(trial, _KEPT)
+    assert machine.guessed == _KEPT

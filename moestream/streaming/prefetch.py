@@ -125,15 +125,16 @@ class Prefetcher:
             self._trial.pause()
             return
         place = self._places[layer]
-        if place == 0:
-            self._trial.next_token()
         if layer in self._guessed:
             self._score(layer, expert_ids)
-        if not self.is_on or place + 1 == len(self._layers):
+        last = place + 1 == len(self._layers)
+        if last or not self.is_on:
             self._foretell.note(layer, x)
         else:
             self._ask(layer, place, x)
         self._read_remembered(place + _REMEMBERED_AHEAD, _REMEMBERED_AHEAD)
+        if last:
+            self._trial.next_token()
 
     def _ask(self, layer: int, place: int, x: Any) -> None:
         later = self._after(layer)

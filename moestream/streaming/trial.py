@@ -14,24 +14,34 @@ from typing import NamedTuple
 
 from moestream.streaming.residency import Residency
 
-_WINDOW = 8
-"""Tokens that are run one way before the other is tried."""
-_WINDOWS = 6
-"""Before the first choice, so that each way has three, unless two make it plain."""
+_COLD = 16
+"""Tokens at first that tell nothing: the disk has all to do, whatever is guessed."""
+_TRIED = 16
+"""Tokens of a trial, every other one with guesses: so both ways meet the same conditions."""
+_TRIALS = 3
+"""One after the other before the first choice, unless one makes it plain."""
 _PLAIN = 0.12
 """Part of a token's time that makes it so."""
 _KEPT = 120
-"""Tokens for which the choice holds, before the other way is tried again."""
+"""Tokens for which a choice holds, before the next trial."""
 _LEAST_GAIN = 0.02
 """Part of a token's time that guesses must save."""
 _OLD = 0.7
-"""Weight of all that was seen before, in each new window of the same way."""
+"""Weight of all that was seen before, in each new trial."""
 
 
 class _Sums(NamedTuple):
     """Counted up to now: seconds, those of waiting, and experts that no slot held unguessed."""
 
     now: float
+    stalled_s: float
+    wanted: int
+
+
+class _Step(NamedTuple):
+    """A token's seconds of other than waiting, of waiting, and experts that were not kept."""
+
+    busy_s: float
     stalled_s: float
     wanted: int
 
@@ -45,13 +55,13 @@ class _Way:
     stalled_s: float = 0.0
     wanted: float = 0.0
 
-    def add(self, steps: list[tuple[float, float, int]]) -> None:
-        """Tokens' seconds of other than waiting, of waiting, and experts that were not kept."""
-        busy_s = median(step[0] for step in steps)
+    def add(self, steps: list[_Step]) -> None:
+        """Add what tokens of a trial took."""
+        busy_s = median(step.busy_s for step in steps)
         self.tokens = self.tokens * _OLD + len(steps)
         self.busy_s = self.busy_s * _OLD + busy_s * len(steps)
-        self.stalled_s = self.stalled_s * _OLD + sum(step[1] for step in steps)
-        self.wanted = self.wanted * _OLD + sum(step[2] for step in steps)
+        self.stalled_s = self.stalled_s * _OLD + sum(step.stalled_s for step in steps)
+        self.wanted = self.wanted * _OLD + sum(step.wanted for step in steps)
 
     def token_s(self, wanted: float) -> float:
         """Of a token that wants so many experts that are not kept."""
@@ -68,17 +78,17 @@ class Trial:
         self.guessing = True
         self._residency, self._clock = residency, clock
         self._ways = {True: _Way(), False: _Way()}
-        self._windows = 0
-        self._length = _WINDOW
+        self._trying, self._trials = False, 0
+        self._left = _COLD
         self._before: _Sums | None = None
-        self._steps: list[tuple[float, float, int]] = []
+        self._steps: dict[bool, list[_Step]] = {True: [], False: []}
 
     def pause(self) -> None:
         """A pass comes between of which nothing is guessed."""
         self._before = None
 
     def next_token(self) -> None:
-        """Note that a pass begins; at the end of a window, decide how the next ones are run."""
+        """Note that a pass is about to end, and say how the next is run."""
         counts = self._residency.counts
         phases = (counts.decode, counts.prefill)
         sums = _Sums(
@@ -86,26 +96,31 @@ class Trial:
             sum(phase.stall_s for phase in phases),
             sum(phase.misses + phase.foreseen for phase in phases),
         )
-        if (before := self._before) is not None:
+        if self._trying and (before := self._before) is not None:
             seconds, stalled_s, wanted = (a - b for a, b in zip(sums, before, strict=True))
-            self._steps.append((seconds - stalled_s, stalled_s, int(wanted)))
+            self._steps[self.guessing].append(_Step(seconds - stalled_s, stalled_s, int(wanted)))
         self._before = sums
-        if len(self._steps) >= self._length:
-            self._decide()
+        self._left -= 1
+        if self._trying:
+            self.guessing = not self.guessing
+        if self._left <= 0:
+            self._go_on()
 
-    def _decide(self) -> None:
-        self._ways[self.guessing].add(self._steps)
-        self._steps = []
-        self._windows += 1
-        before, gain = self.guessing, self._gain()
-        plain = self._windows % 2 == 0 and abs(gain) > _PLAIN
-        if self._length == _KEPT or (self._windows < _WINDOWS and not plain):
-            self.guessing, self._length = not self.guessing, _WINDOW
-        else:
-            self._windows = max(self._windows, _WINDOWS)
-            self.guessing, self._length = gain > _LEAST_GAIN, _KEPT
-        if self.guessing != before:
-            self._before = None  # of the token that begins now, some was guessed the other way
+    def _go_on(self) -> None:
+        """From a choice to a trial, from a trial to the next or to a choice."""
+        if not self._trying:
+            self._trying, self._left = True, _TRIED
+            return
+        self._trials += 1
+        for way, steps in self._steps.items():
+            if steps:
+                self._ways[way].add(steps)
+                steps.clear()
+        gain = self._gain()
+        self._trying = self._trials < _TRIALS and abs(gain) <= _PLAIN
+        self._left = _TRIED if self._trying else _KEPT
+        if not self._trying:
+            self.guessing = gain > _LEAST_GAIN
 
     def _gain(self) -> float:
         """What guesses save, as part of a token's time without them; 0 before both were tried."""
