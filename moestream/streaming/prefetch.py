@@ -80,7 +80,8 @@ class Prefetcher:
         self._places = {layer: place for place, layer in enumerate(self._layers)}
         self._foretell = foretell
         self._layers_ahead = layers_ahead
-        self._remembered = remembered
+        self.remembered = remembered
+        """None reads nothing by the token."""
         self._expected: NDArray[np.int16] | None = None
         """Of this pass, (T, layers, k)."""
         self._prepare = prepare
@@ -96,13 +97,13 @@ class Prefetcher:
 
     def before_pass(self, tokens: NDArray[np.int32]) -> None:
         """A pass of these tokens begins: read what they are remembered for of its first layers."""
-        if self._remembered is None:
+        if self.remembered is None:
             return
-        self._remembered.begin(tokens)
+        self.remembered.begin(tokens)
         self._expected = None
         if len(tokens) > _MOST_ROWS or not self.is_on:
             return
-        self._expected = self._remembered.of_pass()
+        self._expected = self.remembered.of_pass()
         for place in range(min(_REMEMBERED_AHEAD, len(self._layers))):
             self._read_remembered(place, place + 1)
 
@@ -118,8 +119,8 @@ class Prefetcher:
 
         ``expert_ids`` (T, k) are what it routed to: they tell how good its guesses were.
         """
-        if self._remembered is not None:
-            self._remembered.learn(layer, expert_ids)
+        if self.remembered is not None:
+            self.remembered.learn(layer, expert_ids)
         if len(expert_ids) > _MOST_ROWS:
             self._foretell.note(layer, x)
             self._trial.pause()
