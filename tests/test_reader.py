@@ -1,6 +1,7 @@
 """The native reader: right bytes by every method, order, errors, and a clean end."""
 
 import errno
+import mmap
 import os
 import threading
 import time
@@ -261,3 +262,18 @@ def test_dropping_an_expert_touches_nothing_beside_the_mapping(tmp_path: Path) -
                     reader.drop(key)
         assert asked
         assert all(begins <= first < last <= ends for first, last in asked)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_NOHUGEPAGE"), reason="the system has no huge pages")
+def test_a_slot_handed_back_leaves_the_others_their_huge_pages() -> None:
+    memory = AnonymousSlots(1 << 21, 8)
+    memory.trim(3)
+    flags: dict[int, list[str]] = {}
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if "-" in name:
+            begin = int(name.split("-")[0], 16)
+        elif name == "VmFlags:":
+            flags[begin] = rest
+    assert "nh" in flags[memory.slot_address(3)]
+    assert "hg" in flags[memory.slot_address(4)]

@@ -19,6 +19,8 @@ from streamed import (
 from golden.files import is_f32
 from golden.models import MODELS
 from moestream.gguf import GGUFFile
+from moestream.layers.attention import Attention
+from moestream.layers.moe import MoE
 from moestream.streaming.store import ExpertStore
 
 OTHERS = [m.name for m in MODELS if m.experts and is_f32(m) and m.name not in NAMES]
@@ -51,6 +53,22 @@ def test_chunks_change_no_bit(name):
         )
     for chunked in cut:
         np.testing.assert_array_equal(chunked, whole)
+
+
+def test_all_rows_of_a_long_pass_attend_before_an_expert_is_asked_for(monkeypatch):
+    """So that there is time to read the first layer's."""
+    order = []
+    for part, letter in ((Attention, "a"), (MoE, "m")):
+
+        def spied(self, *args, run=part.__call__, letter=letter, **more):
+            order.append(letter)
+            return run(self, *args, **more)
+
+        monkeypatch.setattr(part, "__call__", spied)
+    with open_engine("qwen3moe", "cpu") as engine:
+        engine.stream(plan(1 << 24), options_of(io="pread"))
+        engine.session().forward(sample_tokens()[:28], chunk_tokens=7)
+        assert "".join(order) == "aaaammmm" * engine.config.num_layers
 
 
 def test_a_matrix_that_stands_for_two_is_counted_once():

@@ -1,5 +1,8 @@
 """What can be chosen of streaming, and what is chosen where that is left open."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -10,9 +13,13 @@ from streamed import GOLDEN, logits, open_engine, options_of, plan
 from moestream.choices import HALF_LIFE
 from moestream.engine.engine import Engine
 from moestream.errors import BudgetError
+from moestream.gguf import GGUFFile
+from moestream.streaming import read_method
 from moestream.streaming.build import policy_factory
 from moestream.streaming.division import size_classes
 from moestream.streaming.options import StreamingOptions
+from moestream.streaming.page_cache import drop_pages
+from moestream.streaming.store import ExpertStore
 
 
 def test_no_dense_weight_is_left_to_the_page_cache():
@@ -46,6 +53,21 @@ def test_auto_reads_around_the_page_cache_or_through_it_what_does_not_fit():
         engine.stream(plan(1 << 14), options_of())
         assert engine.streaming.choices.io in ("direct", "pread")
         assert engine.streaming.choices.pin == "copy"
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system does not tell what is cached")
+@pytest.mark.parametrize(("cached", "io"), [(False, "direct"), (True, "pread")])
+def test_a_fast_read_is_not_taken_for_the_page_cache(tmp_path, monkeypatch, cached, io):
+    path = tmp_path / "model.gguf"
+    shutil.copy(GOLDEN / "qwen3moe.gguf", path)
+    speeds = {"direct": 1.0, "pread": 10.0}
+    monkeypatch.setattr(read_method, "read_speed", lambda store, method, keys: speeds[method])
+    with GGUFFile.open(path) as file, ExpertStore(file) as store:
+        if cached:
+            path.read_bytes()
+        else:
+            drop_pages([path])
+        assert read_method.choose_method(store, 0) == io
 
 
 def test_a_dense_model_is_left_as_it_is():

@@ -8,7 +8,7 @@ from moestream.layers.batch import Batch
 from moestream.layers.ffn import FeedForward
 from moestream.layers.moe import MoE
 from moestream.layers.weights import Weights
-from moestream.models.blocks import Layer, Mixer
+from moestream.models.blocks import Halves, Layer, Mixer
 from moestream.models.decoder import Decoder
 
 
@@ -19,8 +19,9 @@ class ResidualLayer(Layer):
         super().__init__(mixer, ffn)
         self.dense = dense
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``: all of it is the second, so that no row waits as two."""
+        yield
         ops = self.ffn.backend
         mixed = ops.add(x, self.mixer(x, batch, index))
         mixed = ops.add(mixed, self.dense(mixed))

@@ -3,7 +3,7 @@
 Knows nothing of what either computes, nor of architectures; ``decoder`` builds them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from moestream.backends import Array
@@ -12,6 +12,18 @@ from moestream.layers.ffn import FeedForward
 from moestream.layers.moe import MoE
 from moestream.layers.norm import RMSNorm
 from moestream.layers.weights import Weights
+
+Halves = Generator[None, None, Array]
+"""A layer on its way: it rests once, after its mixer, and returns the stream after the layer."""
+
+
+def finish(halves: Halves) -> Array:
+    """Run what is left of a layer, and return the stream after it."""
+    try:
+        while True:
+            next(halves)
+    except StopIteration as ended:
+        return ended.value
 
 
 class Mixer(Protocol):
@@ -34,8 +46,13 @@ class Layer:
 
     def __call__(self, x: Array, batch: Batch, index: int) -> Array:
         """The residual stream after this layer: (T, E) -> (T, E)."""
+        return finish(self.halves(x, batch, index))
+
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """Bring ``x`` (T, E) through this layer, in two steps."""
         ops = self.ffn.backend
         x = ops.add(x, self.mixer(x, batch, index))
+        yield
         return ops.add(x, self.run_ffn(x, batch, index))
 
     def run_ffn(
@@ -52,10 +69,11 @@ class ScaledLayer(Layer):
 
     scale: float = 1.0
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``."""
         ops = self.ffn.backend
         x = ops.add(x, self.mixer(x, batch, index) * self.scale)
+        yield
         return ops.add(x, self.run_ffn(x, batch, index) * self.scale)
 
 
@@ -76,18 +94,20 @@ class PostNormedLayer(Layer):
             RMSNorm(weights, name, hidden_size, eps) for name in names
         )
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``."""
         ops = self.ffn.backend
         x = ops.add(x, self.post_attention_norm(self.mixer(x, batch, index)))
+        yield
         return ops.add(x, self.post_ffw_norm(self.run_ffn(x, batch, index)))
 
 
 class ParallelLayer(Layer):
     """Mixer and network see the same stream."""
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``: all of it is the second, so that no row waits as two."""
+        yield
         ops = self.ffn.backend
         mixed = self.mixer(x, batch, index)
         return ops.add(ops.add(x, self.run_ffn(x, batch, index)), mixed)
@@ -119,11 +139,12 @@ class HyperLayer(Layer):
         super().__init__(mixer, ffn)
         self.around_mixer, self.around_ffn = around_mixer, around_ffn
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The streams after this layer."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``."""
         around = self.around_mixer
         logits = around.logits(x)
         x = around.write(x, self.mixer(around.read(x, logits), batch, index), logits)
+        yield
         around = self.around_ffn
         logits = around.logits(x)
         return around.write(x, self.run_ffn(around.read(x, logits), batch, index), logits)
@@ -142,6 +163,12 @@ class MixerLayer:
         added: Array = x + self.mixer(x, batch, index)
         return added
 
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``: all of it is the first."""
+        x = self(x, batch, index)
+        yield
+        return x
+
 
 class NetworkLayer(Layer):
     """Experts or a dense network alone."""
@@ -149,8 +176,9 @@ class NetworkLayer(Layer):
     def __init__(self, ffn: FeedForward | MoE) -> None:
         self.ffn = ffn
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``: all of it is the second."""
+        yield
         return self.ffn.backend.add(x, self.run_ffn(x, batch, index))
 
 

@@ -23,7 +23,7 @@ from moestream.layers.norm import RMSNorm
 from moestream.layers.per_layer import PerLayer, PerLayerBranch
 from moestream.layers.rope import Rope
 from moestream.layers.weights import Weights
-from moestream.models.blocks import Mixer, PostNormedLayer
+from moestream.models.blocks import Halves, Mixer, PostNormedLayer
 from moestream.models.decoder import Decoder
 from moestream.models.gemma4_config import Gemma4Config, read_gemma4
 from moestream.models.keys import Keys
@@ -79,9 +79,9 @@ class Gemma4Layer(PostNormedLayer):
         self.branch = size and PerLayerBranch(weights, hidden_size=hidden, size=size, eps=eps)
         self.output_scale = weights.optional_vector("layer_output_scale.weight", 1)
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """(T, E) -> (T, E)."""
-        x = super().__call__(x, batch, index)
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``."""
+        x = yield from super().halves(x, batch, index)
         if self.branch:
             assert batch.given is not None, "begun with the pass"
             x = self.ffn.backend.add(x, self.branch(x, batch.given.of(index)))

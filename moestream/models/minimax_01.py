@@ -12,7 +12,7 @@ from moestream.layers.ffn import FeedForward
 from moestream.layers.lightning import LightningAttention, LightningShape
 from moestream.layers.moe import MoE
 from moestream.layers.weights import Weights
-from moestream.models.blocks import Layer, Mixer
+from moestream.models.blocks import Halves, Layer, Mixer
 from moestream.models.config import ModelConfig
 from moestream.models.hybrid import Hybrid
 from moestream.models.keys import Keys
@@ -39,10 +39,11 @@ class NormedStreamLayer(Layer):
         super().__init__(mixer, ffn)
         self.scale = scale
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``."""
         ops = self.ffn.backend
         x = ops.add(self.mixer(x, batch, index), self.mixer.norm(x) * self.scale)
+        yield
         return ops.add(self.run_ffn(x, batch, index), self.ffn.norm(x) * self.scale)
 
 

@@ -20,7 +20,7 @@ from moestream.layers.gated_streams import GatedConnection, GatedReader, GatedSh
 from moestream.layers.hyper import in_each
 from moestream.layers.ngrams import NGrams, NGramShape
 from moestream.layers.weights import Weights
-from moestream.models.blocks import HyperLayer, Mixer
+from moestream.models.blocks import Halves, HyperLayer, Mixer
 from moestream.models.keys import Keys
 from moestream.models.ngram_keys import read_grams
 from moestream.models.qwen3next import Qwen3NextConfig
@@ -67,9 +67,9 @@ class Qwen4Layer(HyperLayer):
 
     grams: NGrams | None = None
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The streams after this layer."""
-        return super().__call__(x if self.grams is None else self.grams(x, batch), batch, index)
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``."""
+        return super().halves(x if self.grams is None else self.grams(x, batch), batch, index)
 
 
 class Qwen4Exp(Qwen35MoE):

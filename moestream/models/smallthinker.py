@@ -9,7 +9,7 @@ from moestream.backends import Array
 from moestream.layers.batch import Batch
 from moestream.layers.moe import MoE
 from moestream.layers.weights import Weights
-from moestream.models.blocks import Layer
+from moestream.models.blocks import Halves, Layer
 from moestream.models.keys import Keys
 from moestream.models.sliding_moe import SlidingMoE
 
@@ -28,8 +28,9 @@ class EarlyMoE(MoE):
 class EarlyRoutedLayer(Layer):
     """Experts are chosen before attention."""
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The residual stream after this layer: (T, E) -> (T, E)."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``: all of it is the second, so that no row waits as two."""
+        yield
         ops = self.ffn.backend
         mixed = ops.add(x, self.mixer(x, batch, index))
         return ops.add(mixed, self.run_ffn(mixed, batch, index, routed_by=x))

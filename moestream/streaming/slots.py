@@ -61,7 +61,6 @@ class AnonymousSlots:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with suppress(OSError):  # a kernel without huge pages; only speed is lost
                 self._memory.madvise(mmap.MADV_HUGEPAGE)
-        self._trimmed = False
         self.address: int = np.frombuffer(self._memory, np.uint8).ctypes.data
         # Taken from the end: the first slots first, so that a small use stays in few pages.
         self.free = list(range(num_slots - 1, -1, -1))
@@ -79,12 +78,12 @@ class AnonymousSlots:
         """Hand a slot's pages back to the system; it stays usable, and is zero."""
         if not hasattr(mmap, "MADV_DONTNEED"):
             return False
-        if not self._trimmed and hasattr(mmap, "MADV_NOHUGEPAGE"):
+        where = (slot * self.slot_bytes, self.slot_bytes)
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
             # Or the system makes huge pages again of what is left beside what was handed back.
             with suppress(OSError):
-                self._memory.madvise(mmap.MADV_NOHUGEPAGE)
-        self._trimmed = True
-        self._memory.madvise(mmap.MADV_DONTNEED, slot * self.slot_bytes, self.slot_bytes)
+                self._memory.madvise(mmap.MADV_NOHUGEPAGE, *where)
+        self._memory.madvise(mmap.MADV_DONTNEED, *where)
         return True
 
 
