@@ -131,7 +131,7 @@ def test_a_long_prompt_is_told_of_while_it_is_read(monkeypatch: pytest.MonkeyPat
         collector = Collector(engine)
         engine.stream(plan(1 << 20), options_of(io="pread"))
         config, streaming = engine.config, engine.streaming
-        assert pass_tokens(streaming, config, CHUNK_TOKENS, listens=False) >= 1500
+        assert pass_tokens(streaming, config, CHUNK_TOKENS, in_order=False) >= 1500
         prompt = [2 + n % 30 for n in range(1500)]
         seen, _ = answered(engine, collector, prompt=prompt, max_tokens=1)
         assert len(seen.frames) > 3

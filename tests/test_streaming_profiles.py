@@ -1,6 +1,7 @@
 """A profile's experts are in memory before the first token."""
 
 import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from streamed import count, made_up, open_engine, options_of, plan, sample_token
 
 from moestream.choices import READ_METHODS
 from moestream.errors import ProfileError, StorageError
+from moestream.layers.moe import ByLayer
 from moestream.streaming.reader import ExpertReader
+from moestream.traces.recording import ProfileRecorder
 
 
 @pytest.mark.parametrize("io", READ_METHODS)
@@ -35,6 +38,33 @@ def test_a_profile_is_in_memory_before_the_first_token(io):
         assert engine.streaming.stats().decode.misses == 0
         assert engine.streaming.stats().decode.hits == len(hot)
         assert io == "madvise" or told[-1] == (warming.experts, warming.experts)
+
+
+def test_a_long_prompt_is_counted_in_one_pass_and_one_that_breaks_off_is_not():
+    tokens, counted = sample_tokens()[:28], []
+    for streamed in (False, True):
+        with open_engine("qwen3moe") as engine, ProfileRecorder(None, engine) as recorder:
+            if streamed:
+                engine.stream(plan(1 << 24), options_of(io="pread"))
+            session = engine.session()
+            observer, heard = recorder.observer(session), []
+
+            def break_off(event, heard=heard, observer=observer):
+                observer(event)
+                heard.append(event.layer)
+                if len(heard) == 2:
+                    raise InterruptedError
+
+            with pytest.raises(InterruptedError):
+                session.forward(tokens, chunk_tokens=7, on_route=ByLayer(break_off))
+            assert heard == ([0, 0] if streamed else [0, 1])
+            session.truncate(0)
+            session.forward(tokens, chunk_tokens=7, on_route=observer)
+            assert session.passes == (1 if streamed else 4)
+            counted.append(recorder._counted(Path("counted")))
+    np.testing.assert_array_equal(counted[0].uses, counted[1].uses)
+    np.testing.assert_array_equal(counted[0].decayed, counted[1].decayed)
+    assert counted[0].tokens == len(tokens)
 
 
 def test_a_profile_of_another_model_is_refused():

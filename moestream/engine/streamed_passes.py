@@ -57,14 +57,14 @@ def end_pass(streaming: ExpertStreaming | None, model: Decoder, under_way: Pass)
 
 
 def pass_tokens(
-    streaming: ExpertStreaming | None, config: ModelConfig, chunk_tokens: int, *, listens: bool
+    streaming: ExpertStreaming | None, config: ModelConfig, chunk_tokens: int, *, in_order: bool
 ) -> int:
     """Tokens that a pass of one sequence runs at most, in chunks.
 
-    Where experts are streamed these are many, so that each is read once for all of them. Who
-    listens hears of a token's layers in their order, so then a pass is one chunk.
+    Where experts are streamed these are many, so that each is read once for all of them. Who is
+    to hear of a token's layers ``in_order`` has passes of one chunk.
     """
-    if streaming is None or listens:
+    if streaming is None or in_order:
         return chunk_tokens
     plan, layers = streaming.plan, streaming.num_layers
     return long_pass_tokens(plan, layers, config.row_size, chunk_tokens)

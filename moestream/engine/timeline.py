@@ -15,7 +15,7 @@ from moestream.engine.streamed_passes import begin_pass, end_pass, pass_tokens
 from moestream.errors import ContextLengthError
 from moestream.layers.batch import CHUNK_TOKENS, cut
 from moestream.layers.cache import Cache, Caches
-from moestream.layers.moe import RouteObserver
+from moestream.layers.moe import ByLayer, RouteObserver
 from moestream.models import Decoder
 from moestream.models.passes import Pass
 
@@ -47,6 +47,7 @@ class Timeline:
         self.tokens: list[int] = []
         self.passes = 0
         """Passes that were run to their end: what observers heard of others did not happen."""
+        self.passes_begun = 0
         self.decoding = False
         """Whether the pass that runs, or ran last, is of a token that was made."""
         self._cache = caches.new()
@@ -180,7 +181,8 @@ class Timeline:
 
     def _most_rows(self, chunk_tokens: int, on_route: RouteObserver | None) -> int:
         streaming, config = self._streaming(), self._model.config
-        return pass_tokens(streaming, config, chunk_tokens, listens=on_route is not None)
+        in_order = on_route is not None and not isinstance(on_route, ByLayer)
+        return pass_tokens(streaming, config, chunk_tokens, in_order=in_order)
 
     def _begin(
         self, ids: NDArray[np.int32], chunk_tokens: int, on_route: RouteObserver | None
@@ -190,6 +192,7 @@ class Timeline:
             self._model.backend, [(self._cache, len(ids))], chunk_tokens, on_route, self._mark
         )
         kv_bytes = self._cache.caches.n_bytes
+        self.passes_begun += 1
         return begin_pass(self._streaming(), self._model, kv_bytes, ids, chunks)
 
     def _steps(

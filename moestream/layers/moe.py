@@ -4,7 +4,7 @@ Here the experts' bytes and the backend's arithmetic meet, and nowhere else.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,17 @@ class RoutingEvent(NamedTuple):
 
 
 RouteObserver = Callable[[RoutingEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ByLayer:
+    """An observer that may hear of all rows of a long pass before the next layer: it counts."""
+
+    observe: RouteObserver
+
+    def __call__(self, event: RoutingEvent) -> None:
+        """Hand it on."""
+        self.observe(event)
 
 
 class MoE:

@@ -71,7 +71,9 @@ class Model(Closing):
         prompt_cache: PromptCache | None = None,
         on_route: RouteObserver | None = None,
     ) -> Self:
-        """Make ready what the requests need; ``on_route`` is called on the scheduler's thread.
+        """Make ready what the requests need.
+
+        ``on_route`` is called on the scheduler's thread, a layer's rows before the next layer's.
 
         Raises:
             TemplateError: ``chat_template`` is none; a model without one of its own is served.

@@ -48,8 +48,7 @@ class Passes:
     def most_tokens(self) -> int:
         """Tokens that a pass of one sequence may run."""
         engine = self._engine
-        listens = self._on_route is not None
-        return pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, listens=listens)
+        return pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, in_order=False)
 
     def begin(self, members: Members) -> Prefill | None:
         """Start a pass, of one sequence alone where it is of more than a chunk.

@@ -51,7 +51,7 @@ class CacheRecorder(PassRecorder):
             phase = DECODE if session.decoding else PREFILL
             found = " ".join(map(str, self._residency.contents(event.layer)))
             row = f"{turn},{phase},{len(session.tokens)},{event.layer},{found}\n"
-            passes.add(event.layer, lambda: self._file.write(row))
+            passes.add(lambda: self._file.write(row))
 
         return record
 

@@ -58,7 +58,7 @@ class GuessRecorder(FileRecorder):
                 ids, weights = moe.likeliest(event.x, most)
                 ids, found = _first(likeliest[distance - 1], ids, to_numpy(weights))
                 rows.append((len(session.tokens), layer, ids, found, distance))
-            passes.add(event.layer, lambda: self._write(turn, rows))
+            passes.add(lambda: self._write(turn, rows))
 
         return record
 

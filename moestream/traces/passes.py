@@ -15,20 +15,19 @@ class WholePasses:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._passes = session.passes
-        self._layer = -1
+        self._passes, self._begun = session.passes, session.passes_begun
         self._held: list[Callable[[], None]] = []
 
-    def add(self, layer: int, write: Callable[[], None]) -> None:
+    def add(self, write: Callable[[], None]) -> None:
         """Hold what one layer of a pass writes; what is held of the pass before is settled."""
-        if layer <= self._layer or self._session.passes != self._passes:
+        if self._session.passes_begun != self._begun:
             self.end()
-        self._layer = layer
+            self._begun = self._session.passes_begun
         self._held.append(write)
 
     def end(self) -> None:
         """Write what is held if its pass has ended, and forget it otherwise."""
-        held, self._held, self._layer = self._held, [], -1
+        held, self._held = self._held, []
         if self._session.passes != self._passes:
             for write in held:
                 write()

@@ -13,7 +13,7 @@ from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
 from moestream.errors import TraceError
-from moestream.layers.moe import RouteObserver, RoutingEvent
+from moestream.layers.moe import ByLayer, RouteObserver, RoutingEvent
 from moestream.profiles import (
     PROFILE_HALF_LIFE,
     Fingerprint,
@@ -46,7 +46,7 @@ class TraceRecorder(FileRecorder):
                 to_numpy(event.expert_weights),
                 event.resident,
             )
-            passes.add(event.layer, lambda: self._writer.record(*row))
+            passes.add(lambda: self._writer.record(*row))
 
         return record
 
@@ -86,9 +86,9 @@ class ProfileRecorder(PassRecorder):
 
         def record(event: RoutingEvent) -> None:
             layer, ids = event.layer, event.expert_ids
-            passes.add(layer, lambda: self._counter.add(layer, ids))
+            passes.add(lambda: self._counter.add(layer, ids))
 
-        return record
+        return ByLayer(record)
 
     def count(self, event: RoutingEvent) -> None:
         """Count one event, of whichever sequence; a pass that is broken off counts so far."""
