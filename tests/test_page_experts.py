@@ -304,7 +304,7 @@ def test_the_forecast_is_plans(server: Served, monkeypatch: pytest.MonkeyPatch) 
     disk = speeds.DiskSpeed(1e-4, 1e9)
     monkeypatch.setattr(endpoints, "known_speeds", lambda *_: (machine, disk))
     here = server.model.engine.plan_memory("auto")
-    here = replace(here, context_bytes=here.kv_bytes + (1 << 20))  # which fills as it is used
+    here = replace(here, context_bytes=here.kv_bytes + here.total_expert_bytes // 4)
     monkeypatch.setattr(server.model.engine, "plan", here)
     points = server.get("/v1/moestream/forecast").json()["points"]
     others = here.dense_bytes + here.kv_bytes + here.process_bytes
