@@ -173,6 +173,31 @@ class Context:
     ) -> None: ...
     def read_bandwidth(self, bytes: int, repeats: int = 5) -> float: ...
 
+class Gate:
+    """A layer's router and its norm."""
+
+    def __init__(
+        self,
+        norm: Floats,
+        eps: float,
+        router: Matrix,
+        bias: Floats | None,
+        selection: Floats | None,
+        normalise: bool,
+        gating: str,
+        scale: float,
+        groups: int,
+        groups_used: int,
+        k: int,
+    ) -> None: ...
+
+class Gates:
+    """Gates of layers in their order; see ``core/gates.h``."""
+
+    def __init__(self, context: Context, gates: Sequence[Gate]) -> None: ...
+    def note(self, place: int, x: Floats) -> None: ...
+    def choose(self, place: int, x: Floats, ids: NDArray[np.int32]) -> None: ...
+
 class Reader:
     """Background reads; see ``moestream.experts.reads``, which is all that uses it."""
 

@@ -28,7 +28,7 @@ from moestream.forecast.hits import (
     default_curves,
     default_hits,
 )
-from moestream.forecast.outlook import Grounds, Outlook, look_ahead
+from moestream.forecast.outlook import Grounds, Outlook, look_ahead, with_budget
 from moestream.forecast.speed import Speedometer
 from moestream.forecast.timed import Moment, Streamed, Timetable
 from moestream.gguf import GGUFFile, GGUFHeader, Shard, read_header
@@ -469,3 +469,9 @@ def test_a_rough_forecast_hides_a_fixed_part_of_reading() -> None:
     assert found.read_s == pytest.approx(2 * (0.75 + 2))
     assert found.tps == pytest.approx(1 / (6.5 + 5.5 - 0.15 * 5.5))
     assert found.low_tps < found.tps < found.high_tps
+
+
+def test_another_budget_leaves_as_much_room_for_keys_and_values():
+    parts = {"dense_bytes": 10, "kv_bytes": 5, "process_bytes": 5, "floor_bytes": 1}
+    plan = MemoryPlan(100, experts_bytes=80, total_expert_bytes=500, context_bytes=40, **parts)
+    assert with_budget(plan, 90).experts_bytes == 70

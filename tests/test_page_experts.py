@@ -6,6 +6,7 @@ import time
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,14 @@ def test_the_forecast_is_plans(server: Served, monkeypatch: pytest.MonkeyPatch) 
     machine.attention_macs_per_s = 1e10
     disk = speeds.DiskSpeed(1e-4, 1e9)
     monkeypatch.setattr(endpoints, "known_speeds", lambda *_: (machine, disk))
+    here = server.model.engine.plan_memory("auto")
+    here = replace(here, context_bytes=here.kv_bytes + here.total_expert_bytes // 4)
+    monkeypatch.setattr(server.model.engine, "plan", here)
     points = server.get("/v1/moestream/forecast").json()["points"]
+    others = here.dense_bytes + here.kv_bytes + here.process_bytes
+    for point in points:
+        share = (point["budget_bytes"] - others) / here.total_expert_bytes
+        assert point["experts_share"] == pytest.approx(min(share, 1))
     budgets, shares = ([p[key] for p in points] for key in ("budget_bytes", "experts_share"))
     assert budgets == sorted(budgets)
     assert shares[-1] == 1

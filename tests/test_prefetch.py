@@ -5,8 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from moestream.streaming.prefetch import _KEPT, _TRIALS, _WINDOW, Prefetcher
+from moestream.streaming.prefetch import _REMEMBERED_AHEAD, EachAlone, Prefetcher
+from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.statistics import ResidencyStats
+from moestream.streaming.trial import _COLD, _KEPT, _TRIALS, _TRIED
 
 LAYERS = (0, 1, 2)
 
@@ -15,15 +17,12 @@ class FakeResidency:
     """Takes guesses down; its counts are set by the test."""
 
     def __init__(self) -> None:
-        self.counts = ResidencyStats(read_bytes=10**9, read_busy_s=1.0)
+        self.counts = ResidencyStats()
         self.guesses: list[tuple[int, list[int], int]] = []
 
     def speculate(self, layer: int, expert_ids: list[int], ahead: int) -> int:
         self.guesses.append((layer, list(expert_ids), ahead))
         return len(expert_ids)
-
-    def stats(self) -> ResidencyStats:
-        return self.counts
 
 
 def make(layers_ahead: int = 1, **options):
@@ -33,8 +32,8 @@ def make(layers_ahead: int = 1, **options):
     def predict(x: np.ndarray, n: int) -> np.ndarray:
         return np.array([[n, int(row[0])] for row in x], np.int32)
 
-    predictors = {n: partial(predict, n=n) for n in LAYERS}
-    return Prefetcher(residency, predictors, layers_ahead=layers_ahead, **options), residency
+    foretell = EachAlone({n: partial(predict, n=n) for n in LAYERS})
+    return Prefetcher(residency, LAYERS, foretell, layers_ahead=layers_ahead, **options), residency
 
 
 def stream(value: int = 7, tokens: int = 1) -> np.ndarray:
@@ -89,63 +88,65 @@ def test_recall_is_that_of_the_nearest_guess():
     assert {layer: record.recall for layer, record in prefetcher.recall.items()} == {1: 0.5, 2: 1}
 
 
-def stall(prefetcher: Prefetcher, residency: FakeResidency, *, on: float, off: float, tokens: int):
-    """Run tokens that stall for ``on`` seconds with guesses and ``off`` without: were they on?"""
-    were_on = []
-    for _ in range(tokens):
-        residency.counts.decode.stall_s += on if prefetcher.is_on else off
+def test_guesses_go_on_only_while_they_make_it_faster():
+    """A token takes 1 s, and 3 s if it is guessed for."""
+    residency, now = FakeResidency(), [0.0]
+    foretell = EachAlone({n: lambda x: np.array([[1]], np.int32) for n in LAYERS})
+    prefetcher = Prefetcher(residency, LAYERS, foretell, clock=lambda: now[0])
+    for _ in range(_COLD + _TRIALS * _TRIED + _KEPT // 2):
+        now[0] += 3.0 if prefetcher.is_on else 1.0
         run_tokens(prefetcher, 1)
-        were_on.append(prefetcher.is_on)
-    return were_on
-
-
-def test_both_are_tried_twice_before_one_is_chosen():
-    prefetcher, residency = make()
-    on = stall(prefetcher, residency, on=1, off=2, tokens=_TRIALS * _WINDOW - 1)
-    windows = [on[first] for first in range(0, len(on), _WINDOW)]
-    assert windows == [True, False, True, False]
-
-
-@pytest.mark.parametrize(("on", "off"), [(0.1, 0.2), (0.2, 0.1)])
-def test_what_stalls_less_is_kept_to(on, off):
-    prefetcher, residency = make()
-    stall(prefetcher, residency, on=on, off=off, tokens=_TRIALS * _WINDOW)
-    kept = stall(prefetcher, residency, on=on, off=off, tokens=_KEPT - 1)
-    assert set(kept) == {on < off}
-
-
-def test_no_guess_is_made_while_they_are_off():
-    prefetcher, residency = make()
-    stall(prefetcher, residency, on=2, off=1, tokens=_TRIALS * _WINDOW)
+    assert not prefetcher.is_on
     made = len(residency.guesses)
-    stall(prefetcher, residency, on=2, off=1, tokens=_KEPT - 1)
-    assert len(residency.guesses) == made
-
-
-def test_the_other_is_tried_again_and_taken_up_once_it_is_better():
-    prefetcher, residency = make()
-    stall(prefetcher, residency, on=2, off=1, tokens=_TRIALS * _WINDOW + _KEPT)
-    assert prefetcher.is_on  # a trial
-    stall(prefetcher, residency, on=0.1, off=1, tokens=_WINDOW + 2 * (_KEPT + _WINDOW))
-    kept = stall(prefetcher, residency, on=0.1, off=1, tokens=_KEPT)
-    assert sum(kept) > _KEPT / 2
-
-
-@pytest.mark.parametrize("beside", [0.0, 1.0])
-def test_what_a_prompt_waits_for_is_no_cost_of_guesses(beside: float) -> None:
-    prefetcher, residency = make()
-    for _ in range(4 * _WINDOW):
-        residency.counts.prefill.stall_s += 0.01 if prefetcher.is_on else 0.02  # of few rows
-        run_tokens(prefetcher, 1)
-        if prefetcher.is_on:
-            prefetcher.after_fetch(0, stream(tokens=9), np.zeros((9, 2), np.int32))
-            residency.counts.prefill.stall_s += beside
+    prefetcher.before_pass(np.array([5], np.int32))
     run_tokens(prefetcher, 1)
-    assert prefetcher.is_on
+    assert len(residency.guesses) == made
+    prefetcher.tries_without = False
+    run_tokens(prefetcher, 1)
+    assert len(residency.guesses) == made + 2
 
 
-def test_making_guesses_is_a_cost_too():
-    seconds = iter(range(10**6))  # a second passes whenever the time is asked for
-    prefetcher, residency = make(clock=lambda: next(seconds))
-    stall(prefetcher, residency, on=1, off=2, tokens=_TRIALS * _WINDOW)
-    assert not prefetcher.is_on  # it saves one second a token and takes three
+def remembering():
+    residency = FakeResidency()
+    foretell = EachAlone({n: lambda x: np.zeros((len(x), 0), np.int32) for n in LAYERS})
+    remembered = RememberedRouting(LAYERS)
+    return Prefetcher(residency, LAYERS, foretell, remembered=remembered), residency
+
+
+def run_pass(prefetcher: Prefetcher, tokens: list[int], shift: int = 0) -> None:
+    """A token t goes to t + layer + shift, and to 99."""
+    prefetcher.before_pass(np.array(tokens, np.int32))
+    for layer in LAYERS:
+        ids = np.array([[token + layer + shift, 99] for token in tokens], np.int32)
+        prefetcher.after_fetch(layer, stream(tokens=len(tokens)), ids)
+
+
+def test_what_a_token_was_routed_to_is_read_when_it_comes_again():
+    prefetcher, residency = remembering()
+    run_pass(prefetcher, [5])
+    run_pass(prefetcher, [6])
+    assert not [guess for guess in residency.guesses if guess[1]]
+    prefetcher.before_pass(np.array([5], np.int32))
+    found = [guess for guess in residency.guesses if guess[1]]
+    assert found == [(n, [5 + n, 99], n + 1) for n in range(min(_REMEMBERED_AHEAD, 3))]
+
+
+def test_the_latest_routing_of_a_token_counts_and_prompts_are_learnt_from():
+    prefetcher, residency = remembering()
+    run_pass(prefetcher, list(range(20)))
+    assert not [guess for guess in residency.guesses if guess[1]]
+    run_pass(prefetcher, [7], shift=30)
+    residency.guesses.clear()
+    prefetcher.before_pass(np.array([7, 8], np.int32))
+    assert residency.guesses[0] == (0, [37, 8, 99], 1)
+
+
+def test_layers_beyond_the_first_few_are_read_as_the_pass_goes_on(monkeypatch):
+    monkeypatch.setattr("moestream.streaming.prefetch._REMEMBERED_AHEAD", 1)
+    prefetcher, residency = remembering()
+    run_pass(prefetcher, [5])
+    residency.guesses.clear()
+    run_pass(prefetcher, [5])
+    assert [guess for guess in residency.guesses if guess[1]] == [
+        (n, [5 + n, 99], 1) for n in LAYERS
+    ]

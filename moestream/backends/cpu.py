@@ -25,9 +25,11 @@ from moestream.backends.types import (
     QKV,
     Activation,
     AttentionRule,
+    Gates,
     IndexQueries,
     RopeStyle,
     Routed,
+    RouterGate,
     Routing,
 )
 from moestream.errors import ResourceError, UnsupportedModelError
@@ -124,6 +126,10 @@ class CpuBackend(RecurrentKernels, Compressing):
         if isinstance(tensors, StreamedExperts):
             return experts.streamed(tensors.addresses)
         return experts
+
+    def gates(self, gates: Sequence[RouterGate]) -> Gates | None:
+        """All in one call."""
+        return _native.Gates(self._run, [_gate(gate) for gate in gates])
 
     def embed(self, table: _native.Matrix, tokens: NDArray[np.int32]) -> Floats:
         """Decode the rows asked for."""
@@ -240,6 +246,23 @@ class CpuBackend(RecurrentKernels, Compressing):
             self._run.run_experts(x, experts, ids, list(batch), outputs)
         self._run.sum_slots(outputs, weights, out)
         return out
+
+
+def _gate(gate: RouterGate) -> _native.Gate:
+    rule = gate.routing
+    return _native.Gate(
+        gate.norm,
+        gate.eps,
+        gate.router,
+        gate.bias,
+        rule.selection_bias,
+        rule.normalise,
+        rule.gating,
+        rule.scale,
+        rule.groups,
+        rule.groups_used,
+        rule.k,
+    )
 
 
 def _place(keys: Rows, values: Rows | None) -> _native.KVPlace:

@@ -15,7 +15,7 @@ from moestream.backends.mlx_arrays import MlxArrays
 from moestream.backends.mlx_core import allocate, as_type, mx, on_gpu, options
 from moestream.backends.mlx_weights import MLXSlots, Weight
 from moestream.backends.reference_experts import route, weigh
-from moestream.backends.types import Array, Routed, Routing
+from moestream.backends.types import Array, Gates, Routed, RouterGate, Routing
 
 
 @dataclass(slots=True)
@@ -107,6 +107,10 @@ class MlxRouted(MlxArrays):
     def expert_slots(self, tensors: ExpertTensors, num_slots: int) -> MLXSlots:
         """See ``empty_slots``."""
         return empty_slots(tensors, num_slots)
+
+    def gates(self, gates: Sequence[RouterGate]) -> Gates | None:
+        """Not here: a guess is computed by the wait for the layer's own routing."""
+        return None
 
     def route(self, logits: Array, routing: Routing) -> Routed:
         """Wait for the logits, and choose on the CPU as the reference does: they are few."""

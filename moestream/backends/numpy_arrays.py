@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStores
 from moestream.backends.kv_rows import KVShapes, KVTypes
+from moestream.backends.types import Gates, RouterGate
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 
 Floats = NDArray[np.float32]
@@ -21,6 +22,10 @@ class NumpyArrays:
     def resident_bytes(self, type: GGMLQuantizationType, shape: tuple[int, ...]) -> int:
         """As in the file."""
         return tensor_bytes(type, shape)
+
+    def gates(self, gates: Sequence[RouterGate]) -> Gates | None:
+        """Not here."""
+        return None
 
     def kv_stores(self, shapes: KVShapes, kv_types: KVTypes, capacity: int) -> BlockStores:
         """Blocks of 256 positions, which sequences that begin alike share; they need no bound."""

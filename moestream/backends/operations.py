@@ -19,12 +19,14 @@ from moestream.backends.types import (
     Array,
     AttentionRule,
     Experts,
+    Gates,
     IndexQueries,
     KVPass,
     KVStore,
     KVStores,
     RopeStyle,
     Routed,
+    RouterGate,
     Routing,
     Seen,
 )
@@ -229,6 +231,12 @@ class Mixing(Protocol):
 
     def weigh(self, logits: Array, ids: NDArray[np.int32], routing: Routing) -> Routed:
         """The weights that ``route`` would give experts (T, k) that something else chose."""
+
+    def gates(self, gates: Sequence[RouterGate]) -> Gates | None:
+        """One call for several layers' routers; None where each is to be asked on its own.
+
+        All gates are of one width, and choose as many experts.
+        """
 
     def moe_ffn(
         self, x: Array, experts: Experts, routed: Routed, arrivals: Arrivals | None = None

@@ -69,6 +69,30 @@ QKV: TypeAlias = tuple[Array, Array, Array | None]
 
 
 @dataclass(frozen=True, slots=True)
+class RouterGate:
+    """A layer's router and its norm (E,): ``rms_norm(x, norm, eps) @ router.T + bias``."""
+
+    norm: Array
+    eps: float
+    router: Matrix
+    bias: Array | None
+    routing: Routing
+
+
+class Gates(Protocol):
+    """Several layers' routers, asked in one call of an earlier layer's stream.
+
+    x is moved by what the means of the last tokens differ by, from one layer to the other.
+    """
+
+    def note(self, place: int, x: Array) -> None:
+        """X (T, E) is the stream at the layer at a place."""
+
+    def choose(self, place: int, x: Array, ids: NDArray[np.int32]) -> None:
+        """Write ids (A, T, k): what each of the next A layers would choose; and note x."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionRule:
     """How positions are attended to.
 

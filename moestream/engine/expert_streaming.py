@@ -13,13 +13,15 @@ from functools import partial
 from moestream.engine.backend_slots import BackendSlots
 from moestream.engine.chosen import Choices
 from moestream.gguf import GGUFFile
+from moestream.layers.gates_ahead import GatesAhead
 from moestream.layers.moe import MoE
 from moestream.profiles import Fingerprint, Profile
 from moestream.streaming.build import open_residency
 from moestream.streaming.memory import MemoryPlan
 from moestream.streaming.options import MOST_GUESSES, StreamingOptions
-from moestream.streaming.prefetch import Predict, Prefetcher
+from moestream.streaming.prefetch import EachAlone, Foretell, Predict, Prefetcher
 from moestream.streaming.pressure import PressureValve
+from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.residency import Warmed
 from moestream.streaming.statistics import ResidencyStats, Tally
 from moestream.streaming.store import ExpertStore
@@ -70,6 +72,8 @@ class ExpertStreaming:
         self.choices = Choices.of(self.residency, options, profile)
         ahead = self.choices.prefetch_layers
         self.prefetcher = self._make_prefetcher(ahead, options.prefetch_mass) if ahead else None
+        self.widened = options.prefetch_mass is not None
+        """Whether guesses are as wide as their probabilities say, not of as many as are used."""
         self._valve = PressureValve(self.residency.give_back)
         self._kv_bytes = plan.kv_bytes  # the most so far
         self._rows_bytes = 0  # of the passes under way
@@ -138,15 +142,24 @@ class ExpertStreaming:
         self._store.close()
 
     def _make_prefetcher(self, ahead: int, mass: float | None) -> Prefetcher:
-        predictors = {layer: _predictor(moe, mass) for layer, moe in self._moes.items()}
+        foretell: Foretell = GatesAhead(self._moes)
+        if mass is not None:
+            foretell = EachAlone({layer: _wide(moe, mass) for layer, moe in self._moes.items()})
         waits = next(iter(self._moes.values())).backend.work is not None
         prepare = {layer: moe.prepare for layer, moe in self._moes.items()} if waits else None
-        return Prefetcher(self.residency, predictors, layers_ahead=ahead, prepare=prepare)
+        layers = sorted(self._moes)
+        remembered = None if waits else RememberedRouting(layers)
+        return Prefetcher(
+            self.residency,
+            layers,
+            foretell,
+            layers_ahead=ahead,
+            remembered=remembered,
+            prepare=prepare,
+        )
 
 
-def _predictor(moe: MoE, mass: float | None) -> Predict:
-    if mass is None:
-        return lambda x: moe.norm_and_route(x)[0]
+def _wide(moe: MoE, mass: float) -> Predict:
     most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
     return lambda x: moe.foresee(x, mass, most)
 

@@ -39,6 +39,8 @@ def begin_pass(
     rows = row_bytes(model.config, len(ids))
     long = len(chunks) > 1
     streaming.before_pass(kv_bytes, rows)
+    if streaming.prefetcher is not None:
+        streaming.prefetcher.before_pass(ids)
     try:
         if long:
             streaming.residency.begin_long_pass()

@@ -54,8 +54,9 @@ class Outlook:
 
 
 def with_budget(plan: MemoryPlan, budget_bytes: int) -> MemoryPlan:
-    """The same model within another budget."""
-    experts = max(budget_bytes - plan.other_bytes, 0)
+    """The same model within another budget, which leaves as much room for keys and values."""
+    others = plan.dense_bytes + plan.kv_bytes + plan.process_bytes
+    experts = max(budget_bytes - others, 0)
     return replace(plan, budget_bytes=budget_bytes, experts_bytes=experts)
 
 

@@ -16,12 +16,13 @@ from moestream.backends import (
     ExpertSlots,
     ExpertTensors,
     Routed,
+    RouterGate,
     Routing,
     StreamedExperts,
 )
 from moestream.layers.ffn import Gate, GatedMLP
 from moestream.layers.narrowing import Narrowing
-from moestream.layers.norm import norm_before
+from moestream.layers.norm import RMSNorm, norm_before
 from moestream.layers.weights import Weights
 from moestream.streaming.prefetch import Prefetcher
 from moestream.streaming.residency import Residency
@@ -130,6 +131,13 @@ class MoE:
         On the layer's own input this is the routing itself; on an earlier layer's it predicts it.
         """
         return self.backend.route(self._logits(x), self.routing)
+
+    def gate(self) -> RouterGate | None:
+        """What it chooses by, in numbers; None where that takes more than a plain norm."""
+        norm = self.router_norm
+        if not isinstance(norm, RMSNorm) or norm.centred or norm.bias is not None:
+            return None
+        return RouterGate(norm.weight, norm.eps, self.router, self.router_bias, self.routing)
 
     def prepare(self, x: Array) -> None:
         """Have the router's logits for ``x`` computed by the next wait, for a guess soon after.

@@ -7,6 +7,7 @@ set(MOESTREAM_SOURCES
     core/dispatch.cpp
     core/elementwise.cpp
     core/experts.cpp
+    core/gates.cpp
     core/linear.cpp
     core/mlx_encode.cpp
     core/packing.cpp

@@ -15,7 +15,6 @@ from moestream.errors import ProfileError
 from moestream.forecast.demand import read_demand
 from moestream.forecast.hits import default_hits
 from moestream.forecast.outlook import Grounds, Point, look_ahead
-from moestream.forecast.verdict import plan_of
 from moestream.machine.speeds import known_speeds
 from moestream.profiles import Fingerprint, Profile, write_profile
 from moestream.profiles.names import SUFFIX, load_profile, profile_names, profile_path
@@ -35,7 +34,6 @@ from moestream.server.model import Model
 from moestream.server.onlookers import News, Onlookers
 from moestream.server.sse import HEADERS, event, listening
 from moestream.server.state import state_of
-from moestream.streaming.memory import available_memory
 
 _POINTS = 20
 """Budgets that are looked at, from one that holds few experts to one that holds all."""
@@ -180,16 +178,8 @@ def _save(asked: ProfileRequest, model: Model) -> Profile:
 def _forecast(model: Model) -> Forecast:
     """Speeds of this machine that are not known yet are measured, which takes some seconds."""
     engine = model.engine
-    key_type, value_type = engine.kv_types
-    context = engine.context_length
-    plan = plan_of(
-        engine.file,
-        available_memory(),
-        context=context,
-        cache_type_k=key_type,
-        cache_type_v=value_type,
-    )
-    demand = read_demand(engine.file, key_type, value_type)
+    plan = engine.plan or engine.plan_memory("auto")
+    demand = read_demand(engine.file, *engine.kv_types)
     machine, disk = known_speeds(engine.file, {*demand.dense_bytes, *demand.expert_bytes})
     shares = [(n + 1) / _POINTS for n in range(_POINTS)]
     least, total = plan.least_bytes, plan.total_expert_bytes
@@ -197,7 +187,7 @@ def _forecast(model: Model) -> Forecast:
     hits = default_hits(engine.config.num_experts or 0)
     outlook = look_ahead(
         plan,
-        Grounds(demand, machine, disk, hits, context),
+        Grounds(demand, machine, disk, hits, engine.context_length),
         budgets=tuple(sorted(n_bytes for n_bytes in wanted if n_bytes >= least)),
     )
     now = engine.plan.budget_bytes if engine.plan else None

@@ -6,6 +6,7 @@ Owns when a guess is written: in decode, with the token that it is for. The form
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
+from moestream.layers.gates_ahead import GatesAhead
 from moestream.layers.moe import MoE, RouteObserver, RoutingEvent
 from moestream.streaming.options import MOST_GUESSES
 from moestream.traces.format import DECODE
@@ -33,6 +35,8 @@ class GuessRecorder(FileRecorder):
         super().__init__(path, engine)
         layers = enumerate(engine.model.layers)
         moes = [(index, layer.ffn) for index, layer in layers if isinstance(layer.ffn, MoE)]
+        streaming = engine.streaming
+        self._gates = None if streaming and streaming.widened else GatesAhead(dict(moes))
         self._next = {
             index: moes[place : place + MOST_AHEAD] for place, (index, _) in enumerate(moes, 1)
         }
@@ -44,16 +48,46 @@ class GuessRecorder(FileRecorder):
         def record(event: RoutingEvent) -> None:
             self._writer.begin()  # a model of one such layer guesses nothing
             if not session.decoding:
+                if self._gates is not None:
+                    self._gates.note(event.layer, event.x)
                 return
             rows = []
+            likeliest = self._as_asked(event)
             for distance, (layer, moe) in enumerate(self._next[event.layer], 1):
                 most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
                 ids, weights = moe.likeliest(event.x, most)
-                rows.append((len(session.tokens), layer, ids, to_numpy(weights), distance))
+                ids, found = _first(likeliest[distance - 1], ids, to_numpy(weights))
+                rows.append((len(session.tokens), layer, ids, found, distance))
             passes.add(lambda: self._write(turn, rows))
 
         return record
 
+    def _as_asked(self, event: RoutingEvent) -> Sequence[NDArray[np.int32] | None]:
+        """What the gates are asked in a run, by layers ahead; None where guesses are widened."""
+        ahead = len(self._next[event.layer])
+        if self._gates is None:
+            return [None] * ahead
+        if not ahead:
+            self._gates.note(event.layer, event.x)
+            return []
+        return self._gates(event.layer, event.x, ahead)
+
     def _write(self, turn: int, rows: list[_Guess]) -> None:
         for row in rows:
             self._writer.record(turn, DECODE, *row)
+
+
+def _first(
+    asked: NDArray[np.int32] | None, ids: NDArray[np.int32], weights: NDArray[Any]
+) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """The ids (T, n) with those that a run asks for first, and their weights."""
+    if asked is None:
+        return ids, weights
+    found, own = ids.copy(), weights.copy()
+    for row, wanted in enumerate(asked.tolist()):
+        weight_of = dict(zip(ids[row].tolist(), weights[row].tolist(), strict=True))
+        order = [*wanted, *(expert for expert in weight_of if expert not in wanted)]
+        found[row] = order[: ids.shape[1]]
+        least = min(weight_of.values())
+        own[row] = [weight_of.get(expert, least) for expert in found[row].tolist()]
+    return found, own

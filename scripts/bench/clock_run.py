@@ -186,6 +186,7 @@ def live(engine: Engine, spec: Run) -> Run:
     engine.stream(plan, options)
     if (streaming := engine.streaming) and streaming.prefetcher:
         streaming.prefetcher.tries_without = False
+        streaming.prefetcher.remembered = None  # the clock is told of gates alone
     session, made = _generation(engine, spec)
     next(made)
     before = session.residency.decode.stall_s

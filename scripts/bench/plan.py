@@ -1,10 +1,10 @@
-"""What `moestream plan` foresees beside what `moestream bench` then measures, under memory caps.
+"""What `moestream plan` foresees beside how fast prose is then continued, under memory caps.
 
-Each bench is a process in a memory cgroup of its own (v1 or v2; needs root), from a cold page
-cache, with a budget of the cap / 1.1; the plan is made for that budget and for the context that
-the bench has. The machine is measured anew before the first. For a quiet machine: what else runs
-slows one and not the other. The last line is JSON; the exit status is 1 if a forecast is off by
-more than --tolerance.
+Each run is a process in a memory cgroup of its own (v1 or v2; needs root), from a cold page cache,
+with a budget of the cap / 1.1, in Italian or English; the plan is made for that budget and for the
+context that a run has room for at first. The machine is measured anew before the first. For a
+quiet machine: what else runs slows one and not the other. The last line is JSON; the exit status is
+1 if a forecast is off by more than --tolerance.
 
     python scripts/bench/plan.py --cap 1000M --cap 700M --cap 500M
 """
@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from moestream.catalog import resolve
-from moestream.streaming.page_cache import drop_pages
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
-from bench.capped import MOESTREAM, budget_under, caps_needed, mebibytes
-from bench.cgroups import cgroup
+from bench.capped import MOESTREAM, budget_under, caps_needed, mebibytes, run_reporting
+
+LANGUAGES = ("it", "en")
+CONTEXT = 1024
+"""Tokens whose keys and values a run leaves room for at first."""
 
 
 def run(command: list[str]) -> Any:
@@ -36,7 +39,7 @@ def run(command: list[str]) -> Any:
 
 def planned(args: argparse.Namespace, budget: str) -> dict[str, Any]:
     """What is foreseen at one budget."""
-    command = [*MOESTREAM, "plan", args.model, "-c", str(args.tokens + 1), "--budget", budget]
+    command = [*MOESTREAM, "plan", args.model, "-c", str(CONTEXT), "--budget", budget]
     command += ["--json", *(["--trace", args.trace] if args.trace else [])]
     points = run(command)["budgets"]
     wanted = mebibytes(budget) << 20
@@ -44,32 +47,34 @@ def planned(args: argparse.Namespace, budget: str) -> dict[str, Any]:
 
 
 def measured(args: argparse.Namespace, cap_mib: int, budget: str) -> dict[str, Any]:
-    """What a bench measures in a group with so much memory."""
-    command = [*MOESTREAM, "bench", args.model, "-p", "0", "-n", str(args.tokens)]
-    command += ["-r", str(args.repeat), "--budget", budget, "-o", "json"]
-    drop_pages([resolve(args.model)])
-    with cgroup("memory") as group:
-        group.limit_memory(cap_mib << 20)
-        (row,) = run(group.enter(command))
-    return dict(row)
+    """What runs in a group with so much memory are like: medians over both languages."""
+    path = resolve(args.model)
+    runs = []
+    for language in LANGUAGES * args.repeat:
+        spec = {"model": str(path), "budget": budget, "options": {}, "language": language}
+        spec |= {"tokens": args.tokens, "threads": None, "greedy": False}
+        program = Path(__file__).with_name("stream_run.py")
+        done = run_reporting([sys.executable, str(program), json.dumps(spec)], cap_mib, path, 120.0)
+        if "error" in done:
+            sys.exit(f"{spec}: {done['error']}")
+        runs.append(done)
+    return {key: statistics.median(r[key] for r in runs) for key in ("tps", "hit_rate")}
 
 
 def compare(args: argparse.Namespace, cap: str) -> dict[str, Any]:
     """One cap: forecast, measurement, and by how much they differ."""
     cap_mib = mebibytes(cap)
     budget = budget_under(cap_mib)
-    forecast, row = planned(args, budget), measured(args, cap_mib, budget)
+    forecast, found = planned(args, budget), measured(args, cap_mib, budget)
     return {
         "cap": cap,
         "budget": budget,
         "foreseen_tps": round(forecast["tps"], 2),
         "sure_of": [round(forecast["low_tps"], 2), round(forecast["high_tps"], 2)],
-        "measured_tps": round(row["avg_ts"], 2),
-        "measured_stddev": round(row["stddev_ts"], 2),
-        "off_by": round(forecast["tps"] / row["avg_ts"] - 1, 3),
+        "measured_tps": round(found["tps"], 2),
+        "off_by": round(forecast["tps"] / found["tps"] - 1, 3),
         "foreseen_hit_rate": forecast["hit_rate"],
-        "measured_hit_rate": row["hit_rate"],
-        "io": row["io"],
+        "measured_hit_rate": found["hit_rate"],
     }
 
 
@@ -79,7 +84,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--cap", action="append", help="by default 1000M, 700M and 500M")
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--repeat", type=int, default=2, help="runs of each language")
     parser.add_argument("--trace", help="for the plan's hit rates")
     parser.add_argument("--tolerance", type=float, default=0.3)
     args = parser.parse_args()

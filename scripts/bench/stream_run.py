@@ -5,6 +5,7 @@ Its one argument is JSON: see ``ours`` there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -22,6 +23,7 @@ from moestream.tokenizer import Tokenizer
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench import heldout
 from bench.capped import disk_bytes
+from bench.wait_causes import CAUSES, WaitCauses, read_alone_s
 
 
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
@@ -37,15 +39,25 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             if not keep:  # room for what two layers ask for, of which none may be kept
                 plan = replace(plan, experts_bytes=2 * plan.floor_bytes // engine.config.num_layers)
             engine.stream(plan, StreamingOptions(**options), profile)
+        causes = None
+        if spec.get("causes") and engine.streaming is not None:
+            residency = engine.streaming.residency
+            alone_s = read_alone_s(engine, residency.reader.method)
+            causes = WaitCauses(residency, alone_s)
         text = heldout.text(spec["language"])[: heldout.PROMPT_CHARACTERS]
         prompt = Tokenizer.from_gguf(engine.file).encode(text)
         params = SamplingParams(temperature=0.0 if spec["greedy"] else 0.8, seed=1)
         session = engine.session()
         made = session.generate(prompt, params, max_tokens=spec["tokens"])
-        next(made)
+        first = next(made)
+        if causes is not None:
+            causes.seconds = dict.fromkeys(CAUSES, 0.0)  # of decoding alone
         before = (disk_bytes(), _stall_s(session))
         times = [time.perf_counter()]
-        times.extend(time.perf_counter() for _ in made)
+        tokens = [first]
+        for token in made:
+            times.append(time.perf_counter())
+            tokens.append(token)
         steps = sorted(b - a for a, b in pairwise(times))
         report = {
             "tps": session.stats.generation_tps,
@@ -54,6 +66,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             "p99_ms": 1e3 * steps[int(len(steps) * 0.99)],
             "token_mib": (disk_bytes() - before[0]) / len(steps) / (1 << 20),
             "load_s": engine.load_s,
+            "tokens": hashlib.sha1(repr(tokens).encode()).hexdigest(),
         }
         if session.residency is not None and engine.streaming is not None:
             stats = session.residency.to_dict()
@@ -61,6 +74,10 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             report["cached_rate"] = stats["decode"]["cached_rate"]
             report["split"] = engine.streaming.choices.mean_split
             report["stall_ms"] = 1e3 * (_stall_s(session) - before[1]) / len(steps)
+            if causes is not None:
+                report["causes_ms"] = {
+                    cause: 1e3 * seconds / len(steps) for cause, seconds in causes.seconds.items()
+                }
             report |= {"io": engine.streaming.choices.io, "residency": stats}
     return report
 

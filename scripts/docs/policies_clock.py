@@ -45,7 +45,7 @@ rank and distance, of those not in memory, as counted in the run) times the wait
 more than the disk's time that it costs. It takes away what two and three layers ahead lose, and
 gains nothing over reading one layer's guesses all: within 0.5 % as right as measured, up to 4 %
 more where they are right in 75 %. Chances by the router's weight, too, gain 0 to 3 % on the demo
-model. So a run reads them all, or none where a trial finds that they do not pay.
+model. So a run reads them all, or none where tokens are not faster with them.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
 TITLE = "## What guesses save on other machines"

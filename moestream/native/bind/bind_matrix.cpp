@@ -8,17 +8,10 @@
 
 #include "bind/bind.h"
 #include "bind/checks.h"
+#include "bind/dense_matrix.h"
 
 namespace moestream {
 namespace {
-
-// A weight matrix: a copy, 64-byte aligned, in the order that `kernels` want, or where it lies.
-struct DenseMatrix {
-    const Kernels* kernels = nullptr;
-    Matrix view;
-    Buffer bytes;
-    Bytes mapped;  // kept, if there is no copy
-};
 
 Matrix checked_matrix(const Bytes& data, int type_number) {
     const int type = checked_type(type_number);
@@ -55,12 +48,6 @@ std::unique_ptr<DenseMatrix> make_mapped_matrix(Context& context, const Bytes& d
     matrix->kernels = &context.kernels;
     matrix->mapped = data;
     return matrix;
-}
-
-void check_made_for(const DenseMatrix& matrix, const Context& context) {
-    if (matrix.kernels != &context.kernels) {
-        fail("the matrix was made for another instruction set than this context's");
-    }
 }
 
 // Any number of products of one input; weights, outs and biases go together.

@@ -71,5 +71,6 @@ NB_MODULE(_native, m) {
     bind_elementwise(context);
     bind_recurrent(context);
     bind_mlx(m);
+    bind_gates(m);
     bind_reader(m);
 }

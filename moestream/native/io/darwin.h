@@ -33,6 +33,9 @@ inline void advise(int fd, int64_t offset, uint8_t*, size_t n) {
 // There is no MADV_POPULATE_READ: the caller touches the pages.
 inline bool populate(uint8_t*, size_t, int*) { return false; }
 
+// Threads that woke interrupt others soon enough.
+inline void wake_at_once() {}
+
 }  // namespace moestream
 
 #endif

@@ -83,6 +83,8 @@ bool all_resident(const uint8_t* address, size_t n) {
     return true;
 }
 
+void begin_reading_thread() { wake_at_once(); }
+
 int lock_pages(const uint8_t* address, size_t n) {
     const Pages pages = outward(address, n);
     return mlock(pages.first, pages.n_bytes) == 0 ? 0 : errno;

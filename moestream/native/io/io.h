@@ -27,4 +27,7 @@ bool all_resident(const uint8_t* address, size_t n);
 int lock_pages(const uint8_t* address, size_t n);
 int unlock_pages(const uint8_t* address, size_t n);
 
+// What a thread does first that will read.
+void begin_reading_thread();
+
 }  // namespace moestream

@@ -77,11 +77,24 @@ void Reader::submit(uint32_t key, uint8_t* destination, bool speculative, uint64
                 job.generation = generation;
                 job.speculative = speculative;
                 set_state(key, ReadState::Queued);
-                (speculative ? speculative_ : demand_).push_back(key);
+                if (speculative) {
+                    queue_guess(key);
+                } else {
+                    demand_.push_back(key);
+                }
         }
     }
     // One is enough: a thread that begins a piece wakes the next if there is more.
     work_.notify_one();
+}
+
+// Behind those that are wanted as soon or sooner, and behind one that was begun.
+void Reader::queue_guess(uint32_t key) {
+    const auto before = std::find_if(speculative_.rbegin(), speculative_.rend(), [&](uint32_t other) {
+        return jobs_[other].generation <= jobs_[key].generation ||
+               state(other) == ReadState::Reading;
+    });
+    speculative_.insert(before.base(), key);
 }
 
 std::vector<uint32_t> Reader::cancel_before(uint64_t generation) {

@@ -113,6 +113,7 @@ class Reader {
         bool speculative;
     };
 
+    void queue_guess(uint32_t key);
     void work();
     bool may_begin() const;
     Piece next_piece();

@@ -119,6 +119,7 @@ void Reader::settle(uint32_t key) {
 }
 
 void Reader::work() {
+    begin_reading_thread();
     std::unique_lock lock(mutex_);
     for (;;) {
         work_.wait(lock, [this] { return stopping_ || may_begin(); });

@@ -17,7 +17,7 @@ from moestream.choices import LayerBudget
 from moestream.policies import PolicyFactory
 from moestream.streaming.build import spare_slots
 from moestream.streaming.division import Division, kept_tables, size_classes
-from moestream.streaming.prefetch import Prefetcher
+from moestream.streaming.prefetch import EachAlone, Prefetcher
 from moestream.streaming.slotted import SlotResidency
 from moestream.streaming.statistics import Counts, ResidencyStats
 from moestream.streaming.store import ExpertStore
@@ -102,7 +102,7 @@ class Setting:
     """0 guesses nothing."""
     layer_budget: LayerBudget = "global"
     tries_without: bool = True
-    """Whether guesses are switched off where a trial finds that they cost more than they save."""
+    """Whether guesses are left out where to make them takes longer than it saves."""
 
     def open(self, disk: ClockDisk) -> ClockedResidency:
         """A residency as ``open_slots`` makes it, on a disk of the clock."""
@@ -138,7 +138,8 @@ class Replay:
             self._places = {layer: place for place, layer in enumerate(layers)}
             self._prefetcher = Prefetcher(
                 self.residency,
-                {layer: partial(self._guess, layer) for layer in layers},
+                layers,
+                EachAlone({layer: partial(self._guess, layer) for layer in layers}),
                 layers_ahead=setting.layers_ahead,
                 clock=lambda: self._reader.now,
                 tries_without=setting.tries_without,

@@ -1,0 +1,131 @@
+"""Whether guesses make a run faster: some tokens are run with them, others without.
+
+Owns the comparison. What guesses save is waited for; what they cost is not only the time to make
+them: reads take cores from the arithmetic, and a busy disk makes demand wait. So whole passes are
+timed. Waits are compared by what had to be read, which differs from token to token far more than
+a wait does, and the rest by medians, which a pause between two requests does not move.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+from moestream.streaming.residency import Residency
+
+_COLD = 16
+"""Tokens at first that tell nothing: the disk has all to do, whatever is guessed."""
+_TRIED = 16
+"""Tokens of a trial, every other one with guesses: so both ways meet the same conditions."""
+_TRIALS = 3
+"""One after the other before the first choice, unless one makes it plain."""
+_PLAIN = 0.12
+"""Part of a token's time that makes it so."""
+_KEPT = 120
+"""Tokens for which a choice holds, before the next trial."""
+_LEAST_GAIN = 0.02
+"""Part of a token's time that guesses must save."""
+_OLD = 0.7
+"""Weight of all that was seen before, in each new trial."""
+
+
+class _Sums(NamedTuple):
+    """Counted up to now: seconds, those of waiting, and experts that no slot held unguessed."""
+
+    now: float
+    stalled_s: float
+    wanted: int
+
+
+class _Step(NamedTuple):
+    """A token's seconds of other than waiting, of waiting, and experts that were not kept."""
+
+    busy_s: float
+    stalled_s: float
+    wanted: int
+
+
+@dataclass(slots=True)
+class _Way:
+    """Sums over tokens with guesses, or without; what is older counts for less."""
+
+    tokens: float = 0.0
+    busy_s: float = 0.0
+    stalled_s: float = 0.0
+    wanted: float = 0.0
+
+    def add(self, steps: list[_Step]) -> None:
+        """Add what tokens of a trial took."""
+        busy_s = median(step.busy_s for step in steps)
+        self.tokens = self.tokens * _OLD + len(steps)
+        self.busy_s = self.busy_s * _OLD + busy_s * len(steps)
+        self.stalled_s = self.stalled_s * _OLD + sum(step.stalled_s for step in steps)
+        self.wanted = self.wanted * _OLD + sum(step.wanted for step in steps)
+
+    def token_s(self, wanted: float) -> float:
+        """Of a token that wants so many experts that are not kept."""
+        per_expert = self.stalled_s / self.wanted if self.wanted else 0.0
+        return self.busy_s / self.tokens + per_expert * wanted
+
+
+class Trial:
+    """Says whether to guess; hears of every pass that is short enough for it."""
+
+    def __init__(
+        self, residency: Residency, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.guessing = True
+        self._residency, self._clock = residency, clock
+        self._ways = {True: _Way(), False: _Way()}
+        self._trying, self._trials = False, 0
+        self._left = _COLD
+        self._before: _Sums | None = None
+        self._steps: dict[bool, list[_Step]] = {True: [], False: []}
+
+    def pause(self) -> None:
+        """A pass comes between of which nothing is guessed."""
+        self._before = None
+
+    def next_token(self) -> None:
+        """Note that a pass is about to end, and say how the next is run."""
+        counts = self._residency.counts
+        phases = (counts.decode, counts.prefill)
+        sums = _Sums(
+            self._clock(),
+            sum(phase.stall_s for phase in phases),
+            sum(phase.misses + phase.foreseen for phase in phases),
+        )
+        if self._trying and (before := self._before) is not None:
+            seconds, stalled_s, wanted = (a - b for a, b in zip(sums, before, strict=True))
+            self._steps[self.guessing].append(_Step(seconds - stalled_s, stalled_s, int(wanted)))
+        self._before = sums
+        self._left -= 1
+        if self._trying:
+            self.guessing = not self.guessing
+        if self._left <= 0:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """From a choice to a trial, from a trial to the next or to a choice."""
+        if not self._trying:
+            self._trying, self._left = True, _TRIED
+            return
+        self._trials += 1
+        for way, steps in self._steps.items():
+            if steps:
+                self._ways[way].add(steps)
+                steps.clear()
+        gain = self._gain()
+        self._trying = self._trials < _TRIALS and abs(gain) <= _PLAIN
+        self._left = _TRIED if self._trying else _KEPT
+        if not self._trying:
+            self.guessing = gain > _LEAST_GAIN
+
+    def _gain(self) -> float:
+        """What guesses save, as part of a token's time without them; 0 before both were tried."""
+        with_them, without = self._ways[True], self._ways[False]
+        if not with_them.tokens or not without.tokens:
+            return 0.0
+        wanted = (with_them.wanted + without.wanted) / (with_them.tokens + without.tokens)
+        return 1 - with_them.token_s(wanted) / without.token_s(wanted)
