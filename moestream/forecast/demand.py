@@ -81,7 +81,9 @@ def read_demand(
             dense[info.type.name if multiplies(info.type) else "F32"] += info.n_bytes
             if info.name in (EMBEDDING, OUTPUT):
                 output[info.type.name] += info.n_bytes
-    shapes, kv_types = config.state_shapes()[part.start : part.stop], (cache_type_k, cache_type_v)
+    # Behind those of all layers there may be more, which the last ones count.
+    stop = part.stop if part.stop < config.num_layers else None
+    shapes, kv_types = config.state_shapes()[part.start : stop], (cache_type_k, cache_type_v)
     fixed = state_bytes(shapes, 0, kv_types)
     return Demand(
         dense_bytes=dict(dense),

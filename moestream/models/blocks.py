@@ -184,11 +184,12 @@ class BankedLayer(Layer):
         self.before_mixer, self.before_ffn = before_mixer, before_ffn
         self.banks = banks
 
-    def __call__(self, x: Array, batch: Batch, index: int) -> Array:
-        """The rows after this layer."""
+    def halves(self, x: Array, batch: Batch, index: int) -> Halves:
+        """See ``Layer.halves``."""
         ops = self.ffn.backend
         mixed = self.mixer(self.before_mixer(x), batch, index)
         x = with_result(ops, x, mixed, bank=self.banks)
+        yield
         return with_result(ops, x, self.run_ffn(self.before_ffn(x), batch, index), bank=False)
 
 

@@ -82,7 +82,11 @@ void soften(const Kernels& kernels, float limit, const float* x, int count, floa
 void situ(const Kernels& kernels, Activation how, const float* gate, const float* up, int count,
           float* out) {
     float softened[kRow], raised[kRow], exponent[kRow] = {};
-    soften(kernels, how.limit, gate, count, softened);
+    if (how.limit > 0.0f) {
+        soften(kernels, how.limit, gate, count, softened);
+    } else {
+        std::copy(gate, gate + count, softened);
+    }
     if (how.up_limit > 0.0f) soften(kernels, how.up_limit, up, count, raised);
     for (int i = 0; i < count; ++i) exponent[i] = -gate[i];
     scale_by_sigmoid(kernels, softened, exponent, how.up_limit > 0.0f ? raised : up, count, out);
