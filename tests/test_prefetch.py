@@ -46,8 +46,10 @@ def routed(*experts: int) -> np.ndarray:
 
 def run_tokens(prefetcher: Prefetcher, count: int) -> None:
     for _ in range(count):
+        prefetcher.before_pass(1)
         for layer in LAYERS:
             prefetcher.after_fetch(layer, stream(), routed(layer, 7))
+        prefetcher.after_pass()
 
 
 @pytest.mark.parametrize(
@@ -94,11 +96,14 @@ def test_guesses_go_on_only_while_they_make_it_faster():
     foretell = EachAlone({n: lambda x: np.array([[1]], np.int32) for n in LAYERS})
     prefetcher = Prefetcher(residency, LAYERS, foretell, clock=lambda: now[0])
     for _ in range(_COLD + _TRIALS * _TRIED + _KEPT // 2):
+        prefetcher.before_pass(1)
         now[0] += 3.0 if prefetcher.is_on else 1.0
-        run_tokens(prefetcher, 1)
+        for layer in LAYERS:
+            prefetcher.after_fetch(layer, stream(), routed(layer, 7))
+        prefetcher.after_pass()
     assert not prefetcher.is_on
     made = len(residency.guesses)
-    prefetcher.before_pass(np.array([5], np.int32))
+    prefetcher.before_pass(1, np.array([5], np.int32))
     run_tokens(prefetcher, 1)
     assert len(residency.guesses) == made
     prefetcher.tries_without = False
@@ -115,10 +120,11 @@ def remembering():
 
 def run_pass(prefetcher: Prefetcher, tokens: list[int], shift: int = 0) -> None:
     """A token t goes to t + layer + shift, and to 99."""
-    prefetcher.before_pass(np.array(tokens, np.int32))
+    prefetcher.before_pass(len(tokens), np.array(tokens, np.int32))
     for layer in LAYERS:
         ids = np.array([[token + layer + shift, 99] for token in tokens], np.int32)
         prefetcher.after_fetch(layer, stream(tokens=len(tokens)), ids)
+    prefetcher.after_pass()
 
 
 def test_what_a_token_was_routed_to_is_read_when_it_comes_again():
@@ -126,7 +132,7 @@ def test_what_a_token_was_routed_to_is_read_when_it_comes_again():
     run_pass(prefetcher, [5])
     run_pass(prefetcher, [6])
     assert not [guess for guess in residency.guesses if guess[1]]
-    prefetcher.before_pass(np.array([5], np.int32))
+    prefetcher.before_pass(1, np.array([5], np.int32))
     found = [guess for guess in residency.guesses if guess[1]]
     assert found == [(n, [5 + n, 99], n + 1) for n in range(min(_REMEMBERED_AHEAD, 3))]
 
@@ -137,8 +143,29 @@ def test_the_latest_routing_of_a_token_counts_and_prompts_are_learnt_from():
     assert not [guess for guess in residency.guesses if guess[1]]
     run_pass(prefetcher, [7], shift=30)
     residency.guesses.clear()
-    prefetcher.before_pass(np.array([7, 8], np.int32))
+    prefetcher.before_pass(2, np.array([7, 8], np.int32))
     assert residency.guesses[0] == (0, [37, 8, 99], 1)
+
+
+def test_nothing_is_remembered_of_passes_whose_layers_mix():
+    prefetcher, residency = remembering()
+    prefetcher.before_pass(20, np.arange(20, dtype=np.int32))
+    prefetcher.after_fetch(0, stream(tokens=20), np.full((20, 2), 3, np.int32))
+    run_pass(prefetcher, [5])
+    for layer in LAYERS[1:]:
+        prefetcher.after_fetch(layer, stream(tokens=1), np.full((1, 2), 9, np.int32))
+    prefetcher.after_pass()
+    residency.guesses.clear()
+    prefetcher.before_pass(1, np.array([5], np.int32))
+    assert residency.guesses == [(0, [3], 1)]
+
+
+def test_a_few_last_rows_of_a_prompt_are_not_guessed_for():
+    prefetcher, residency = make(1)
+    prefetcher.before_pass(513)
+    for rows in (512, 1):
+        prefetcher.after_fetch(0, stream(tokens=rows), np.full((rows, 2), 3, np.int32))
+    assert not residency.guesses
 
 
 def test_layers_beyond_the_first_few_are_read_as_the_pass_goes_on(monkeypatch):

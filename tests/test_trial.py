@@ -31,6 +31,7 @@ class Machine:
         for _ in range(tokens):
             wanted, way = self.chance.choice((0, 1, 4, 30)), trial.guessing
             self.guessed += way
+            trial.begin_token()
             stalled_s = wanted * self.wait_s[way]
             self.counts.decode.stall_s += stalled_s
             # In time or not, an expert that is not kept is one.
@@ -93,12 +94,23 @@ def test_a_long_pass_says_nothing_of_guesses():
     for _ in range(6 * _KEPT):
         machine.run(trial, 3)
         if trial.guessing:
+            trial.begin_token()
             trial.pause()
             machine.counts.prefill.stall_s += 900.0
             machine.now += 1000.0
+            trial.next_token()
     machine.guessed = 0
     machine.run(trial, _KEPT)
     assert machine.guessed > 0.8 * _KEPT
+
+
+def test_nothing_is_chosen_by_tokens_that_were_not_measured():
+    trial = Machine((5.0, 5.0), (0.5, 0.25)).trial()
+    for _ in range(3 * _KEPT):
+        trial.begin_token()
+        trial.pause()
+        trial.next_token()
+    assert trial.guessing
 
 
 def test_a_cold_start_says_nothing_of_guesses():

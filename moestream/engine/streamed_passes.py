@@ -39,21 +39,28 @@ def begin_pass(
     rows = row_bytes(model.config, len(ids))
     long = len(chunks) > 1
     streaming.before_pass(kv_bytes, rows)
-    if streaming.prefetcher is not None:
-        streaming.prefetcher.before_pass(ids)
     try:
+        if streaming.prefetcher is not None:
+            streaming.prefetcher.before_pass(len(ids), ids)
         if long:
             streaming.residency.begin_long_pass()
         return Pass(model, ids, chunks)
     except BaseException:
-        streaming.after_pass(rows, long=long)
+        _after_pass(streaming, rows, long=long)
         raise
 
 
 def end_pass(streaming: ExpertStreaming | None, model: Decoder, under_way: Pass) -> None:
     """A pass has come to its end, or is left where it is."""
     if streaming is not None:
-        streaming.after_pass(row_bytes(model.config, under_way.rows), long=under_way.is_long)
+        rows = row_bytes(model.config, under_way.rows)
+        _after_pass(streaming, rows, long=under_way.is_long)
+
+
+def _after_pass(streaming: ExpertStreaming, rows: int, *, long: bool) -> None:
+    streaming.after_pass(rows, long=long)
+    if streaming.prefetcher is not None:
+        streaming.prefetcher.after_pass()
 
 
 def pass_tokens(

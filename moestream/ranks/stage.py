@@ -14,6 +14,7 @@ from moestream.errors import RankError
 from moestream.layers.batch import Batch
 from moestream.layers.cache import Cache
 from moestream.layers.moe import MoE
+from moestream.models.blocks import finish
 from moestream.ranks.counting import Counted, Heard
 from moestream.ranks.legs import Leg, Waiting
 from moestream.ranks.link import Link
@@ -126,13 +127,18 @@ class Stage:
     def _run_chunks(self, leg: Leg, waiting: list[Waiting]) -> None:
         engine, started = self._engine, time.perf_counter()
         long = len(waiting) > 1
+        prefetcher = None if engine.streaming is None else engine.streaming.prefetcher
         try:
+            if prefetcher is not None:
+                prefetcher.before_pass(sum(batch.rows for _, batch in waiting))
             if engine.streaming is not None and long:
                 engine.streaming.residency.begin_long_pass()
             hidden = [array_of(engine.backend, _rows(message)) for message, _ in waiting]
             self._layers(hidden, [batch for _, batch in waiting])
         finally:
             leg.release(long=long)
+            if prefetcher is not None:
+                prefetcher.after_pass()
         engine.file.check_intact()
         self._busy_s += time.perf_counter() - started
         for (message, _), out in zip(waiting, hidden, strict=True):
@@ -145,8 +151,14 @@ class Stage:
             batch.more = number < len(batches) - 1  # of those that go through together
         for index in part or ():
             layer = self._engine.model.layers[index]
-            for number, batch in enumerate(batches):
-                hidden[number] = layer(hidden[number], batch, index)
+            begun = [
+                layer.halves(rows, batch, index)
+                for rows, batch in zip(hidden, batches, strict=True)
+            ]
+            hidden.clear()  # a row waits once
+            for halves in begun:
+                next(halves)
+            hidden += map(finish, begun)
             if len(batches) > 1 and isinstance(layer.ffn, MoE):
                 layer.ffn.end_rows()
 

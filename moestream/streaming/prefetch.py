@@ -36,6 +36,7 @@ class Foretell(Protocol):
 
 _MOST_ROWS = 8
 """Tokens of a pass for which guesses are made: more want nearly all that a layer has."""
+_NONE = np.empty(0, np.int32)
 _REMEMBERED_AHEAD = 4
 """Layers ahead of which what is remembered is read: gates of the nearest know better."""
 
@@ -87,6 +88,9 @@ class Prefetcher:
         self._prepare = prepare
         self.tries_without = tries_without
         self._trial = Trial(residency, clock)
+        self._under_way = 0
+        self._is_short = True
+        """Whether the pass that began last is one for which guesses are made."""
         self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
         self.recall: dict[int, LayerRecall] = residency.counts.recall
 
@@ -95,17 +99,30 @@ class Prefetcher:
         """Whether guesses are being made, and not found to cost more than they save."""
         return self._trial.guessing or not self.tries_without
 
-    def before_pass(self, tokens: NDArray[np.int32]) -> None:
-        """A pass of these tokens begins: read what they are remembered for of its first layers."""
+    def before_pass(self, rows: int, tokens: NDArray[np.int32] | None = None) -> None:
+        """A pass of so many rows begins: read what its tokens are remembered for; to be ended.
+
+        Where it is not known which they are, or another pass is under way, whose layers may come
+        in between, nothing is remembered of either.
+        """
+        self._guessed.clear()
+        self._expected = None
+        self._under_way += 1
+        self._is_short = rows <= _MOST_ROWS
+        if self._is_short:
+            self._trial.begin_token()
         if self.remembered is None:
             return
-        self.remembered.begin(tokens)
-        self._expected = None
-        if len(tokens) > _MOST_ROWS or not self.is_on:
-            return
-        self._expected = self.remembered.of_pass()
-        for place in range(min(_REMEMBERED_AHEAD, len(self._layers))):
-            self._read_remembered(place, place + 1)
+        known = tokens is not None and self._under_way == 1
+        self.remembered.begin(tokens if tokens is not None and known else _NONE)
+        if known and self._is_short and self.is_on:
+            self._expected = self.remembered.of_pass()
+            for place in range(min(_REMEMBERED_AHEAD, len(self._layers))):
+                self._read_remembered(place, place + 1)
+
+    def after_pass(self) -> None:
+        """A pass has come to its end, or is left where it is."""
+        self._under_way -= 1
 
     def before_route(self, layer: int, x: Any) -> None:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""
@@ -121,7 +138,7 @@ class Prefetcher:
         """
         if self.remembered is not None:
             self.remembered.learn(layer, expert_ids)
-        if len(expert_ids) > _MOST_ROWS:
+        if len(expert_ids) > _MOST_ROWS or not self._is_short:
             self._foretell.note(layer, x)
             self._trial.pause()
             return

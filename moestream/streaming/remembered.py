@@ -34,7 +34,8 @@ class RememberedRouting:
         self._settle()
         self._tokens = len(tokens)
         self._seen = [0] * len(self._places)
-        self._rows = np.array([self._row(token) for token in tokens[-self._most :].tolist()])
+        rows = [self._row(token) for token in tokens[-self._most :].tolist()]
+        self._rows = np.array(rows, np.intp)
 
     def of_pass(self) -> NDArray[np.int16] | None:
         """Experts (T, layers, k) of its tokens that are known, -1 where a layer's are not."""

@@ -2,8 +2,8 @@
 
 Owns the comparison. What guesses save is waited for; what they cost is not only the time to make
 them: reads take cores from the arithmetic, and a busy disk makes demand wait. So whole passes are
-timed. Waits are compared by what had to be read, which differs from token to token far more than
-a wait does, and the rest by medians, which a pause between two requests does not move.
+timed, to their last layer with experts. Waits are compared by what had to be read, which differs
+from token to token far more than a wait does, and the rest by medians.
 """
 
 import time
@@ -70,7 +70,10 @@ class _Way:
 
 
 class Trial:
-    """Says whether to guess; hears of every pass that is short enough for it."""
+    """Says whether to guess; hears of every pass that is short enough for it.
+
+    A token that it did not hear the beginning of does not count.
+    """
 
     def __init__(
         self, residency: Residency, clock: Callable[[], float] = time.perf_counter
@@ -83,28 +86,36 @@ class Trial:
         self._before: _Sums | None = None
         self._steps: dict[bool, list[_Step]] = {True: [], False: []}
 
+    def begin_token(self) -> None:
+        """A pass begins; what comes between two of them is nobody's time."""
+        self._before = self._sums()
+
     def pause(self) -> None:
-        """A pass comes between of which nothing is guessed."""
+        """A pass comes between of which nothing is guessed: that which has begun tells nothing."""
         self._before = None
 
     def next_token(self) -> None:
         """Note that a pass is about to end, and say how the next is run."""
-        counts = self._residency.counts
-        phases = (counts.decode, counts.prefill)
-        sums = _Sums(
-            self._clock(),
-            sum(phase.stall_s for phase in phases),
-            sum(phase.misses + phase.foreseen for phase in phases),
-        )
-        if self._trying and (before := self._before) is not None:
-            seconds, stalled_s, wanted = (a - b for a, b in zip(sums, before, strict=True))
+        before, self._before = self._before, None
+        if before is None:
+            return
+        if self._trying:
+            seconds, stalled_s, wanted = (a - b for a, b in zip(self._sums(), before, strict=True))
             self._steps[self.guessing].append(_Step(seconds - stalled_s, stalled_s, int(wanted)))
-        self._before = sums
         self._left -= 1
         if self._trying:
             self.guessing = not self.guessing
         if self._left <= 0:
             self._go_on()
+
+    def _sums(self) -> _Sums:
+        counts = self._residency.counts
+        phases = (counts.decode, counts.prefill)
+        return _Sums(
+            self._clock(),
+            sum(phase.stall_s for phase in phases),
+            sum(phase.misses + phase.foreseen for phase in phases),
+        )
 
     def _go_on(self) -> None:
         """From a choice to a trial, from a trial to the next or to a choice."""
