@@ -199,7 +199,7 @@ class Gates:
     def choose(self, place: int, x: Floats, ids: NDArray[np.int32]) -> None: ...
 
 class Reader:
-    """Background reads; see ``moestream.experts.reads``, which is all that uses it."""
+    """Background reads; see ``moestream.streaming.reader``, which is all that uses it."""
 
     def __init__(
         self, ranges: NDArray[np.int64], threads: int, piece_bytes: int, mapped: bool

@@ -1,6 +1,7 @@
 """Guesses for a sequence that writes alone: whoever comes and whatever is guessed, no change."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -174,6 +175,35 @@ def by_layer(events) -> dict[int, list]:
     for event in events:
         found.setdefault(event.layer, []).extend(event.expert_ids.tolist())
     return found
+
+
+@pytest.mark.parametrize("name", ["qwen3moe", "qwen3next", "jamba"])
+def test_what_is_run_again_is_heard_once(name: str) -> None:
+    engine, expected, routed = engine_of(name), [], []
+    served(engine, [1], routed=expected)
+    told = Told(name, [4, 0], [False, False, True])
+    (heard,) = served(engine, [1], routed=routed, drafts=told)
+    assert by_layer(routed) == by_layer(expected)
+    assert heard.made == plain(name, 1)[0]
+
+
+def test_the_end_is_told_with_all_that_was_guessed() -> None:
+    class Ending(Heard):
+        def __call__(self, events) -> None:
+            if isinstance(events[-1], Ended):
+                self.usage = replace(events[-1].usage)
+            super().__call__(events)
+
+    engine, told, heard = engine_of("qwen3moe"), Told("qwen3moe", [4], [False]), Ending()
+    engine.drafts = told
+    with Scheduler(engine, threaded=False) as scheduler:
+        scheduler.submit(job(1), heard)
+        while not heard.over.is_set():
+            scheduler.step()
+    usage = heard.events[-1].usage
+    for name in ("drafts", "drafted_tokens", "accepted_tokens"):
+        assert getattr(heard.usage, name) == getattr(usage, name)
+    assert usage.accepted_tokens == told.right
 
 
 @pytest.mark.parametrize("name", ["qwen3moe", "qwen3next"])

@@ -79,6 +79,9 @@ def test_inspect_counts_the_file_and_what_a_token_uses_of_it(file: GGUFFile) -> 
     assert told.sizes.active_parameters == (plan.dense_bytes + 2 * EXPERT_BYTES) // 4
 
 
+READ_IN_PART = ("_chexps.weight", "ffn_gate_tid2eid.weight")
+
+
 @pytest.mark.parametrize("model", [m for m in MODELS if m.experts], ids=lambda m: m.name)
 def test_every_architecture_adds_up(model) -> None:
     with GGUFFile.open(GOLDEN / f"{model.name}.gguf") as opened, ExpertStore(opened) as store:
@@ -90,6 +93,8 @@ def test_every_architecture_adds_up(model) -> None:
         assert demand.num_moe_layers == told.shape.num_moe_layers == len(model.moe_layers)
         assert store.total_bytes == plan.total_expert_bytes
         # An embedding that is not the output's too stays in the file.
-        assert plan.dense_bytes == sum(demand.dense_bytes.values())
+        read = sum(demand.dense_bytes.values())
+        some = any(name.endswith(READ_IN_PART) for name in opened.tensors)
+        assert plan.dense_bytes >= read if some else plan.dense_bytes == read
         per_token = {store.token_bytes(k), plan.floor_bytes, sum(demand.expert_bytes.values())}
         assert per_token == {told.sizes.expert_bytes_per_token}

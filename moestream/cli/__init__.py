@@ -115,4 +115,8 @@ def main() -> None:
             f"this should not have happened: {type(error).__name__}: {error}; please report it, "
             "with the log that --log-file FILE writes"
         )
+        if launched() is not None:
+            from moestream.ranks.joining import end_process
+
+            end_process(EXIT_ERROR)
         sys.exit(EXIT_ERROR)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from moestream.backends import AttentionShape, whole_blocks
 from moestream.choices import KVType
-from moestream.gguf import GGUFHeader
+from moestream.gguf import GGUFHeader, TensorInfo
 from moestream.layers.cache import state_bytes
 from moestream.layers.weights import EMBEDDING, OUTPUT, read_by_row
 from moestream.models import read_config
@@ -50,6 +50,15 @@ class Demand:
         return sum(self.expert_bytes.values()) / chosen if chosen else 0.0
 
 
+def _share(info: TensorInfo, chosen: int) -> float:
+    """What a token reads of a tensor that is none of the routed experts' own."""
+    if info.name.endswith("_chexps.weight"):  # smaller experts, which groups of others share
+        return min(chosen / info.shape[0], 1.0)
+    if info.name.endswith("ffn_gate_tid2eid.weight"):  # experts by token
+        return 1 / info.shape[0]
+    return 1.0
+
+
 def read_demand(
     file: GGUFHeader,
     cache_type_k: KVType = "f16",
@@ -78,7 +87,8 @@ def read_demand(
             experts[info.type.name] += chosen
         elif info.name not in by_row:
             # Vectors are floats once they are read.
-            dense[info.type.name if multiplies(info.type) else "F32"] += info.n_bytes
+            kind = info.type.name if multiplies(info.type) else "F32"
+            dense[kind] += round(info.n_bytes * _share(info, config.num_experts_per_tok))
             if info.name in (EMBEDDING, OUTPUT):
                 output[info.type.name] += info.n_bytes
     # Behind those of all layers there may be more, which the last ones count.

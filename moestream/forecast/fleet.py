@@ -171,6 +171,8 @@ def _prompt(members: Sequence[Member], link: Link, row_size: int, place: int) ->
     tokens = found[0].tokens
     chunks = -(-tokens // CHUNK_TOKENS)
     wire_s = link.wire_s(row_bytes(row_size, min(tokens, CHUNK_TOKENS)))
+    ways = len(found) - 1
+    hops_s = ways * (chunks * wire_s + link.way_s()) + (ways > 0) * link.hop_s(0)
 
     def seconds(of: Callable[[FirstToken], float]) -> float:
         stations = [
@@ -183,5 +185,5 @@ def _prompt(members: Sequence[Member], link: Link, row_size: int, place: int) ->
         ttft_s=seconds(lambda each: each.ttft_s),
         low_s=seconds(lambda each: each.low_s),
         high_s=seconds(lambda each: each.high_s),
-        in_turn_s=sum(each.ttft_s for each in found) + len(found) * link.hop_s(0),
+        in_turn_s=sum(each.ttft_s for each in found) + hops_s,
     )

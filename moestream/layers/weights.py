@@ -168,7 +168,8 @@ class Weights:
     ) -> ExpertTensors:
         """A layer's routed experts, mapped, from separate or fused gate and up tensors.
 
-        Their biases, where the file has them, are loaded. ``kind`` is how their names end.
+        Their biases, where the file has them, are loaded. ``kind`` is how their names end; others
+        than the usual have none.
         """
         down = self._tensor(f"ffn_down_{kind}.weight", (num_experts, hidden, width))
         if self.has(f"ffn_gate_up_{kind}.weight"):
@@ -179,6 +180,8 @@ class Weights:
             gate = up
             if own_gate:
                 gate = self._tensor(f"ffn_gate_{kind}.weight", (num_experts, width, hidden))
+        if kind != "exps":
+            return ExpertTensors(gate, up, down, activation, None, None, *limits)
         biases = self._expert_biases(num_experts, width, hidden) if own_gate else None
         scales = self._expert_scales(num_experts, own_gate)
         return ExpertTensors(gate, up, down, activation, biases, scales, *limits)

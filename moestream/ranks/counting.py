@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moestream.engine.engine import Engine
 from moestream.errors import ProfileError
 from moestream.layers.batch import Batch
@@ -11,14 +14,14 @@ from moestream.profiles import UseCounter
 
 
 class Heard:
-    """Keeps what a chunk's layers route to, as it may yet be broken off."""
+    """Keeps the layers of a chunk and what they route to, as it may yet be broken off."""
 
     def __init__(self) -> None:
-        self.events: list[RoutingEvent] = []
+        self.events: list[tuple[int, NDArray[np.int32]]] = []
 
     def __call__(self, event: RoutingEvent) -> None:
         """A layer has routed."""
-        self.events.append(event)
+        self.events.append((event.layer, event.expert_ids))
 
 
 class Counted:
@@ -40,8 +43,8 @@ class Counted:
     def add(self, chunks: Sequence[Batch]) -> None:
         """They are of whole passes."""
         for chunk in chunks:
-            for event in chunk.on_route.events if isinstance(chunk.on_route, Heard) else ():
-                self._counter.add(event.layer, event.expert_ids)
+            for layer, ids in chunk.on_route.events if isinstance(chunk.on_route, Heard) else ():
+                self._counter.add(layer, ids)
 
     def told(self) -> dict[str, Any]:
         """For a message."""

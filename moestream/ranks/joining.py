@@ -59,7 +59,7 @@ def end_process(code: object) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    os._exit(code if isinstance(code, int) else 0)
+    os._exit(code if isinstance(code, int) else code is not None)
 
 
 def link_of(launch: Launch, ring: Ring) -> Link | None:

@@ -60,7 +60,9 @@ class Guesses:
 
         ``logits`` are (1 + guesses, V). What was guessed wrongly is taken back.
         """
-        sequence, right, made = self._sequence, 0, 0
+        sequence, right, made, drafted = self._sequence, 0, 0, len(self.tokens)
+        sequence.usage.drafts += drafted > 0
+        sequence.usage.drafted_tokens += drafted
         for token, own in zip((*self.tokens, None), logits, strict=True):
             if not sequence.choose(own):
                 break
@@ -68,13 +70,11 @@ class Guesses:
             if sequence.state is State.ENDED or sequence.tokens[-1] != token:
                 break
             right += 1
+            sequence.usage.accepted_tokens += 1  # before the next is chosen, which may be the last
         self._tell(right, on_route)
-        started, drafted = time.perf_counter(), len(self.tokens)
+        started = time.perf_counter()
         if drafted:
             sequence.take_back(self.mark + right, self.mark)
-            sequence.usage.drafts += 1
-            sequence.usage.drafted_tokens += drafted
-            sequence.usage.accepted_tokens += right
         took_s = self._took_s + time.perf_counter() - started
         self._drafting.passed(self.rows, drafted, right, took_s)
         return made

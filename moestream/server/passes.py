@@ -68,6 +68,7 @@ class Passes:
         if guesses is not None and guesses.tokens:
             ids += guesses.tokens
             parts, mark = [(parts[0][0], len(ids))], guesses.mark
+        if guesses is not None:  # rows that are run again are not heard twice
             observer = observer and guesses.events.append
         try:
             chunks = cut(engine.backend, parts, CHUNK_TOKENS, observer, mark)

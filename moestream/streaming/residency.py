@@ -184,12 +184,6 @@ class Residency(ABC):
         read_bytes = native["demand_bytes"] + native["speculative_bytes"]
         return Tally(decode.hits, decode.misses, self.pinned_bytes, read_bytes)
 
-    def bandwidth(self) -> float:
-        """Bytes a second while a read was under way, up to now; 0 before any was."""
-        native = self.reader.counters()
-        n_bytes, busy_ns = native["demand_bytes"] + native["speculative_bytes"], native["busy_ns"]
-        return n_bytes / busy_ns * 1e9 if busy_ns else 0.0
-
     def stats(self) -> ResidencyStats:
         """What was done so far; this may look at every expert, so it is for the end."""
         native, counts = self.reader.counters(), self.counts

@@ -12,7 +12,7 @@ from typing import Any
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.engine.session import Session
-from moestream.errors import TraceError
+from moestream.errors import ProfileError, TraceError
 from moestream.layers.moe import ByLayer, RouteObserver, RoutingEvent
 from moestream.profiles import (
     PROFILE_HALF_LIFE,
@@ -142,7 +142,14 @@ class Recording(Closing):
                 "a trace is of a whole model, and here machines share one; record it on one "
                 "machine, without mlx.launch"
             )
-        counting = profile is not None or (counting and bool(expert_sizes(engine.file)))
+        unsure = engine.machines > 1 and engine.drafts.kind != "none"
+        if unsure and profile is not None:  # what they guessed is taken back by the first alone
+            raise ProfileError(
+                "with --draft, other machines do not know which tokens stay, so their uses of "
+                "experts cannot be counted; use --draft none"
+            )
+        counting = counting and not unsure and bool(expert_sizes(engine.file))
+        counting = counting or profile is not None
         self.profile: ProfileRecorder | None = None
         self.trace: TraceRecorder | None = None
         self.guesses: GuessRecorder | None = None

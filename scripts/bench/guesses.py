@@ -100,7 +100,7 @@ def table(measured: list[Run]) -> str:
         for lever, row in each["levers"].items():
             if "causes_ms" in row:
                 cells = " | ".join(f"{row['causes_ms'][cause]:.2f}" for cause in CAUSES)
-                why.append(f"| {isa} | {cap} | {io} | {lever} | {cells} |")
+                why.append(f"| {isa}, {threads} | {cap} | {io} | {lever} | {cells} |")
     return "\n".join([*lines, "", *why])
 
 

@@ -50,7 +50,7 @@ def run_peer(peer: Peer, flags: list[str], model: Path, threads: int, times: Tim
             times.setdefault(peer.name, {}).setdefault(work, {}).setdefault(name, []).append(tps)
 
 
-def best_flags(runs: dict[str, dict[str, list[float]]]) -> list[str]:
+def fastest_flags(runs: dict[str, dict[str, list[float]]]) -> list[str]:
     """Those that were fastest at one of the works."""
     return sorted({max(by_flags, key=lambda name: by_flags[name]) for by_flags in runs.values()})
 
@@ -74,12 +74,16 @@ def compare(model: Path, args: argparse.Namespace) -> dict[str, object]:
                 ours[work.name].append(measure_ours(session, work, tokens))
             for peer in peers(args):
                 runs = times.get(peer.name, {})
-                flags = best_flags(runs) if turn else list(peer.flags)
+                flags = fastest_flags(runs) if turn else list(peer.flags)
                 run_peer(peer, flags, model, args.threads, times)
     return {
         name: summary(
             mine,
-            {peer: keep_whole(runs[name], args.repeats) for peer, runs in times.items()},
+            {
+                peer: whole
+                for peer, runs in times.items()
+                if (whole := keep_whole(runs[name], args.repeats))
+            },
             "tps",
             max,
         )

@@ -97,7 +97,8 @@ def bench(
     from moestream.catalog import resolve
 
     options = {**engine_options, **next(iter(openings.values()))}
-    link, _, sharing = linked(options)
+    link, options, sharing = linked(options)
+    engine_options = {name: options[name] for name in engine_options if name in options}
     with ui.progress() as progress:
         path = resolve(model, progress=progress)
     tests = tuple(Test(p, n, depth) for depth in n_depth for p, n in shapes)

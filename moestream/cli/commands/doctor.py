@@ -43,6 +43,8 @@ def doctor(measure: bool, hosts: tuple[str, ...], as_json: bool, **asked: Any) -
     The disk is measured with the largest model that is here, or with a file of 128 MiB, which is
     deleted again. With --hosts, several machines are looked at, and how they talk.
     """
+    if hosts and not measure:
+        raise click.UsageError("--no-measure is for this machine's disk; leave it or --hosts out")
     if hosts:
         look_at_hosts(hosts, as_json=as_json, **asked)
         return

@@ -21,6 +21,12 @@ def _model(ctx: click.Context, param: click.Parameter, name: str | None) -> str 
     return name
 
 
+def _port(ctx: click.Context, param: click.Parameter, port: int | None) -> int | None:
+    if port is not None and not ctx.params.get("hosts") and launched() is None:
+        raise click.BadParameter("it is for --hosts A,B", ctx, param)
+    return port
+
+
 def hosts_options(body: Body) -> Body:
     """Add them; ``body`` gets ``hosts``, ``port`` and ``model``."""
     return apply(_OPTIONS, body)
@@ -51,6 +57,7 @@ _OPTIONS = (
         shared=False,
         rare=True,
         type=click.IntRange(1, 65535),
+        callback=_port,
         help="The first host listens there, the others at those after it.  [default: 32323]",
     ),
 )

