@@ -20,7 +20,7 @@ def hash_parts(
     """SHA-256 of all that each part of the layers reads, in the order of the file.
 
     Raises:
-        OSError: the disk gives no more.
+        OSError, RankError: the disk gives no more, or the file has no more.
     """
     used = used_names(file, context)
     found = [_tensors(file, names_of(part, used)) for part in parts]

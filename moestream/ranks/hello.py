@@ -70,6 +70,14 @@ class Hello:
         return asdict(self)
 
 
+def other_version(name: str, version: str, first: str, wanted: str) -> str:
+    """What to do about a host that runs another moestream than the first."""
+    return (
+        f"{name} runs moestream {version}, and {first} {wanted}; install {wanted} there: "
+        f"pip install moestream=={wanted}"
+    )
+
+
 def require_alike(hellos: Sequence[Hello]) -> None:
     """See that all have the same version, model and settings as the first.
 
@@ -79,10 +87,7 @@ def require_alike(hellos: Sequence[Hello]) -> None:
     first = hellos[0]
     for other in hellos[1:]:
         if other.version != first.version:
-            raise RankError(
-                f"{other.name} runs moestream {other.version}, and {first.name} {first.version}; "
-                f"install {first.version} there: pip install moestream=={first.version}"
-            )
+            raise RankError(other_version(other.name, other.version, first.name, first.version))
         if (other.header_sha256, other.n_bytes) != (first.header_sha256, first.n_bytes):
             raise RankError(
                 f"{other.name} has another file: {other.file} of {other.n_bytes:,} bytes there "

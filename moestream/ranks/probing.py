@@ -16,7 +16,7 @@ from moestream import __version__
 from moestream.backends import default_backend
 from moestream.errors import MoestreamError, RankError
 from moestream.gguf import GGUFFile
-from moestream.ranks.hello import Hello, copy_speed, require_alike
+from moestream.ranks.hello import Hello, copy_speed, other_version, require_alike
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
 from moestream.streaming.memory import available_memory
@@ -74,11 +74,7 @@ class Found:
         found = [f"{host.name}: {host.wrong}" for host in self.hosts if host.wrong is not None]
         for other in others:
             if other.version != first.version:
-                found.append(
-                    f"{other.name} runs moestream {other.version}, and {first.name} "
-                    f"{first.version}; install {first.version} there: pip install "
-                    f"moestream=={first.version}"
-                )
+                found.append(other_version(other.name, other.version, first.name, first.version))
             elif first.hello is not None and other.hello is not None:
                 found += _unlike(Hello(**first.hello), Hello(**other.hello))
         return found

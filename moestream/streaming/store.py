@@ -185,7 +185,7 @@ def is_expert_weight(name: str) -> bool:
 def used_tensors(file: GGUFHeader) -> Iterator[TensorInfo]:
     """The tensors that a model is run with.
 
-    Not those of the last layers that predict further tokens, which nothing here runs.
+    Not those of the last layers that predict further tokens, which are loaded by themselves.
     """
     prefix = file.metadata.get("general.architecture")
     layers, extra = (

@@ -81,11 +81,14 @@ class PayingDrafting(NgramDrafting):
     ) -> None:
         super().__init__(expected)
         self._paying, self._further = paying, further
-        paying.begin()
+        self._begun = False
         self._kind, self._took_s = _OWN, 0.0
 
     def guess(self, tokens: Sequence[int], token: int, most: int) -> list[int]:
         """See ``Drafting``."""
+        if not self._begun:  # now, and not when it waits for one that is written
+            self._begun = True
+            self._paying.begin()
         ngrams = self._follow(tokens, token)  # of a long prompt it takes long, whatever is guessed
         started = time.perf_counter()
         found = self._guess(ngrams, tokens, token, most)

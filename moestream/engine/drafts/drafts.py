@@ -20,7 +20,7 @@ from moestream.models.next_token import NextToken, further_bytes
 
 _PRIOR = (0.3, 0.6, 0.85)
 """What part of guesses is thought to be right, by how many tokens were alike: few, some, many."""
-_OWN = 0.6
+_OWN_CHANCE = 0.6
 """The same of the model's own layer."""
 
 
@@ -108,5 +108,5 @@ def possible(kind: DraftKind, backend: Backend) -> DraftKind:
 
 def _prior(alike: int) -> float:
     if not alike:
-        return _OWN
+        return _OWN_CHANCE
     return _PRIOR[0 if alike < 4 else 1 if alike < 8 else 2]

@@ -26,7 +26,7 @@ _OUTLIER = 2.0
 """Time beyond so many times what was expected is another program's."""
 _FURTHER = 0.6
 """What a further token takes of a first one's time, as long as nobody knows."""
-_OWN = 0.3
+_OWN_SHARE = 0.3
 """What a guess of the model's own layer takes of a token's time, as long as nobody knows."""
 _MEMORY = 24.0
 """Guesses that count, of those that were made alike."""
@@ -111,7 +111,7 @@ class Paying:
     @property
     def own_s(self) -> float:
         """What it takes the model's own layer to guess a token."""
-        return _OWN * self.times.one_s if self._own_s is None else self._own_s
+        return _OWN_SHARE * self.times.one_s if self._own_s is None else self._own_s
 
     def made_own(self, count: int, seconds: float) -> None:
         """That layer has guessed so many tokens in so long."""
