@@ -32,8 +32,8 @@ class Leg:
         self._held_bytes = 0
         self.waiting: list[Waiting] = []
         """The last of them, which are not run yet."""
-        self.told: list[list[Any]] = []
-        """What later ranks are to hear once they have the rows of those that wait."""
+        self._told: list[tuple[int, list[Any]]] = []
+        """What later ranks are to hear, each behind the rows of so many of those that wait."""
 
     @property
     def ahead(self) -> int:
@@ -76,9 +76,19 @@ class Leg:
             self._engine.streaming.after_pass(self._held_bytes, long=long)
         self._held_bytes = 0
 
-    def confirm(self) -> None:
-        """The first rank has committed all that has come; so is done here once all is run."""
+    def confirm(self, done: list[Any]) -> None:
+        """The first rank has committed all that has come; so is done here once all is run.
+
+        Later ranks are to hear of it as ``done``.
+        """
         self._sure = len(self._batches)
+        self._told.append((len(self.waiting), done))
+
+    def tell(self, rows_of: int | None = None) -> list[list[Any]]:
+        """What is to be told once those ranks have so many chunks of what waited; None for all."""
+        due = [done for place, done in self._told if rows_of is None or place <= rows_of]
+        del self._told[: len(due)]
+        return due
 
     def commit(self) -> list[Batch]:
         """Do to the caches what the first rank has done; return the chunks that are whole now."""

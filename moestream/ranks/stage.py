@@ -121,8 +121,7 @@ class Stage:
         whole = leg.commit()
         if self._counted is not None:
             self._counted.add(whole)
-        self._to_tell += leg.told
-        leg.told = []
+        self._to_tell += leg.tell()
 
     def _run_chunks(self, leg: Leg, waiting: list[Waiting]) -> None:
         engine, started = self._engine, time.perf_counter()
@@ -141,7 +140,8 @@ class Stage:
                 prefetcher.after_pass()
         engine.file.check_intact()
         self._busy_s += time.perf_counter() - started
-        for (message, _), out in zip(waiting, hidden, strict=True):
+        for place, ((message, _), out) in enumerate(zip(waiting, hidden, strict=True)):
+            self._to_tell += leg.tell(place)
             self._pass_on(message, out)
 
     def _layers(self, hidden: list[Array], batches: list[Batch]) -> None:
@@ -206,8 +206,7 @@ class Stage:
 
     def _commit(self, number: int, done: list[Any]) -> None:
         leg = self._legs[number]
-        leg.confirm()
-        leg.told.append(done)
+        leg.confirm(done)
         if not leg.waiting:
             self._run_waiting(leg)
 
