@@ -12,7 +12,6 @@ from ranks import LIMIT_S, Ranks, free_ports
 
 PROGRAM = Path(__file__).with_name("rank_program.py")
 SIX = ("qwen3moe", "gpt-oss-mxfp4", "gemma4", "qwen3next", "glm-dsa", "hy_v4-q8_0", "glm5-next")
-MLX = ("qwen3moe", "gpt-oss-mxfp4", "gemma4", "qwen3next", "glm-dsa")
 DEEP = ("gpt-oss-mxfp4", "gemma4", "qwen3next", "lfm2moe", "jamba", "deepseek32")
 """With three layers that a part can begin with, and more."""
 
@@ -43,11 +42,6 @@ def test_ranks_share_a_servers_batch(tmp_path):
 
 def test_each_rank_has_the_profile_of_its_layers(tmp_path):
     assert set(parts(tmp_path, 2, "profiled", "qwen3moe", "qwen3next")) == {"qwen3moe", "qwen3next"}
-
-
-@pytest.mark.slow
-def test_two_ranks_of_mlx(tmp_path):
-    assert set(parts(tmp_path, 2, "mlx", *MLX)) == set(MLX)
 
 
 @pytest.mark.slow
