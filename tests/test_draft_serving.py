@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import Served, serving, user
 from streamed import GOLDEN, plan
-from test_scheduler import Heard, small_steps
+from test_scheduler import Heard, run_actions, small_steps
 from test_server_command import started
 
 from moestream.engine.drafts import Drafts
@@ -133,19 +133,8 @@ def test_no_guess_changes_an_answer_whoever_else_is_served(name, actions, counts
     engine = engine_of(name)
     told = Told(name, counts, wrong)
     engine.drafts = told
-    runs = []
     with small_steps(64), Scheduler(engine, parallel=3, threaded=False) as scheduler:
-        for action, number in [("submit", number) for number in (2, 1)] + actions:
-            if action == "submit":
-                heard = Heard()
-                runs.append((number, heard, scheduler.submit(job(number), heard)))
-            elif action == "cancel" and number < len(runs):
-                runs[number][2].cancel()
-            elif action == "step":
-                for _ in range(number):
-                    scheduler.step()
-        while not all(heard.over.is_set() for _, heard, _ in runs):
-            scheduler.step()
+        runs = run_actions(scheduler, [("submit", 2), ("submit", 1), *actions], job)
     for number, heard, ticket in runs:
         made, reason = plain(name, number)
         last = heard.events[-1]

@@ -96,6 +96,23 @@ def small_steps(chunk: int):
         yield
 
 
+def run_actions(scheduler: Scheduler, actions, job) -> list[tuple]:
+    """Do all of them, then step to the end; return each sequence's number, events and ticket."""
+    runs: list[tuple] = []
+    for action, number in actions:
+        if action == "submit":
+            heard = Heard()
+            runs.append((number, heard, scheduler.submit(job(number), heard)))
+        elif action == "cancel" and number < len(runs):
+            runs[number][2].cancel()
+        elif action == "step":
+            for _ in range(number):
+                scheduler.step()
+    while not all(heard.over.is_set() for _, heard, _ in runs):
+        scheduler.step()
+    return runs
+
+
 ACTIONS = st.one_of(
     st.tuples(st.just("submit"), st.integers(0, len(PROMPTS) - 1)),
     st.tuples(st.just("step"), st.integers(1, 6)),
@@ -114,19 +131,8 @@ ACTIONS = st.one_of(
 )
 def test_an_answer_does_not_depend_on_who_else_is_served(name, actions, parallel, chunk) -> None:
     engine = engine_of(name)
-    runs: list[tuple[int, Heard, object]] = []
     with small_steps(chunk), Scheduler(engine, parallel=parallel, threaded=False) as scheduler:
-        for action, number in actions:
-            if action == "submit":
-                heard = Heard()
-                runs.append((number, heard, scheduler.submit(job(number), heard)))
-            elif action == "cancel" and number < len(runs):
-                runs[number][2].cancel()
-            elif action == "step":
-                for _ in range(number):
-                    scheduler.step()
-        while not all(heard.over.is_set() for _, heard, _ in runs):
-            scheduler.step()
+        runs = run_actions(scheduler, actions, job)
         scheduler.step()
         assert scheduler.status() == ([], 0)
     for number, heard, ticket in runs:
