@@ -7,7 +7,7 @@ blocks: not on the backend ``mlx``.
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -42,11 +42,13 @@ class PromptCache(Closing):
     def __init__(
         self,
         engine: Engine,
-        limit_bytes: int,
+        limit_bytes: int | None = None,
         *,
         on_trouble: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Find the folder; ``on_trouble`` is told once why nothing more can be written.
+
+        ``limit_bytes`` is of all that is stored, of all models; by default ``default_limit``.
 
         Raises:
             UnsupportedModelError: the backend's keys and values are not in blocks.
@@ -58,10 +60,12 @@ class PromptCache(Closing):
             )
         self._engine = engine
         self._on_trouble = on_trouble
-        self._model = model_name(engine)
+        self.model = model_name(engine)
+        """What tells what is stored of it from all else."""
         title = engine.file.path.name
+        limit = default_limit() if limit_bytes is None else limit_bytes
         try:
-            self._files = BlockFiles(self._model, title, limit_bytes)
+            self.files = BlockFiles(self.model, title, limit)
         except OSError as error:
             raise StorageError(
                 f"prompts cannot be stored in {folder_of_all()}: {error.strerror}; use "
@@ -69,7 +73,7 @@ class PromptCache(Closing):
             ) from None
         self._is_writing = True
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[list[int], Cache]] = deque()
+        self._waiting: deque[tuple[list[str], Cache]] = deque()
         self._closing = False
         self._thread = threading.Thread(target=self._write_all, name="prompt cache", daemon=True)
         self._thread.start()
@@ -88,17 +92,27 @@ class PromptCache(Closing):
 
     def find(self, tokens: Sequence[int], *, more_than: int) -> Restoring | None:
         """As ``restore``, for whoever has other things to do meanwhile."""
-        names = []
-        for name in block_names(self._model, tokens[:-1]):
-            if not self._files.has(name):
-                break
-            names.append(name)
-        if self._engine.caches.recurrent:
-            while names and not self._files.has(names[-1] + STATE):
-                names.pop()
-        if len(names) * BLOCK_POSITIONS <= more_than:
+        names = list(self.names(tokens[:-1]))
+        lengths = self.lengths(names, range(1, len(names) + 1))
+        if not lengths or lengths[-1] * BLOCK_POSITIONS <= more_than:
             return None
-        return Restoring(self._files, self._engine.caches.new(), names, more_than)
+        return self._restoring(names[: lengths[-1]], lengths, more_than)
+
+    def names(self, tokens: Sequence[int]) -> Iterator[str]:
+        """What the whole blocks of tokens are called."""
+        return block_names(self.model, tokens)
+
+    def lengths(self, names: Sequence[str], among: Iterable[int]) -> list[int]:
+        """Of some lengths, in blocks of these names, those of which all is stored."""
+        stored = next((n for n, name in enumerate(names) if not self.files.has(name)), len(names))
+        found = [n for n in among if n <= stored]
+        if self._engine.caches.recurrent:
+            found = [n for n in found if self.files.has(names[n - 1] + STATE)]
+        return found
+
+    def _restoring(self, names: list[str], lengths: list[int], more_than: int) -> Restoring:
+        """Begin to restore blocks; ``lengths`` are those to which it can be done."""
+        return Restoring(self.files, self._engine.caches.new(), names, more_than)
 
     def save(self, tokens: Sequence[int], cache: Cache) -> None:
         """Have the whole blocks of a sequence written that are not stored yet; returns at once."""
@@ -107,9 +121,13 @@ class PromptCache(Closing):
             return
         # Whole blocks: a sequence that goes on need not copy the one that it writes to.
         whole = cache.nearest(length // BLOCK_POSITIONS * BLOCK_POSITIONS)
+        self.put(list(self.names(tokens[:whole])), cache.fork(whole))
+
+    def put(self, names: list[str], cache: Cache) -> None:
+        """Have the blocks of a cache that nobody writes to written under these names."""
         with self._changed:
             if len(self._waiting) < _QUEUED and not self._closing:
-                self._waiting.append((list(tokens[:whole]), cache.fork(whole)))
+                self._waiting.append((names, cache))
                 self._changed.notify()
 
     def close(self) -> None:
@@ -134,15 +152,15 @@ class PromptCache(Closing):
                 self._is_writing = False
                 self._on_trouble(f"prompts are not stored any more: {error.strerror}")
 
-    def _write(self, tokens: list[int], cache: Cache) -> None:
-        store, names = cache.store, list(block_names(self._model, tokens))
+    def _write(self, names: list[str], cache: Cache) -> None:
+        store = cache.store
         assert isinstance(store, BlockStore)
         for name, block in zip(names, store.blocks, strict=False):
-            self._files.put(name, block.memory)
+            self.files.put(name, block.memory)
         for length, snapshot in cache.snapshots.items():
             blocks, within = divmod(length, BLOCK_POSITIONS)
-            if not within and not self._files.has(names[blocks - 1] + STATE):
+            if not within and not self.files.has(names[blocks - 1] + STATE):
                 arrays = [array for state in snapshot.states.values() for array in state]
                 data = np.concatenate([array.reshape(-1) for array in arrays])
-                self._files.put(names[blocks - 1] + STATE, data.view(np.uint8))
-        self._files.touch(names)
+                self.files.put(names[blocks - 1] + STATE, data.view(np.uint8))
+        self.files.touch(names)

@@ -70,9 +70,9 @@ def _attend_one(
         profile = own_profile(division.body["profile"], file, hello.context, part)
     with Engine.open(path, **{**options, "profile": profile}, part=part) as engine:
         link.send(_next(link, Kind.READY))
-        stage = Stage(engine, link)
-        while True:
-            stage.do(_next(link, Kind.RUN, Kind.COUNT, Kind.COUNTS))
+        with Stage(engine, link) as stage:
+            while True:
+                stage.do(_next(link, Kind.RUN, Kind.COUNT, Kind.COUNTS, Kind.PROMPTS))
 
 
 def _answer(link: Link, question: Message, own: object) -> None:

@@ -81,14 +81,19 @@ class Link:
         """
         while True:
             self._check_wait(stop, leaves=Kind.ROWS in kinds)
-            try:
-                message = self._in.get(timeout=_LOOK_S)
-            except queue.Empty:
-                continue
-            if message.kind is Kind.RUN:
-                self._tell_taken(message.row_bytes)
-            if not kinds or message.kind in kinds:
+            if (message := self.poll(*kinds)) is not None:
                 return message
+
+    def poll(self, *kinds: Kind) -> Message | None:
+        """The same, where one comes soon. Raises RankError: a rank has failed."""
+        self.check()
+        try:
+            message = self._in.get(timeout=_LOOK_S)
+        except queue.Empty:
+            return None
+        if message.kind is Kind.RUN:
+            self._tell_taken(message.row_bytes)
+        return message if not kinds or message.kind in kinds else None
 
     def _check_wait(self, stop: Callable[[], bool] | None, *, leaves: bool) -> None:
         self.check()

@@ -23,7 +23,7 @@ _PIECE_BYTES = 256 << 10
 """On a link so slow that this takes as long as silence is borne, nothing can be run."""
 _HEAD = struct.Struct("<4sHHIQ")
 _MAGIC = b"moes"
-_PROTOCOL = 2
+_PROTOCOL = 3
 
 Rows = NDArray[np.float32]
 
@@ -63,6 +63,8 @@ class Kind(IntEnum):
     """To be sent on at once."""
     LOAD = 15
     """Many bytes, to be sent on, with how fast they came."""
+    PROMPTS = 16
+    """Something is to be done with what each rank has stored of prompts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The engine of the first rank: the first layers, and all that it asks the others to do."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from moestream.engine.engine import Engine
 from moestream.errors import ProfileError
 from moestream.layers.cache import RecurrentShape
 from moestream.profiles import Fingerprint, Profile
-from moestream.ranks.coming import Away, Coming
+from moestream.ranks.coming import Away, Coming, Question
 from moestream.ranks.far import FarLayers, Log, MirroredCaches
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
@@ -20,6 +21,7 @@ class SharedEngine(Engine):
     link: Link | None = None
     away = Away()
     """What its rows took elsewhere."""
+    _coming: Coming
     _whole: Fingerprint | None = None
     _log = Log()
 
@@ -34,6 +36,7 @@ class SharedEngine(Engine):
         coming = Coming(link, self.backend)
         far_layers = FarLayers(link, self.backend, log, coming, recurrent=recurrent)
         self.model.layers[stop:], self.away = [far_layers, coming], coming.away
+        self._coming = coming
         self.caches = MirroredCaches(self.caches, self.kv_types, log)
         self.link, self.machines = link, link.size
         self._log, self._whole = log, fingerprint
@@ -73,6 +76,25 @@ class SharedEngine(Engine):
             uses[here] = np.array(found["uses"], np.int64)
             decayed[here] = np.array(found["decayed"], np.float64)
         return replace(profile, uses=uses, decayed=decayed)
+
+    def tell(self, kind: Kind, **body: Any) -> None:
+        """Have the others do something, after all that was done before.
+
+        Raises:
+            RankError: one has failed.
+        """
+        if self.link is not None:
+            self.link.send(Message(kind, {"done": self._log.take(), **body}))
+
+    def ask(self, kind: Kind, **body: Any) -> Question:
+        """The same of something that they answer. Raises RankError: see ``tell``."""
+        number, question = self._coming.question()
+        self.tell(kind, n=number, **body)
+        return question
+
+    def hear(self, question: Question) -> dict[str, Any] | None:
+        """Their answer, once it has come. Raises RankError: one has failed."""
+        return self._coming.hear(question)
 
     def close(self) -> None:
         """Unmap the file here and there.

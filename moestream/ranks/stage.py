@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from moestream.backends import Array
+from moestream.closing import Closing
 from moestream.engine.engine import Engine
 from moestream.errors import RankError
 from moestream.layers.batch import Batch
@@ -20,12 +21,13 @@ from moestream.ranks.legs import Leg, Waiting
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
 from moestream.ranks.rows import array_of
+from moestream.ranks.stored import StoredPart
 
 _MIRRORED = ("truncate", "trim", "unmark", "keep_state")
 """What may be done to a cache in the first rank's name."""
 
 
-class Stage:
+class Stage(Closing):
     """Runs the layers of an engine's part on what comes along a link."""
 
     def __init__(self, engine: Engine, link: Link) -> None:
@@ -35,12 +37,17 @@ class Stage:
         """By the number of each cache: of a sequence there is one pass at a time."""
         self._to_tell: list[list[Any]] = []
         """What was done to caches, for the next rank to hear before its next rows."""
+        self._stored = StoredPart(engine, link.name(link.rank))
         self._counted: Counted | None = None
         self._busy_s = 0.0
         """Computed since rows were last waited for."""
 
+    def close(self) -> None:
+        """Have written what is being written of prompts."""
+        self._stored.close()
+
     def do(self, message: Message) -> None:
-        """Take a message's rows on their way, or count, as it says.
+        """Take a message's rows on their way, or count, or store, as it says.
 
         Raises:
             MoestreamError: the file or the disk fails.
@@ -52,8 +59,25 @@ class Stage:
         elif message.kind is Kind.COUNT:
             self._counted = Counted.of(self._engine, message.body["half_life"])
             self._link.send(message)
-        else:
+        elif message.kind is Kind.COUNTS:
             self._tell_counts(message)
+        else:
+            self._store(message)
+        if self._is_last:
+            self._to_tell.clear()
+
+    @property
+    def _is_last(self) -> bool:
+        return self._link.rank == self._link.size - 1
+
+    def _store(self, message: Message) -> None:
+        """All ranks read at the same time what they have; answers wait for that."""
+        answers = "n" in message.body
+        if not answers and not self._is_last:
+            self._pass_on_told(message)
+        self._stored.do(message.body, self._caches)
+        if answers:
+            self._pass_on_told(message)
 
     def _tell_counts(self, message: Message) -> None:
         for leg in dict.fromkeys(self._legs.values()):
@@ -168,7 +192,7 @@ class Stage:
         if message.body["wanted"]:
             message.body["busy_s"] += self._busy_s
             self._busy_s = 0.0
-        if self._link.rank < self._link.size - 1:
+        if not self._is_last:
             self._pass_on_told(Message(Kind.RUN, message.body, rows))
         elif message.body["wanted"]:
             self._link.send(Message(Kind.ROWS, message.body, rows))
@@ -187,6 +211,7 @@ class Stage:
             self._new(number, *more)
         elif what == "drop":
             self._caches.pop(number)
+            self._stored.drop(number)
             if (leg := self._legs.pop(number, None)) is not None:
                 leg.drop_all()
         elif what in _MIRRORED:

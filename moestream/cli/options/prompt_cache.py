@@ -58,22 +58,21 @@ def open_prompt_cache(
         StorageError: the folder cannot be made.
     """
     from moestream.prompt_cache import PromptCache
-    from moestream.prompt_cache.cache import default_limit
+    from moestream.ranks.shared_engine import SharedEngine
 
     if limit_bytes == _OFF:
         return None
-    if engine.config.part is not None:
-        if limit_bytes is None:
-            return None
-        raise UnsupportedModelError(
-            "--prompt-cache keeps what one machine has read; leave it out where several share a "
-            "model"
-        )
-    limit = default_limit() if limit_bytes is None else limit_bytes
+
+    def trouble(message: str) -> None:
+        if not quiet:
+            ui.warning(message)
+
     try:
-        return PromptCache(
-            engine, limit, on_trouble=lambda message: None if quiet else ui.warning(message)
-        )
+        if isinstance(engine, SharedEngine):
+            from moestream.ranks.prompts import SharedPrompts
+
+            return SharedPrompts(engine, limit_bytes, on_trouble=trouble)
+        return PromptCache(engine, limit_bytes, on_trouble=trouble)
     except UnsupportedModelError:
         if limit_bytes is None:
             return None
