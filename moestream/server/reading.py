@@ -108,7 +108,8 @@ class PromptReader:
         cache = self._prefixes.take(sequence.tokens, others)
         if cache is not None:
             sequence.reuse(cache)
-        if self._prompt_cache is not None:
+        if self._prompt_cache is not None and not sequence.looked_up:
+            sequence.looked_up = True  # once: what is stored here may lack on another machine
             with _told_if_not_restored():
                 tokens, more_than = sequence.tokens, sequence.cache.length
                 found = self._prompt_cache.find(tokens, more_than=more_than)

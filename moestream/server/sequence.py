@@ -52,6 +52,8 @@ class SequenceRun:
     cancelled: threading.Event = field(default_factory=threading.Event)
     drafting: Drafting | None = None
     """Guesses its tokens, where that is wanted."""
+    looked_up: bool = False
+    """Whether stored prompts were searched for its beginning."""
     _further: Further | None = None
     _cache: Cache | None = None
     _sampler: Sampler | None = None
