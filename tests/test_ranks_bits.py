@@ -77,14 +77,3 @@ def test_the_command_as_mlx_starts_it(tmp_path):
     )
     assert found.returncode == 0
     assert found.stdout == f"{ALPHABET}\n"
-
-
-STORED = PROGRAM.with_name("rank_stored.py")
-
-
-def test_each_rank_stores_its_part_of_prompts(tmp_path, monkeypatch):
-    monkeypatch.setenv("MOESTREAM_CACHE", str(tmp_path / "cache"))
-    with Ranks(tmp_path, [[str(STORED), "qwen3moe", "qwen3next"]] * 2) as running:
-        _, told = running.end()
-        assert running.first.returncode == 0, told
-        assert running.codes() == [0, 0]
