@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
+from command_line import run
 from ranks import LIMIT_S, Ranks, free_ports
 
 PROGRAM = Path(__file__).with_name("rank_program.py")
@@ -77,3 +78,38 @@ def test_the_command_as_mlx_starts_it(tmp_path):
     )
     assert found.returncode == 0
     assert found.stdout == f"{ALPHABET}\n"
+
+
+NOTES_BUDGETS = """
+import sys
+from moestream.engine.engine import Engine
+plan = Engine.plan_memory
+def noted(engine, budget):
+    sys.stderr.write(f"budget {budget}\\n")
+    return plan(engine, budget)
+Engine.plan_memory = noted
+from moestream.__main__ import main
+main()
+"""
+
+
+def test_each_rank_hears_of_every_budget(tmp_path):
+    model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
+    command = ["bench", str(model), "-p", "0", "-n", "2", "-r", "1", "--json"]
+    command = ["-c", NOTES_BUDGETS, *command, "--budget", "400M,none,300M"]
+    with Ranks(tmp_path, [command] * 2) as ranks:
+        out, told = ranks.end()
+        other = ranks.processes[1].communicate(timeout=LIMIT_S)[1]
+        assert ranks.codes() == [0, 0], told
+    for each in (told, other):
+        assert [line for line in each.splitlines() if line.startswith("budget ")] == [
+            "budget 400M",
+            "budget 300M",
+        ]
+    assert [row["budget"] for row in json.loads(out)] == ["400M", "none", "300M"]
+
+
+def test_shares_are_the_only_budgets():
+    found = run("bench", "x", "--budget", "1G,2G", "--hosts-share", "1G,1G")
+    assert found.returncode == 2
+    assert "--hosts-share gives each machine its budget" in found.stderr

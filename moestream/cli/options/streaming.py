@@ -67,6 +67,10 @@ def streaming_comparison(body: Body) -> Body:
         given = _take_given(kwargs)
         if idle := next((knob for knob in _RECORDED if knob in given), None):
             raise click.UsageError(f"bench records nothing, so {_flag(idle)} does nothing")
+        if kwargs["hosts_share"] and len(budgets or ()) > 1:
+            raise click.UsageError(
+                "--hosts-share gives each machine its budget, so several with --budget do nothing"
+            )
         openings = {budget or "auto": _opening(budget, given) for budget in budgets or (None,)}
         body(*args, openings=openings, **kwargs)
 
