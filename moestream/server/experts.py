@@ -87,13 +87,15 @@ async def profile(request: Request) -> JSON:
     """What one profile counted, in the words in which one is saved."""
     model, name = _model(request), request.path_params["name"]
     found = await asyncio.to_thread(_load, name, model)
-    uses = found.uses.tolist()
+    here = [found.layers.index(layer) for layer in model.onlookers.collector.sizes]
+    uses = found.uses[here].tolist()
     return _json(ProfileCounts(name=name, saved=found.saved, tokens=found.tokens, uses=uses))
 
 
 async def save_profile(request: Request) -> JSON:
     """Keep what was counted as a profile."""
     model, asked = _model(request), await read(request, ProfileRequest)
+    _refuse_shared(model, "serve --save-profile FILE keeps a profile of all layers")
     saved = await asyncio.to_thread(_save, asked, model)
     return _json(ProfileSaved(name=asked.name, saved=saved.saved, tokens=saved.tokens))
 
@@ -101,6 +103,7 @@ async def save_profile(request: Request) -> JSON:
 async def forecast(request: Request) -> JSON:
     """What this model would do within other budgets, as ``plan`` says."""
     model = _model(request)
+    _refuse_shared(model, "moestream plan MODEL --machines A,B,... foresees them together")
     return _json(await asyncio.to_thread(_forecast, model))
 
 
@@ -115,6 +118,13 @@ def _model(request: Request) -> Model:
     return model
 
 
+def _refuse_shared(model: Model, instead: str) -> None:
+    """Refuse what would be told of the first machine's layers as if they were all."""
+    if (machines := model.engine.machines) > 1:
+        told = f"{machines} machines share the model, and the page knows the layers of one"
+        raise APIError(400, f"{told}; {instead}")
+
+
 def _checked_name(name: str) -> str:
     """A name, and no path: nothing is read or written but in the profiles' folder."""
     try:
@@ -127,7 +137,7 @@ def _checked_name(name: str) -> str:
 
 
 def _fitting(model: Model) -> list[str]:
-    fingerprint, found = Fingerprint.of(model.engine.file), []
+    fingerprint, found = model.engine.fingerprint(), []
     for name in profile_names():
         try:
             if load_profile(name).fingerprint.difference(fingerprint) is None:
@@ -142,7 +152,7 @@ def _load(name: str, model: Model) -> Profile:
         raise APIError(404, f"no profile is called {name!r}", param="name")
     try:
         found = load_profile(name)
-        found.require(Fingerprint.of(model.engine.file), model.name)
+        found.require(model.engine.fingerprint(), model.name)
     except ProfileError:
         raise APIError(400, f"profile {name!r} is damaged, or of another model") from None
     return found

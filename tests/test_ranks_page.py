@@ -1,0 +1,42 @@
+"""What the server's page is told where ranks share a model: of the first one's layers, plainly."""
+
+import signal
+from pathlib import Path
+
+import httpx2
+from alphabet_model import write_alphabet_model
+from command_line import run
+from ranks import Ranks, free_ports
+
+IN_TIME_S = 60
+
+
+def test_the_page_says_what_is_of_one_machine(tmp_path, monkeypatch):
+    """A profile of the whole model is listed, and told of the layers that the page shows."""
+    monkeypatch.setenv("MOESTREAM_STATE", str(tmp_path / "state"))
+    model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
+    made = ["generate", str(model), "-p", "x", "-n", "4", "--save-profile", "abc"]
+    assert run(*made).returncode == 0
+    (port,) = free_ports(1)
+    command = ["-m", "moestream", "serve", str(model), "--port", str(port)]
+    with (
+        Ranks(tmp_path, [command] * 2) as ranks,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=IN_TIME_S) as client,
+    ):
+        assert f":{port}" in ranks.first.stderr.readline()
+        assert client.get("/v1/moestream/profiles").json() == {"profiles": ["abc"]}
+        told = client.get("/v1/moestream/profiles/abc").json()["uses"]
+        assert 0 < len(told) < 3
+        asked = {"name": "mine", "tokens": 4, "uses": told}
+        refused = [
+            client.post("/v1/moestream/profiles", json=asked),
+            client.get("/v1/moestream/forecast"),
+        ]
+        ranks.first.send_signal(signal.SIGINT)
+        ranks.end()
+    for answer, instead in zip(refused, ("--save-profile", "--machines"), strict=True):
+        assert answer.status_code == 400
+        message = answer.json()["error"]["message"]
+        assert message.startswith("2 machines share the model, and the page knows the layers of")
+        assert instead in message
+    assert not list(Path(tmp_path, "state").rglob("mine*"))
