@@ -1,7 +1,7 @@
 """The chunks of a sequence that a rank has and the first rank has not all committed, or that wait.
 
 Owns their order, what becomes of those whose pass was broken off, and the memory that those which
-wait take. How they are run is ``stage``'s.
+wait take, of all sequences together. How they are run is ``stage``'s.
 """
 
 from typing import Any
@@ -14,6 +14,38 @@ from moestream.ranks.message import Message
 Waiting = tuple[Message, Batch]
 
 
+class Held:
+    """The rows that wait, of all legs, and the memory that experts gave for them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.rows = 0
+        self._n_bytes = 0
+
+    @property
+    def most_rows(self) -> int:
+        """As many as a long pass of one machine has; none where no experts are streamed."""
+        engine = self._engine
+        if engine.streaming is None:
+            return 0
+        return pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, in_order=False)
+
+    def change(self, rows: int, *, long: bool = False) -> None:
+        """So many more wait, or fewer, after a pass of several chunks if ``long``.
+
+        Raises:
+            ModelFormatError: the file was changed.
+        """
+        self.rows += rows
+        before, self._n_bytes = self._n_bytes, row_bytes(self._engine.config, self.rows)
+        if (streaming := self._engine.streaming) is None:
+            return
+        if self._n_bytes > before or rows > 0:
+            streaming.before_pass(self._engine.caches.n_bytes, self._n_bytes - before)
+        else:
+            streaming.after_pass(before - self._n_bytes, long=long)
+
+
 class Leg:
     """Chunks of one sequence, or one of several sequences, in their order.
 
@@ -22,14 +54,14 @@ class Leg:
     the experts', as in a long pass of one machine.
     """
 
-    def __init__(self, engine: Engine, numbers: tuple[int, ...]) -> None:
+    def __init__(self, held: Held, numbers: tuple[int, ...]) -> None:
         """``numbers`` are those of the sequences' caches."""
-        self._engine = engine
+        self._held = held
         self.numbers = numbers
         self._batches: list[Batch] = []
         self._sure = 0
         """How many of them the first rank has committed."""
-        self._held_bytes = 0
+        self._held_rows = 0
         self.waiting: list[Waiting] = []
         """The last of them, which are not run yet."""
         self._told: list[tuple[int, list[Any]]] = []
@@ -44,15 +76,19 @@ class Leg:
         """A chunk has come; return whether it and those before it are to be run now."""
         self._batches.append(batch)
         self.waiting.append((message, batch))
-        engine = self._engine
-        if engine.streaming is None or message.body["wanted"] or len(self.numbers) > 1:
+        if message.body["wanted"] or len(self.numbers) > 1:
             return True
-        most = pass_tokens(engine.streaming, engine.config, CHUNK_TOKENS, in_order=False)
-        return self._waiting_rows + batch.rows > most
+        return self.waiting_rows + batch.rows > self._held.most_rows
 
     @property
-    def _waiting_rows(self) -> int:
+    def waiting_rows(self) -> int:
+        """Of all chunks that wait."""
         return sum(batch.rows for _, batch in self.waiting)
+
+    @property
+    def new_rows(self) -> int:
+        """Of those, for which there is no room yet."""
+        return self.waiting_rows - self._held_rows
 
     def hold(self) -> None:
         """Make room for the rows of those that wait.
@@ -60,10 +96,9 @@ class Leg:
         Raises:
             ModelFormatError: the file was changed.
         """
-        engine, rows = self._engine, row_bytes(self._engine.config, self._waiting_rows)
-        if engine.streaming is not None:
-            engine.streaming.before_pass(engine.caches.n_bytes, rows - self._held_bytes)
-            self._held_bytes = rows
+        rows, before = self.waiting_rows, self._held_rows
+        self._held_rows = rows
+        self._held.change(rows - before)
 
     def take(self) -> list[Waiting]:
         """Those that wait, which are run now; ``release`` comes after it."""
@@ -72,9 +107,8 @@ class Leg:
 
     def release(self, *, long: bool = False) -> None:
         """The rows are gone, after a pass of several chunks if ``long``."""
-        if self._engine.streaming is not None:
-            self._engine.streaming.after_pass(self._held_bytes, long=long)
-        self._held_bytes = 0
+        rows, self._held_rows = self._held_rows, 0
+        self._held.change(-rows, long=long)
 
     def confirm(self, done: list[Any]) -> None:
         """The first rank has committed all that has come; so is done here once all is run.

@@ -1,8 +1,7 @@
 """What a rank but the first does with the rows of passes: it runs its layers on them.
 
-Owns the mirrors of the first rank's caches, which do what those did, when they are told. Where
-chunks wait for those behind them (see ``legs``), all go through a layer before the first enters the
-next.
+Owns the mirrors of the first rank's caches, which do what those did, when they are told. Chunks that
+waited for each other (see ``legs``) go through a layer together.
 """
 
 import time
@@ -17,7 +16,7 @@ from moestream.layers.cache import Cache
 from moestream.layers.moe import MoE
 from moestream.models.blocks import finish
 from moestream.ranks.counting import Counted, Heard
-from moestream.ranks.legs import Leg, Waiting
+from moestream.ranks.legs import Held, Leg, Waiting
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
 from moestream.ranks.rows import array_of
@@ -33,6 +32,7 @@ class Stage(Closing):
     def __init__(self, engine: Engine, link: Link) -> None:
         self._engine, self._link = engine, link
         self._caches: dict[int, Cache] = {}
+        self._held = Held(engine)
         self._legs: dict[int, Leg] = {}
         """By the number of each cache: of a sequence there is one pass at a time."""
         self._to_tell: list[list[Any]] = []
@@ -100,9 +100,19 @@ class Stage(Closing):
             mark=body["mark"],
         )
         runs = leg.add(message, batch)
+        self._make_room(leg)
         leg.hold()
         if runs:
             self._run_waiting(leg)
+
+    def _make_room(self, leg: Leg) -> None:
+        """Run what waits of other sequences until what waits of all has room together."""
+        while self._held.rows + leg.new_rows > self._held.most_rows:
+            others = (each for each in self._legs.values() if each.waiting and each is not leg)
+            most = max(others, key=lambda each: each.waiting_rows, default=None)
+            if most is None:
+                return
+            self._run_waiting(most)
 
     def _leg(self, numbers: tuple[int, ...]) -> Leg:
         """The leg of just these caches; what there is of others with any of them is settled."""
@@ -110,7 +120,7 @@ class Stage(Closing):
         if leg is None or leg.numbers != numbers:
             for number in numbers:
                 self._settle(number)
-            leg = Leg(self._engine, numbers)
+            leg = Leg(self._held, numbers)
             self._legs |= dict.fromkeys(numbers, leg)
         return leg
 
