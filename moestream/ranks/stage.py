@@ -1,7 +1,7 @@
 """What a rank but the first does with the rows of passes: it runs its layers on them.
 
-Owns the mirrors of the first rank's caches, which do what those did, when they are told. Chunks that
-waited for each other (see ``legs``) go through a layer together.
+Owns the mirrors of the first rank's caches, which do what those did, when they are told. Chunks
+that waited for each other (see ``legs``) go through a layer together.
 """
 
 import time
