@@ -20,7 +20,7 @@ from moestream.engine.session import Session
 from moestream.profiles import Profile
 from moestream.ranks.attending import attend
 from moestream.ranks.coming import Away
-from moestream.ranks.joining import joined, open_shared
+from moestream.ranks.joining import end_process, joined, open_shared
 from moestream.ranks.legs import Leg, Waiting
 from moestream.ranks.link import Link
 from moestream.ranks.shared_engine import SharedEngine
@@ -220,3 +220,4 @@ def main(how: str, *names: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    end_process(0)
