@@ -122,7 +122,13 @@ def test_a_slot_is_filled_alone(type):
     assert sum(part.size for part in stack.memory) == laid_out_bytes(type, (3, 6, 64))
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def logits_test(model: Model):
+    """Slow where it is of the commonest type, and another model has the architecture in F32."""
+    marks = pytest.mark.slow if model.name.endswith("-q8_0") else ()
+    return pytest.param(model, marks=marks, id=model.name)
+
+
+@pytest.mark.parametrize("model", [logits_test(model) for model in MODELS])
 def test_logits_are_what_the_weights_mean(model: Model, tokens):
     theirs = exact_logits(model.name, is_f32(model))
     most, mean = KL.get(model.name, (1e-6, 1e-6))
