@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from streamed import GOLDEN
 
+from moestream import __version__
 from moestream.engine.options import SamplingParams
 from moestream.layers.cache import Cache
-from moestream.prompt_cache import folder_of_all
+from moestream.prompt_cache import folder_of_all, names
 from moestream.ranks.attending import attend
-from moestream.ranks.joining import joined, open_shared
+from moestream.ranks.joining import end_process, joined, open_shared
 from moestream.ranks.link import Link
 from moestream.ranks.prompts import SharedPrompts
 from moestream.ranks.shared_engine import SharedEngine
@@ -28,9 +29,19 @@ OTHER = [7, *TOKENS[:40]]
 GREEDY = SamplingParams(temperature=0)
 
 
-def opened(link: Link, name: str) -> SharedEngine:
+OTHER_BUILD = "?"
+"""Behind a model's path: other ranks are to be of another build."""
+
+
+def opened(link: Link, name: str, how: str = "") -> SharedEngine:
     path = GOLDEN / f"{name}.gguf"
-    return open_shared(link, str(path), path, OPTIONS)
+    return open_shared(link, f"{path}{how}", path, OPTIONS)
+
+
+def resolve(model: str) -> Path:
+    """On other ranks."""
+    names.__version__ = OTHER_BUILD if model.endswith(OTHER_BUILD) else __version__
+    return Path(model.removesuffix(OTHER_BUILD))
 
 
 def continued(engine: SharedEngine, cache: Cache | None) -> np.ndarray:
@@ -93,6 +104,11 @@ def check(link: Link, name: str) -> None:
     for cached in (0, 768):  # what only others lacked is stored again
         with opened(link, name) as engine, SharedPrompts(engine) as stored:
             assert served(engine, stored) == (answers, cached)
+            folder, before = stored.files.folder, set(stored.files.folder.glob("*.kv"))
+    with opened(link, name, OTHER_BUILD) as engine, SharedPrompts(engine) as stored:
+        assert served(engine, stored) == (answers, 0)
+    # What the first computed is as it was, and yet not mixed with what others make of it now.
+    assert len(set(folder.glob("*.kv")) - before) >= 3
 
 
 def damage(engine: SharedEngine, stored: SharedPrompts, other: Path, fresh: np.ndarray) -> None:
@@ -112,14 +128,15 @@ def damage(engine: SharedEngine, stored: SharedPrompts, other: Path, fresh: np.n
     assert sorted(stored.files.folder.glob("*.kv")) == here
 
 
-def main(*names: str) -> None:
+def main(*models: str) -> None:
     link = joined()
     if link.rank:
-        attend(link, OPTIONS, Path)
+        attend(link, OPTIONS, resolve)
         return
-    for name in names:
+    for name in models:
         check(link, name)
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    end_process(0)

@@ -100,6 +100,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_each_rank_hears_of_every_budget(tmp_path):
     model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
     command = ["bench", str(model), "-p", "0", "-n", "2", "-r", "1", "--json"]

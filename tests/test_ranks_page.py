@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import httpx2
+import pytest
 from alphabet_model import write_alphabet_model
 from command_line import run
 from ranks import Ranks, free_ports
@@ -11,6 +12,7 @@ from ranks import Ranks, free_ports
 IN_TIME_S = 60
 
 
+@pytest.mark.slow
 def test_the_page_says_what_is_of_one_machine(tmp_path, monkeypatch):
     """A profile of the whole model is listed, and told of the layers that the page shows."""
     monkeypatch.setenv("MOESTREAM_STATE", str(tmp_path / "state"))

@@ -64,6 +64,7 @@ def test_a_server_finds_what_another_stored(tmp_path, folder, size):
     assert len({path.parent for path in folder.glob("*/*.kv")}) == 2
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_names_its_host(tmp_path, monkeypatch):
     model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
     (port,) = free_ports(1)
