@@ -15,7 +15,7 @@ os.environ["MLX_ENABLE_TF32"] = "0"  # which multiplies float32 with ten bits on
 import mlx.core as mx
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import run
-from native_blocks import random_blocks
+from native_blocks import TYPES, random_blocks
 
 from golden.files import CONTEXT, Model, is_f32
 from golden.models import MODELS
@@ -94,6 +94,10 @@ def laid_out(type: Type, blocks: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
     weight = allocate(type, shape)
     weight.fill(blocks)
     return values(weight)
+
+
+def test_every_type_with_kernels_has_a_layout():
+    assert set(LAYOUTS) == set(TYPES)
 
 
 @pytest.mark.parametrize("type", EXACT, ids=lambda type: type.name)
