@@ -132,6 +132,16 @@ struct Product {
 
 inline constexpr int kMaxProducts = 8;
 
+// out = e^x.
+void exponentials(Context&, const float* x, size_t count, float* out);
+
+// out = log(1 + e^x).
+void softplus(Context&, const float* x, size_t count, float* out);
+
+// out = x * sigmoid(logits), a logit for `each` numbers.
+void sigmoid_scale(Context&, const float* x, const float* logits, size_t count, int each,
+                   float* out);
+
 // Several products of one input: (tokens, columns) -> (tokens, rows) each.
 void linear(Context&, const float* x, int tokens, const Product* products, int count);
 
