@@ -105,6 +105,18 @@ class Context:
     def exponentials(self, x: Floats, out: Floats) -> None: ...
     def softplus(self, x: Floats, out: Floats) -> None: ...
     def sigmoid_scale(self, x: Floats, logits: Floats, out: Floats) -> None: ...
+    def read_streams(
+        self,
+        x: Floats,
+        norm: Floats,
+        eps: float,
+        down: Matrix,
+        up: Matrix,
+        inject: Matrix | None,
+        out: Floats,
+        scales: Floats,
+    ) -> None: ...
+    def write_streams(self, x: Floats, added: Floats, scales: Floats, out: Floats) -> None: ...
     def glu(
         self,
         gate: Floats,

@@ -1,9 +1,10 @@
-"""Exponentials, sigmoids and small products by the native kernels: the same bits everywhere."""
+"""Exponentials, sigmoids, small products and streams by kernels: the same bits everywhere."""
 
 import numpy as np
 
 from moestream import _native
 from moestream.backends.numpy_arrays import Floats, NumpyArrays
+from moestream.backends.stream_gates import StreamGates
 from moestream.quants import GGMLQuantizationType
 
 _FLOATS = int(GGMLQuantizationType.F32)
@@ -49,4 +50,18 @@ class MathKernels(NumpyArrays):
         x, logits = np.ascontiguousarray(x), np.ascontiguousarray(logits)
         out = np.empty_like(x)
         self._run.sigmoid_scale(x, logits, out)
+        return out
+
+    def read_streams(self, streams: Floats, by: StreamGates) -> tuple[Floats, Floats | None]:
+        """All steps in one call."""
+        tokens, count, size = streams.shape
+        out = np.empty((tokens, size), np.float32)
+        scales = np.empty((tokens if by.inject is not None else 0, count), np.float32)
+        self._run.read_streams(streams, by.norm, by.eps, by.down, by.up, by.inject, out, scales)
+        return out, None if by.inject is None else scales
+
+    def write_streams(self, streams: Floats, added: Floats, scales: Floats) -> Floats:
+        """Row by row."""
+        out = np.empty_like(streams)
+        self._run.write_streams(streams, added, scales, out)
         return out

@@ -19,6 +19,7 @@ from moestream.backends.mlx_core import allocate, as_type, mx, options
 from moestream.backends.mlx_experts import MlxRouted
 from moestream.backends.mlx_recurrent import MlxRecurrent
 from moestream.backends.mlx_weights import Weight, laid_out_bytes
+from moestream.backends.stream_gates import GatedStreams
 from moestream.backends.types import Array
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType as Type
@@ -28,7 +29,7 @@ _CACHE_BYTES = 64 << 20
 """Freed buffers that MLX may keep for use again: enough for a chunk's activations."""
 
 
-class MlxBackend(MlxAttention, MlxCompressed, MlxRouted, MlxRecurrent):
+class MlxBackend(MlxAttention, MlxCompressed, MlxRouted, MlxRecurrent, GatedStreams):
     """Every operation on MLX's default device. See ``Backend`` for shapes and meaning."""
 
     name = "mlx"

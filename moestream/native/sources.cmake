@@ -14,6 +14,7 @@ set(MOESTREAM_SOURCES
     core/recurrent.cpp
     core/routing.cpp
     core/smooth.cpp
+    core/streams.cpp
     core/threads.cpp
     io/io.cpp
     io/mapping_guard.cpp
