@@ -56,8 +56,10 @@ def choose(
     if index.by_head is not None:
         return choose_by_head(index.queries, keys, start, index.most, index.by_head, maths)
     if index.blocks is not None:
-        return choose_blocks(*asked, index.blocks, maths)[:, None]
-    return choose_positions(*asked, maths)[:, None]
+        seen = choose_blocks(*asked, index.blocks, maths)
+    else:
+        seen = choose_positions(*asked, maths)
+    return seen.reshape(len(seen), 1, -1)
 
 
 def choose_in_blocks(
@@ -71,15 +73,26 @@ def choose_in_blocks(
     longest = max(start + tokens for _, start, tokens in parts)
     if longest <= index.enough:
         return None
+    if len(parts) == 1:  # with no copy of what may be large
+        return _choose_of(index, k, parts[0], layer, maths).view(np.uint8)
     seen, row = np.zeros((len(k), index.choices, longest), np.uint8), 0
-    for store, start, tokens in parts:
+    for part in parts:
+        _, start, tokens = part
         rows = slice(row, row + tokens)
-        place = store.stores.layers[layer]
-        assert place is not None, "a layer that attends"
-        keys, _ = place
-        append_rows(store, keys, k[rows], start)
-        past = last_of_rows(store, keys, start + tokens, index.kept)
         asked = replace(index, queries=index.queries[rows], weights=index.weights[rows])
-        seen[rows, :, : start + tokens] = choose(asked, past, start, maths)
+        seen[rows, :, : start + tokens] = _choose_of(asked, k[rows], part, layer, maths)
         row += tokens
     return seen
+
+
+def _choose_of(
+    index: IndexQueries, k: Floats, part: tuple[BlockStore, int, int], layer: int, maths: Maths
+) -> NDArray[np.bool_]:
+    """The same of one sequence: (T, choices, S)."""
+    store, start, tokens = part
+    place = store.stores.layers[layer]
+    assert place is not None, "a layer that attends"
+    keys, _ = place
+    append_rows(store, keys, k, start)
+    past = last_of_rows(store, keys, start + tokens, index.kept)
+    return choose(index, past, start, maths)
