@@ -23,6 +23,7 @@ from moestream.chat.reasoning import (
     Piece,
     find_markers,
 )
+from moestream.chat.template import ChatTemplate
 from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat, formats
 from moestream.chat.tool_calls.formats import find_tool_format
 from moestream.gguf import GGUFFile
@@ -40,9 +41,7 @@ OTHERS = {
     "Cohere2MoE": ("cohere", replace(MARKERS[4], around=AROUND_ANSWERS[2])),
     "Kimi-K2-Instruct": ("kimi", None),
     "LFM2.5-Instruct": ("lfm2", THINK),
-    "Kimi-K3": ("kimi-k3", KIMI_K3),
     "MiMo-VL": ("hermes", None),
-    "MiniMax-M3": ("minimax-tags", MARKERS[7]),
     "Mistral-Small-3.2-24B-Instruct-2506": ("mistral", None),
     "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": ("qwen-coder", THINK),
     "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use": ("hermes", None),
@@ -192,6 +191,31 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
             assert ours == ({} if theirs is None else theirs)
             assert whole == (theirs is not None)
     assert compared
+
+
+@pytest.mark.parametrize("name", ["Kimi-K3", "MiniMax-M3"])
+def test_what_a_template_renders_is_read_again(
+    name: str, templates: dict[str, str], vocabularies: dict[str, Tokenizer]
+) -> None:
+    """A conversation's last turn, as the model would have written it."""
+    format = find_tool_format(templates[name], vocabularies[""])
+    markers = find_markers(templates[name], vocabularies[""])
+    assert format is not None
+    assert markers is not None
+    asked = {"role": "user", "content": "Hi"}
+    deep = {"s": "a\n<b>", "n": 5, "o": {"a": [1, {"b": "x"}]}}
+    calls = [{"id": n, "function": {"name": n, "arguments": deep}} for n in "fg"]
+    turn = {"role": "assistant", "content": "Well.", "reasoning_content": "Hm.\n\nSo."}
+    template = ChatTemplate.from_source(templates[name], bos_token="", eos_token="")
+    start = template.render([asked], tools=TOOLS)
+    turns = [asked, turn | {"tool_calls": calls}]
+    whole = template.render(turns, tools=TOOLS, add_generation_prompt=False)
+    assert whole.startswith(start)
+    said = whole.removeprefix(start).partition("[e~[")[0].removesuffix("<|end_of_msg|>")
+    inside = start.endswith(markers.open)
+    found = read(format, said, markers=markers, inside=inside)
+    expected = [["f", deep, True], ["g", deep, True]]
+    assert found == {"answer": "Well.", "reasoning": "Hm.\n\nSo.", "calls": expected}
 
 
 # Of formats that llama.cpp has no outputs of.
