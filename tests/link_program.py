@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from moestream.engine.timeline import BrokenOff
-from moestream.ranks.joining import joined
+from moestream.ranks.joining import end_process, joined
 from moestream.ranks.link import Link
 from moestream.ranks.message import Kind, Message
 
@@ -63,3 +63,4 @@ def main(go: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    end_process(0)

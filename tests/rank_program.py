@@ -20,7 +20,7 @@ from moestream.engine.session import Session
 from moestream.profiles import Profile
 from moestream.ranks.attending import attend
 from moestream.ranks.coming import Away
-from moestream.ranks.joining import joined, open_shared
+from moestream.ranks.joining import end_process, joined, open_shared
 from moestream.ranks.legs import Leg, Waiting
 from moestream.ranks.link import Link
 from moestream.ranks.shared_engine import SharedEngine
@@ -190,6 +190,8 @@ def follow(link: Link, options: dict[str, Any]) -> tuple[int, list[int]]:
 def main(how: str, *names: str) -> None:
     link = joined()
     assert_polling_gives_way()
+    OPTIONS["backend"] = "mlx" if how == "mlx" else "cpu"
+    OPTIONS["threads"] = None if how == "mlx" else 1
     uneven = how == "uneven" and not link.rank
     options = OPTIONS | BUDGETS["mapped" if uneven else how if how in BUDGETS else "mapped"]
     if "streaming" in options:
@@ -220,3 +222,4 @@ def main(how: str, *names: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    end_process(0)

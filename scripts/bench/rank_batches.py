@@ -26,7 +26,7 @@ from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
 from moestream.layers.batch import CHUNK_TOKENS
 from moestream.ranks.attending import attend
-from moestream.ranks.joining import joined, open_shared
+from moestream.ranks.joining import end_process, joined, open_shared
 from moestream.server.jobs import Job
 from moestream.server.scheduler import Scheduler
 from moestream.server.sequence import State
@@ -114,6 +114,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         child(json.loads(args.child))
+        end_process(0)
         return
     parallel = [int(each) for each in args.parallel.split(",") if each]
     spec = {"model": args.model, "threads": args.t, "prompt": args.p, "tokens": args.n}

@@ -23,6 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench.rank_processes import run_ranks
+from moestream.ranks.joining import end_process, joined
 
 WARM_UP = 20
 
@@ -58,7 +59,6 @@ def ring(n_bytes: int, times: int) -> float:
 
 def link(n_bytes: int, times: int) -> float:
     """Messages, as passes send them."""
-    from moestream.ranks.joining import joined
     from moestream.ranks.message import FRAME_BYTES, Kind, Message
 
     line, rows = joined(), np.zeros((1, n_bytes // 4), np.float32)
@@ -132,6 +132,8 @@ def main() -> None:
         took = WAYS[way](int(n_bytes), int(times))
         if os.environ["MLX_RANK"] == "0":
             print(took, flush=True)
+        if way == "link":
+            end_process(0)
         if way == "ring":
             os._exit(0)  # its threads would wait for ever
         return
