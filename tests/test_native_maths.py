@@ -77,7 +77,7 @@ def test_products_are_of_each_row_with_each(all_ops, shape) -> None:
 
 
 @pytest.mark.parametrize("writes", [True, False])
-@pytest.mark.parametrize(("tokens", "count", "size"), [(1, 4, 1088), (37, 3, 64), (0, 2, 32)])
+@pytest.mark.parametrize(("tokens", "count", "size"), [(1, 4, 1088), (37, 3, 64)])
 def test_streams_are_read_and_written(all_ops, tokens, count, size, writes) -> None:
     rank, wide, rng = 32, count * size, np.random.default_rng(tokens)
 
