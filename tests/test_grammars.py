@@ -30,6 +30,7 @@ FORMATS = [
     value
     for value in vars(formats).values()
     if hasattr(value, "specials") and not isinstance(value, type)
+    if value is not formats.MINIMAX_TAGS  # which no grammar is written for
 ]
 CONTROL, USER = TokenType.CONTROL, TokenType.USER_DEFINED
 VISIBLE = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", "<|end|>", "<tool_call>"]
@@ -38,7 +39,7 @@ HIDDEN = [
     *("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|tool_call>", "<tool_call|>", '<|"|>'),
     *formats.KIMI.specials,
     *(name for name in formats.DEEPSEEK.specials if name != formats.KIMI.call_open),
-    *("<|tool_call_start|>", "｜DSML｜"),
+    *("<|tool_call_start|>", "｜DSML｜", *formats.KIMI_K3.tokens),
     *formats.HUNYUAN_TAGS.specials,
     *formats.COHERE.specials,
 ]
@@ -483,6 +484,12 @@ def test_bare_text_is_not_held_to_more_than_can_be(
     with pytest.raises(RequestError, match=why) as caught:
         grammars.tool_calls(formats.GLM, tools)
     assert caught.value.param == "tools"
+
+
+def test_tags_within_tags_are_not_enforced(grammars: Grammars) -> None:
+    with pytest.raises(RequestError, match="tags within tags") as caught:
+        grammars.tool_calls(formats.MINIMAX_TAGS, TOOLS)
+    assert caught.value.param == "tool_choice"
 
 
 def test_gemma_writes_what_a_schema_says_nothing_of(

@@ -35,7 +35,12 @@ def table(tmp_path: Path) -> Table:
     return Table(path, path.stat(), 11, ROWS.shape[1])
 
 
-def test_rows_come_in_the_order_that_they_were_asked_in(table: Table) -> None:
+@pytest.mark.parametrize("few", [0, 64])
+def test_rows_come_in_the_order_that_they_were_asked_in(
+    table: Table, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """By threads, or at once where the page cache has them."""
+    monkeypatch.setattr("moestream.streaming.rows._FEW", few)
     reader = RowReader(table)
     wanted = np.array([[49, 3, 3], [0, 17, 49], [20, 21, 22], [1, 0, 30]])
     np.testing.assert_array_equal(reader.begin(wanted, 4).take(), ROWS[wanted.ravel()])

@@ -113,9 +113,12 @@ def test_a_server_has_a_default_of_it(alphabet: Path) -> None:
 
 def test_what_templates_are_told() -> None:
     assert Thinking().template_values() == {}
-    assert Thinking("none").template_values() == {"enable_thinking": False, "thinking": False}
+    off = {"enable_thinking": False, "thinking": False, "thinking_mode": "disabled"}
+    assert Thinking("none").template_values() == off
     values = Thinking("low", {"thinking": False, "tools": 1}).template_values()
-    assert values == {"enable_thinking": True, "thinking": False, "reasoning_effort": "low"}
+    on = {"enable_thinking": True, "thinking_mode": "enabled", "thinking_effort": "low"}
+    assert values == on | {"thinking": False, "reasoning_effort": "low"}
+    assert Thinking("medium").template_values()["thinking_effort"] == "high"
     assert Thinking("none").ended("hi<think>\n", MARKERS) == "hi<think>\n</think>"
     assert Thinking("none").ended("hi", MARKERS) == "hi"
     assert Thinking("low").ended("hi<think>\n", MARKERS) == "hi<think>\n"

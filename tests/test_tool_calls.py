@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from vocabulary_files import write_bytes_vocabulary
 
 from moestream.chat.output import Output, OutputParser, OutputStream
-from moestream.chat.reasoning import AROUND_ANSWERS, HARMONY, MARKERS, Markers, Piece, find_markers
+from moestream.chat.reasoning import (
+    AROUND_ANSWERS,
+    HARMONY,
+    KIMI_K3,
+    MARKERS,
+    Markers,
+    Piece,
+    find_markers,
+)
+from moestream.chat.template import ChatTemplate
 from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat, formats
 from moestream.chat.tool_calls.formats import find_tool_format
 from moestream.gguf import GGUFFile
@@ -184,6 +193,31 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
     assert compared
 
 
+@pytest.mark.parametrize("name", ["Kimi-K3", "MiniMax-M3"])
+def test_what_a_template_renders_is_read_again(
+    name: str, templates: dict[str, str], vocabularies: dict[str, Tokenizer]
+) -> None:
+    """A conversation's last turn, as the model would have written it."""
+    format = find_tool_format(templates[name], vocabularies[""])
+    markers = find_markers(templates[name], vocabularies[""])
+    assert format is not None
+    assert markers is not None
+    asked = {"role": "user", "content": "Hi"}
+    deep = {"s": "a\n<b>", "n": 5, "o": {"a": [1, {"b": "x"}]}}
+    calls = [{"id": n, "function": {"name": n, "arguments": deep}} for n in "fg"]
+    turn = {"role": "assistant", "content": "Well.", "reasoning_content": "Hm.\n\nSo."}
+    template = ChatTemplate.from_source(templates[name], bos_token="", eos_token="")
+    start = template.render([asked], tools=TOOLS)
+    turns = [asked, turn | {"tool_calls": calls}]
+    whole = template.render(turns, tools=TOOLS, add_generation_prompt=False)
+    assert whole.startswith(start)
+    said = whole.removeprefix(start).partition("[e~[")[0].removesuffix("<|end_of_msg|>")
+    inside = start.endswith(markers.open)
+    found = read(format, said, markers=markers, inside=inside)
+    expected = [["f", deep, True], ["g", deep, True]]
+    assert found == {"answer": "Well.", "reasoning": "Hm.\n\nSo.", "calls": expected}
+
+
 # Of formats that llama.cpp has no outputs of.
 @pytest.mark.parametrize(
     ("format", "output"),
@@ -216,6 +250,66 @@ def test_a_call_is_read(format: str, output: str) -> None:
     assert read(BY_NAME[format], "Well.\n\n" + output) == expected
 
 
+M3 = "]<]minimax[>["
+
+
+def tagged(name: str, *parts: str) -> str:
+    return f"{M3}<{name}>{''.join(parts)}{M3}</{name}>"
+
+
+def m3_call(*members: str) -> str:
+    called = f'{M3}<invoke name="f">{"".join(members)}{M3}</invoke>'
+    return f"{M3}<tool_call>\n{called}\n{M3}</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("members", "arguments"),
+    [
+        ((), {}),
+        ((tagged("s", "<b>5</b>\n"), tagged("n", "5")), {"s": "<b>5</b>\n", "n": 5}),
+        ((tagged("o", tagged("a", "1"), "\n", tagged("b", "x")),), {"o": {"a": 1, "b": "x"}}),
+        ((tagged("o", tagged("item", "1"), tagged("item", "x")),), {"o": [1, "x"]}),
+        ((tagged("l", tagged("item", tagged("t", "1"))),), {"l": [{"t": "1"}]}),
+        ((tagged("l"), tagged("d")), {"l": [], "d": {}}),
+    ],
+)
+def test_tags_within_tags_are_objects_and_lists(
+    members: tuple[str, ...], arguments: dict[str, Any]
+) -> None:
+    item = {"type": "object", "properties": {"t": {"type": "string"}}}
+    lists = {"l": {"type": "array", "items": item}, "d": {"type": "object"}}
+    known = tools_of("f", s={"type": "string"}, n={"type": "integer"}, **lists)
+    said = read(BY_NAME["minimax-tags"], f"Well. {m3_call(*members)}", tools=known)
+    assert said == {"answer": "Well.", "reasoning": "", "calls": [["f", arguments, True]]}
+
+
+@pytest.mark.parametrize("output", [m3_call("x"), f"{M3}<tool_call>{M3}<call>"])
+def test_what_is_no_tag_is_text(output: str) -> None:
+    said = read(BY_NAME["minimax-tags"], output)
+    assert said["answer"].endswith(output[-20:])
+    assert not any(whole for _, _, whole in said["calls"])
+
+
+def test_depth_of_tags_has_an_end() -> None:
+    output = m3_call(f"{M3}<a>" * 500)
+    assert not any(whole for _, _, whole in read(BY_NAME["minimax-tags"], output)["calls"])
+
+
+def test_an_answer_may_begin_with_the_end_of_no_reasoning() -> None:
+    said = read(BY_NAME["minimax-tags"], "</mm:think>Hi </mm:think>", markers=MARKERS[7])
+    assert (said["answer"], said["reasoning"]) == ("Hi </mm:think>", "")
+    assert read(BY_NAME["hermes"], "</think>Hi", markers=THINK)["answer"] == "</think>Hi"
+
+
+def test_kimi_k3s_tags_are_no_part_of_an_answer() -> None:
+    ended = "Hi, message<|close|>response<|sep|><|close|>message<|sep|>"
+    said = read(BY_NAME["kimi-k3"], ended, markers=KIMI_K3)  # the prompt has begun the response
+    assert (said["answer"], said["reasoning"]) == ("Hi, message", "")
+    opened = f"Hm<|open|>response<|sep|>{ended}"  # with the end of the reasoning forgotten
+    said = read(BY_NAME["kimi-k3"], opened, markers=KIMI_K3, inside=True)
+    assert (said["answer"], said["reasoning"]) == ("Hi, message", "Hm")
+
+
 def test_calls_line_by_line_are_several() -> None:
     one, two = (json.dumps({"name": name, "arguments": {"o": name}}) for name in "fg")
     said = read(BY_NAME["minimax-json"], f"<tool_calls>\n{one}\n{two}\n</tool_calls> bye")
@@ -236,7 +330,8 @@ def test_calls_line_by_line_are_several() -> None:
             "dsml-tools",
         ),
         ("'｜DSML｜' 'function_calls>' 'tool_calls>'", "dsml"),
-        ("']<]minimax[>' ~ '<tool_call>'", None),
+        ("']<]minimax[>[' ~ '<tool_call>' '<invoke name='", "minimax-tags"),
+        ("{{- '<|open|>' + tag -}} {{- open_tag('tools') -}}", "kimi-k3"),
         ('<tool_calls>\\n{"name": <tool-name>, "arguments"', "minimax-json"),
         ('<tool_calls>[{"name"', "hunyuan"),
     ],

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.operations import Attending, Elementwise, Mixing, Recurring
+from moestream.backends.stream_gates import Streaming
 from moestream.backends.types import Array, Matrices, Matrix, Work
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType
 
 
-class Backend(Elementwise, Attending, Recurring, Mixing, Protocol):
+class Backend(Elementwise, Attending, Recurring, Mixing, Streaming, Protocol):
     """The operations over float32 activations and GGUF weights; most are in ``operations``."""
 
     name: str

@@ -1,9 +1,9 @@
 """Attention of one key/value head to a window, and to rows that stand for stretches before it.
 
 A position's row is its key and its value. Behind it lie, where a stretch of positions ends, the row
-that stands for the stretch, and the key that an index knows it by. The formula, in NumPy, for all
-backends: a query sees few rows, and is computed by itself, so that nothing depends on how rows are
-cut into chunks.
+that stands for the stretch, and the key that an index knows it by. The formula, in NumPy
+but for products and exponentials, for all backends: a query sees few rows, and is computed by
+itself, so that nothing depends on how rows are cut into chunks.
 
 Source: llama.cpp, src/models/deepseek4.cpp.
 """
@@ -14,13 +14,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStore, put_rows, rows_between
-from moestream.backends.numpy_arrays import softmax
+from moestream.backends.maths import NUMPY, Floats, Maths
+from moestream.backends.sparse_blocks import weighed
 from moestream.backends.types import AttentionRule, IndexQueries
 
-Floats = NDArray[np.float32]
 ReadRows = Callable[[int, int, int], Floats]
 """Rows from a position to before another, each so many-th: (n, D)."""
 
@@ -50,6 +49,7 @@ def pool(
     places: Floats,
     start: int,
     rule: Stretches,
+    maths: Maths = NUMPY,
 ) -> Floats:
     """Rows of the stretches that end in a chunk from ``start`` on; zeros elsewhere: (T, dim).
 
@@ -73,7 +73,7 @@ def pool(
                 np.concatenate([both[earlier, : rule.dim], own])
                 for both, own in zip(seen, (value, score), strict=True)
             )
-        shares = np.exp(score - score.max(axis=0))
+        shares = maths.exponentials(score - score.max(axis=0))
         out[row] = (shares * value).sum(axis=0) / shares.sum(axis=0)
     return out
 
@@ -85,6 +85,7 @@ def attend_compressed(
     rule: AttentionRule,
     stretches: Stretches,
     index: IndexQueries | None,
+    maths: Maths = NUMPY,
 ) -> Floats:
     """Queries (T, H, D) of one sequence, the first at ``start``: (T, H * D)."""
     tokens, dim = len(q), rule.value_dim
@@ -100,10 +101,10 @@ def attend_compressed(
         count = (position + 1) // size
         far = rows[:count]
         if index is not None and count > index.most:
-            products = np.maximum(index.queries[token] @ keys[:count].T, np.float32(0))
-            order = np.argsort(-(index.weights[token] @ products), kind="stable")
+            scores = weighed(index.queries[token], index.weights[token], keys[:count], maths)
+            order = np.argsort(-scores, kind="stable")
             far = rows[np.sort(order[: index.most])]
-        out[token] = _attend(q[token], np.concatenate([near, far]), rule)
+        out[token] = _attend(q[token], np.concatenate([near, far]), rule, maths)
     return out.reshape(tokens, -1)
 
 
@@ -115,6 +116,7 @@ def attend_in_blocks(
     rule: AttentionRule,
     stretches: Stretches,
     index: IndexQueries | None,
+    maths: Maths,
 ) -> Floats:
     """Write rows (T, 1, D), then attend, one sequence after the other."""
     outs, row = [], 0
@@ -126,7 +128,7 @@ def attend_in_blocks(
         put_rows(store, keys, rows[here], start)
         read = partial(rows_between, store, keys)
         asked = of_rows(index, here)
-        outs.append(attend_compressed(q[here], read, start, rule, stretches, asked))
+        outs.append(attend_compressed(q[here], read, start, rule, stretches, asked, maths))
         row += tokens
     return np.concatenate(outs)
 
@@ -138,15 +140,14 @@ def of_rows(index: IndexQueries | None, rows: slice) -> IndexQueries | None:
     return replace(index, queries=index.queries[rows], weights=index.weights[rows])
 
 
-def _attend(q: Floats, rows: Floats, rule: AttentionRule) -> Floats:
-    scores = q @ rows.T * np.float32(rule.scale)  # (H, S)
+def _attend(q: Floats, rows: Floats, rule: AttentionRule, maths: Maths) -> Floats:
+    scores = maths.products(q, rows) * np.float32(rule.scale)  # (H, S)
     if rule.sinks is not None:
         scores = np.column_stack([scores, rule.sinks])
-    out: Floats = softmax(scores)[:, : len(rows)] @ rows
-    return out
+    return maths.products(maths.softmax(scores)[:, : len(rows)], rows.T)
 
 
-class Compressing:
+class Compressing(Maths):
     """Part of a ``Backend`` whose arrays are NumPy's; see there for shapes and meaning."""
 
     def pool_stretches(
@@ -159,7 +160,7 @@ class Compressing:
         rule: Stretches,
     ) -> Floats:
         """See ``pool``."""
-        return pool(values, scores, past, places, start, rule)
+        return pool(values, scores, past, places, start, rule, self)
 
     def compressed_attention(
         self,
@@ -173,4 +174,4 @@ class Compressing:
     ) -> Floats:
         """See ``attend_in_blocks``; a pass of kernels' own has its sequences in ``parts``."""
         parts = getattr(kv_pass, "parts", kv_pass)
-        return attend_in_blocks(q, rows, parts, layer, rule, stretches, index)
+        return attend_in_blocks(q, rows, parts, layer, rule, stretches, index, self)

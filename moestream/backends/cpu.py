@@ -190,7 +190,7 @@ class CpuBackend(RecurrentKernels, Compressing):
 
     def choose(self, index: IndexQueries, k: Floats, kv_pass: CpuPass, layer: int) -> Chosen:
         """See ``sparse``."""
-        return choose_in_blocks(index, k, kv_pass.parts, layer)
+        return choose_in_blocks(index, k, kv_pass.parts, layer, self)
 
     def add(self, a: Floats, b: Floats) -> Floats:
         """Element by element."""
@@ -231,7 +231,7 @@ class CpuBackend(RecurrentKernels, Compressing):
 
     def weigh(self, logits: Floats, ids: NDArray[np.int32], routing: Routing) -> Routed:
         """See ``reference_experts``: a few numbers a token."""
-        return weigh(logits, ids, routing)
+        return weigh(logits, ids, routing, self)
 
     def moe_ffn(
         self, x: Floats, experts: _native.Experts, routed: Routed, arrivals: Arrivals | None = None

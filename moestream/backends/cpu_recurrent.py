@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from moestream import _native
-from moestream.backends.numpy_arrays import Floats, NumpyArrays
+from moestream.backends.cpu_maths import MathKernels
+from moestream.backends.numpy_arrays import Floats
 from moestream.backends.recurrent_rules import Convolution, DeltaRule, Mamba2Rule, MambaRule
 from moestream.backends.reference_recurrent import RecurrentFormulas
 
@@ -14,10 +14,8 @@ _FORMULAS = RecurrentFormulas()
 """For shapes that have no kernel."""
 
 
-class RecurrentKernels(NumpyArrays):
+class RecurrentKernels(MathKernels):
     """Part of the native ``Backend``; see there for shapes and meaning."""
-
-    _run: _native.Context
 
     def causal_conv(self, x: Floats, past: Floats, rule: Convolution) -> Floats:
         """Channel by channel, shared out among the threads."""

@@ -19,13 +19,14 @@ from moestream.backends.mlx_core import CACHE_BYTES, allocate, as_type, limit_me
 from moestream.backends.mlx_experts import MlxRouted
 from moestream.backends.mlx_recurrent import MlxRecurrent
 from moestream.backends.mlx_weights import Weight, laid_out_bytes
+from moestream.backends.stream_gates import GatedStreams
 from moestream.backends.types import Array
 from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize
 
 
-class MlxBackend(MlxAttention, MlxCompressed, MlxRouted, MlxRecurrent):
+class MlxBackend(MlxAttention, MlxCompressed, MlxRouted, MlxRecurrent, GatedStreams):
     """Every operation on MLX's default device. See ``Backend`` for shapes and meaning."""
 
     name = "mlx"

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moestream.backends.kv_blocks import BlockStores
 from moestream.backends.kv_rows import KVShapes, KVTypes
+from moestream.backends.maths import Floats, Maths
 from moestream.backends.types import Gates, RouterGate
 from moestream.quants import GGMLQuantizationType, tensor_bytes
 
-Floats = NDArray[np.float32]
+__all__ = ["Floats", "NumpyArrays"]
 
 
-class NumpyArrays:
+class NumpyArrays(Maths):
     """Part of a ``Backend``; see there for shapes and meaning."""
 
     work = None
@@ -56,8 +56,8 @@ class NumpyArrays:
         return a * b
 
     def sigmoid_scale(self, x: Floats, logits: Floats) -> Floats:
-        """``x * sigmoid(logits)``: a few thousand numbers a token, not worth a kernel."""
-        return x * sigmoid(logits)
+        """``x * sigmoid(logits)``."""
+        return x * self.sigmoid(logits)
 
     def scale_rows(self, x: Floats, factors: Floats) -> Floats:
         """Broadcast."""
@@ -74,19 +74,11 @@ class NumpyArrays:
 
     def sinkhorn(self, logits: Floats, iterations: int, eps: float) -> Floats:
         """Sums of a few numbers each, in order."""
-        shares: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        shares: Floats = self.exponentials(logits - logits.max(axis=-1, keepdims=True))
         shares = shares / shares.sum(axis=-1, keepdims=True) + np.float32(eps)
         for axis in (-2, *(-1, -2) * (iterations - 1)):
             shares = shares / (shares.sum(axis=axis, keepdims=True) + np.float32(eps))
         return shares
-
-    def softmax(self, x: Floats) -> Floats:
-        """A few numbers a token, not worth a kernel."""
-        return softmax(x)
-
-    def softplus(self, x: Floats) -> Floats:
-        """Element by element; the exponential cannot overflow."""
-        return np.logaddexp(np.float32(0), x)
 
     def begin(self, x: Floats) -> None:
         """Nothing is lazy here."""
@@ -94,18 +86,3 @@ class NumpyArrays:
     def to_numpy(self, x: Floats) -> Floats:
         """Nothing is lazy here."""
         return x
-
-
-def sigmoid(x: Floats) -> Floats:
-    """``1 / (1 + e^-x)``."""
-    # exp(-|x|) cannot overflow; each half of the formula is exact in its own sign.
-    decay: Floats = np.exp(-np.abs(x))
-    upper: Floats = np.reciprocal(np.float32(1) + decay)
-    return np.where(x >= 0, upper, decay * upper)
-
-
-def softmax(scores: Floats) -> Floats:
-    """Exponentials of the last axis, divided by their sum."""
-    exponentials: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    total: Floats = exponentials.sum(axis=-1, keepdims=True)
-    return exponentials / total

@@ -13,6 +13,7 @@ from moestream.backends.numpy_arrays import Floats
 from moestream.backends.reference_attention import AttentionFormulas
 from moestream.backends.reference_experts import ExpertFormulas
 from moestream.backends.reference_recurrent import RecurrentFormulas
+from moestream.backends.stream_gates import GatedStreams
 from moestream.gguf import Tensor
 from moestream.quants import dequantize
 
@@ -20,7 +21,9 @@ _SLAB_WEIGHTS = 1 << 22
 """Weights dequantised at once by ``linear``: 16 MiB of float32."""
 
 
-class ReferenceBackend(AttentionFormulas, Compressing, ExpertFormulas, RecurrentFormulas):
+class ReferenceBackend(
+    AttentionFormulas, Compressing, ExpertFormulas, RecurrentFormulas, GatedStreams
+):
     """Every operation as its formula, in float32. See ``Backend`` for shapes and meaning."""
 
     name = "reference"

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from moestream.backends.kv_blocks import append_rows
-from moestream.backends.numpy_arrays import Floats, NumpyArrays, softmax
+from moestream.backends.maths import NUMPY
+from moestream.backends.numpy_arrays import Floats, NumpyArrays
 from moestream.backends.sparse import Chosen, choose_in_blocks
 from moestream.backends.types import QKV, AttentionRule, IndexQueries, KVPass, RopeStyle
 
@@ -48,7 +49,7 @@ class AttentionFormulas(NumpyArrays):
 
     def choose(self, index: IndexQueries, k: Floats, kv_pass: KVPass, layer: int) -> Chosen:
         """See ``sparse``."""
-        return choose_in_blocks(index, k, kv_pass, layer)
+        return choose_in_blocks(index, k, kv_pass, layer, self)
 
 
 def _attend(
@@ -73,7 +74,7 @@ def _attend(
         scores[unseen] = -np.inf
         if rule.sinks is not None:
             scores = np.column_stack([scores, np.full(tokens, rule.sinks[head])])
-        out[:, head] = softmax(scores)[:, :stop] @ values[head // group]
+        out[:, head] = NUMPY.softmax(scores)[:, :stop] @ values[head // group]
     return out.reshape(tokens, -1)  # (T, H * D)
 
 

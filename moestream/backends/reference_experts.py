@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestream.backends.expert_tensors import Arrivals, ExpertTensors, StreamedExperts
-from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid, softmax
+from moestream.backends.maths import NUMPY, Maths
+from moestream.backends.numpy_arrays import Floats, NumpyArrays
 from moestream.backends.types import Activation, Routed, Routing
 from moestream.quants import dequantize
 
@@ -33,20 +34,20 @@ class ExpertFormulas(NumpyArrays):
             return rectified
         if activation == "silu_clamped":
             gate, up = np.minimum(gate, np.float32(limit)), self.clip(up, limit)
-            return gate * sigmoid(gate) * up
+            return gate * self.sigmoid(gate) * up
         if activation == "silu_capped":
-            capped: Floats = np.minimum(gate * sigmoid(gate), np.float32(limit))
+            capped: Floats = np.minimum(gate * self.sigmoid(gate), np.float32(limit))
             return capped * self.clip(up, limit)
         if activation == "silu":
-            return gate * sigmoid(gate) * up
+            return gate * self.sigmoid(gate) * up
         if activation == "situ":
-            return _softened(gate, limit) * sigmoid(gate) * _softened(up, up_limit)
+            return _softened(gate, limit) * self.sigmoid(gate) * _softened(up, up_limit)
         if activation == "gelu":
             inner = np.float32((2 / np.pi) ** 0.5) * gate * (1 + np.float32(0.044715) * gate * gate)
             gelu: Floats = np.float32(0.5) * gate * (1 + np.tanh(inner))
             return gelu * up
         gate, up = np.minimum(gate, np.float32(7)), np.clip(up, np.float32(-7), np.float32(7))
-        return gate * sigmoid(np.float32(1.702) * gate) * (up + 1)
+        return gate * self.sigmoid(np.float32(1.702) * gate) * (up + 1)
 
     def route(self, logits: Floats, routing: Routing) -> Routed:
         """Gate, then the k largest by a stable sort."""
@@ -96,25 +97,35 @@ class ExpertFormulas(NumpyArrays):
 
 def route(logits: Floats, routing: Routing) -> tuple[NDArray[np.int32], Floats]:
     """See ``Backend.route``."""
-    gated = _GATES.get(routing.gating, np.copy)(logits)  # (T, N)
+    gated = _gated(logits, routing, NUMPY)  # (T, N)
     scores = gated if routing.selection_bias is None else gated + routing.selection_bias
     if routing.groups > 1:
         scores = _mask_groups(scores, routing)
     ids = np.argsort(-scores, axis=-1, kind="stable")[:, : routing.k].astype(np.int32)
-    return ids, _weights(gated, ids, routing)
+    return ids, _weights(gated, ids, routing, NUMPY)
 
 
 def weigh(
-    logits: Floats, ids: NDArray[np.int32], routing: Routing
+    logits: Floats, ids: NDArray[np.int32], routing: Routing, maths: Maths = NUMPY
 ) -> tuple[NDArray[np.int32], Floats]:
     """See ``Backend.weigh``."""
-    return ids, _weights(_GATES.get(routing.gating, np.copy)(logits), ids, routing)
+    return ids, _weights(_gated(logits, routing, maths), ids, routing, maths)
 
 
-def _weights(gated: Floats, ids: NDArray[np.int32], routing: Routing) -> Floats:
+def _gated(logits: Floats, routing: Routing, maths: Maths) -> Floats:
+    if routing.gating == "softmax":
+        return maths.softmax(logits)
+    if routing.gating == "sigmoid":
+        return maths.sigmoid(logits)
+    if routing.gating == "sqrt_softplus":
+        return np.sqrt(maths.softplus(logits))
+    return logits.copy()
+
+
+def _weights(gated: Floats, ids: NDArray[np.int32], routing: Routing, maths: Maths) -> Floats:
     weights = np.take_along_axis(gated, ids, axis=-1)  # (T, k)
     if routing.gating == "softmax_of_chosen":
-        weights = softmax(weights)
+        weights = maths.softmax(weights)
     if routing.normalise:
         total = np.sum(weights, axis=-1, keepdims=True)
         weights = weights / np.maximum(total, np.float32(_MIN_WEIGHT_SUM))
@@ -138,10 +149,3 @@ def _mask_groups(scores: Floats, routing: Routing) -> Floats:
 def _softened(x: Floats, limit: float) -> Floats:
     """What comes near to a limit and its negative, and never reaches them; 0 for none."""
     return np.tanh(x / np.float32(limit)) * np.float32(limit) if limit else x
-
-
-def _sqrt_softplus(logits: Floats) -> Floats:
-    return np.sqrt(np.logaddexp(np.float32(0), logits))
-
-
-_GATES = {"softmax": softmax, "sigmoid": sigmoid, "sqrt_softplus": _sqrt_softplus}

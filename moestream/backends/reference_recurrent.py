@@ -5,7 +5,7 @@ Every operation is the plain formula, token by token.
 
 import numpy as np
 
-from moestream.backends.numpy_arrays import Floats, NumpyArrays, sigmoid
+from moestream.backends.numpy_arrays import Floats, NumpyArrays
 from moestream.backends.recurrent_rules import Convolution, DeltaRule, Mamba2Rule, MambaRule
 
 
@@ -20,7 +20,7 @@ class RecurrentFormulas(NumpyArrays):
         out: Floats = (shifted * rule.kernel).sum(axis=-1)
         if rule.bias is not None:
             out = out + rule.bias
-        return out * sigmoid(out) if rule.silu else out  # (T, C)
+        return out * self.sigmoid(out) if rule.silu else out  # (T, C)
 
     def delta_net(
         self, qkv: Floats, write: Floats, forget: Floats, state: Floats, rule: DeltaRule
@@ -29,8 +29,8 @@ class RecurrentFormulas(NumpyArrays):
         heads, dim, keys = len(rule.key_heads), rule.dim, rule.num_key_heads
         q, k, v = np.split(qkv.reshape(len(qkv), -1, dim), [keys, 2 * keys], axis=1)
         q, k = (_unit(part, rule.eps)[:, rule.key_heads] for part in (q, k))  # (T, H, D)
-        kept = np.exp(rule.rates * np.logaddexp(np.float32(0), forget + rule.time_bias))
-        written = sigmoid(write)
+        kept = np.exp(rule.rates * self.softplus(forget + rule.time_bias))
+        written = self.sigmoid(write)
         out = np.empty((len(qkv), heads, dim), np.float32)
         for token in range(len(qkv)):
             state *= kept[token, :, None, None]
@@ -48,7 +48,7 @@ class RecurrentFormulas(NumpyArrays):
         q, k, v = np.moveaxis(qkv.reshape(tokens, 3, heads, dim), 1, 0)
         q, k = _unit(q, eps), _unit(k, eps)
         kept = np.exp(decay).reshape(tokens, heads, 1, dim)
-        written = sigmoid(write)
+        written = self.sigmoid(write)
         out = np.empty((tokens, heads, dim), np.float32)
         for token in range(tokens):
             state *= kept[token]

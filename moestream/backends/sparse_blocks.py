@@ -1,7 +1,7 @@
 """Which blocks of positions a query attends to, where an indexer chooses whole ones.
 
-The formula, in NumPy, for all backends, as in ``sparse``. The positions after the last whole block
-are always seen.
+The formula, in NumPy but for products and exponentials, for all backends, as in ``sparse``. The
+positions after the last whole block are always seen.
 
 Source: llama.cpp, src/models/glm5-next.cpp, qwen4exp.cpp and minimax-m3.cpp. The choice in the
 second goes on into a further block where the rest is shorter than a block less one; the model's own
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from moestream.backends.maths import NUMPY, Floats, Maths
 
 
 class BlockKeys(ABC):
@@ -26,7 +26,7 @@ class BlockKeys(ABC):
     kept: int
 
     @abstractmethod
-    def pooled(self, keys: Floats) -> Floats:
+    def pooled(self, keys: Floats, maths: Maths = NUMPY) -> Floats:
         """Keys of whole blocks: (S, kept) -> (S // size, D)."""
 
 
@@ -43,7 +43,7 @@ class TurnedMeans(BlockKeys):
     eps: float
     angles: Callable[[NDArray[np.int64]], tuple[Floats, Floats]]
 
-    def pooled(self, keys: Floats) -> Floats:
+    def pooled(self, keys: Floats, maths: Maths = NUMPY) -> Floats:
         """See ``BlockKeys``."""
         count = len(keys) // self.size
         means = keys[: count * self.size].reshape(count, self.size, -1).mean(axis=1)
@@ -67,12 +67,12 @@ class GatedSums(BlockKeys):
     kept: int
     bias: Floats
 
-    def pooled(self, keys: Floats) -> Floats:
+    def pooled(self, keys: Floats, maths: Maths = NUMPY) -> Floats:
         """See ``BlockKeys``."""
         count, dim = len(keys) // self.size, self.kept // 2
         blocks = keys[: count * self.size].reshape(count, self.size, -1)
         gates = blocks[:, :, dim:] + self.bias
-        shares = np.exp(gates - gates.max(axis=1, keepdims=True))
+        shares = maths.exponentials(gates - gates.max(axis=1, keepdims=True))
         sums: Floats = (shares * blocks[:, :, :dim]).sum(axis=1) / shares.sum(axis=1)
         return sums
 
@@ -86,7 +86,12 @@ class BestOfBlocks:
 
 
 def choose_by_head(
-    queries: Floats, keys: Floats, start: int, most: int, blocks: BestOfBlocks
+    queries: Floats,
+    keys: Floats,
+    start: int,
+    most: int,
+    blocks: BestOfBlocks,
+    maths: Maths = NUMPY,
 ) -> NDArray[np.bool_]:
     """Positions of the blocks with the largest products, ``most`` in all, by head: (T, HI, S).
 
@@ -100,7 +105,9 @@ def choose_by_head(
         if len(first) <= chosen:
             seen[row, :, :visible] = True
             continue
-        best = np.maximum.reduceat(query @ keys[:visible].T, first, axis=1)  # (HI, blocks)
+        best = np.maximum.reduceat(
+            maths.products(query, keys[:visible]), first, axis=1
+        )  # (HI, blocks)
         best[:, max(len(first) - blocks.local, 0) :] = np.inf
         order = np.argsort(-best, axis=1, kind="stable")[:, :chosen]
         taken = np.zeros(best.shape, np.bool_)
@@ -110,14 +117,20 @@ def choose_by_head(
 
 
 def choose_blocks(
-    queries: Floats, weights: Floats, keys: Floats, start: int, most: int, blocks: BlockKeys
+    queries: Floats,
+    weights: Floats,
+    keys: Floats,
+    start: int,
+    most: int,
+    blocks: BlockKeys,
+    maths: Maths = NUMPY,
 ) -> NDArray[np.bool_]:
     """Positions of the blocks with the largest scores, ``most`` in all, and of the rest: (T, S).
 
     A score is the weighted sum of the heads' products (T, HI, D) with a block's key, of which those
     below zero count as zero. Among equals, the earlier block is first.
     """
-    pooled, size = blocks.pooled(keys), blocks.size
+    pooled, size = blocks.pooled(keys, maths), blocks.size
     seen = np.zeros((len(queries), len(keys)), np.bool_)
     for row, (query, weight) in enumerate(zip(queries, weights, strict=True)):
         visible = start + row + 1
@@ -125,8 +138,17 @@ def choose_blocks(
         if whole <= most // size:
             seen[row, :visible] = True
             continue
-        scores = weight @ np.maximum(query @ pooled[:whole].T, np.float32(0))
+        scores = weighed(query, weight, pooled[:whole], maths)
         best = np.argsort(-scores, kind="stable")[: most // size]
         seen[row, : whole * size].reshape(whole, size)[best] = True
         seen[row, whole * size : visible] = True
     return seen
+
+
+def weighed(query: Floats, weight: Floats, keys: Floats, maths: Maths) -> Floats:
+    """The heads' products (HI, D) with keys (S, D), at least zero, by weights (HI,): (S,)."""
+    products = np.maximum(maths.products(query, keys), np.float32(0))
+    total: Floats = weight[0] * products[0]
+    for head in range(1, len(weight)):
+        total += weight[head] * products[head]
+    return total

@@ -235,7 +235,7 @@ class Dialogue:
         """The token's text; a marker shows, though it may be a token that others do not see."""
         if self.markers is not None and self.tokenizer.is_hidden(token):
             name = self.tokenizer.token_bytes(token).decode(errors="replace")
-            if name in (self.markers.open, self.markers.close):
+            if name in self.markers.shown:
                 return stream.finish() + name
         return stream.add(token)
 

@@ -37,7 +37,7 @@ class OutputParser:
     ) -> None:
         """Without ``tools`` no calls are looked for; ``inside`` as in ``ReasoningSplitter``."""
         self._out: list[Output] = []
-        self.shown = frozenset((markers.open, markers.close) if markers else ())
+        self.shown = markers.shown if markers else frozenset()
         """Names of the special tokens that the text must have, even where they are hidden."""
         self._harmony: HarmonyReader | None = None
         self._finder: CallFinder | None = None

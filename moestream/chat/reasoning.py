@@ -15,12 +15,23 @@ Kind = Literal["reasoning", "answer"]
 class Markers:
     """What opens a model's reasoning and what closes it.
 
-    ``around``: what the answer may stand between, if there is such a thing.
+    ``around``: what the answer may stand between, if there is such a thing. ``may_close``: without
+    any, an answer may begin with the end of it. ``specials``: tokens that the markers are made of;
+    ``dropped``: what is no part of an answer wherever it stands, the first of which may end the
+    reasoning, too.
     """
 
     open: str
     close: str
     around: tuple[str, str] = ("", "")
+    may_close: bool = False
+    specials: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """Names of the special tokens that a text must have."""
+        return frozenset((self.open, self.close, *self.specials))
 
 
 MARKERS = (
@@ -31,10 +42,17 @@ MARKERS = (
     Markers("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     Markers("◁think▷", "◁/think▷"),  # Kimi
     Markers("<|channel>thought", "<channel|>"),  # Gemma 4
-    Markers("<mm:think>", "</mm:think>"),  # MiniMax-M3
+    Markers("<mm:think>", "</mm:think>", may_close=True),  # MiniMax-M3
 )
 HARMONY = Markers("<|channel|>analysis<|message|>", "<|end|>")
 """gpt-oss: every message has a header, and reasoning is a message of a channel of its own."""
+KIMI_K3 = Markers(
+    "<|open|>think<|sep|>",
+    "<|close|>think<|sep|>",
+    specials=("<|open|>", "<|close|>", "<|sep|>"),
+    dropped=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+)
+"""Whose template puts its tags together from their names."""
 AROUND_ANSWERS = (
     ("<answer>", "</answer>"),  # Hunyuan
     ("<response>", "</response>"),  # ERNIE and Granite 3.3
@@ -54,10 +72,14 @@ def find_markers(template: str, tokenizer: Tokenizer) -> Markers | None:
     """Return the markers that a model has tokens for or its chat template speaks of, if any."""
     if tokenizer.token_id("<|channel|>") is not None and "<|message|>" in template:
         return HARMONY
+    if "'<|open|>' + tag" in template and "open_tag('think')" in template:
+        return KIMI_K3
     for markers in MARKERS:
         if tokenizer.token_id(markers.open) is not None or any(
             marker in template for marker in (markers.open, markers.close)
         ):
+            if markers.may_close:  # its template has results of tools between tags of that name
+                return markers
             around = (pair for pair in AROUND_ANSWERS if pair[0] in template)
             return replace(markers, around=next(around, ("", "")))
     return None
@@ -81,7 +103,8 @@ class ReasoningSplitter:
             ended_by: what ends the reasoning without a marker, and is the answer's.
         """
         self._markers = markers
-        self._ended_by = ended_by
+        self._dropped = markers.dropped if markers is not None else ()
+        self._ended_by = (*ended_by, *self._dropped[:1])
         self._headers = markers == HARMONY
         self._around = markers.around if markers is not None else ("", "")  # which may come
         self._close = ""  # the answer's, once it was opened
@@ -127,8 +150,16 @@ class ReasoningSplitter:
         text, opener = self._held.lstrip(), self._markers.open
         if text.startswith(opener):
             self._state, self._held = "reasoning", text[len(opener) :]
-        elif not opener.startswith(text):
+        elif self._markers.may_close and text.startswith(self._markers.close):
+            self._state, self._held = "answer", text[len(self._markers.close) :]
+        elif not any(marker.startswith(text) for marker in self._openers()):
             self._state = "answer"
+
+    def _openers(self) -> tuple[str, ...]:
+        """What the text may begin with."""
+        assert self._markers is not None
+        closing = (self._markers.close,) if self._markers.may_close else ()
+        return (self._markers.open, *closing)
 
     def _next_message(self) -> bool:
         """Whether another message follows the reasoning, as harmony has it; if so, begin it."""
@@ -168,6 +199,8 @@ class ReasoningSplitter:
         return self._piece("reasoning", self._take_sure(*closers))
 
     def _answer(self) -> list[Piece]:
+        if self._dropped:
+            return self._rest_of_answer()
         if self._around[0]:
             text, (opener, closer) = self._held.lstrip(), self._around
             if text != opener and opener.startswith(text):
@@ -183,6 +216,15 @@ class ReasoningSplitter:
             self._held = self._close = ""
             return self._piece("answer", before.rstrip() + after)
         return self._piece("answer", self._take_sure(self._close))
+
+    def _rest_of_answer(self) -> list[Piece]:
+        """What is held, but for what is dropped."""
+        pieces: list[Piece] = []
+        while found := [(at, text) for text in self._dropped if (at := self._held.find(text)) >= 0]:
+            at, text = min(found)
+            pieces += self._piece("answer", self._held[:at])
+            self._held = self._held[at + len(text) :]
+        return pieces + self._piece("answer", self._take_sure(*self._dropped))
 
     def _take_sure(self, *markers: str) -> str:
         """Take what is held, but for what may begin a marker and white space before it."""

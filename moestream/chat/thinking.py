@@ -67,8 +67,11 @@ class Thinking:
         if self.reasoning_effort is not None:
             # Templates know it by one of these names.
             values = dict.fromkeys(("enable_thinking", "thinking"), not self.is_off)
+            values["thinking_mode"] = "disabled" if self.is_off else "enabled"  # MiniMax-M3
         if self.reasoning_effort is not None and not self.is_off:
             values["reasoning_effort"] = self.reasoning_effort
+            # Kimi K3 has no medium.
+            values["thinking_effort"] = "low" if self.reasoning_effort == "low" else "high"
         values |= self.chat_template_kwargs or {}
         return {name: value for name, value in values.items() if name not in _OWN}
 

@@ -229,10 +229,13 @@ class Engine(Closing):
             self.file,
             resident_bytes=self.backend.resident_bytes,
             num_experts_per_tok=self.config.num_experts_per_tok,
-            kv_bytes=self.kv_bytes(self._planned_tokens()),
+            kv_bytes=self._context_bytes(self._planned_tokens()),
             process_bytes=self._process_bytes + self.backend.scratch_bytes + self.drafts.n_bytes,
-            context_bytes=self.kv_bytes(self.context_length),
+            context_bytes=self._context_bytes(self.context_length),
         )
+
+    def _context_bytes(self, tokens: int) -> int:
+        return self.kv_bytes(tokens) + self.config.choice_bytes * tokens
 
     def _planned_tokens(self) -> int:
         # A backend's own slots cannot give way later, so they leave room for all at once.

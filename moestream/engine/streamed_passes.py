@@ -29,7 +29,9 @@ def begin_pass(
     ids: NDArray[np.int32],
     chunks: Sequence[Batch],
 ) -> Pass:
-    """Begin a pass once there is room for its rows, and for keys and values; to be ended.
+    """Begin a pass once there is room for its rows, for keys and values, and for what chooses some.
+
+    To be ended.
 
     Raises:
         ModelFormatError: see ``ExpertStreaming.before_pass``.
@@ -38,6 +40,9 @@ def begin_pass(
         return Pass(model, ids, chunks)
     rows = row_bytes(model.config, len(ids))
     long = len(chunks) > 1
+    if model.config.choice_bytes:
+        seen = max(int(chunk.positions().max()) for chunk in chunks) + 1
+        kv_bytes += model.config.choice_bytes * seen
     streaming.before_pass(kv_bytes, rows)
     try:
         if streaming.prefetcher is not None:

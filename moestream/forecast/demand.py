@@ -38,10 +38,12 @@ class Demand:
     pair_macs: int = 0
     """Multiplications of attention for a token and one that it sees, of all layers."""
     hidden_size: int = 0
+    choice_bytes: int = 0
+    """For a moment, to choose among what is remembered, a token."""
 
     def context_bytes(self, tokens: int) -> int:
         """Memory that a context of so many tokens takes."""
-        return self.state_bytes + whole_blocks(tokens) * self.kv_bytes
+        return self.state_bytes + whole_blocks(tokens) * self.kv_bytes + self.choice_bytes * tokens
 
     @property
     def one_expert_bytes(self) -> float:
@@ -111,4 +113,5 @@ def read_demand(
             if isinstance(shape, AttentionShape) and shape.heads
         ),
         hidden_size=config.row_size,
+        choice_bytes=config.choice_bytes,
     )

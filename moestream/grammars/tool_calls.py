@@ -10,9 +10,11 @@ from moestream.chat.tool_calls import ToolFormat
 from moestream.chat.tool_calls.formats import HarmonyFormat
 from moestream.chat.tool_calls.json_calls import JsonFormat
 from moestream.chat.tool_calls.named_calls import NamedFormat
+from moestream.chat.tool_calls.nested_calls import NestedFormat
 from moestream.chat.tool_calls.pythonic_calls import GemmaFormat, PythonFormat
 from moestream.chat.tool_calls.schemas import Tools
 from moestream.chat.tool_calls.tagged_calls import TaggedFormat
+from moestream.errors import RequestError
 from moestream.grammars import lark
 from moestream.grammars.gemma import GemmaGrammar
 from moestream.grammars.parameters import Parameter, definitions, parameters, texts
@@ -120,6 +122,8 @@ def _tagged(
     format: TaggedFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
     name_close, space = spell(format.name_close) if format.name_close else "", lark.SPACE
+    if format.name_end:
+        name_close += f' /( [a-z]+="[^"]{{0,40}}")*/ {spell(format.name_end)}'
     ways = [
         f"{lark.literal(name)} {name_close} {space} p{index}q {space}"
         for index, name in enumerate(schemas)
@@ -162,9 +166,16 @@ def _free(format: TaggedFormat, spell: Spell) -> str:
 def _tagged_member(
     format: TaggedFormat, tools: Tools, spell: Spell, tool: str, parameter: Parameter
 ) -> str:
-    allowed = texts(tool, parameter, tools.types(tool, parameter.name))
+    types = tools.types(tool, parameter.name)
+    allowed = texts(tool, parameter, types)
     is_text = allowed is not None
-    close = next(text for text, said in format.key_closes if said in (None, is_text))
+    close = next(
+        text
+        for text, said in sorted(
+            format.key_closes, key=lambda way: not any(f'"{type}"' in way[0] for type in types)
+        )
+        if said in (None, is_text)
+    )
     line = '"\\n"' if format.line_breaks else ""
     if allowed is None:
         value = f"{lark.of_schema(parameter.schema)} {line} {spell(format.value_close)}"
@@ -177,6 +188,17 @@ def _tagged_member(
     return (
         f"{spell(format.key_open)} {lark.literal(parameter.name)} {spell(close)} {opened} "
         f"{line} {value}"
+    )
+
+
+@_rules.register
+def _nested(
+    format: NestedFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
+) -> list[str]:
+    raise RequestError(
+        "this model's calls, whose arguments are tags within tags, cannot be enforced; leave "
+        'tool_choice at "auto"',
+        "tool_choice",
     )
 
 

@@ -44,6 +44,14 @@ class CompressedSizes:
         dims = [self.dim, self.index.dim] if chosen else [self.dim]
         return [Stretches(ratio, dim, overlap=chosen) for dim in dims]
 
+    def read_bytes(self, ratio: int) -> int:
+        """What attention takes of a stretch's row while it is seen: floats, twice, and scores."""
+        made = self.stretches(ratio)
+        floats = 2 * (self.dim + sum(rule.dim for rule in made))
+        if len(made) > 1:
+            floats += self.index.dim + 2 * self.index.heads + 4
+        return 4 * floats
+
     def state(self, ratio: int) -> StateShape:
         """What a layer keeps, of stretches of ``ratio`` positions, 0 for none.
 

@@ -3,9 +3,10 @@
 Source: llama.cpp, src/models/qwen4exp.cpp; arXiv 2409.19606 (hyper-connections).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moestream.backends import Array
+from moestream.backends.stream_gates import StreamGates
 from moestream.layers.norm import UnweightedRMSNorm
 from moestream.layers.weights import Weights
 
@@ -38,30 +39,29 @@ class GatedReader:
 
     def __init__(self, weights: Weights, name: str, shape: GatedShape) -> None:
         """Load the norm and both matrices of the gates."""
-        self.backend, self.shape = weights.backend, shape
+        self.backend = weights.backend
         wide = shape.streams * shape.size
-        self.norm = StreamNorm(weights, f"{name}_norm.weight", shape)
-        self.down = weights.matrix(f"{name}_down.weight", shape.rank, wide)
-        self.up = weights.matrix(f"{name}_up.weight", wide, shape.rank)
+        flat = weights.vector(f"{name}_norm.weight", wide)
+        self.gates = StreamGates(
+            norm=flat.reshape(shape.streams, shape.size),
+            ones=self.backend.zeros((shape.size,)) + 1,
+            eps=shape.eps,
+            down=weights.matrix(f"{name}_down.weight", shape.rank, wide),
+            up=weights.matrix(f"{name}_up.weight", wide, shape.rank),
+            inject=None,
+        )
 
-    def logits(self, streams: Array) -> Array:
-        """What is read from and written by: the normed streams, (T, S, E) -> (T, S * E)."""
-        return self.norm(streams).reshape(len(streams), -1)
+    def logits(self, streams: Array) -> tuple[Array, Array | None]:
+        """What is read, and what a result is scaled by: (T, S, E) -> (T, E), (T, S)."""
+        return self.backend.read_streams(streams, self.gates)
 
-    def read(self, streams: Array, logits: Array) -> Array:
+    def read(self, streams: Array, logits: tuple[Array, Array | None]) -> Array:
         """The mean of the normed streams, by their gates: (T, S, E) -> (T, E)."""
-        ops, shape = self.backend, self.shape
-        narrow = ops.linear(logits, self.down) * (1 / shape.streams)
-        gates = ops.linear(ops.sigmoid_scale(narrow, narrow), self.up)
-        gated = ops.sigmoid_scale(logits, gates).reshape(streams.shape)
-        total = gated[:, 0]
-        for i in range(1, shape.streams):
-            total = total + gated[:, i]
-        return total * (1 / shape.streams)
+        return logits[0]
 
     def __call__(self, streams: Array) -> Array:
         """The same of streams alone."""
-        return self.read(streams, self.logits(streams))
+        return self.logits(streams)[0]
 
 
 class GatedConnection(GatedReader):
@@ -71,11 +71,9 @@ class GatedConnection(GatedReader):
         """Load what a result is scaled by, too."""
         super().__init__(weights, name, shape)
         wide = shape.streams * shape.size
-        self.inject = weights.matrix(f"{name}_inject.weight", shape.streams, wide)
-        self.twos = self.backend.zeros((shape.streams,)) + 2
+        inject = weights.matrix(f"{name}_inject.weight", shape.streams, wide)
+        self.gates = replace(self.gates, inject=inject)
 
-    def write(self, streams: Array, added: Array, logits: Array) -> Array:
+    def write(self, streams: Array, added: Array, logits: tuple[Array, Array]) -> Array:
         """The streams with a branch's result, 0 to 2 times: (T, S, E), (T, E) -> (T, S, E)."""
-        ops = self.backend
-        scaled = ops.linear(logits, self.inject) * (1 / self.shape.streams)
-        return streams + added[:, None] * ops.sigmoid_scale(self.twos, scaled)[..., None]
+        return self.backend.write_streams(streams, added, logits[1])

@@ -136,6 +136,11 @@ class ModelConfig:
         """Whether a layer needs nothing of those before it but the stream."""
         return True
 
+    @property
+    def choice_bytes(self) -> int:
+        """What a layer takes for a moment to choose what is attended to, a position seen."""
+        return 0
+
     def state_shapes(self) -> tuple[StateShape, ...]:
         """What each layer keeps of the tokens it has seen."""
         return tuple(

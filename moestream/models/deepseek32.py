@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from moestream.backends import AttentionShape, RopeStyle
+from moestream.layers.batch import CHUNK_TOKENS
 from moestream.layers.cache import StateShape
 from moestream.layers.indexer import IndexShape
 from moestream.layers.weights import Weights
@@ -29,6 +30,11 @@ class DeepSeek32Config(LatentConfig):
     def may_begin(self, layer: int) -> bool:
         """Not one that goes by another's index."""
         return self.index is None or self.indexed[layer]
+
+    @property
+    def choice_bytes(self) -> int:
+        """A byte for each token of a chunk."""
+        return CHUNK_TOKENS if self.index else 0
 
     def attended_state(self, layer: int) -> StateShape:
         """Latents, and behind them what the index goes by."""

@@ -50,6 +50,12 @@ class DeepSeek4Config(MixedRows, DeepSeekMoEConfig):
         """Only the first: other machines are told neither tokens nor what cannot be taken back."""
         return layer == 0
 
+    @property
+    def choice_bytes(self) -> int:
+        """Of the rows that stand for a few positions each."""
+        sizes = (self.sizes.read_bytes(ratio) // ratio for ratio in self.ratios if ratio)
+        return max(sizes, default=0)
+
     def attended_state(self, layer: int) -> StateShape:
         """A row a position, and what stretches are made of."""
         return self.sizes.state(self.ratios[layer])

@@ -8,6 +8,7 @@ from functools import partial
 
 from moestream.backends import AttentionShape
 from moestream.errors import ModelFormatError
+from moestream.layers.batch import CHUNK_TOKENS
 from moestream.layers.block_attention import BlockIndexShape, HeadBlockAttention
 from moestream.layers.cache import StateShape
 from moestream.layers.weights import Weights
@@ -21,6 +22,11 @@ class MiniMaxM3Config(DeepSeekMoEConfig):
     """``index`` is that of layers with experts."""
 
     index: BlockIndexShape
+
+    @property
+    def choice_bytes(self) -> int:
+        """A byte for each head and each token of a chunk."""
+        return CHUNK_TOKENS * self.index.heads
 
     def attended_state(self, layer: int) -> StateShape:
         """Keys and values; behind keys, what the index goes by."""

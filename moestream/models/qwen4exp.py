@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moestream.backends import Array, AttentionShape
 from moestream.errors import ModelFormatError
-from moestream.layers.batch import Batch
+from moestream.layers.batch import CHUNK_TOKENS, Batch
 from moestream.layers.block_attention import BlockAttention, BlockIndexShape
 from moestream.layers.cache import StateShape
 from moestream.layers.gated_streams import GatedConnection, GatedReader, GatedShape
@@ -48,6 +48,11 @@ class Qwen4Config(Qwen3NextConfig):
     def may_begin(self, layer: int) -> bool:
         """Only the first, where n-grams are made of tokens: no other part is told of these."""
         return layer == 0 or self.grams is None
+
+    @property
+    def choice_bytes(self) -> int:
+        """A byte for each token of a chunk."""
+        return CHUNK_TOKENS if any(self.ratios) else 0
 
     def attended_state(self, layer: int) -> StateShape:
         """Keys and values; behind keys, what the index goes by."""

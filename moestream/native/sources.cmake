@@ -13,6 +13,8 @@ set(MOESTREAM_SOURCES
     core/packing.cpp
     core/recurrent.cpp
     core/routing.cpp
+    core/smooth.cpp
+    core/streams.cpp
     core/threads.cpp
     io/io.cpp
     io/mapping_guard.cpp

@@ -21,6 +21,9 @@ from moestream.errors import ModelFormatError, ModelNotFoundError, StorageError
 _THREADS = 4
 _LEAST_ROWS = 4
 """For a thread of its own, at least so many."""
+_FEW = 64
+"""So many are looked for in the page cache first: threads would take cores from the kernels."""
+_NO_WAIT = getattr(os, "RWF_NOWAIT", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,28 @@ class RowReader:
         self.counts.rows += len(found)
         self.counts.read_bytes += data.size
         fd, pool = self._opened
-        size = max(-(-len(found) // _THREADS), _LEAST_ROWS)
+        left = self._not_cached(fd, found, data) if len(found) <= _FEW else np.arange(len(found))
+        size = max(-(-len(left) // _THREADS), _LEAST_ROWS)
         parts = [
-            pool.submit(self._read, fd, found[i : i + size], data[i : i + size])
-            for i in range(0, len(found), size)
+            pool.submit(self._read, fd, found, left[i : i + size], data)
+            for i in range(0, len(left), size)
         ]
         return Rows(parts, data, order.ravel())
+
+    def _not_cached(
+        self, fd: int, rows: NDArray[np.int64], into: NDArray[np.uint8]
+    ) -> NDArray[np.intp]:
+        """Read what the page cache has; return the places of the others."""
+        left = []
+        for place, row in enumerate(rows.tolist()):
+            offset = self._table.offset + row * self._table.row_bytes
+            try:
+                done = 0 if _NO_WAIT is None else os.preadv(fd, [into[place]], offset, _NO_WAIT)
+            except OSError:  # it would wait, or this file cannot tell; whoever waits tells errors
+                done = 0
+            if done < into.shape[1]:
+                left.append(place)
+        return np.array(left, np.intp)
 
     @cached_property
     def _opened(self) -> tuple[int, ThreadPoolExecutor]:
@@ -117,11 +136,13 @@ class RowReader:
         weakref.finalize(self, pool.shutdown, wait=False)
         return fd, pool
 
-    def _read(self, fd: int, rows: NDArray[np.int64], into: NDArray[np.uint8]) -> None:
+    def _read(
+        self, fd: int, rows: NDArray[np.int64], places: NDArray[np.intp], into: NDArray[np.uint8]
+    ) -> None:
         table = self._table
         try:
-            for row, place in zip(rows.tolist(), into, strict=True):
-                _read_whole(fd, memoryview(place), table.offset + row * table.row_bytes)
+            for row, place in zip(rows[places].tolist(), places.tolist(), strict=True):
+                _read_whole(fd, memoryview(into[place]), table.offset + row * table.row_bytes)
         except EOFError:
             raise ModelFormatError(
                 f"{table.path}: ends before row {row} of a table does; it was cut short while it "

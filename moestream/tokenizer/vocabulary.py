@@ -27,7 +27,7 @@ _END_TEXTS = frozenset(
         "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
         "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]",
         "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>",
-        "<｜end▁of▁sentence｜>", "[e~[",
+        "<｜end▁of▁sentence｜>", "[e~[", "<|end_of_msg|>",
     }
 )  # fmt: skip
 # Fill-in-the-middle tokens after which no text of the answer can follow.

@@ -5,57 +5,19 @@ Knows names, sizes and types; what stands in the tensors is synthetic.py's affai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import gguf
 
 from moestream.quants import GGMLQuantizationType as QType
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
+from bench.shape import Shape, Weight
+from bench.shapes_2026 import NEMOTRON_H_MOE, QWEN4EXP
+
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, WIDTH = 2048, 32, 4, 128, 768
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """A tensor to be written; ``shape`` in NumPy order."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: QType
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """One model: ``keys`` by the names of gguf's writer, and the tensors.
-
-    ``weights`` takes the size of the vocabulary, layers and experts; tensors come in the order of
-    the file. Of the experts a layer has, ``used`` run.
-    """
-
-    name: str
-    keys: dict[str, object]
-    used: int
-    weights: Callable[[int, int, int], Iterator[Weight]]
-
-    def further(self, tensors: list[Weight], layers: int) -> list[Weight]:
-        """A layer that predicts a further token: like the fourth, which attends, and its own."""
-        like, own, hidden = "blk.3.", f"blk.{layers}.", self.keys["embedding_length"]
-        assert isinstance(hidden, int)
-        found = [
-            Weight(own + each.name.removeprefix(like), each.shape, each.type)
-            for each in tensors
-            if each.name.startswith(like)
-        ]
-        found.append(Weight(f"{own}nextn.eh_proj.weight", (hidden, 2 * hidden), QType.Q4_K))
-        norms = ("enorm", "hnorm", "shared_head_norm")
-        return found + [Weight(f"{own}nextn.{n}.weight", (hidden,), QType.F32) for n in norms]
-
-    def add_keys(self, writer: gguf.GGUFWriter, layers: int, experts: int) -> None:
-        """Write the dimensions of so many layers and experts."""
-        counts = {"expert_count": experts, "expert_used_count": min(self.used, experts)}
-        keys = {"name": f"{self.name} shape, random weights", "block_count": layers}
-        for key, value in (keys | self.keys | counts).items():
-            getattr(writer, f"add_{key}")(value)
 
 
 def qwen3moe_weights(vocab_size: int, layers: int, experts: int) -> Iterator[Weight]:
@@ -226,5 +188,7 @@ SHAPES = {
         4,
         gpt_oss_weights,
     ),
+    "nemotron_h_moe": NEMOTRON_H_MOE,
+    "qwen4exp": QWEN4EXP,
 }
 """By architecture."""

@@ -8,6 +8,8 @@ kernel meets ordinary numbers. The vocabulary is copied from a GGUF file that ha
     python scripts/bench/synthetic.py vocabulary.gguf out.gguf --type IQ2_XXS  # the experts'
     python scripts/bench/synthetic.py vocabulary.gguf out.gguf --shape qwen35moe --experts 256
     python scripts/bench/synthetic.py vocabulary.gguf out.gguf --shape gpt-oss --experts 32
+    python scripts/bench/synthetic.py vocabulary.gguf out.gguf --shape nemotron_h_moe --layers 14
+    python scripts/bench/synthetic.py vocabulary.gguf out.gguf --shape qwen4exp --experts 512
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from moestream.quants import GGMLQuantizationType as QType
 from moestream.quants import block_layout, dequantize, row_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
-from bench.shapes import SHAPES, Weight
+from bench.shape import Weight
+from bench.shapes import SHAPES
 from golden.files import add_value
 
 SCALES_AT = {QType.TQ1_0: 52, QType.TQ2_0: 64, QType.Q2_K: 80, QType.Q3_K: 108}
@@ -56,7 +59,7 @@ def random_data(weight: Weight, rng: np.random.Generator) -> NDArray[np.generic]
     deviation = weight.shape[-1] ** -0.5
     if weight.type == QType.F32:
         return rng.standard_normal(weight.shape, np.float32) * np.float32(deviation)
-    raw = np.frombuffer(rng.bytes(n_bytes(weight)), np.uint8).copy()
+    raw = rng.integers(0, 256, n_bytes(weight), np.uint8)
     blocks = raw.reshape(-1, block_layout(weight.type)[1])
     if weight.type == QType.Q4_K:
         # Random 6-bit scales times codes deviate by about 170; the minimums centre them.

@@ -32,7 +32,7 @@ _KEPT = (
     *("unsloth-mistral-Devstral-Small-2507", "google-gemma-4-31B-it"),
     *("deepseek-ai-DeepSeek-R1-Distill-Llama-8B", "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"),
     *("llama-cpp-deepseek-r1", "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "StepFun3.5-Flash"),
-    *("Cohere2MoE", "tencent-Hy3"),
+    *("Cohere2MoE", "tencent-Hy3", "MiniMax-M3", "Kimi-K3"),
 )
 _PROGRAM = r"""
 int main() {

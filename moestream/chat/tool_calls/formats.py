@@ -6,6 +6,7 @@ from typing import Protocol
 from moestream.chat.tool_calls.calls import Calls
 from moestream.chat.tool_calls.json_calls import JsonFormat
 from moestream.chat.tool_calls.named_calls import NamedFormat
+from moestream.chat.tool_calls.nested_calls import NestedFormat
 from moestream.chat.tool_calls.pythonic_calls import GemmaFormat, PythonFormat
 from moestream.chat.tool_calls.schemas import Tools
 from moestream.chat.tool_calls.tagged_calls import TaggedFormat
@@ -153,11 +154,33 @@ HUNYUAN_TAGS = TaggedFormat(  # Hunyuan 3
     value_close="</arg_value:opensource>",
     call_close="</tool_call:opensource>",
 )
+KIMI_K3 = TaggedFormat(
+    "kimi-k3",
+    open="<|open|>tools<|sep|>",
+    close="<|close|>tools<|sep|>",
+    call_open='<|open|>call tool="',
+    name_close='"',
+    name_end="<|sep|>",
+    key_open='<|open|>argument key="',
+    key_closes=(
+        ('" type="string"<|sep|>', True),
+        *(
+            (f'" type="{type}"<|sep|>', False)
+            for type in ("number", "integer", "boolean", "null", "object", "array")
+        ),
+    ),
+    value_close="<|close|>argument<|sep|>",
+    call_close="<|close|>call<|sep|>",
+    tokens=("<|open|>", "<|close|>", "<|sep|>"),
+)
+MINIMAX_TAGS = NestedFormat("minimax-tags", "]<]minimax[>[", "tool_call")  # M3
 LFM2 = PythonFormat("lfm2", "<|tool_call_start|>", "<|tool_call_end|>")
 GEMMA_CALLS = GemmaFormat("gemma", "<|tool_call>", "<tool_call|>")
 
 _BY_TEMPLATE: tuple[tuple[tuple[str, ...], MarkedFormat], ...] = (
     ((KIMI.open,), KIMI),
+    (("'<|open|>' + tag", "open_tag('tools')"), KIMI_K3),
+    ((MINIMAX_TAGS.mark, "<invoke name="), MINIMAX_TAGS),
     (("DSML", "function_calls"), DSML),
     (("DSML", "tool_calls>"), DSML_TOOLS),
     (("<｜tool▁calls▁begin｜>", "```json"), DEEPSEEK_FENCED),
@@ -179,8 +202,6 @@ _BY_TEMPLATE: tuple[tuple[tuple[str, ...], MarkedFormat], ...] = (
     ((HERMES.open,), HERMES),
 )
 """What a template says, and the format that it means: the first of which it says all."""
-_UNREAD = "]<]minimax[>"
-"""Before each tag of MiniMax-M3's calls, whose arguments are tags within tags: not read here."""
 
 
 def find_tool_format(template: str, tokenizer: Tokenizer) -> ToolFormat | None:
@@ -191,7 +212,5 @@ def find_tool_format(template: str, tokenizer: Tokenizer) -> ToolFormat | None:
         return HARMONY_CALLS
     if tokenizer.token_id(LFM2.open) is not None:
         return LFM2  # of which some templates say nothing
-    if _UNREAD in template:
-        return None
     said = (format for words, format in _BY_TEMPLATE if all(word in template for word in words))
     return next(said, None)

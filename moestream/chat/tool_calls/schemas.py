@@ -10,7 +10,7 @@ from typing import Any
 from moestream.chat.tool_calls.json_text import read_json
 from moestream.chat.tool_calls.text import Malformed
 
-_ANY = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
+ANY = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
 _MOST_REFERENCES = 16
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 
@@ -35,15 +35,18 @@ class Tools:
         schema = self._schemas.get(name)
         return dict(schema) if isinstance(schema, Mapping) else {}
 
-    def types(self, name: str, key: str) -> frozenset[str]:
-        """The types that JSON Schema names of what a parameter may be."""
-        schema = self._schemas.get(name)
-        if not isinstance(schema, Mapping):
-            return _ANY
-        properties = schema.get("properties")
-        known = isinstance(properties, Mapping) and key in properties
-        found = properties[key] if known else schema.get("additionalProperties")  # type: ignore[index]
-        return _types(found, schema, _MOST_REFERENCES, {})
+    def types(self, name: str, *path: str) -> frozenset[str]:
+        """The types that JSON Schema names of what a parameter may be, or of what is within it.
+
+        In a list, any part of a path stands for all items.
+        """
+        root = self._schemas.get(name)
+        if not isinstance(root, Mapping):
+            return ANY
+        found: Any = root
+        for key in path:
+            found = _within(found, key, root, _MOST_REFERENCES)
+        return _types(found, root, _MOST_REFERENCES, {})
 
 
 def value_text(text: str, types: frozenset[str]) -> str:
@@ -75,10 +78,10 @@ def _types(
 ) -> frozenset[str]:
     """``known``: by references, each of which is followed once, as they may lead to each other."""
     if not isinstance(schema, Mapping) or not left:
-        return _ANY
+        return ANY
     if isinstance(reference := schema.get("$ref"), str):
         if reference not in known:
-            known[reference] = _ANY
+            known[reference] = ANY
             known[reference] = _types(_resolve(reference, root), root, left - 1, known)
         return known[reference]
     said = schema.get("type")
@@ -93,7 +96,24 @@ def _types(
         if isinstance(ways := schema.get(word), list) and ways:
             found = [_types(way, root, left - 1, known) for way in ways]
             return frozenset.intersection(*found) if word == "allOf" else frozenset().union(*found)
-    return _ANY
+    return ANY
+
+
+def _within(schema: Any, key: str, root: Mapping[str, Any], left: int) -> Any:
+    """What a schema says of a member or of items; of several ways, the first that says anything."""
+    if not isinstance(schema, Mapping) or not left:
+        return None
+    if isinstance(reference := schema.get("$ref"), str):
+        return _within(_resolve(reference, root), key, root, left - 1)
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping) and key in properties:
+        return properties[key]
+    for word in ("items", "additionalProperties"):
+        if isinstance(schema.get(word), Mapping):
+            return schema[word]
+    ways = [way for word in ("anyOf", "oneOf", "allOf") for way in schema.get(word) or ()]
+    found = (_within(way, key, root, left - 1) for way in ways)
+    return next((each for each in found if each is not None), None)
 
 
 def _resolve(reference: str, root: Mapping[str, Any]) -> Any:

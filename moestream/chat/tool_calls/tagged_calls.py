@@ -26,6 +26,8 @@ class TaggedFormat(Sections):
 
     open: str
     name_close: str = ""
+    name_end: str = ""
+    """What comes behind ``name_close``, after what a call is told besides."""
     key_open: str
     key_closes: tuple[tuple[str, bool | None], ...]
     value_open: str = ""
@@ -54,6 +56,8 @@ class TaggedFormat(Sections):
         ways = (self.key_open, self.call_close)
         stops = (self.name_close,) if self.name_close else ways
         name, stop = yield from text.until(*stops, limit=_LONGEST_NAME)
+        if self.name_end:
+            yield from text.until(self.name_end, limit=_LONGEST_NAME)
         calls.begin(name)
         members = calls.members()
         while True:

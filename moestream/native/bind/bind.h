@@ -24,6 +24,7 @@ void bind_experts(nanobind::module_& m, nanobind::class_<Context>& context);
 void bind_attention(nanobind::module_& m, nanobind::class_<Context>& context);
 void bind_elementwise(nanobind::class_<Context>& context);
 void bind_recurrent(nanobind::class_<Context>& context);
+void bind_streams(nanobind::class_<Context>& context);
 void bind_mlx(nanobind::module_& m);
 void bind_gates(nanobind::module_& m);
 void bind_reader(nanobind::module_& m);

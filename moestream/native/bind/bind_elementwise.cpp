@@ -64,6 +64,35 @@ void call_glu(Context& context, const Floats& gate, const Floats& up,
     glu(context, kind, gate.data(), up.data(), gate.size(), out.data());
 }
 
+void call_exponentials(Context& context, const Floats& x, const FloatsOut& out) {
+    check_same_shape("x", x, x);
+    check_same_shape("out", out, x);
+    Running running(context);
+    exponentials(context, x.data(), x.size(), out.data());
+}
+
+void call_softplus(Context& context, const Floats& x, const FloatsOut& out) {
+    check_same_shape("x", x, x);
+    check_same_shape("out", out, x);
+    Running running(context);
+    softplus(context, x.data(), x.size(), out.data());
+}
+
+void call_sigmoid_scale(Context& context, const Floats& x, const Floats& logits,
+                        const FloatsOut& out) {
+    check_same_shape("x", x, x);
+    check_same_shape("out", out, x);
+    check_same_shape("logits", logits, logits);
+    if (x.size() == 0) return;
+    if (logits.size() == 0 || x.size() % logits.size() != 0) {
+        fail("logits has shape " + shape_text(logits) + ", of which x, " + shape_text(x) +
+             ", is no multiple");
+    }
+    const int each = checked_int("numbers to a logit", x.size() / logits.size());
+    Running running(context);
+    sigmoid_scale(context, x.data(), logits.data(), x.size(), each, out.data());
+}
+
 void call_route(Context& context, const Floats& logits, bool normalise, const std::string& gating,
                 float scale, int64_t groups, int64_t groups_used,
                 const std::optional<Floats>& bias, const IntsOut& ids, const FloatsOut& weights) {
@@ -108,6 +137,10 @@ void bind_elementwise(nb::class_<Context>& context) {
              arg("out").noconvert())
         .def("glu", &call_glu, arg("gate").noconvert(), arg("up").noconvert(), arg("activation"),
              arg("out").noconvert(), arg("limit") = 0.0f, arg("up_limit") = 0.0f)
+        .def("exponentials", &call_exponentials, arg("x").noconvert(), arg("out").noconvert())
+        .def("softplus", &call_softplus, arg("x").noconvert(), arg("out").noconvert())
+        .def("sigmoid_scale", &call_sigmoid_scale, arg("x").noconvert(),
+             arg("logits").noconvert(), arg("out").noconvert())
         .def("route", &call_route, arg("logits").noconvert(), arg("normalise"), arg("gating"),
              arg("scale"), arg("groups"), arg("groups_used"), arg("bias").noconvert().none(),
              arg("ids").noconvert(), arg("weights").noconvert());

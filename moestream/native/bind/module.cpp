@@ -70,6 +70,7 @@ NB_MODULE(_native, m) {
     bind_attention(m, context);
     bind_elementwise(context);
     bind_recurrent(context);
+    bind_streams(context);
     bind_mlx(m);
     bind_gates(m);
     bind_reader(m);

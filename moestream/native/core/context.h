@@ -117,7 +117,7 @@ struct Context {
     const Kernels& kernels;
     std::mutex mutex;  // held by each operation: they share the pool and the buffers
     InputForms input, inner;
-    Buffer hidden, slots, partials, gathered;
+    Buffer hidden, slots, partials, gathered, streams;
     std::vector<Buffer> scratch;  // one a thread
 
     // Make every thread's scratch at least this big, before a parallel loop reads it.
@@ -131,6 +131,35 @@ struct Product {
 };
 
 inline constexpr int kMaxProducts = 8;
+
+// out = e^x.
+void exponentials(Context&, const float* x, size_t count, float* out);
+
+// out = log(1 + e^x).
+void softplus(Context&, const float* x, size_t count, float* out);
+
+// out = x * sigmoid(logits), a logit for `each` numbers.
+void sigmoid_scale(Context&, const float* x, const float* logits, size_t count, int each,
+                   float* out);
+
+// Several residual streams of a token, and the gates of low rank by which a branch reads them.
+struct StreamGates {
+    const float* norm;  // (streams, columns)
+    float eps;
+    const Matrix* down;
+    const Matrix* up;
+    const Matrix* inject;  // or null, if nothing is written back
+    int streams, columns;
+};
+
+// The mean of the normed streams, each number by its gate, and what a result is scaled by for each
+// stream: (tokens, streams, columns) -> (tokens, columns), (tokens, streams).
+void read_streams(Context&, const float* x, int tokens, const StreamGates&, float* out,
+                  float* scales);
+
+// The streams, and to each what was added, scaled.
+void write_streams(Context&, const float* x, const float* added, const float* scales, int tokens,
+                   int count, int columns, float* out);
 
 // Several products of one input: (tokens, columns) -> (tokens, rows) each.
 void linear(Context&, const float* x, int tokens, const Product* products, int count);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/context.h"
+#include "core/smooth.h"
 
 namespace moestream {
 namespace {
@@ -15,14 +16,6 @@ constexpr std::array<float, kChannels> kOnes = [] {
     ones.fill(1.0f);
     return ones;
 }();
-
-float sigmoid(float x) {
-    const float decay = std::exp(-std::fabs(x));
-    return (x >= 0.0f ? 1.0f : decay) / (1.0f + decay);
-}
-
-// log(1 + e^x), which is x where e^-x is lost beside it.
-float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
 
 // Channels `first` to `last` of all tokens.
 void convolve(const Convolution& shape, const float* x, const float* kernel, const float* bias,
@@ -103,10 +96,10 @@ void delta_net(Context& context, const DeltaNet& net, const float* qkv, const fl
             unit.queries(context.kernels, row + static_cast<size_t>(key) * dim, q);
             unit.keys(context.kernels, row + static_cast<size_t>(keys + key) * dim, k);
             const float keep =
-                std::exp(net.rates[head] * softplus(forget[at] + net.time_bias[head]));
+                exp_lane(net.rates[head] * softplus_lane(forget[at] + net.time_bias[head]));
             context.kernels.delta_step({state + static_cast<size_t>(head) * dim * dim, q, k,
                                         row + static_cast<size_t>(2 * keys + head) * dim, keep,
-                                        sigmoid(write[at]), dim, out + at * dim});
+                                        sigmoid_lane(write[at]), dim, out + at * dim});
         }
     });
 }
@@ -128,7 +121,7 @@ void kimi_delta(Context& context, const KimiDelta& net, const float* qkv, const 
             unit.keys(context.kernels, row + inner, k);
             context.kernels.exponentials(decay + at, dim, 0.0f, kept);
             context.kernels.delta_step({state + own * dim, q, k, row + 2 * inner, 0.0f,
-                                        sigmoid(write[static_cast<size_t>(token) * heads + head]),
+                                        sigmoid_lane(write[static_cast<size_t>(token) * heads + head]),
                                         dim, out + at, kept});
         }
     });
@@ -149,7 +142,7 @@ void mamba(Context& context, const ChannelScan& scan, const float* x, const floa
                 const size_t at = static_cast<size_t>(token) * scan.channels + channel;
                 const float* write = b + static_cast<size_t>(token) * size;
                 const float* read = c + static_cast<size_t>(token) * size;
-                const float step = softplus(steps[at] + scan.time_bias[channel]);
+                const float step = softplus_lane(steps[at] + scan.time_bias[channel]);
                 for (int i = 0; i < size; ++i) kept[i] = step * rates[i];
                 context.kernels.exponentials(kept, size, 0.0f, kept);
                 float sum = 0.0f;
@@ -173,11 +166,11 @@ void mamba2(Context& context, const Scan& scan, const float* xbc, const float* s
         for (int token = 0; token < scan.tokens; ++token) {
             const float* row = xbc + token * (inner + 2 * shared);
             const size_t at = static_cast<size_t>(token) * heads + head;
-            const float step = softplus(steps[at] + scan.time_bias[head]);
+            const float step = softplus_lane(steps[at] + scan.time_bias[head]);
             const size_t own = static_cast<size_t>(head) * rows;
             context.kernels.scan_step({state + own * columns, row + own, row + inner + group,
                                        row + inner + shared + group,
-                                       std::exp(scan.rates[head] * step), step, scan.skips[head],
+                                       exp_lane(scan.rates[head] * step), step, scan.skips[head],
                                        rows, columns, out + token * inner + own});
         }
     });

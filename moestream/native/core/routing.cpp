@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/context.h"
+#include "core/smooth.h"
 
 namespace moestream {
 namespace {
@@ -62,10 +63,9 @@ void gate(const Kernels& kernels, const RoutingRule& rule, const float* logits, 
         kernels.exponentials(gated, experts, 0.0f, gated);
         for (int i = 0; i < experts; ++i) gated[i] = 1.0f / (1.0f + gated[i]);
     } else if (rule.gating == Gating::SqrtSoftplus) {
-        for (int i = 0; i < experts; ++i) {
-            const float rest = std::log1p(std::exp(-std::abs(logits[i])));
-            gated[i] = std::sqrt(std::max(logits[i], 0.0f) + rest);
-        }
+        for (int i = 0; i < experts; ++i) gated[i] = -std::fabs(logits[i]);
+        kernels.exponentials(gated, experts, 0.0f, gated);
+        for (int i = 0; i < experts; ++i) gated[i] = std::sqrt(softplus_of(logits[i], gated[i]));
     } else {
         std::copy_n(logits, experts, gated);
     }

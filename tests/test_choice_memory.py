@@ -1,0 +1,90 @@
+"""What choosing among many positions takes for a moment is part of a budget."""
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kv_held import Held
+
+from moestream.backends import AttentionRule, IndexQueries
+from moestream.backends.compressed import attend_in_blocks
+from moestream.backends.cpu import CpuBackend
+from moestream.backends.kv_blocks import put_rows
+from moestream.backends.sparse import choose_in_blocks
+from moestream.backends.sparse_blocks import BestOfBlocks
+from moestream.engine.engine import Engine
+from moestream.forecast.demand import read_demand
+from moestream.gguf import GGUFFile
+from moestream.layers.batch import CHUNK_TOKENS
+from moestream.layers.compressed_attention import CompressedSizes
+from moestream.layers.indexer import IndexShape
+from moestream.streaming.options import StreamingOptions
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+SEEN = 8192
+
+
+def peak_of(run) -> int:
+    tracemalloc.start()
+    run()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def test_rows_of_stretches_take_what_is_said():
+    sizes = CompressedSizes(2, 64, 8, 1, 8, 16, IndexShape(4, 32, 64, "interleaved"))
+    rule, index = sizes.stretches(4)
+    width = sizes.dim + rule.dim + index.dim
+    held = Held(1, 0, (width, 0), ("f32", "f32"))
+    held.store.reserve(SEEN, 0)
+    rng = np.random.default_rng(1)
+    put_rows(
+        held.store, held.store.stores.layers[1][0], np.zeros((SEEN - 1, 1, width), np.float32), 0
+    )
+    asked = IndexQueries(rng.random((1, 4, 32), np.float32), rng.random((1, 4), np.float32), 64)
+    q, row = rng.random((1, 2, 64), np.float32), rng.random((1, 1, width), np.float32)
+    shape, ops = AttentionRule(1.0, 16, None, value_dim=64), CpuBackend(1)
+    parts = [(held.store, SEEN - 1, 1)]
+    peak = peak_of(lambda: attend_in_blocks(q, row, parts, 1, shape, rule, asked, ops))
+    said = sizes.read_bytes(4) // 4 * SEEN
+    assert said / 2 < peak < said * 1.1
+
+
+def test_a_mask_by_head_takes_what_is_said():
+    rng = np.random.default_rng(2)
+    rows, heads = 64, 4
+    held = Held(heads, 0, (8, 8), ("f32", "f32"))
+    held.store.reserve(SEEN, 0)
+    asked = IndexQueries(
+        rng.random((rows, heads, 32), np.float32),
+        np.zeros((rows, heads), np.float32),
+        256,
+        by_head=BestOfBlocks(64, 1),
+    )
+    k = rng.random((rows, heads, 8), np.float32)
+    parts = [(held.store, SEEN - rows, rows)]
+    keys = SEEN * heads * 8 * 4 * 2  # as they are read
+    peak = peak_of(lambda: choose_in_blocks(asked, k, parts, 1, CpuBackend(1)))
+    assert rows * heads * SEEN < peak < 1.2 * (rows * heads * SEEN + keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("deepseek4", 1), ("minimax-m3", 2 * CHUNK_TOKENS), ("olmoe", 0)]
+)
+def test_plans_and_passes_leave_room_for_it(name: str, least: int) -> None:
+    path = GOLDEN / f"{name}.gguf"
+    with GGUFFile.open(path) as file:
+        demand = read_demand(file)
+    assert demand.choice_bytes >= least
+    more = demand.context_bytes(1000) - demand.context_bytes(0)
+    assert more == demand.kv_bytes * 1024 + demand.choice_bytes * 1000
+    with Engine.open(path, backend="cpu", threads=1, context_length=128) as engine:
+        assert engine.config.choice_bytes == demand.choice_bytes
+        plan = engine.plan_memory("100M")
+        assert plan.kv_bytes == engine.kv_bytes(128) + 128 * demand.choice_bytes
+        engine.stream(plan, StreamingOptions())
+        engine.session().forward(list(range(90)))
+        assert engine.streaming is not None
+        assert engine.streaming._kv_bytes >= engine.caches.n_bytes + 90 * demand.choice_bytes

@@ -1,0 +1,44 @@
+"""What no kernel computes must not depend on the processor either."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODELS = ("deepseek4", "minimax-m3", "kimi-k3", "qwen4exp", "glm5-next", "laguna")
+OLDER = {
+    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX2 FMA3",
+    "OPENBLAS_CORETYPE": "Prescott",
+}
+"""What makes NumPy and its BLAS take other code than they choose by themselves, on x86-64."""
+PROGRAM = """
+import hashlib, sys
+from pathlib import Path
+from moestream.engine.engine import Engine
+for path in map(Path, sys.argv[1:]):
+    with Engine.open(path, backend="cpu", context_length=128, threads=1) as engine:
+        logits = engine.session().forward([7 * i % 128 for i in range(100)])
+    print(path.stem, hashlib.sha1(logits.tobytes()).hexdigest())
+"""
+
+
+def hashes(environment: dict[str, str]) -> str:
+    files = [str(ROOT / "tests" / "data" / "golden" / f"{name}.gguf") for name in MODELS]
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *files],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Apple's NumPy has one BLAS alone")
+def test_logits_do_not_depend_on_numpys_kernels():
+    assert hashes(OLDER) == hashes({})
