@@ -40,9 +40,9 @@ inline __m256i split_scales_of(const auto& block) {
 }
 
 // To each token's sum: the J-th 32 codes of an opened super-block, taken apart once, times its
-// inputs from column `at` on, times their scales.
+// inputs, times their scales.
 template <class T, int J, int NT>
-inline void add_scaled(const auto& block, const int8_t* const* q, size_t at, __m256i scales,
+inline void add_scaled(const auto& block, const int8_t* const* q, __m256i scales,
                        __m256i (*acc)[2]) {
     const __m256i scale = spread_scale<J>(scales);
     const auto add = [&](int t, __m256i pairs) {
@@ -50,14 +50,14 @@ inline void add_scaled(const auto& block, const int8_t* const* q, size_t at, __m
     };
     if constexpr (requires { T::template magnitudes<J>(block); }) {
         const __m256i magnitudes = T::template magnitudes<J>(block);
-        const auto signs = T::template signs<J>(block);
+        const auto signs = block.signs.template of<J>();
         unroll<NT>([&](auto t) {
-            const __m256i input = with_signs(signs, load256(q[t] + at + J * 32));
+            const __m256i input = with_signs(signs, load256(q[t] + J * 32));
             add(t, _mm256_maddubs_epi16(magnitudes, input));
         });
     } else {
         const __m256i codes = T::template codes<J>(block);
-        unroll<NT>([&](auto t) { add(t, pair_sums<T>(codes, load256(q[t] + at + J * 32))); });
+        unroll<NT>([&](auto t) { add(t, pair_sums<T>(codes, load256(q[t] + J * 32))); });
     }
 }
 
@@ -88,17 +88,15 @@ template <class T>
 template <class T>
 inline constexpr bool kSplitSums = T::kGroup == 16 && !T::kHasMin;
 
-// The lanes of row R's integer sums over a super-block with the tokens' inputs from column `at` on,
-// and those of its minimums (or offset).
+// The lanes of row R's integer sums over a super-block with the tokens' inputs, and those of its
+// minimums (or offset).
 template <class T, int NT>
-inline void super_block_lanes(const uint8_t* p, const int8_t* const* q, size_t at,
-                              const __m256i* sums, int r, __m256i (*lanes)[8],
-                              __m256i (*mins)[8]) {
-    const auto block = T::open(p);
+inline void super_block_lanes(const auto& block, const int8_t* const* q, const __m256i* sums, int r,
+                              __m256i (*lanes)[8], __m256i (*mins)[8]) {
     if constexpr (T::kPlain) {
         unroll<NT>([&](auto t) {
             mins[t][r] = _mm256_madd_epi16(T::scales(block), sums[t]);
-            lanes[t][r] = _mm256_sub_epi32(plain_lanes<T>(block, q[t] + at),
+            lanes[t][r] = _mm256_sub_epi32(plain_lanes<T>(block, q[t]),
                                          _mm256_slli_epi32(mins[t][r], shift_of(T::kOffset)));
         });
         return;
@@ -108,7 +106,7 @@ inline void super_block_lanes(const uint8_t* p, const int8_t* const* q, size_t a
     const __m256i spread = T::kGroup == 16 && T::kHasMin ? split_even_odd(scales) : scales;
     __m256i acc[NT][2];
     for (int t = 0; t < NT; ++t) acc[t][0] = acc[t][1] = _mm256_setzero_si256();
-    unroll<8>([&](auto j) { add_scaled<T, j, NT>(block, q, at, spread, acc); });
+    unroll<8>([&](auto j) { add_scaled<T, j, NT>(block, q, spread, acc); });
     unroll<NT>([&](auto t) {
         lanes[t][r] = _mm256_add_epi32(acc[t][0], acc[t][1]);
         if constexpr (T::kHasMin || T::kOffset != 0) {
@@ -176,15 +174,18 @@ struct Avx2Gemv : Avx2Floats {
         size_t at = 0;
         for (int b = 0; b < blocks; ++b, at += T::kBytes) {
             __m256i sums[NT], v[NT][8], weighed[NT][8];
+            const int8_t* q[NT];  // so that what is read of it lies at constant distances
             unroll<NT>([&](auto t) {
+                q[t] = x.q[t] + b * 256;
                 // With groups of 32 there are eight sums: zeros in the high half keep mins single.
                 const int16_t* from = x.sums(t, b * T::kGroups);
                 sums[t] = T::kGroup == 16 ? load256(from) : _mm256_zextsi128_si256(load128(from));
                 if constexpr (kSplitSums<T>) sums[t] = split_even_odd(sums[t]);
             });
+            const Opened<T> opened(rows, at);
             for (int r = 0; r < 8; ++r) {
                 prefetch<T::kBytes>(ahead + 8 * at + r * T::kBytes);
-                super_block_lanes<T, NT>(rows[r] + at, x.q, b * 256, sums, r, v, weighed);
+                super_block_lanes<T, NT>(opened[r], q, sums, r, v, weighed);
             }
             __m256 d, m = zero();
             load_floats8<T>(rows, at, 0, &d, &m);

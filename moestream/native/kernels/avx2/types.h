@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/avx2/registers.h"
 #include "kernels/format.h"
@@ -36,6 +37,8 @@ struct Avx2Format : Format<T> {
     // How many pair sums of codes with int8 input fit in int16 on top of one another.
     static constexpr int kSteps = std::min(
         8, static_cast<int>(std::bit_floor(32767u / (2 * 127 * Format<T>::kLayout.largest))));
+    // Whether opening takes so long that it is done ahead of the products.
+    static constexpr bool kAhead = false;
     // Whether four products fit fold8_small.
     static constexpr bool kSmall = 4 * 127 * Format<T>::kLayout.largest <= 8191;
 };
@@ -46,6 +49,37 @@ struct Avx2Format : Format<T> {
 // given what open() made of the block, which is the block itself if a type has no open().
 template <Type T>
 struct Blocks;
+
+// Super-blocks of eight rows, opened one by one as they are asked for, or, if a type has kAhead, all
+// before the first is.
+template <class T>
+class OpenedOneByOne {
+  public:
+    OpenedOneByOne(const uint8_t* const* rows, size_t at) : rows_(rows), at_(at) {}
+    auto operator[](int r) const { return T::open(rows_[r] + at_); }
+
+  private:
+    const uint8_t* const* rows_;
+    size_t at_;
+};
+
+// A processor sees the work of two rows or three: lookups, whose numbers come by way of memory, would
+// wait for them and leave nothing to do.
+template <class T>
+class OpenedAhead {
+  public:
+    OpenedAhead(const uint8_t* const* rows, size_t at)
+        : opened_{T::open(rows[0] + at), T::open(rows[1] + at), T::open(rows[2] + at),
+                  T::open(rows[3] + at), T::open(rows[4] + at), T::open(rows[5] + at),
+                  T::open(rows[6] + at), T::open(rows[7] + at)} {}
+    const auto& operator[](int r) const { return opened_[r]; }
+
+  private:
+    decltype(T::open(nullptr)) opened_[8];
+};
+
+template <class T>
+using Opened = std::conditional_t<T::kAhead, OpenedAhead<T>, OpenedOneByOne<T>>;
 
 template <>
 struct Blocks<Type::Q8_0> : Avx2Format<Type::Q8_0> {

@@ -35,7 +35,7 @@ inline void store_codes(__m256i* v, uint8_t* to) {
 }
 
 template <class T, int J>
-inline void unpack_group(const auto* rows, uint8_t* to) {
+inline void unpack_group(const auto& rows, uint8_t* to) {
     __m256i v[8];
     for (int r = 0; r < 8; ++r) v[r] = T::template codes<J>(rows[r]);
     store_codes(v, to + J * 512);
@@ -70,7 +70,7 @@ inline void store_pairs(__m256i x, __m256i y, int16_t* to, int16_t* to_later) {
 }
 
 template <class T>
-inline void unpack_scales(const auto* rows, int half, int block, const Unpacked& to) {
+inline void unpack_scales(const auto& rows, int half, int block, const Unpacked& to) {
     constexpr bool kLater = T::kGroups == 16;
     __m256i v[8], weights[8];
     for (int r = 0; r < 8; ++r) {
@@ -95,8 +95,7 @@ inline void unpack_codes(const uint8_t* const* rows, size_t at, int half, int bl
                          const Unpacked& to) {
     uint8_t* codes = to.codes + static_cast<size_t>(block) * T::kUnit * T::kParts * 16 + half * 32;
     if constexpr (T::kSuper) {
-        decltype(T::open(nullptr)) open[8];
-        for (int r = 0; r < 8; ++r) open[r] = T::open(rows[r] + at);
+        const OpenedAhead<T> open(rows, at);
         unpack_group<T, 0>(open, codes), unpack_group<T, 1>(open, codes);
         unpack_group<T, 2>(open, codes), unpack_group<T, 3>(open, codes);
         unpack_group<T, 4>(open, codes), unpack_group<T, 5>(open, codes);
