@@ -38,6 +38,7 @@ inline __m256i scales_on_top(__m256i rest) {
 // What a type with signs apart has beyond scales(): magnitudes<J>(), and signs in what it opens.
 template <class Self, Type T>
 struct SignedRows : Avx2Format<T> {
+    static constexpr bool kScalesAhead = false;  // lookups alone keep the loads busy
     template <int J>
     static __m256i codes(const auto& block) {
         return with_signs(block.signs.template of<J>(), Self::template magnitudes<J>(block));
@@ -63,7 +64,7 @@ struct SignsBelowScales : SignedRows<Self, T> {
 
 template <>
 struct Blocks<Type::IQ2_XXS> : SignsBelowScales<Blocks<Type::IQ2_XXS>, Type::IQ2_XXS> {
-    static constexpr bool kAhead = true;
+    static constexpr bool kAhead = true, kScalesAhead = !kMasks;
     static SignsAndScales open(const uint8_t* p) {
         const __m256 a = _mm256_castsi256_ps(load256(p + 2));
         const __m256 b = _mm256_castsi256_ps(load256(p + 34));
@@ -151,7 +152,7 @@ struct Blocks<Type::IQ3_S> : SignedRows<Blocks<Type::IQ3_S>, Type::IQ3_S> {
 
 template <>
 struct Blocks<Type::IQ1_S> : Avx2Format<Type::IQ1_S> {
-    static constexpr bool kAhead = true;
+    static constexpr bool kAhead = true, kScalesAhead = false;
     // A group's shift is taken off by way of its input's sum, together with the offset.
     static constexpr int kOffset = 1;
     struct Made {

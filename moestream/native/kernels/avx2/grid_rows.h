@@ -66,8 +66,7 @@ struct Signs {
         const __m256i spread = _mm256_shuffle_epi8(
             J < 4 ? low : high, _mm256_setr_epi32(order(0), order(0), order(1), order(1), order(2),
                                                   order(2), order(3), order(3)));
-        const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
-        return _mm256_test_epi8_mask(spread, bit);
+        return _mm256_test_epi8_mask(spread, bit_of_byte());
     }
 };
 
