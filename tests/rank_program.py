@@ -190,6 +190,8 @@ def follow(link: Link, options: dict[str, Any]) -> tuple[int, list[int]]:
 def main(how: str, *names: str) -> None:
     link = joined()
     assert_polling_gives_way()
+    OPTIONS["backend"] = "mlx" if how == "mlx" else "cpu"
+    OPTIONS["threads"] = None if how == "mlx" else 1
     uneven = how == "uneven" and not link.rank
     options = OPTIONS | BUDGETS["mapped" if uneven else how if how in BUDGETS else "mapped"]
     if "streaming" in options:

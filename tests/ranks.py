@@ -2,12 +2,13 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ if not mx.distributed.is_available():
     pytest.skip("MLX has no ring here", allow_module_level=True)
 
 LIMIT_S = 240
+_PORTS = (12_000, 32_000)
 
 
 class Ranks:
@@ -70,9 +72,15 @@ class Ranks:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at just now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports in a row that nobody listens at just now.
+
+    They lie below those that the system gives to whoever asks for any, so that none of them is
+    given away before it is used.
+    """
+    while True:
+        base = random.randrange(*_PORTS)
+        ports = list(range(base, base + count))
+        with ExitStack() as stack, suppress(OSError):
+            for port in ports:
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return ports

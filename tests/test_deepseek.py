@@ -34,8 +34,14 @@ def logits(engine: Engine) -> np.ndarray:
     return np.concatenate(out + [session.forward([token]) for token in TOKENS[30:]])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        pytest.param(name, backend, marks=pytest.mark.slow if backend == "mlx" and turn else ())
+        for turn, name in enumerate(NAMES)
+        for backend in BACKENDS
+    ],
+)
 def test_any_budget_gives_the_same_bits(name: str, backend: str) -> None:
     with open_engine(name, backend) as engine:
         resident = logits(engine)

@@ -211,6 +211,7 @@ def test_the_command_says_all_of_it(model: Path, tmp_path: Path) -> None:
         assert part in words, part
 
 
+@pytest.mark.slow
 def test_a_machine_with_too_little_memory_is_named(model: Path, tmp_path: Path) -> None:
     env = {"MOESTREAM_CACHE": str(tmp_path)}
     done = run("plan", model, "--machines", "1G,2M", env=env)

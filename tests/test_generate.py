@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 from alphabet_model import ALPHABET, write_alphabet_model
-from command_line import COMMAND, Argument, run, start, usage_error, wait_for_output
+from command_line import (
+    COMMAND,
+    Argument,
+    run,
+    start,
+    usage_error,
+    wait_for_output,
+    wait_until_full,
+)
 
 from moestream.demo import demo_path
 from moestream.profiles import read_profile
@@ -382,6 +390,7 @@ def on_terminal(*arguments: Argument) -> str:
     return seen.decode()
 
 
+@pytest.mark.slow
 def test_a_long_prompt_shows_how_far_it_is(alphabet: Path, tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("0123456789" * 200, encoding="utf-8")
@@ -427,7 +436,7 @@ def test_signals_end_a_run_with_all_that_is_recorded(
 
 def test_a_full_pipe_does_not_keep_a_signal_out(alphabet: Path) -> None:
     process = start("generate", alphabet, *ENDLESS, "-q")
-    time.sleep(2)  # nobody reads
+    wait_until_full(process.stdout)  # nobody reads
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     out, _ = process.communicate(timeout=20)

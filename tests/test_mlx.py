@@ -15,7 +15,7 @@ os.environ["MLX_ENABLE_TF32"] = "0"  # which multiplies float32 with ten bits on
 import mlx.core as mx
 from alphabet_model import ALPHABET, write_alphabet_model
 from command_line import run
-from native_blocks import random_blocks
+from native_blocks import TYPES, random_blocks
 
 from golden.files import CONTEXT, Model, is_f32
 from golden.models import MODELS
@@ -96,6 +96,10 @@ def laid_out(type: Type, blocks: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
     return values(weight)
 
 
+def test_every_type_with_kernels_has_a_layout():
+    assert set(LAYOUTS) == set(TYPES)
+
+
 @pytest.mark.parametrize("type", EXACT, ids=lambda type: type.name)
 def test_mlx_decodes_what_gguf_does_bit_for_bit(type):
     # More rows than one task takes, and rows that do not follow one another.
@@ -122,7 +126,13 @@ def test_a_slot_is_filled_alone(type):
     assert sum(part.size for part in stack.memory) == laid_out_bytes(type, (3, 6, 64))
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def logits_test(model: Model):
+    """Slow where it is of the commonest type, and another model has the architecture in F32."""
+    marks = pytest.mark.slow if model.name.endswith("-q8_0") else ()
+    return pytest.param(model, marks=marks, id=model.name)
+
+
+@pytest.mark.parametrize("model", [logits_test(model) for model in MODELS])
 def test_logits_are_what_the_weights_mean(model: Model, tokens):
     theirs = exact_logits(model.name, is_f32(model))
     most, mean = KL.get(model.name, (1e-6, 1e-6))

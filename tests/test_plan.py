@@ -34,6 +34,7 @@ def plan(model: Argument, cache: dict[str, str], *arguments: Argument) -> dict[s
     return value
 
 
+@pytest.mark.slow
 def test_the_machine_is_measured_once_and_then_known(alphabet: Path, cache: dict[str, str]) -> None:
     first = run("plan", alphabet, env=cache)
     assert first.returncode == 0, first.stderr

@@ -11,7 +11,7 @@ from moestream.errors import ModelFormatError, UnsupportedQuantError
 from moestream.quants import GGMLQuantizationType, block_layout, dequantize, multiplies, row_bytes
 
 T = GGMLQuantizationType
-# What models in use are stored in; the installed gguf may decode more.
+# What models in use are stored in; the installed gguf may decode more, also types unknown here.
 COMMON = {T.F32, T.F16, T.BF16, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.MXFP4}
 COMMON |= {T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.TQ1_0, T.TQ2_0, T.IQ1_S, T.IQ1_M}
 COMMON |= {T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.IQ4_NL, T.IQ4_XS}
@@ -25,7 +25,7 @@ def is_decoded_by_gguf(type: GGMLQuantizationType) -> bool:
     return True
 
 
-READABLE = [T(type) for type in GGML_QUANT_SIZES if is_decoded_by_gguf(type)]
+READABLE = [type for type in T if type in GGML_QUANT_SIZES and is_decoded_by_gguf(type)]
 UNREADABLE = [T.Q8_1, T.Q8_K]
 
 

@@ -12,6 +12,7 @@ from ranks import LIMIT_S, Ranks, free_ports
 
 PROGRAM = Path(__file__).with_name("rank_program.py")
 SIX = ("qwen3moe", "gpt-oss-mxfp4", "gemma4", "qwen3next", "glm-dsa", "hy_v4-q8_0", "glm5-next")
+MLX = ("qwen3moe", "gpt-oss-mxfp4", "gemma4", "qwen3next", "glm-dsa")
 DEEP = ("gpt-oss-mxfp4", "gemma4", "qwen3next", "lfm2moe", "jamba", "deepseek32")
 """With three layers that a part can begin with, and more."""
 
@@ -36,12 +37,18 @@ def test_two_ranks(tmp_path, how):
     assert set(parts(tmp_path, 2, how, *SIX)) == set(SIX)
 
 
+@pytest.mark.slow
 def test_ranks_share_a_servers_batch(tmp_path):
     assert set(parts(tmp_path, 2, "served", "qwen3moe", "qwen3next")) == {"qwen3moe", "qwen3next"}
 
 
 def test_each_rank_has_the_profile_of_its_layers(tmp_path):
     assert set(parts(tmp_path, 2, "profiled", "qwen3moe", "qwen3next")) == {"qwen3moe", "qwen3next"}
+
+
+@pytest.mark.slow
+def test_two_ranks_of_mlx(tmp_path):
+    assert set(parts(tmp_path, 2, "mlx", *MLX)) == set(MLX)
 
 
 @pytest.mark.slow
@@ -65,7 +72,7 @@ def test_the_command_as_mlx_starts_it(tmp_path):
     model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
     code = "from mlx._distributed_utils.launch import main; main()"
     launch = [sys.executable, "-c", code, "-n", "2", "--hosts", "127.0.0.1"]
-    launch += ["--starting-port", str(free_ports(1)[0])]
+    launch += ["--starting-port", str(free_ports(2)[0])]
     launch += [f"--env={name}={os.environ[name]}" for name in ("PYTHONPATH",) if name in os.environ]
     command = [sys.executable, "-m", "moestream", "generate", str(model), "-p", "x", "--temp", "0"]
     found = subprocess.run(

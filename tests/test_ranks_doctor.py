@@ -21,7 +21,7 @@ HERE = "127.0.0.1"
 def look(*options: str, hosts: str = f"{HERE},{HERE}"):
     """As a person types it; the commands of this installation are found first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    port = str(free_ports(1)[0])
+    port = str(free_ports(hosts.count(",") + 1)[0])
     told = ("--hosts", hosts, "--starting-port", port, *options)
     return run("doctor", *told, env={"PATH": path})
 

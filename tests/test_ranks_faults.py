@@ -94,6 +94,7 @@ def test_the_first_rank_is_interrupted(running):
     assert running.codes() == [130, 0]
 
 
+@pytest.mark.slow
 def test_an_interrupt_does_not_wait(running):
     """Not for rows that are away either: here they never come."""
     running.processes[1].send_signal(signal.SIGSTOP)
@@ -197,6 +198,7 @@ def test_the_prompt_is_the_first_ranks(tmp_path, model):
     assert out == "4567\n"
 
 
+@pytest.mark.slow
 def test_shares_for_another_number(tmp_path, model):
     command = generate(model, "--hosts-share", "300M")
     assert "--hosts-share has 1 amounts for 2 machines" in refused(tmp_path, command, command)

@@ -373,6 +373,7 @@ def test_one_that_waits_for_a_place_does_not_hurry_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("moestream.server.scheduler._SLICE_S", np.inf)
+    monkeypatch.setattr(sequence, "_TELL_S", 1e-9)  # tokens are heard one by one
 
     def made_meanwhile(waiting: int) -> int:
         with Scheduler(engine_of("qwen3moe"), parallel=2, threaded=False) as scheduler:

@@ -22,6 +22,7 @@ from moestream.policies import POLICIES
 
 EXPERTS_BYTES = (0, 1 << 14, 1 << 16, 1 << 17, 190_000, 1 << 18, 1 << 30)
 """From less than one token's experts to more than all; slots keep some from 190,000 on."""
+BETWEEN = (1 << 14, 1 << 17, 1 << 18)
 
 
 EVERY = [
@@ -44,7 +45,13 @@ EVERY = [
 ]
 
 
-@pytest.mark.parametrize("experts_bytes", EXPERTS_BYTES)
+@pytest.mark.parametrize(
+    "experts_bytes",
+    [
+        pytest.param(each, marks=pytest.mark.slow if each in BETWEEN else ())
+        for each in EXPERTS_BYTES
+    ],
+)
 @pytest.mark.parametrize("number", range(len(EVERY)), ids=lambda number: str(EVERY[number]))
 def test_same_logits_bit_for_bit(number, experts_bytes):
     # Two models in turn, each with a backend of its own: all pairs, over the budgets and methods;

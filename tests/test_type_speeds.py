@@ -81,6 +81,7 @@ def test_a_run_that_was_cut_goes_on_with_what_is_missing(
     assert list(json.loads(results.read_text())) == ["IQ2_XXS", "IQ3_S"]
 
 
+@pytest.mark.slow
 def test_a_peers_best_flags_alone_go_through_all_rounds(alphabet: Path, tmp_path: Path) -> None:
     log, bench = tmp_path / "log", tmp_path / "llama-bench"
     bench.write_text(BENCH.format(python=sys.executable, log=str(log)))

@@ -55,7 +55,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("mebibytes", [100, 200, 300, 500, 1900])
+@pytest.mark.parametrize(
+    "mebibytes",
+    [100, 1900, *(pytest.param(each, marks=pytest.mark.slow) for each in (200, 300, 500))],
+)
 def test_a_list_and_a_plan_agree(mebibytes: int, alphabet: Path, cache: Path) -> None:
     env = {"MOESTREAM_CACHE": str(cache)}
     arguments = ("--memory", f"{mebibytes}M", "--json")

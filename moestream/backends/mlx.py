@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from moestream.backends.mlx_attention import MlxAttention
 from moestream.backends.mlx_compressed import MlxCompressed
-from moestream.backends.mlx_core import allocate, as_type, mx, options
+from moestream.backends.mlx_core import CACHE_BYTES, allocate, as_type, limit_memory, mx, options
 from moestream.backends.mlx_experts import MlxRouted
 from moestream.backends.mlx_recurrent import MlxRecurrent
 from moestream.backends.mlx_weights import Weight, laid_out_bytes
@@ -24,22 +24,17 @@ from moestream.gguf import Tensor
 from moestream.quants import GGMLQuantizationType as Type
 from moestream.quants import dequantize
 
-_CACHE_BYTES = 64 << 20
-"""Freed buffers that MLX may keep for use again: enough for a chunk's activations."""
-
 
 class MlxBackend(MlxAttention, MlxCompressed, MlxRouted, MlxRecurrent):
     """Every operation on MLX's default device. See ``Backend`` for shapes and meaning."""
 
     name = "mlx"
     keeps_bits = False
-    scratch_bytes = _CACHE_BYTES
+    scratch_bytes = CACHE_BYTES
 
     def __init__(self) -> None:
         super().__init__()
-        mx.set_cache_limit(_CACHE_BYTES)
-        if mx.metal.is_available():
-            mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+        limit_memory()
 
     def resident_bytes(self, type: Type, shape: tuple[int, ...]) -> int:
         """As it is laid out, which is more than in the file."""

@@ -6,6 +6,7 @@ GGUF blocks are laid out in that memory is in ``mlx_weights``.
 Source: https://ml-explore.github.io/mlx, version 0.32, for what each function computes.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,31 @@ except ImportError as error:
         f"backend 'cpu' ({error})"
     ) from None
 
-__all__ = ["Counted", "allocate", "as_type", "device_facts", "mx", "on_gpu", "options"]
+__all__ = [
+    "CACHE_BYTES",
+    "Counted",
+    "allocate",
+    "as_type",
+    "device_facts",
+    "limit_memory",
+    "mx",
+    "on_gpu",
+    "options",
+]
+
+CACHE_BYTES = 64 << 20
+"""Freed buffers that MLX may keep for use again: enough for a chunk's activations."""
 
 _FLOATS = {Type.F32: mx.float32, Type.F16: mx.float16, Type.BF16: mx.bfloat16}
 _STORED = {32: mx.uint32, 16: mx.uint16}
+
+
+@cache
+def limit_memory() -> None:
+    """Say once what MLX may keep. It waits for all that is under way, whatever thread began it."""
+    mx.set_cache_limit(CACHE_BYTES)
+    if mx.metal.is_available():
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
 
 
 class Counted:

@@ -49,6 +49,9 @@ class Ring:
                 f"{launch.name(launch.rank)} has no MLX, which joins machines; run there: "
                 "pip install 'mlx[cpu]' (on a Mac: pip install mlx)"
             ) from None
+        from moestream.backends.mlx_core import limit_memory
+
+        limit_memory()  # while nothing is awaited: later it would be for ever
         watch = _watch(launch)
         try:
             before = _threads()

@@ -120,13 +120,10 @@ def write(args: argparse.Namespace) -> None:
             for weight in tensors
         ]
     for weight in tensors:
-        packed = (*weight.shape[:-1], row_bytes(weight.type, weight.shape[-1]))
-        if weight.type == QType.F32:
-            writer.add_tensor_info(weight.name, weight.shape, np.dtype(np.float32), n_bytes(weight))
-        else:
-            writer.add_tensor_info(
-                weight.name, packed, np.dtype(np.uint8), n_bytes(weight), raw_dtype=weight.type
-            )
+        # Told as numbers, not as bytes, of which the package would look up the type: it lacks some.
+        writer.add_tensor_info(
+            weight.name, weight.shape, np.dtype(np.float32), n_bytes(weight), raw_dtype=weight.type
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
