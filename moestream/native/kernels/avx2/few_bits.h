@@ -124,7 +124,9 @@ struct Blocks<Type::TQ1_0> : Ones<Type::TQ1_0> {
     // rows fill registers with what is half a register of each.
     static __m256i two_rows(const uint8_t* first, const uint8_t* second, const int8_t* q) {
         const auto whole = [&](int at) { return load256(q + at); };
-        const auto half = [&](int at) { return _mm256_broadcastsi128_si256(load128(q + 160 + at)); };
+        const auto half = [&](int at) {
+            return _mm256_broadcastsi128_si256(load128(q + 160 + at));
+        };
         const __m256i both = _mm256_set_m128i(load128(second + 32), load128(first + 32));
         const __m256i a = five_trits(balanced(load256(first)), 32, whole);
         const __m256i b = five_trits(balanced(load256(second)), 32, whole);

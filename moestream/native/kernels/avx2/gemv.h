@@ -68,7 +68,7 @@ inline void add_scaled(const auto& block, const int8_t* const* q, const auto& sc
         });
     } else {
         const __m256i codes = quick_codes<T, J>(block);
-        unroll<NT>([&](auto t) { add(t, pair_sums<T>(codes, load256(q[t] + J * 32))); });
+        unroll<NT>([&](auto t) { add(t, pair_sums<T::kSigned>(codes, load256(q[t] + J * 32))); });
     }
 }
 
@@ -159,8 +159,6 @@ inline void scaled_sums(const uint8_t* const* rows, size_t at, uintptr_t ahead,
 
 struct Avx2Gemv : Avx2Floats {
     static constexpr int kFewTokens = 4, kFewPacked = 1;
-    template <class T>
-    static constexpr int kOffset = T::kOffset;
 
     template <class T, int NT>
     static void dot_block32(const uint8_t* const* rows, uintptr_t ahead, int blocks,
@@ -194,7 +192,8 @@ struct Avx2Gemv : Avx2Floats {
             for (int i = 0; i < 2; ++i) {
                 load_floats8<T>(rows, at, J * 2 + i, &d, &m);
                 unroll<NT>([&](auto t) {
-                    acc[t] = add_block32<Avx2Gemv, T>(acc[t], sums[t][i], d, m, x, t, unit * 2 + i);
+                    acc[t] = add_block32<Avx2Gemv, T, T::kOffset>(acc[t], sums[t][i], d, m, x, t,
+                                                                  unit * 2 + i);
                 });
             }
         } else {
@@ -202,7 +201,7 @@ struct Avx2Gemv : Avx2Floats {
             unroll<NT>([&](auto t) {
                 __m256i sum = T::kSmall ? fold8_small(v[t], 1) : fold8(v[t], 1);
                 if constexpr (kHalves<T>) sum = _mm256_add_epi32(sum, sum);
-                acc[t] = add_block32<Avx2Gemv, T>(acc[t], sum, d, m, x, t, unit);
+                acc[t] = add_block32<Avx2Gemv, T, T::kOffset>(acc[t], sum, d, m, x, t, unit);
             });
         }
     }

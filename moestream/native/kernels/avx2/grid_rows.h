@@ -87,8 +87,10 @@ struct Signs {
     template <int J>
     __m256i of() const {
         constexpr int kFirst = J % 4 * 4;
-        const auto order = [](int word) { return (kFirst + word * 2) * 0x0101 + 0x0100; };
-        const long long first = order(0) * 0x0001000100010001, second = order(1) * 0x0001000100010001;
+        const auto order = [](int word) {
+            return ((kFirst + word * 2) * 0x0101 + 0x0100) * 0x0001000100010001;
+        };
+        const long long first = order(0), second = order(1);
         const __m256i words = _mm256_shuffle_epi8(
             J < 4 ? low : high, _mm256_setr_epi64x(first, second, first, second));
         return _mm256_mullo_epi16(words, _mm256_set1_epi64x(0x0001000400100040));

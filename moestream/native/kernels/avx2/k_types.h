@@ -9,7 +9,8 @@ namespace {
 // Scales (first) and minimums (last 8 bytes) of Q4_K and Q5_K.
 inline __m128i k4_scales(const uint8_t* p) {
     const __m128i v = load128(p);  // and four bytes more
-    const __m128i low = _mm_srlv_epi32(_mm_shuffle_epi32(v, 0b10011000), _mm_setr_epi32(0, 0, 0, 4));
+    const __m128i low =
+        _mm_srlv_epi32(_mm_shuffle_epi32(v, 0b10011000), _mm_setr_epi32(0, 0, 0, 4));
     const __m128i high = _mm_srli_epi32(_mm_shuffle_epi32(v, 0b01010000), 2);
     const int low6 = 0x3f3f3f3f, low4 = 0x0f0f0f0f, top2 = 0x30303030;
     return _mm_or_si128(_mm_and_si128(low, _mm_setr_epi32(low6, low4, low6, low4)),
@@ -64,7 +65,7 @@ struct Blocks<Type::Q6_K> : Avx2Format<Type::Q6_K> {
     }
 };
 
-// Two bits of each byte: a group of 32 is two of eight in a byte's place, odd ones four times as large.
+// Codes of two bits, a group of 32 in the same bits of 32 bytes: odd groups four times as large.
 template <int J>
 inline __m256i fourfold_twos(const uint8_t* p) {
     const __m256i v = load256(p + J / 4 * 32);

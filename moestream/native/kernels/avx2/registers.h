@@ -73,6 +73,10 @@ inline __m256i broadcast32(const void* p) {
     return _mm256_set1_epi32(v);
 }
 
+// A sum that is added to where it stands: left to itself, GCC computes eight of them in other
+// registers and then moves them back, and has none left for what it multiplies.
+inline void keep_in_register(__m256i& v) { asm("" : "+x"(v)); }
+
 // Lane r of the result is the sum of the lanes of v[r * stride].
 inline __m256i fold8(const __m256i* v, int stride) {
     const auto fold = [&](int r) { return _mm256_hadd_epi32(v[r * stride], v[(r + 1) * stride]); };
@@ -100,8 +104,8 @@ inline void fold8_halves(const __m256i* v, __m256i* sums) {
     sums[1] = _mm256_permute2x128_si256(low, high, 0x31);
 }
 
-// The same as fold8 for lanes of at most 16383 in magnitude: these, and sums of two, pack into int16,
-// and one multiply adds neighbours.
+// The same as fold8 for lanes of at most 16383 in magnitude: these, and sums of two, pack into
+// int16, and one multiply adds neighbours.
 inline __m256i fold8_small(const __m256i* v, int stride) {
     const __m256i ones = _mm256_set1_epi16(1);
     const auto add = [&](__m256i a, __m256i b) {

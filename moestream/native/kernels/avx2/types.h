@@ -40,11 +40,15 @@ inline __m256i look_up(const int8_t* table, __m256i codes) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(table)), codes);
 }
 
+// How many pair sums of codes up to `largest` with int8 input fit in int16 on top of one another: a
+// power of two, at most 8.
+constexpr int steps_of(int largest) {
+    return std::min(8, static_cast<int>(std::bit_floor(32767u / (2 * 127 * largest))));
+}
+
 template <Type T>
 struct Avx2Format : Format<T> {
-    // How many pair sums of codes with int8 input fit in int16 on top of one another.
-    static constexpr int kSteps = std::min(
-        8, static_cast<int>(std::bit_floor(32767u / (2 * 127 * Format<T>::kLayout.largest))));
+    static constexpr int kSteps = steps_of(Format<T>::kLayout.largest);
     // Whether opening takes so long that it is done ahead of the products.
     static constexpr bool kAhead = false;
     // Whether scales are put in memory ahead of them: broadcast from there, they take no shuffle.
@@ -55,15 +59,16 @@ struct Avx2Format : Format<T> {
 
 // The trait of a type. Of a 32-value type: codes() of a block, or codes<J>() of the J-th 32 of a
 // larger one. Of a 256-value type: codes<J>() of the J-th 32, and scales() and mins() as int16, 16
-// of them, one for each 16 codes in order, or, if a group is 32, one for each 32 in the low half and
-// the same again in the high half. They are given what open() made of the block, which is the block
-// itself if a type has no open(). A type may have these as well, for one token or a few: halves<J>()
-// of codes that are all even; fourfold<J>(), the codes, but those of odd J four times as large.
+// of them, one for each 16 codes in order, or, if a group is 32, one for each 32 in the low half
+// and the same again in the high half. They are given what open() made of the block, which is the
+// block itself if a type has no open(). For one token or a few, a type may have these as well:
+// halves<J>() of codes that are all even; fourfold<J>(), codes that are four times as large if J is
+// odd.
 template <Type T>
 struct Blocks;
 
-// Super-blocks of eight rows, opened one by one as they are asked for, or, if a type has kAhead, all
-// before the first is.
+// Super-blocks of eight rows, opened one by one as they are asked for, or, if a type has kAhead,
+// all before the first is.
 template <class T>
 class OpenedOneByOne {
   public:
@@ -75,8 +80,8 @@ class OpenedOneByOne {
     size_t at_;
 };
 
-// A processor sees the work of two rows or three: lookups, whose numbers come by way of memory, would
-// wait for them and leave nothing to do.
+// A processor sees the work of two rows or three: lookups, whose numbers come by way of memory,
+// would wait for them and leave nothing to do.
 template <class T>
 class OpenedAhead {
   public:
@@ -198,9 +203,9 @@ inline __m256i codes_of_part(const uint8_t* p) {
 }
 
 // Sums of two neighbouring products, int16.
-template <class T>
+template <bool Signed>
 inline __m256i pair_sums(__m256i codes, __m256i input) {
-    if constexpr (T::kSigned) {
+    if constexpr (Signed) {
         return _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(input, codes));
     } else {
         return _mm256_maddubs_epi16(codes, input);
