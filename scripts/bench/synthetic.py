@@ -29,8 +29,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are 
 from bench.shapes import SHAPES, Weight
 from golden.files import add_value
 
-SCALES_AT = {QType.TQ1_0: 52, QType.TQ2_0: 64, QType.Q3_K: 108}
+SCALES_AT = {QType.TQ1_0: 52, QType.TQ2_0: 64, QType.Q2_K: 80, QType.Q3_K: 108}
 """Where d lies in a block, if not at 0."""
+MINIMA = {
+    QType.Q2_K: (82, 1.5),
+    QType.Q4_1: (2, -7.5),
+    QType.Q5_1: (2, -15.5),
+    QType.Q5_K: (2, 15.5),
+}
+"""Where the scale of minimums lies, and how many d it is so that the values' mean is 0."""
 
 
 def n_bytes(weight: Weight) -> int:
@@ -76,7 +83,7 @@ def set_deviation(blocks: NDArray[np.uint8], type: QType, deviation: float) -> N
 
 
 def set_scale(blocks: NDArray[np.uint8], type: QType, value: float) -> None:
-    """Write d into every block of a type that has no minimum."""
+    """Write d into every block, and what centres its values."""
     if type == QType.NVFP4:  # four scales of a byte, whose unit is 2^-3 from 1 on
         exponent = np.clip(round(float(np.log2(value))) + 7, 1, 14)
         blocks[:, :4] = int(exponent) << 3
@@ -86,6 +93,9 @@ def set_scale(blocks: NDArray[np.uint8], type: QType, value: float) -> None:
             blocks[:, 49 + 2 * i] = blocks[:, 49 + 2 * i] & 15 | nibble << 4
     else:
         set_half(blocks, SCALES_AT.get(type, 0), value)
+        if type in MINIMA:
+            offset, scales = MINIMA[type]
+            set_half(blocks, offset, scales * value)
 
 
 def set_half(blocks: NDArray[np.uint8], offset: int, value: float) -> None:
