@@ -50,8 +50,8 @@ alignas(64) inline constexpr auto kIq3xxsGrid = expand_grid<uint32_t>(kIq3XxsRow
 alignas(64) inline constexpr auto kIq3sGrid = expand_grid<uint32_t>(kIq3SRows, kIq3sLevels);
 alignas(64) inline constexpr auto kIq1Grid = expand_grid<uint64_t>(kIq1SRows, kIq1Levels);
 
-// The grid with one more in all bytes, then again with one less: IQ1_M's nibbles have a shift on top
-// of the three bits of a row's number, so that both are looked up at once.
+// The grid with one more in all bytes, then again with one less: with a shift on top of the three
+// high bits of a row's number, as IQ1_M's nibbles have it, both are looked up at once.
 constexpr auto shifted_grid(const auto& rows) {
     constexpr uint64_t kOnes = 0x0101010101010101;
     std::array<uint64_t, 2 * std::tuple_size_v<std::remove_cvref_t<decltype(rows)>>> grid{};

@@ -6,7 +6,8 @@
 //     dot_block32, dot_block256: a block of kLanes rows and up to kFewTokens tokens, taken apart as
 //     it comes;
 //     packed_block32, packed_pair: the same of eight packed rows (packing.h), up to kFewPacked;
-//     unpack, unpack_packed: kTileRegisters * kLanes rows, taken apart for all tokens;
+//     unpack, unpack_packed: kTileRegisters * kLanes rows, taken apart for all tokens, with codes
+//     that are kTileOffset too large;
 //     sum_block32, sum_block256, weigh, rows_of: a block of those, and up to kTileTokens tokens.
 // V::Few is V, or the vectors that take few tokens.
 #pragma once
@@ -21,28 +22,25 @@ namespace {
 // products. Others are taken apart for more tokens than kFewTokens.
 inline constexpr int kGemmTokens = 4;
 
-// From a block's integer sum to the result, for the rows of a register and one token.
-template <class V, class T, int NT>
+// From a block's integer sum, of codes that are Offset too large, to the result, for the rows of a
+// register and one token.
+template <class V, class T, int Offset, int NT>
 inline typename V::Float add_block32(typename V::Float acc, typename V::Int sum,
                                      typename V::Float d, typename V::Float m,
                                      const TokenRows<T, NT>& x, int token, int block) {
-    constexpr int kOffset = V::template kOffset<T>;
-    if constexpr (kOffset != 0) {
-        sum = V::sub(sum, V::set_int(kOffset * *x.sums(token, block)));
-    }
+    if constexpr (Offset != 0) sum = V::sub(sum, V::set_int(Offset * *x.sums(token, block)));
     acc = V::fma(V::mul(d, V::set(x.d(token, block))), V::to_float(sum), acc);
     if constexpr (T::kHasMin) acc = V::fma(m, V::set(x.s(token, block)), acc);
     return acc;
 }
 
 // A super-block's sum, given that of weights (minimums, or scales for an offset) times input sums.
-template <class V, class T>
+template <class V, int Offset>
 inline typename V::Int without_offset(typename V::Int sum, typename V::Int weighed) {
-    constexpr int kOffset = V::template kOffset<T>;
-    if constexpr (kOffset == 0) {
+    if constexpr (Offset == 0) {
         return sum;
     } else {
-        return V::sub(sum, V::shift_left(weighed, shift_of(kOffset)));
+        return V::sub(sum, V::shift_left(weighed, shift_of(Offset)));
     }
 }
 
@@ -114,7 +112,7 @@ inline void packed_block32(const uint8_t* p, int block, const TokenRows<T, NT>& 
     V::template packed_block32<T, NT>(p + packing_of(T::kType).codes_at(), x.q, block * 32, sums);
     unroll<NT * kRegisters>([&](auto i) {
         constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
-        acc[i] = add_block32<V, T>(acc[i], sums[i], packed_d<V>(p, kRegister),
+        acc[i] = add_block32<V, T, T::kOffset>(acc[i], sums[i], packed_d<V>(p, kRegister),
                                    packed_m<V, T>(p, kRegister), x, kToken, block);
     });
 }
@@ -131,9 +129,9 @@ inline void packed_block256(const uint8_t* p, int block, const TokenRows<T, NT>&
     }
     unroll<NT * kRegisters>([&](auto i) {
         constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
-        acc[i] = add_block256<V, T>(acc[i], without_offset<V, T>(sums[i], weighed[i]), weighed[i],
-                                    packed_d<V>(p, kRegister), packed_m<V, T>(p, kRegister),
-                                    x.d(kToken, block));
+        const auto sum = without_offset<V, T::kOffset>(sums[i], weighed[i]);
+        acc[i] = add_block256<V, T>(acc[i], sum, weighed[i], packed_d<V>(p, kRegister),
+                                    packed_m<V, T>(p, kRegister), x.d(kToken, block));
     });
 }
 
@@ -173,8 +171,9 @@ inline void tile_block32(const typename V::Unpacked& w, int block, const TokenRo
     unroll<NT * kRegisters>([&](auto i) {
         constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
         const size_t at = static_cast<size_t>(block * kRegisters + kRegister) * V::kLanes;
-        acc[i] = add_block32<V, T>(acc[i], V::template rows_of<kToken, kRegister>(sums),
-                                   V::load(w.d + at), V::load(w.m + at), x, kToken, block);
+        acc[i] = add_block32<V, T, V::template kTileOffset<T>>(
+            acc[i], V::template rows_of<kToken, kRegister>(sums), V::load(w.d + at),
+            V::load(w.m + at), x, kToken, block);
     });
 }
 
@@ -186,15 +185,16 @@ inline void tile_block256(const typename V::Unpacked& w, int block, const TokenR
     typename V::Int weighed[NT * kRegisters];
     V::template sum_block256<T, NT>(w, block, x.q, sums);
     fill<NT * kRegisters>(weighed, V::zero_int());
-    if constexpr (T::kHasMin || V::template kOffset<T> != 0) {
+    if constexpr (T::kHasMin || V::template kTileOffset<T> != 0) {
         V::template weigh<T, NT>(w, block, x, weighed);
     }
     unroll<NT * kRegisters>([&](auto i) {
         constexpr int kToken = i / kRegisters, kRegister = i % kRegisters;
         const size_t at = static_cast<size_t>(block * kRegisters + kRegister) * V::kLanes;
-        const auto sum = V::template rows_of<kToken, kRegister>(sums);
-        acc[i] = add_block256<V, T>(acc[i], without_offset<V, T>(sum, weighed[i]), weighed[i],
-                                    V::load(w.d + at), V::load(w.m + at), x.d(kToken, block));
+        const auto sum = without_offset<V, V::template kTileOffset<T>>(
+            V::template rows_of<kToken, kRegister>(sums), weighed[i]);
+        acc[i] = add_block256<V, T>(acc[i], sum, weighed[i], V::load(w.d + at), V::load(w.m + at),
+                                    x.d(kToken, block));
     });
 }
 

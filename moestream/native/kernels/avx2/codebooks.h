@@ -15,23 +15,9 @@ struct Rows {
     alignas(32) uint16_t rows[32];
 };
 
-// Signs of a super-block, a bit each: halves of 128, each twice. They stay in registers: stored, and
-// loaded again piece by piece, they made the product take 1.4 times as long.
-struct Signs {
-    __m256i low, high;
-
-    template <int J>
-    __m256i of() const {
-        return spread_bytes<J % 4>(J < 4 ? low : high);
-    }
-};
-
-inline Signs signs_of(__m256i v) {
-    return {_mm256_permute2x128_si256(v, v, 0x00), _mm256_permute2x128_si256(v, v, 0x11)};
-}
-
+template <class S>
 struct RowsAndSigns : Rows {
-    Signs signs;
+    S signs;
 };
 
 // Numbers of rows as they lie in the file; dwords of four times seven signs and a scale.
@@ -49,19 +35,20 @@ inline __m256i scales_on_top(__m256i rest) {
     return eight_scales(_mm256_or_si256(_mm256_srli_epi32(rest, 27), _mm256_set1_epi32(1)));
 }
 
-// What a type with signs apart has beyond scales(): magnitudes<J>() and signs<J>(), which is where
-// its 32 bits lie, or these spread.
+// What a type with signs apart has beyond scales(): magnitudes<J>(), and signs in what it opens.
 template <class Self, Type T>
 struct SignedRows : Avx2Format<T> {
+    static constexpr bool kScalesAhead = false;  // lookups alone keep the loads busy
     template <int J>
     static __m256i codes(const auto& block) {
-        return with_signs(Self::template signs<J>(block), Self::template magnitudes<J>(block));
+        return with_signs(block.signs.template of<J>(), Self::template magnitudes<J>(block));
     }
 };
 
 // A type whose numbers of rows of eight are made ready.
 template <class Self, Type T, const auto& kGrid>
 struct ReadyRows : SignedRows<Self, T> {
+    static constexpr bool kAhead = true;
     static __m256i scales(const auto& block) { return join_even_odd(Self::split_scales(block)); }
     template <int J>
     static __m256i magnitudes(const Rows& block) {
@@ -73,12 +60,11 @@ struct ReadyRows : SignedRows<Self, T> {
 template <class Self, Type T>
 struct SignsBelowScales : SignedRows<Self, T> {
     static __m256i scales(const SignsAndScales& block) { return scales_on_top(block.rest); }
-    template <int J>
-    static __m256i signs(const auto& block) { return block.signs.template of<J>(); }
 };
 
 template <>
 struct Blocks<Type::IQ2_XXS> : SignsBelowScales<Blocks<Type::IQ2_XXS>, Type::IQ2_XXS> {
+    static constexpr bool kAhead = true, kScalesAhead = !kMasks;
     static SignsAndScales open(const uint8_t* p) {
         const __m256 a = _mm256_castsi256_ps(load256(p + 2));
         const __m256 b = _mm256_castsi256_ps(load256(p + 34));
@@ -103,26 +89,25 @@ struct Blocks<Type::IQ3_XXS> : SignsBelowScales<Blocks<Type::IQ3_XXS>, Type::IQ3
 
 template <>
 struct Blocks<Type::IQ2_XS> : ReadyRows<Blocks<Type::IQ2_XS>, Type::IQ2_XS, kIq2xsGrid> {
-    static RowsAndSigns open(const uint8_t* p) {
+    static RowsAndSigns<Signs> open(const uint8_t* p) {
         const __m256i a = load256(p + 2), b = load256(p + 34), rows = _mm256_set1_epi16(511);
         const __m256i both =
             _mm256_packus_epi16(_mm256_srli_epi16(a, 9), _mm256_srli_epi16(b, 9));
-        RowsAndSigns to;
+        RowsAndSigns<Signs> to;
         to.p = p;
         to.signs = signs_of(even_signs32(_mm256_permute4x64_epi64(both, 0xd8)));
         store_rows(_mm256_and_si256(a, rows), _mm256_and_si256(b, rows), to.rows);
         return to;
     }
-    static __m256i split_scales(const RowsAndSigns& block) { return odd_nibbles(block.p + 66); }
-    template <int J>
-    static __m256i signs(const auto& block) { return block.signs.template of<J>(); }
+    static __m256i split_scales(const Rows& block) { return odd_nibbles(block.p + 66); }
 };
 
 template <>
 struct Blocks<Type::IQ2_S> : ReadyRows<Blocks<Type::IQ2_S>, Type::IQ2_S, kIq2sGrid> {
-    static Rows open(const uint8_t* p) {
-        Rows to;
+    static RowsAndSigns<StoredSigns> open(const uint8_t* p) {
+        RowsAndSigns<StoredSigns> to;
         to.p = p;
+        to.signs = stored_signs(p + 34);
         uint64_t bits;
         std::memcpy(&bits, p + 66, 8);
         const __m256i all = _mm256_set1_epi64x(static_cast<long long>(bits));
@@ -138,46 +123,44 @@ struct Blocks<Type::IQ2_S> : ReadyRows<Blocks<Type::IQ2_S>, Type::IQ2_S, kIq2sGr
         return to;
     }
     static __m256i split_scales(const Rows& block) { return odd_nibbles(block.p + 74); }
-    template <int J>
-    static const void* signs(const Rows& block) {
-        return block.p + 34 + J * 4;
-    }
 };
 
 template <>
 struct Blocks<Type::IQ3_S> : SignedRows<Blocks<Type::IQ3_S>, Type::IQ3_S> {
-    static __m256i scales(const uint8_t* p) {
-        const __m256i all = _mm256_set1_epi32(static_cast<int>(load_u32(p + 106)));
+    struct Made {
+        const uint8_t* p;
+        StoredSigns signs;
+    };
+    static Made open(const uint8_t* p) { return {p, stored_signs(p + 74)}; }
+    static __m256i scales(const Made& block) {
+        const __m256i all = _mm256_set1_epi32(static_cast<int>(load_u32(block.p + 106)));
         const __m256i s = _mm256_and_si256(
             _mm256_srlv_epi32(all, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)),
             _mm256_set1_epi32(15));
         return eight_scales(_mm256_or_si256(_mm256_add_epi32(s, s), _mm256_set1_epi32(1)));
     }
     template <int J>
-    static __m256i magnitudes(const uint8_t* p) {
-        const auto* rows = reinterpret_cast<const __m128i*>(p + 2 + J * 8);
+    static __m256i magnitudes(const Made& block) {
+        const auto* rows = reinterpret_cast<const __m128i*>(block.p + 2 + J * 8);
         const __m256i low = _mm256_cvtepu8_epi32(_mm_loadl_epi64(rows));
-        const __m256i bits = _mm256_sllv_epi32(_mm256_set1_epi32(p[66 + J]),
+        const __m256i bits = _mm256_sllv_epi32(_mm256_set1_epi32(block.p[66 + J]),
                                                _mm256_setr_epi32(8, 7, 6, 5, 4, 3, 2, 1));
         const __m256i high = _mm256_and_si256(bits, _mm256_set1_epi32(256));
         return rows_of_four(kIq3sGrid.data(), _mm256_or_si256(low, high));
-    }
-    template <int J>
-    static const void* signs(const uint8_t* p) {
-        return p + 74 + J * 4;
     }
 };
 
 template <>
 struct Blocks<Type::IQ1_S> : Avx2Format<Type::IQ1_S> {
+    static constexpr bool kAhead = true, kScalesAhead = false;
     // A group's shift is taken off by way of its input's sum, together with the offset.
     static constexpr int kOffset = 1;
-    struct Opened {
+    struct Made {
         Rows rows;
         __m128i words;
     };
-    static Opened open(const uint8_t* p) {
-        Opened to;
+    static Made open(const uint8_t* p) {
+        Made to;
         to.rows.p = p;
         to.words = load128(p + 34);
         const __m256i all = _mm256_broadcastsi128_si256(to.words);
@@ -192,24 +175,25 @@ struct Blocks<Type::IQ1_S> : Avx2Format<Type::IQ1_S> {
                    to.rows.rows);
         return to;
     }
-    static __m256i scales(const Opened& block) {
+    static __m256i scales(const Made& block) {
         const __m128i twice = _mm_and_si128(_mm_srli_epi16(block.words, 11), _mm_set1_epi16(14));
         return _mm256_broadcastsi128_si256(_mm_or_si128(twice, _mm_set1_epi16(1)));
     }
     // 16 less the shift, which is -1 where a word's top bit is set, else 1, times the scale.
-    static __m256i weights(const Opened& block, __m256i scales) {
+    static __m256i weights(const Made& block, __m256i scales) {
         const __m256i minus = _mm256_srai_epi16(_mm256_broadcastsi128_si256(block.words), 15);
         const __m256i shift = _mm256_or_si256(minus, _mm256_set1_epi16(1));
         return _mm256_sub_epi16(_mm256_slli_epi16(scales, 4), _mm256_sign_epi16(scales, shift));
     }
     template <int J>
-    static __m256i codes(const Opened& block) {
+    static __m256i codes(const Made& block) {
         return rows_of_eight(kIq1Grid.data(), block.rows.rows + J * 4);
     }
 };
 
 template <>
 struct Blocks<Type::IQ1_M> : Avx2Format<Type::IQ1_M> {
+    static constexpr bool kAhead = true;
     static uint16_t half_bits(const uint8_t* p) { return iq1m_d(p); }
     static Rows open(const uint8_t* p) {
         Rows to;

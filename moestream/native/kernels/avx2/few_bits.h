@@ -21,14 +21,21 @@ struct Blocks<Type::NVFP4> : Avx2Format<Type::NVFP4> {
 
 template <>
 struct Blocks<Type::Q1_0> : Avx2Format<Type::Q1_0> {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
     template <int J>
     static __m256i codes(const uint8_t* p) {
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
         return _mm256_maskz_mov_epi8(load_u32(p + 2 + J * 4), _mm256_set1_epi8(2));
-#else
-        return where_set(p + 2 + J * 4, 2);
-#endif
     }
+#else
+    template <int J>
+    static __m256i codes(const uint8_t* p) {
+        return where_set(p + 2 + J * 4, 2);
+    }
+    template <int J>
+    static __m256i halves(const uint8_t* p) {
+        return _mm256_min_epu8(own_bits(p + 2 + J * 4), _mm256_set1_epi8(1));
+    }
+#endif
 };
 
 template <>
@@ -59,6 +66,19 @@ struct Ones : Avx2Format<T> {
 
 template <>
 struct Blocks<Type::TQ2_0> : Ones<Type::TQ2_0> {
+    template <int J>
+    static __m256i fourfold(const uint8_t* p) {
+        return fourfold_twos<J>(p);
+    }
+    // Codes times a token's inputs, sums of pairs.
+    static __m256i pairs(const uint8_t* p, const int8_t* q) {
+        __m256i sums[2];
+        unroll<8>([&](auto j) {
+            const __m256i pairs = _mm256_maddubs_epi16(fourfold<j>(p), load256(q + j * 32));
+            sums[j % 2] = j < 2 ? pairs : _mm256_add_epi16(sums[j % 2], pairs);
+        });
+        return _mm256_add_epi16(sums[0], _mm256_srai_epi16(sums[1], 2));
+    }
     template <int J>
     static __m256i codes(const uint8_t* p) {
         return _mm256_and_si256(_mm256_srli_epi16(load256(p + J / 4 * 32), J % 4 * 2),
@@ -100,6 +120,22 @@ struct Blocks<Type::TQ1_0> : Ones<Type::TQ1_0> {
         };
         return _mm256_add_epi8(over(85), over(static_cast<char>(170)));
     }
+    // Trits of two rows, less one, times a token's inputs: sums of pairs, a row in each half. Two
+    // rows fill registers with what is half a register of each.
+    static __m256i two_rows(const uint8_t* first, const uint8_t* second, const int8_t* q) {
+        const auto whole = [&](int at) { return load256(q + at); };
+        const auto half = [&](int at) {
+            return _mm256_broadcastsi128_si256(load128(q + 160 + at));
+        };
+        const __m256i both = _mm256_set_m128i(load128(second + 32), load128(first + 32));
+        const __m256i a = five_trits(balanced(load256(first)), 32, whole);
+        const __m256i b = five_trits(balanced(load256(second)), 32, whole);
+        const __m256i rest = five_trits(balanced(both), 16, half);
+        const __m256i last = trit_pairs(four_trits(first + 48, second + 48), half(80));
+        const __m256i halves = _mm256_add_epi16(_mm256_permute2x128_si256(a, b, 0x20),
+                                                _mm256_permute2x128_si256(a, b, 0x31));
+        return _mm256_add_epi16(halves, _mm256_add_epi16(rest, last));
+    }
     // A trit is what threefold loses at the top: 256 trit = 3 v - v', v' being what it keeps.
     static __m256i lanes(const Trits& block, const int8_t* q) {
         __m256i all = _mm256_setzero_si256(), kept = _mm256_setzero_si256();
@@ -110,6 +146,36 @@ struct Blocks<Type::TQ1_0> : Ones<Type::TQ1_0> {
         });
         const __m256i three = _mm256_add_epi32(all, _mm256_add_epi32(all, all));
         return _mm256_srai_epi32(_mm256_sub_epi32(three, kept), 8);
+    }
+
+  private:
+    // As signed bytes, which they stay: thrice 128 is 128.
+    static __m256i balanced(__m256i v) { return _mm256_xor_si256(v, _mm256_set1_epi8(-128)); }
+
+    // The trits of balanced bytes less one, times inputs.
+    static __m256i trit_pairs(__m256i v, __m256i input) {
+        const __m256i minus = _mm256_cmpgt_epi8(_mm256_set1_epi8(-42), v);
+        const __m256i plus = _mm256_cmpgt_epi8(v, _mm256_set1_epi8(42));
+        const __m256i trit = _mm256_sub_epi8(minus, plus);
+        return _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_sign_epi8(input, trit));
+    }
+
+    // The same of all five, whose inputs lie `step` apart.
+    static __m256i five_trits(__m256i v, int step, const auto& input) {
+        __m256i sums = trit_pairs(v, input(0));
+        unroll<4>([&](auto j) {
+            v = thrice(v);
+            sums = _mm256_add_epi16(sums, trit_pairs(v, input((j + 1) * step)));
+        });
+        return sums;
+    }
+
+    // Of four bytes each, four times: as they are, and by 3, 9 and 27.
+    static __m256i four_trits(const uint8_t* first, const uint8_t* second) {
+        const __m256i once =
+            balanced(_mm256_blend_epi32(broadcast32(first), broadcast32(second), 0xf0));
+        const __m256i by3 = _mm256_blend_epi32(once, thrice(once), 0b10101010);
+        return _mm256_blend_epi32(by3, thrice(thrice(by3)), 0b11001100);
     }
 };
 

@@ -7,12 +7,17 @@
 namespace moestream {
 namespace {
 
+// How many pair sums of a panel's codes with int8 input fit in int16 on top of one another.
+template <class T>
+inline constexpr int kPanelSteps =
+    steps_of(T::kLayout.largest + (T::kSigned ? kPanelOffset<T> : 0));
+
 // Pair sums of four columns of 16 rows with one token's input.
 template <class T>
 inline void quad_pairs(const uint8_t* codes, const int8_t* input, __m256i* pairs) {
     const __m256i x = broadcast32(input);
-    pairs[0] = pair_sums<T>(load256(codes), x);
-    pairs[1] = pair_sums<T>(load256(codes + 32), x);
+    pairs[0] = pair_sums<kPanelSigned<T>>(load256(codes), x);
+    pairs[1] = pair_sums<kPanelSigned<T>>(load256(codes + 32), x);
 }
 
 // sum (token, half) += products of `Quads` times four columns, the inputs' from `at` on, each total
@@ -28,7 +33,7 @@ inline void multiply_quads(const uint8_t* codes, const int8_t* const* from, size
             for (int t = 0; t < NT; ++t) {
                 const __m256i x = broadcast32(input[t] + quad * 4);
                 for (int h = 0; h < 2; ++h) {
-                    part[t][h] = quad_sums<T>(part[t][h], load256(codes + quad * 64 + h * 32), x);
+                    part[t][h] = add_quads(part[t][h], load256(codes + quad * 64 + h * 32), x);
                 }
             }
         }
@@ -40,7 +45,7 @@ inline void multiply_quads(const uint8_t* codes, const int8_t* const* from, size
         }
         return;
     }
-    constexpr int kRun = T::kSteps < Quads ? T::kSteps : Quads;
+    constexpr int kRun = std::min(kPanelSteps<T>, Quads);
     for (int first = 0; first < Quads; first += kRun) {
         __m256i part[NT][2];
         for (int t = 0; t < NT; ++t) {
@@ -52,8 +57,10 @@ inline void multiply_quads(const uint8_t* codes, const int8_t* const* from, size
             for (int t = 0; t < NT; ++t) {
                 __m256i more[2];
                 quad_pairs<T>(codes + quad * 64, input[t] + quad * 4, more);
-                part[t][0] = _mm256_add_epi16(part[t][0], more[0]);
-                part[t][1] = _mm256_add_epi16(part[t][1], more[1]);
+                for (int h = 0; h < 2; ++h) {
+                    part[t][h] = _mm256_add_epi16(part[t][h], more[h]);
+                    if constexpr (T::kSuper) keep_in_register(part[t][h]);
+                }
             }
         }
         for (int t = 0; t < NT; ++t) {
@@ -72,6 +79,8 @@ struct Avx2 : Avx2Packed {
     static constexpr int kTileRegisters = 2, kTileTokens = 4;
     template <Type T>
     using Trait = Blocks<T>;
+    template <class T>
+    static constexpr int kTileOffset = kPanelOffset<T>;
     // Integer sums of a token and a half of 16 rows.
     template <int NT>
     using Sums = Int[NT][2];

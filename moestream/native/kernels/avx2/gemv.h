@@ -5,28 +5,25 @@
 #pragma once
 
 #include "kernels/avx2/codebooks.h"
-#include "kernels/avx2/few_bits.h"
 #include "kernels/avx2/floats.h"
+#include "kernels/avx2/k_types.h"
+#include "kernels/avx2/plain.h"
 #include "kernels/products.h"
 
 namespace moestream {
 namespace {
-
-// Ask for one row's share of the next eight rows' bytes. These are asked for in the order of
-// memory, spread evenly over the work: rows are short and eight are read at once, which hardware
-// prefetchers do not see through. Asking beyond the end of memory does no harm.
-template <int Bytes>
-inline void prefetch(uintptr_t ahead) {
-    for (int i = 0; i < Bytes; i += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(ahead + i), _MM_HINT_T0);
-    }
-}
 
 // Scale J of 8 in each half, over all lanes of that half: codes<J> holds group J, or, if a group is
 // 16, group 2 J in its low half and 2 J + 1 in its high half.
 template <int J>
 inline __m256i spread_scale(__m256i scales) {
     return _mm256_shuffle_epi8(scales, _mm256_set1_epi16((2 * J + 1) << 8 | 2 * J));
+}
+
+// The same of eight scales that are in memory, each twice.
+template <int J>
+inline __m256i spread_scale(const int (&scales)[8]) {
+    return _mm256_set1_epi32(scales[J]);
 }
 
 // Scales of groups of 16, even ones in the low half and odd ones in the high half.
@@ -39,10 +36,24 @@ inline __m256i split_scales_of(const auto& block) {
     }
 }
 
+// Whether a type gives codes that want fewer instructions: those of odd groups of 32 are four times
+// as large.
+template <class T>
+inline constexpr bool kFourfold = requires { T::template fourfold<0>(nullptr); };
+
+template <class T, int J>
+inline __m256i quick_codes(const auto& block) {
+    if constexpr (kFourfold<T>) {
+        return T::template fourfold<J>(block);
+    } else {
+        return T::template codes<J>(block);
+    }
+}
+
 // To each token's sum: the J-th 32 codes of an opened super-block, taken apart once, times its
-// inputs from column `at` on, times their scales.
+// inputs, times their scales.
 template <class T, int J, int NT>
-inline void add_scaled(const auto& block, const int8_t* const* q, size_t at, __m256i scales,
+inline void add_scaled(const auto& block, const int8_t* const* q, const auto& scales,
                        __m256i (*acc)[2]) {
     const __m256i scale = spread_scale<J>(scales);
     const auto add = [&](int t, __m256i pairs) {
@@ -50,37 +61,27 @@ inline void add_scaled(const auto& block, const int8_t* const* q, size_t at, __m
     };
     if constexpr (requires { T::template magnitudes<J>(block); }) {
         const __m256i magnitudes = T::template magnitudes<J>(block);
-        const auto signs = T::template signs<J>(block);
+        const auto signs = block.signs.template of<J>();
         unroll<NT>([&](auto t) {
-            const __m256i input = with_signs(signs, load256(q[t] + at + J * 32));
+            const __m256i input = with_signs(signs, load256(q[t] + J * 32));
             add(t, _mm256_maddubs_epi16(magnitudes, input));
         });
     } else {
-        const __m256i codes = T::template codes<J>(block);
-        unroll<NT>([&](auto t) { add(t, pair_sums<T>(codes, load256(q[t] + at + J * 32))); });
+        const __m256i codes = quick_codes<T, J>(block);
+        unroll<NT>([&](auto t) { add(t, pair_sums<T::kSigned>(codes, load256(q[t] + J * 32))); });
     }
 }
 
-// The lanes of the sum of a super-block whose groups have no scales.
+// Whether a type's codes are all even, and halves of them are had faster.
 template <class T>
-[[gnu::flatten]] inline __m256i plain_lanes(const auto& block, const int8_t* q) {
-    if constexpr (kVnni && requires { T::lanes(block, q); }) {
-        return T::lanes(block, q);
-    } else if constexpr (kVnni) {
-        __m256i lanes[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        unroll<8>([&](auto j) {
-            const __m256i codes = T::template codes<j>(block);
-            lanes[j % 2] = add_quads(lanes[j % 2], codes, load256(q + j * 32));
-        });
-        return _mm256_add_epi32(lanes[0], lanes[1]);
+inline constexpr bool kHalves = requires { T::template halves<0>(nullptr); };
+
+template <class T, int J>
+inline __m256i halves_of_part(const uint8_t* p) {
+    if constexpr (kHalves<T>) {
+        return T::template halves<J>(p);
     } else {
-        static_assert(T::kSteps == 8);
-        __m256i pairs = _mm256_setzero_si256();
-        unroll<8>([&](auto j) {
-            const __m256i codes = T::template codes<j>(block);
-            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, load256(q + j * 32)));
-        });
-        return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        return codes_of_part<T, J>(p);
     }
 }
 
@@ -88,32 +89,38 @@ template <class T>
 template <class T>
 inline constexpr bool kSplitSums = T::kGroup == 16 && !T::kHasMin;
 
-// The lanes of row R's integer sums over a super-block with the tokens' inputs from column `at` on,
-// and those of its minimums (or offset).
+// Puts eight scales, each twice, in memory: scales as groups of 32 have them.
+inline void store_scales(__m256i scales, int (&to)[8]) {
+    const __m256i low = _mm256_unpacklo_epi16(scales, scales);
+    const __m256i high = _mm256_unpackhi_epi16(scales, scales);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm256_blend_epi32(low, high, 0xf0));
+    keep_in_memory(to);
+}
+
+// The scales of a row's super-block as add_scaled wants them, and the lanes of its minimums (or
+// offset) with the tokens' inputs.
 template <class T, int NT>
-inline void super_block_lanes(const uint8_t* p, const int8_t* const* q, size_t at,
-                              const __m256i* sums, int r, __m256i (*lanes)[8],
-                              __m256i (*mins)[8]) {
-    const auto block = T::open(p);
-    if constexpr (T::kPlain) {
-        unroll<NT>([&](auto t) {
-            mins[t][r] = _mm256_madd_epi16(T::scales(block), sums[t]);
-            lanes[t][r] = _mm256_sub_epi32(plain_lanes<T>(block, q[t] + at),
-                                         _mm256_slli_epi32(mins[t][r], shift_of(T::kOffset)));
-        });
-        return;
-    }
+inline __m256i row_scales(const auto& block, const __m256i* sums, int r, __m256i (*mins)[8]) {
     // Minimums stand in their natural order, and so do the inputs' sums with them.
     const __m256i scales = kSplitSums<T> ? split_scales_of<T>(block) : T::scales(block);
-    const __m256i spread = T::kGroup == 16 && T::kHasMin ? split_even_odd(scales) : scales;
+    if constexpr (T::kHasMin || T::kOffset != 0) {
+        unroll<NT>([&](auto t) {
+            mins[t][r] = _mm256_madd_epi16(weights_of_sums<T>(block, scales), sums[t]);
+        });
+    }
+    return T::kGroup == 16 && T::kHasMin ? split_even_odd(scales) : scales;
+}
+
+// The lanes of row R's integer sums over a super-block with the tokens' inputs.
+template <class T, int NT>
+inline void row_lanes(const auto& block, const int8_t* const* q, const auto& scales, int r,
+                      __m256i (*mins)[8], __m256i (*lanes)[8]) {
     __m256i acc[NT][2];
     for (int t = 0; t < NT; ++t) acc[t][0] = acc[t][1] = _mm256_setzero_si256();
-    unroll<8>([&](auto j) { add_scaled<T, j, NT>(block, q, at, spread, acc); });
+    unroll<8>([&](auto j) { add_scaled<T, j, NT>(block, q, scales, acc); });
     unroll<NT>([&](auto t) {
+        if constexpr (kFourfold<T>) acc[t][1] = _mm256_srai_epi32(acc[t][1], 2);
         lanes[t][r] = _mm256_add_epi32(acc[t][0], acc[t][1]);
-        if constexpr (T::kHasMin || T::kOffset != 0) {
-            mins[t][r] = _mm256_madd_epi16(weights_of_sums<T>(block, scales), sums[t]);
-        }
         if constexpr (T::kOffset != 0) {
             lanes[t][r] = _mm256_sub_epi32(lanes[t][r],
                                          _mm256_slli_epi32(mins[t][r], shift_of(T::kOffset)));
@@ -121,10 +128,37 @@ inline void super_block_lanes(const uint8_t* p, const int8_t* const* q, size_t a
     });
 }
 
+// Sums of eight rows' super-blocks at `at`, and those of their minimums, with each token's inputs,
+// the sums of whose groups are `sums`.
+template <class T, int NT>
+inline void scaled_sums(const uint8_t* const* rows, size_t at, uintptr_t ahead,
+                        const int8_t* const* q, const __m256i* sums, __m256i* all, __m256i* mins) {
+    __m256i v[NT][8], weighed[NT][8];
+    const Opened<T> opened(rows, at);
+    alignas(32) int stored[8][8];
+    if constexpr (T::kScalesAhead) {
+        for (int r = 0; r < 8; ++r) {
+            store_scales(row_scales<T, NT>(opened[r], sums, r, weighed), stored[r]);
+        }
+    }
+    for (int r = 0; r < 8; ++r) {
+        prefetch<T::kBytes>(ahead + r * T::kBytes);
+        const auto& block = opened[r];
+        if constexpr (T::kScalesAhead) {
+            row_lanes<T, NT>(block, q, stored[r], r, weighed, v);
+        } else {
+            row_lanes<T, NT>(block, q, row_scales<T, NT>(block, sums, r, weighed), r, weighed, v);
+        }
+    }
+    unroll<NT>([&](auto t) {
+        all[t] = fold8(v[t], 1);
+        if constexpr (T::kHasMin && T::kGroup == 16) mins[t] = fold8(weighed[t], 1);
+        if constexpr (T::kHasMin && T::kGroup == 32) mins[t] = fold8_low(weighed[t]);
+    });
+}
+
 struct Avx2Gemv : Avx2Floats {
     static constexpr int kFewTokens = 4, kFewPacked = 1;
-    template <class T>
-    static constexpr int kOffset = T::kOffset;
 
     template <class T, int NT>
     static void dot_block32(const uint8_t* const* rows, uintptr_t ahead, int blocks,
@@ -146,7 +180,7 @@ struct Avx2Gemv : Avx2Floats {
                          const TokenRows<T, NT>& x, Float* acc) {
         __m256i v[NT][8];
         for (int r = 0; r < 8; ++r) {
-            const auto codes = codes_of_part<T, J>(rows[r] + at);
+            const auto codes = halves_of_part<T, J>(rows[r] + at);
             unroll<NT>([&](auto t) {
                 v[t][r] = quad_sums<T>(zero_int(), codes, load256(x.q[t] + unit * 32));
             });
@@ -158,14 +192,16 @@ struct Avx2Gemv : Avx2Floats {
             for (int i = 0; i < 2; ++i) {
                 load_floats8<T>(rows, at, J * 2 + i, &d, &m);
                 unroll<NT>([&](auto t) {
-                    acc[t] = add_block32<Avx2Gemv, T>(acc[t], sums[t][i], d, m, x, t, unit * 2 + i);
+                    acc[t] = add_block32<Avx2Gemv, T, T::kOffset>(acc[t], sums[t][i], d, m, x, t,
+                                                                  unit * 2 + i);
                 });
             }
         } else {
             load_floats8<T>(rows, at, 0, &d, &m);
             unroll<NT>([&](auto t) {
-                const __m256i sum = T::kSmall ? fold8_small(v[t], 1) : fold8(v[t], 1);
-                acc[t] = add_block32<Avx2Gemv, T>(acc[t], sum, d, m, x, t, unit);
+                __m256i sum = T::kSmall ? fold8_small(v[t], 1) : fold8(v[t], 1);
+                if constexpr (kHalves<T>) sum = _mm256_add_epi32(sum, sum);
+                acc[t] = add_block32<Avx2Gemv, T, T::kOffset>(acc[t], sum, d, m, x, t, unit);
             });
         }
     }
@@ -175,22 +211,25 @@ struct Avx2Gemv : Avx2Floats {
                              const TokenRows<T, NT>& x, Float* acc) {
         size_t at = 0;
         for (int b = 0; b < blocks; ++b, at += T::kBytes) {
-            __m256i sums[NT], v[NT][8], weighed[NT][8];
+            __m256i sums[NT], all[NT], mins[NT];
+            const int8_t* q[NT];  // so that what is read of it lies at constant distances
             unroll<NT>([&](auto t) {
+                q[t] = x.q[t] + b * 256;
                 // With groups of 32 there are eight sums: zeros in the high half keep mins single.
                 const int16_t* from = x.sums(t, b * T::kGroups);
                 sums[t] = T::kGroup == 16 ? load256(from) : _mm256_zextsi128_si256(load128(from));
                 if constexpr (kSplitSums<T>) sums[t] = split_even_odd(sums[t]);
+                mins[t] = zero_int();
             });
-            for (int r = 0; r < 8; ++r) {
-                prefetch<T::kBytes>(ahead + 8 * at + r * T::kBytes);
-                super_block_lanes<T, NT>(rows[r] + at, x.q, b * 256, sums, r, v, weighed);
+            if constexpr (T::kPlain) {
+                plain_sums<T, NT>(rows, at, ahead + 8 * at, q, sums, all);
+            } else {
+                scaled_sums<T, NT>(rows, at, ahead + 8 * at, q, sums, all, mins);
             }
             __m256 d, m = zero();
             load_floats8<T>(rows, at, 0, &d, &m);
             unroll<NT>([&](auto t) {
-                const __m256i mins = T::kHasMin ? fold8(weighed[t], 1) : zero_int();
-                acc[t] = add_block256<Avx2Gemv, T>(acc[t], fold8(v[t], 1), mins, d, m, x.d(t, b));
+                acc[t] = add_block256<Avx2Gemv, T>(acc[t], all[t], mins[t], d, m, x.d(t, b));
             });
         }
     }

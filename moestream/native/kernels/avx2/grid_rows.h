@@ -26,11 +26,8 @@ inline __m256i rows_of_eight(const uint64_t* grid, const uint8_t* row) {
     return rows_of_eight(grid, row[0], row[1], row[2], row[3]);
 }
 
-// Numbers that were just stored are had faster by one load than by four.
 inline __m256i rows_of_eight(const uint64_t* grid, const uint16_t* row) {
-    uint64_t four;
-    std::memcpy(&four, row, 8);
-    return rows_of_eight(grid, four & 0xffff, four >> 16 & 0xffff, four >> 32 & 0xffff, four >> 48);
+    return rows_of_eight(grid, row[0], row[1], row[2], row[3]);
 }
 
 inline __m256i rows_of_four(const uint32_t* grid, __m256i rows) {
@@ -41,36 +38,77 @@ inline __m256i rows_of_four(const uint32_t* grid, __m256i rows) {
 // which takes longer than the lookups.
 inline void keep_in_memory(auto& values) { asm("" : "+m"(values)); }
 
-// Bytes 4 K to 4 K + 3 of each half, over eight bytes each: two in the low half, two in the high one.
-template <int K = 0>
-inline __m256i spread_bytes(__m256i v) {
-    constexpr int kAll = 0x01010101;
-    const auto order = [](int byte) { return (4 * K + byte) * kAll; };
-    return _mm256_shuffle_epi8(
-        v, _mm256_setr_epi32(order(0), order(0), order(1), order(1), order(2), order(2), order(3),
-                             order(3)));
+// Signs of a super-block, four bytes for each 32 weights: of<J>() is what the J-th 32 are given by
+// with_signs(). Those that a file has as they are stand for themselves where masks can be loaded.
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+inline __m256i with_signs(__mmask32 minus, __m256i v) {
+    return _mm256_mask_sub_epi8(v, minus, _mm256_setzero_si256(), v);
 }
 
-// Bytes of `v` with a minus where the bit of the 32 at `signs`, or of bytes that are spread, is set.
-inline __m256i with_signs(__m256i spread, __m256i v) {
-    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-    const __mmask32 minus = _mm256_test_epi8_mask(spread, bit);
-    return _mm256_mask_sub_epi8(v, minus, _mm256_setzero_si256(), v);
+struct StoredSigns {
+    const uint8_t* p;
+
+    template <int J>
+    __mmask32 of() const {
+        return load_u32(p + J * 4);
+    }
+};
+
+inline StoredSigns stored_signs(const uint8_t* p) { return {p}; }
+
+struct Signs {
+    __m256i low, high;  // halves of 128 weights, each twice
+
+    template <int J>
+    __mmask32 of() const {
+        constexpr int kAll = 0x01010101, kFirst = J % 4 * 4;
+        const auto order = [](int byte) { return (kFirst + byte) * kAll; };
+        const __m256i spread = _mm256_shuffle_epi8(
+            J < 4 ? low : high, _mm256_setr_epi32(order(0), order(0), order(1), order(1), order(2),
+                                                  order(2), order(3), order(3)));
+        return _mm256_test_epi8_mask(spread, bit_of_byte());
+    }
+};
+
+inline Signs signs_of(__m256i v) {
+    return {_mm256_permute2x128_si256(v, v, 0x00), _mm256_permute2x128_si256(v, v, 0x11)};
+}
 #else
-    const __m256i minus = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
-    return _mm256_sub_epi8(_mm256_xor_si256(v, minus), minus);
-#endif
+// Bytes of `v` with a minus where `minus` is negative, it being nowhere 0.
+inline __m256i with_signs(__m256i minus, __m256i v) { return _mm256_sign_epi8(v, minus); }
+
+// A word for each byte of signs: itself in the upper half, twice itself in the lower, so that one
+// shift brings two neighbours to the tops of two bytes. Bits that are in no one's way are set, so
+// that none becomes 0. They stay in registers: stored, and loaded again piece by piece, they made
+// the product take 1.4 times as long.
+struct Signs {
+    __m256i low, high;  // of 128 weights: their even pairs of bytes, then their odd pairs
+
+    template <int J>
+    __m256i of() const {
+        constexpr int kFirst = J % 4 * 4;
+        const auto order = [](int word) {
+            return ((kFirst + word * 2) * 0x0101 + 0x0100) * 0x0001000100010001;
+        };
+        const long long first = order(0), second = order(1);
+        const __m256i words = _mm256_shuffle_epi8(
+            J < 4 ? low : high, _mm256_setr_epi64x(first, second, first, second));
+        return _mm256_mullo_epi16(words, _mm256_set1_epi64x(0x0001000400100040));
+    }
+};
+using StoredSigns = Signs;
+
+inline Signs signs_of(__m256i v) {
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+    const __m256i pairs = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, order), 0xd8);
+    const __m256i one = _mm256_set1_epi8(1), once = _mm256_or_si256(pairs, one);
+    const __m256i twice = _mm256_or_si256(_mm256_add_epi8(pairs, pairs), one);
+    return {_mm256_unpacklo_epi8(twice, once), _mm256_unpackhi_epi8(twice, once)};
 }
 
-inline __m256i with_signs(const void* signs, __m256i v) {
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-    const __mmask32 minus = load_u32(static_cast<const uint8_t*>(signs));
-    return _mm256_mask_sub_epi8(v, minus, _mm256_setzero_si256(), v);
-#else
-    return with_signs(spread_bytes(broadcast32(signs)), v);
+inline StoredSigns stored_signs(const uint8_t* p) { return signs_of(load256(p)); }
 #endif
-}
 
 // even_signs of 32 bytes whose eighth bit is 0.
 inline __m256i even_signs32(__m256i seven) {

@@ -29,7 +29,7 @@ inline __m256i packed_codes(const uint8_t* group) {
 // Pair sums of quad Q with one token's 32 inputs.
 template <class T, int Q>
 inline __m256i packed_pairs(const uint8_t* group, const int8_t* q) {
-    return pair_sums<T>(packed_codes<T, Q>(group), broadcast32(q + Q * 4));
+    return pair_sums<T::kSigned>(packed_codes<T, Q>(group), broadcast32(q + Q * 4));
 }
 
 // Sum over quads First to First + 3, int16 totals as long as they fit, times a scale a row that is
@@ -102,7 +102,8 @@ inline __m256i packed_weights(const uint8_t* p, int n, __m256i scales) {
 
 template <class T, int Q = 0>
 inline void unpack_packed_codes(const uint8_t* group, uint8_t* to) {
-    _mm256_store_si256(reinterpret_cast<__m256i*>(to + Q * 64), packed_codes<T, Q>(group));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to + Q * 64),
+                       panel_codes<T>(packed_codes<T, Q>(group)));
     if constexpr (Q < 7) unpack_packed_codes<T, Q + 1>(group, to);
 }
 

@@ -18,6 +18,13 @@ inline __m256i load256(const void* p) {
 
 inline __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 
+// Whether this unit has masks, and instructions that take one.
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+inline constexpr bool kMasks = true;
+#else
+inline constexpr bool kMasks = false;
+#endif
+
 // Whether this unit may multiply bytes in fours, and words in pairs, and add them to a sum (VNNI,
 // as AVX-512's or as AVX's own).
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
@@ -66,6 +73,10 @@ inline __m256i broadcast32(const void* p) {
     return _mm256_set1_epi32(v);
 }
 
+// A sum that is added to where it stands: left to itself, GCC computes eight of them in other
+// registers and then moves them back, and has none left for what it multiplies.
+inline void keep_in_register(__m256i& v) { asm("" : "+x"(v)); }
+
 // Lane r of the result is the sum of the lanes of v[r * stride].
 inline __m256i fold8(const __m256i* v, int stride) {
     const auto fold = [&](int r) { return _mm256_hadd_epi32(v[r * stride], v[(r + 1) * stride]); };
@@ -73,6 +84,15 @@ inline __m256i fold8(const __m256i* v, int stride) {
     const __m256i high = _mm256_hadd_epi32(fold(4), fold(6));
     return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
                             _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// The same as fold8 for registers of which only the low halves count.
+inline __m256i fold8_low(const __m256i* v) {
+    const auto both = [&](int r) {
+        return _mm256_inserti128_si256(v[r], _mm256_castsi256_si128(v[r + 4]), 1);
+    };
+    const __m256i low = _mm256_hadd_epi32(both(0), both(1));
+    return _mm256_hadd_epi32(low, _mm256_hadd_epi32(both(2), both(3)));
 }
 
 // The same of the low halves and of the high halves.
@@ -84,8 +104,8 @@ inline void fold8_halves(const __m256i* v, __m256i* sums) {
     sums[1] = _mm256_permute2x128_si256(low, high, 0x31);
 }
 
-// The same as fold8 for lanes of at most 8191 in magnitude, sums of four products with 4-bit codes: these
-// pack into int16, and one multiply adds neighbours.
+// The same as fold8 for lanes of at most 16383 in magnitude: these, and sums of two, pack into
+// int16, and one multiply adds neighbours.
 inline __m256i fold8_small(const __m256i* v, int stride) {
     const __m256i ones = _mm256_set1_epi16(1);
     const auto add = [&](__m256i a, __m256i b) {
@@ -95,6 +115,16 @@ inline __m256i fold8_small(const __m256i* v, int stride) {
     const __m256i low = add(fold(0), fold(2)), high = add(fold(4), fold(6));
     return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
                             _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// Lane r of the result is the sum of half r % 2 of v[r / 2], whose lanes are as fold8_small's.
+inline __m256i fold_two_rows(const __m256i* v) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    const auto add = [&](__m256i a, __m256i b) {
+        return _mm256_madd_epi16(_mm256_packs_epi32(a, b), ones);
+    };
+    const __m256i even_odd = add(add(v[0], v[1]), add(v[2], v[3]));
+    return _mm256_permutevar8x32_epi32(even_odd, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
 // Two neighbouring float16 of eight rows.
@@ -124,6 +154,16 @@ inline void transpose8(__m256i* v) {
     v[1] = _mm256_permute2x128_si256(b1, b5, 0x20), v[5] = _mm256_permute2x128_si256(b1, b5, 0x31);
     v[2] = _mm256_permute2x128_si256(b2, b6, 0x20), v[6] = _mm256_permute2x128_si256(b2, b6, 0x31);
     v[3] = _mm256_permute2x128_si256(b3, b7, 0x20), v[7] = _mm256_permute2x128_si256(b3, b7, 0x31);
+}
+
+// Ask for one row's share of the next eight rows' bytes. These are asked for in the order of
+// memory, spread evenly over the work: rows are short and eight are read at once, which hardware
+// prefetchers do not see through. Asking beyond the end of memory does no harm.
+template <int Bytes>
+inline void prefetch(uintptr_t ahead) {
+    for (int i = 0; i < Bytes; i += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + i), _MM_HINT_T0);
+    }
 }
 
 // Eight floats, or eight int32, to a register; see products.h and rows.h.

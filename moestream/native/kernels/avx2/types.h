@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/avx2/registers.h"
 #include "kernels/format.h"
@@ -17,13 +18,21 @@ inline __m256i nibbles(const uint8_t* p) {
     return _mm256_and_si256(shifted, _mm256_set1_epi8(15));
 }
 
-// `value` in each byte whose bit, of the 32 at `p`, is set.
-inline __m256i where_set(const uint8_t* p, char value) {
+// A bit of each of eight bytes.
+inline __m256i bit_of_byte() {
+    return _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+}
+
+// In each byte its own of the 32 bits at `p`, where it stands.
+inline __m256i own_bits(const uint8_t* p) {
     const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1,  //
                                             2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-    const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
-    const __m256i bytes = _mm256_shuffle_epi8(broadcast32(p), spread);
-    const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+    return _mm256_and_si256(_mm256_shuffle_epi8(broadcast32(p), spread), bit_of_byte());
+}
+
+// `value` in each byte whose bit, of the 32 at `p`, is set.
+inline __m256i where_set(const uint8_t* p, char value) {
+    const __m256i set = _mm256_cmpeq_epi8(own_bits(p), bit_of_byte());
     return _mm256_and_si256(set, _mm256_set1_epi8(value));
 }
 
@@ -31,21 +40,63 @@ inline __m256i look_up(const int8_t* table, __m256i codes) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(table)), codes);
 }
 
+// How many pair sums of codes up to `largest` with int8 input fit in int16 on top of one another: a
+// power of two, at most 8.
+constexpr int steps_of(int largest) {
+    return std::min(8, static_cast<int>(std::bit_floor(32767u / (2 * 127 * largest))));
+}
+
 template <Type T>
 struct Avx2Format : Format<T> {
-    // How many pair sums of codes with int8 input fit in int16 on top of one another.
-    static constexpr int kSteps = std::min(
-        8, static_cast<int>(std::bit_floor(32767u / (2 * 127 * Format<T>::kLayout.largest))));
-    // Whether four products fit fold8_small.
-    static constexpr bool kSmall = 4 * 127 * Format<T>::kLayout.largest <= 8191;
+    static constexpr int kSteps = steps_of(Format<T>::kLayout.largest);
+    // Whether opening takes so long that it is done ahead of the products.
+    static constexpr bool kAhead = false;
+    // Whether scales are put in memory ahead of them: broadcast from there, they take no shuffle.
+    static constexpr bool kScalesAhead = Format<T>::kGroup == 32;
+    // Whether sums of four products fit fold8_small.
+    static constexpr bool kSmall = 4 * 127 * Format<T>::kLayout.largest <= 16383;
 };
 
 // The trait of a type. Of a 32-value type: codes() of a block, or codes<J>() of the J-th 32 of a
-// larger one. Of a 256-value type: codes<J>() of the J-th 32, and scales() and mins() as int16, 16 of them, one for each 16 codes in order, or,
-// if a group is 32, one for each 32 in the low half and the same again in the high half. They are
-// given what open() made of the block, which is the block itself if a type has no open().
+// larger one. Of a 256-value type: codes<J>() of the J-th 32, and scales() and mins() as int16, 16
+// of them, one for each 16 codes in order, or, if a group is 32, one for each 32 in the low half
+// and the same again in the high half. They are given what open() made of the block, which is the
+// block itself if a type has no open(). For one token or a few, a type may have these as well:
+// halves<J>() of codes that are all even; fourfold<J>(), codes that are four times as large if J is
+// odd.
 template <Type T>
 struct Blocks;
+
+// Super-blocks of eight rows, opened one by one as they are asked for, or, if a type has kAhead,
+// all before the first is.
+template <class T>
+class OpenedOneByOne {
+  public:
+    OpenedOneByOne(const uint8_t* const* rows, size_t at) : rows_(rows), at_(at) {}
+    auto operator[](int r) const { return T::open(rows_[r] + at_); }
+
+  private:
+    const uint8_t* const* rows_;
+    size_t at_;
+};
+
+// A processor sees the work of two rows or three: lookups, whose numbers come by way of memory,
+// would wait for them and leave nothing to do.
+template <class T>
+class OpenedAhead {
+  public:
+    OpenedAhead(const uint8_t* const* rows, size_t at)
+        : opened_{T::open(rows[0] + at), T::open(rows[1] + at), T::open(rows[2] + at),
+                  T::open(rows[3] + at), T::open(rows[4] + at), T::open(rows[5] + at),
+                  T::open(rows[6] + at), T::open(rows[7] + at)} {}
+    const auto& operator[](int r) const { return opened_[r]; }
+
+  private:
+    decltype(T::open(nullptr)) opened_[8];
+};
+
+template <class T>
+using Opened = std::conditional_t<T::kAhead, OpenedAhead<T>, OpenedOneByOne<T>>;
 
 template <>
 struct Blocks<Type::Q8_0> : Avx2Format<Type::Q8_0> {
@@ -128,125 +179,6 @@ inline void load_floats8(const uint8_t* const* rows, size_t block, int which, __
     }
 }
 
-// Scales (first) and minimums (last 8 bytes) of Q4_K and Q5_K.
-inline __m128i k4_scales(const uint8_t* p) {
-    const uint32_t a = load_u32(p), b = load_u32(p + 4), c = load_u32(p + 8);
-    const uint32_t low6 = 0x3f3f3f3fu, low4 = 0x0f0f0f0fu, low2 = 0x03030303u;
-    const uint32_t s1 = (c & low4) | (((a >> 6) & low2) << 4);
-    const uint32_t m1 = ((c >> 4) & low4) | (((b >> 6) & low2) << 4);
-    return _mm_setr_epi32(static_cast<int>(a & low6), static_cast<int>(s1),
-                          static_cast<int>(b & low6), static_cast<int>(m1));
-}
-
-template <Type T>
-struct K4Scales : Avx2Format<T> {
-    static __m256i scales(const uint8_t* p) {
-        return _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(k4_scales(p + 4)));
-    }
-    static __m256i mins(const uint8_t* p) {
-        return _mm256_broadcastsi128_si256(
-            _mm_cvtepu8_epi16(_mm_unpackhi_epi64(k4_scales(p + 4), _mm_setzero_si128())));
-    }
-};
-
-template <>
-struct Blocks<Type::Q4_K> : K4Scales<Type::Q4_K> {
-    template <int J>
-    static __m256i codes(const uint8_t* p) {
-        const __m256i v = load256(p + 16 + J / 2 * 32);
-        return _mm256_and_si256(J % 2 ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
-    }
-};
-
-template <>
-struct Blocks<Type::Q5_K> : K4Scales<Type::Q5_K> {
-    template <int J>
-    static __m256i codes(const uint8_t* p) {
-        const __m256i v = load256(p + 48 + J / 2 * 32), high = load256(p + 16);
-        const __m256i low =
-            _mm256_and_si256(J % 2 ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
-        const __m256i fifth = J < 4 ? _mm256_slli_epi16(high, J < 4 ? 4 - J : 0)
-                                    : _mm256_srli_epi16(high, J < 4 ? 0 : J - 4);
-        return _mm256_or_si256(low, _mm256_and_si256(fifth, _mm256_set1_epi8(16)));
-    }
-};
-
-template <>
-struct Blocks<Type::Q6_K> : Avx2Format<Type::Q6_K> {
-    static __m256i scales(const uint8_t* p) { return _mm256_cvtepi8_epi16(load128(p + 192)); }
-    template <int J>
-    static __m256i codes(const uint8_t* p) {
-        const __m256i v = load256(p + J / 4 * 64 + J % 2 * 32);
-        const __m256i low =
-            _mm256_and_si256(J % 4 < 2 ? v : _mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
-        const __m256i pairs = load256(p + 128 + J / 4 * 32);
-        const __m256i high = J % 4 < 2 ? _mm256_slli_epi16(pairs, J % 4 < 2 ? 4 - J % 4 * 2 : 0)
-                                       : _mm256_srli_epi16(pairs, J % 4 < 2 ? 0 : J % 4 * 2 - 4);
-        return _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(48)));
-    }
-};
-
-template <>
-struct Blocks<Type::Q2_K> : Avx2Format<Type::Q2_K> {
-    static __m256i scales(const uint8_t* p) {
-        return _mm256_cvtepu8_epi16(_mm_and_si128(load128(p), _mm_set1_epi8(15)));
-    }
-    static __m256i mins(const uint8_t* p) {
-        return _mm256_cvtepu8_epi16(
-            _mm_and_si128(_mm_srli_epi16(load128(p), 4), _mm_set1_epi8(15)));
-    }
-    template <int J>
-    static __m256i codes(const uint8_t* p) {
-        return _mm256_and_si256(_mm256_srli_epi16(load256(p + 16 + J / 4 * 32), J % 4 * 2),
-                                _mm256_set1_epi8(3));
-    }
-};
-
-template <>
-struct Blocks<Type::Q3_K> : Avx2Format<Type::Q3_K> {
-    static __m256i scales(const uint8_t* p) {
-        const uint32_t a = load_u32(p + 96), b = load_u32(p + 100), c = load_u32(p + 104);
-        const uint32_t low4 = 0x0f0f0f0fu, low2 = 0x03030303u;
-        const __m128i v =
-            _mm_setr_epi32(static_cast<int>((a & low4) | ((c & low2) << 4)),
-                           static_cast<int>((b & low4) | (((c >> 2) & low2) << 4)),
-                           static_cast<int>(((a >> 4) & low4) | (((c >> 4) & low2) << 4)),
-                           static_cast<int>(((b >> 4) & low4) | (((c >> 6) & low2) << 4)));
-        return _mm256_cvtepi8_epi16(_mm_sub_epi8(v, _mm_set1_epi8(32)));
-    }
-    template <int J>
-    static __m256i codes(const uint8_t* p) {
-        const __m256i low = _mm256_and_si256(
-            _mm256_srli_epi16(load256(p + 32 + J / 4 * 32), J % 4 * 2), _mm256_set1_epi8(3));
-        const __m256i mask = load256(p);
-        const __m256i third = J < 2 ? _mm256_slli_epi16(mask, J < 2 ? 2 - J : 0)
-                                    : _mm256_srli_epi16(mask, J < 2 ? 0 : J - 2);
-        return _mm256_or_si256(low, _mm256_and_si256(third, _mm256_set1_epi8(4)));
-    }
-};
-
-template <>
-struct Blocks<Type::IQ4_XS> : Avx2Format<Type::IQ4_XS> {
-    static __m256i scales(const uint8_t* p) {
-        // Nibbles of the low parts and bit pairs of the high parts, spread to a lane each.
-        const __m128i low = _mm_set1_epi32(static_cast<int>(load_u32(p + 4)));
-        const __m128i high = _mm_set1_epi32(load_u16(p + 2));
-        const auto four = [&](__m128i nibbles, __m128i pairs) {
-            const __m128i l = _mm_and_si128(_mm_srlv_epi32(low, nibbles), _mm_set1_epi32(15));
-            const __m128i h = _mm_and_si128(_mm_srlv_epi32(high, pairs), _mm_set1_epi32(3));
-            return _mm_or_si128(l, _mm_slli_epi32(h, 4));
-        };
-        const __m128i scale =
-            _mm_packs_epi32(four(_mm_setr_epi32(0, 4, 8, 12), _mm_setr_epi32(0, 2, 4, 6)),
-                            four(_mm_setr_epi32(16, 20, 24, 28), _mm_setr_epi32(8, 10, 12, 14)));
-        return _mm256_broadcastsi128_si256(_mm_sub_epi16(scale, _mm_set1_epi16(32)));
-    }
-    template <int J>
-    static __m256i codes(const uint8_t* p) {
-        return look_up(kIq4Values, nibbles(p + 8 + J * 16));
-    }
-};
-
 // What the sums of groups are multiplied by: minimums, or the scales, for an offset, unless a type
 // has weights of its own.
 template <class T>
@@ -271,9 +203,9 @@ inline __m256i codes_of_part(const uint8_t* p) {
 }
 
 // Sums of two neighbouring products, int16.
-template <class T>
+template <bool Signed>
 inline __m256i pair_sums(__m256i codes, __m256i input) {
-    if constexpr (T::kSigned) {
+    if constexpr (Signed) {
         return _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(input, codes));
     } else {
         return _mm256_maddubs_epi16(codes, input);

@@ -26,6 +26,28 @@ struct Unpacked {
     }
 };
 
+// By how much a panel's codes are too large. Signed ones are made unsigned, which is what
+// multiplies take, where nothing else is lost: with VNNI, or if sums of several products still fit
+// in int16.
+template <class T>
+inline constexpr int kPanelOffset = !T::kSigned                ? T::kOffset
+                                    : kVnni                    ? 128
+                                    : T::kLayout.largest <= 16 ? std::bit_ceil(
+                                          static_cast<unsigned>(T::kLayout.largest))
+                                                               : 0;
+// Whether they still have a sign.
+template <class T>
+inline constexpr bool kPanelSigned = T::kSigned && kPanelOffset<T> == 0;
+
+template <class T>
+inline __m256i panel_codes(__m256i codes) {
+    if constexpr (!T::kSigned || kPanelSigned<T>) {
+        return codes;
+    } else {
+        return _mm256_add_epi8(codes, _mm256_set1_epi8(static_cast<char>(kPanelOffset<T>)));
+    }
+}
+
 // Codes of 32 columns of eight rows, to every other register of `to`.
 inline void store_codes(__m256i* v, uint8_t* to) {
     transpose8(v);
@@ -35,9 +57,9 @@ inline void store_codes(__m256i* v, uint8_t* to) {
 }
 
 template <class T, int J>
-inline void unpack_group(const auto* rows, uint8_t* to) {
+inline void unpack_group(const auto& rows, uint8_t* to) {
     __m256i v[8];
-    for (int r = 0; r < 8; ++r) v[r] = T::template codes<J>(rows[r]);
+    for (int r = 0; r < 8; ++r) v[r] = panel_codes<T>(T::template codes<J>(rows[r]));
     store_codes(v, to + J * 512);
 }
 
@@ -70,7 +92,7 @@ inline void store_pairs(__m256i x, __m256i y, int16_t* to, int16_t* to_later) {
 }
 
 template <class T>
-inline void unpack_scales(const auto* rows, int half, int block, const Unpacked& to) {
+inline void unpack_scales(const auto& rows, int half, int block, const Unpacked& to) {
     constexpr bool kLater = T::kGroups == 16;
     __m256i v[8], weights[8];
     for (int r = 0; r < 8; ++r) {
@@ -85,7 +107,8 @@ inline void unpack_scales(const auto* rows, int half, int block, const Unpacked&
     transpose16(weights);
     int16_t* pairs = to.pairs + block * T::kGroups * 16 + half * 16;
     for (int g = 0; g < 8; g += 2) {
-        store_pairs(weights[g], weights[g + 1], pairs + g * 16, kLater ? pairs + (g + 8) * 16 : nullptr);
+        store_pairs(weights[g], weights[g + 1], pairs + g * 16,
+                    kLater ? pairs + (g + 8) * 16 : nullptr);
     }
 }
 
@@ -95,8 +118,7 @@ inline void unpack_codes(const uint8_t* const* rows, size_t at, int half, int bl
                          const Unpacked& to) {
     uint8_t* codes = to.codes + static_cast<size_t>(block) * T::kUnit * T::kParts * 16 + half * 32;
     if constexpr (T::kSuper) {
-        decltype(T::open(nullptr)) open[8];
-        for (int r = 0; r < 8; ++r) open[r] = T::open(rows[r] + at);
+        const OpenedAhead<T> open(rows, at);
         unpack_group<T, 0>(open, codes), unpack_group<T, 1>(open, codes);
         unpack_group<T, 2>(open, codes), unpack_group<T, 3>(open, codes);
         unpack_group<T, 4>(open, codes), unpack_group<T, 5>(open, codes);
@@ -105,7 +127,9 @@ inline void unpack_codes(const uint8_t* const* rows, size_t at, int half, int bl
     } else {
         unroll<T::kParts>([&](auto part) {
             __m256i v[8];
-            for (int r = 0; r < 8; ++r) v[r] = codes_of_part<T, part>(rows[r] + at);
+            for (int r = 0; r < 8; ++r) {
+                v[r] = panel_codes<T>(codes_of_part<T, part>(rows[r] + at));
+            }
             store_codes(v, codes + part * 512);
         });
     }

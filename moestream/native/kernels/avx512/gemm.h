@@ -1,8 +1,7 @@
 // Products with many tokens in 512-bit registers: four columns of all 16 rows of a panel to one.
 //
 // Reads what avx2/unpack.h takes apart. One instruction multiplies four columns with four bytes of
-// a token's input and adds them up, so sums are exact from the first; it wants unsigned codes, so
-// signed ones are read with 128 more, which is taken off again by way of the inputs' sums.
+// a token's input and adds them up, so sums are exact from the first.
 #pragma once
 
 #include "kernels/avx2/gemm.h"
@@ -11,12 +10,6 @@
 namespace moestream {
 namespace {
 
-template <class T>
-inline __m512i wide_codes(const uint8_t* p) {
-    const __m512i codes = _mm512_load_si512(p);
-    return T::kSigned ? _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) : codes;
-}
-
 inline __m512i broadcast32_wide(const void* p) {
     int v;
     std::memcpy(&v, p, sizeof v);
@@ -24,12 +17,12 @@ inline __m512i broadcast32_wide(const void* p) {
 }
 
 // part[t] += products of `Quads` times four columns with token t's input.
-template <class T, int NT, int Quads>
+template <int NT, int Quads>
 inline void wide_quads(const uint8_t* codes, const int8_t* const* input, size_t at,
                        __m512i* part) {
 #pragma GCC unroll 8
     for (int quad = 0; quad < Quads; ++quad) {
-        const __m512i c = wide_codes<T>(codes + quad * 64);
+        const __m512i c = _mm512_load_si512(codes + quad * 64);
         for (int t = 0; t < NT; ++t) {
             part[t] = _mm512_dpbusd_epi32(part[t], c, broadcast32_wide(input[t] + at + quad * 4));
         }
@@ -48,7 +41,7 @@ struct Avx512 {
     template <int NT>
     using Sums = Int[NT];
     template <class T>
-    static constexpr int kOffset = T::kSigned ? 128 : T::kOffset;
+    static constexpr int kTileOffset = kPanelOffset<T>;
 
     static Float zero() { return _mm512_setzero_ps(); }
     static Float set(float v) { return _mm512_set1_ps(v); }
@@ -78,7 +71,7 @@ struct Avx512 {
     template <class T, int NT>
     static void sum_block32(const Unpacked& w, int block, const int8_t* const* q, Sums<NT>& sums) {
         fill<NT>(sums, zero_int());
-        wide_quads<T, NT, T::kBlock / 4>(w.codes + block * T::kBlock * 16, q, block * T::kBlock, sums);
+        wide_quads<NT, T::kBlock / 4>(w.codes + block * T::kBlock * 16, q, block * T::kBlock, sums);
     }
 
     template <class T, int NT>
@@ -88,7 +81,7 @@ struct Avx512 {
         for (int g = block * T::kGroups; g < (block + 1) * T::kGroups; ++g) {
             Int part[NT];
             fill<NT>(part, zero_int());
-            wide_quads<T, NT, T::kGroup / 4>(w.codes + g * T::kGroup * 16, q, g * T::kGroup, part);
+            wide_quads<NT, T::kGroup / 4>(w.codes + g * T::kGroup * 16, q, g * T::kGroup, part);
             const Int scale = _mm512_srai_epi32(_mm512_load_si512(w.scales + g * 32), 16);
             for (int t = 0; t < NT; ++t) {
                 sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(part[t], scale));

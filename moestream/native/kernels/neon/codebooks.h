@@ -126,10 +126,6 @@ struct Blocks<Type::IQ3_S> : Format<Type::IQ3_S> {
     }
 };
 
-inline Codes shifted_codes(Codes codes, int8x16_t low, int8x16_t high) {
-    return {vaddq_s8(codes.low, low), vaddq_s8(codes.high, high)};
-}
-
 template <>
 struct Blocks<Type::IQ1_S> : Format<Type::IQ1_S> {
     static Scales scales(const uint8_t* p) {
@@ -141,10 +137,10 @@ struct Blocks<Type::IQ1_S> : Format<Type::IQ1_S> {
         const unsigned word = load_u16(p + 34 + J * 2);
         uint16_t rows[4];
         for (int i = 0; i < 4; ++i) {
-            rows[i] = static_cast<uint16_t>(p[2 + J * 4 + i] | (word >> (3 * i) & 7) << 8);
+            rows[i] = static_cast<uint16_t>(p[2 + J * 4 + i] | (word >> (3 * i) & 7) << 8 |
+                                            (word & 0x8000) >> 4);
         }
-        const int8x16_t shift = vdupq_n_s8((word & 0x8000) != 0 ? -1 : 1);
-        return shifted_codes(rows_of_eight(kIq1Grid.data(), rows), shift, shift);
+        return rows_of_eight(kIq1ShiftedGrid.data(), rows);
     }
 };
 
@@ -165,13 +161,9 @@ struct Blocks<Type::IQ1_M> : Format<Type::IQ1_M> {
         const unsigned high = load_u16(p + 32 + J * 2);
         uint16_t rows[4];
         for (int i = 0; i < 4; ++i) {
-            rows[i] = static_cast<uint16_t>(p[J * 4 + i] | (high >> (4 * i) & 7) << 8);
+            rows[i] = static_cast<uint16_t>(p[J * 4 + i] | (high >> (4 * i) & 15) << 8);
         }
-        const auto shift = [&](int i) {
-            return vdup_n_s8((high >> (4 * i) & 8) != 0 ? -1 : 1);
-        };
-        return shifted_codes(rows_of_eight(kIq1Grid.data(), rows),
-                             vcombine_s8(shift(0), shift(1)), vcombine_s8(shift(2), shift(3)));
+        return rows_of_eight(kIq1ShiftedGrid.data(), rows);
     }
 };
 

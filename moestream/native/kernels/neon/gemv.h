@@ -29,7 +29,7 @@ inline int32x4_t dot_sums(Scales weights, const int16_t* sums) {
 struct NeonGemv : NeonFloats {
     static constexpr int kFewTokens = kGemmTokens - 1, kFewPacked = kFewTokens;
     template <class T>
-    static constexpr int kOffset = T::kOffset;
+    static constexpr int kTileOffset = T::kOffset;
 
     template <class T, int NT>
     [[gnu::flatten]] static void dot_block32(const uint8_t* const* rows, uintptr_t, int blocks,
@@ -61,8 +61,8 @@ struct NeonGemv : NeonFloats {
             Float d, m = zero();
             load_floats4<T>(rows, at, J * kFloats + i, &d, &m);
             unroll<NT>([&](auto t) {
-                acc[t] = add_block32<NeonGemv, T>(acc[t], fold4_int(v[t][i]), d, m, x, t,
-                                                  unit * kFloats + i);
+                acc[t] = add_block32<NeonGemv, T, T::kOffset>(acc[t], fold4_int(v[t][i]), d, m, x,
+                                                              t, unit * kFloats + i);
             });
         });
     }
@@ -98,7 +98,7 @@ struct NeonGemv : NeonFloats {
         unroll<NT>([&](auto t) {
             const int32x4_t pairs = dot_sums<T::kGroup>(weights, x.sums(t, block * T::kGroups));
             if constexpr (T::kHasMin) min[t] = pairs;
-            sum[t] = without_offset<NeonGemv, T>(sum[t], pairs);
+            sum[t] = without_offset<NeonGemv, T::kOffset>(sum[t], pairs);
         });
     }
 
