@@ -67,7 +67,7 @@ class Kind(IntEnum):
     """Something is to be done with what each rank has stored of prompts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """``rows`` are float32 of any shape, or None."""
 
@@ -81,6 +81,12 @@ class Message:
     def row_bytes(self) -> int:
         """Of ``rows``."""
         return 0 if self.rows is None else self.rows.nbytes
+
+    def take_rows(self) -> Rows:
+        """``rows``, which the message holds no longer, whoever holds the message."""
+        assert self.rows is not None
+        rows, self.rows = self.rows, None
+        return rows
 
 
 def encode(message: Message, frame_bytes: int) -> NDArray[np.uint8]:

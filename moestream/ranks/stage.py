@@ -149,8 +149,7 @@ class Stage(Closing):
             self._run_waiting(leg)
 
     def _run_waiting(self, leg: Leg) -> None:
-        waiting = leg.take()
-        if waiting:
+        if waiting := leg.take():
             self._run_chunks(leg, waiting)
         whole = leg.commit()
         if self._counted is not None:
@@ -158,25 +157,33 @@ class Stage(Closing):
         self._to_tell += leg.tell()
 
     def _run_chunks(self, leg: Leg, waiting: list[Waiting]) -> None:
-        engine, started = self._engine, time.perf_counter()
-        long = len(waiting) > 1
-        prefetcher = None if engine.streaming is None else engine.streaming.prefetcher
+        """The room for rows is given back when the last of them has gone: to send may take long."""
         try:
-            if prefetcher is not None:
-                prefetcher.before_pass(sum(batch.rows for _, batch in waiting))
-            if engine.streaming is not None and long:
-                engine.streaming.residency.begin_long_pass()
-            hidden = [array_of(engine.backend, _rows(message)) for message, _ in waiting]
-            self._layers(hidden, [batch for _, batch in waiting])
+            hidden = self._computed(waiting)
+            for place, (message, _) in enumerate(waiting):
+                self._to_tell += leg.tell(place)
+                self._pass_on(message, hidden.pop(0))
         finally:
-            leg.release(long=long)
+            leg.release(long=len(waiting) > 1)
+
+    def _computed(self, waiting: list[Waiting]) -> list[Array]:
+        """The rows of all chunks after the layers; the messages have theirs no longer."""
+        engine, batches = self._engine, [batch for _, batch in waiting]
+        streaming, started = engine.streaming, time.perf_counter()
+        prefetcher = None if streaming is None else streaming.prefetcher
+        if prefetcher is not None:
+            prefetcher.before_pass(sum(batch.rows for batch in batches))
+        try:
+            if streaming is not None and len(batches) > 1:
+                streaming.residency.begin_long_pass()
+            hidden = [array_of(engine.backend, message.take_rows()) for message, _ in waiting]
+            self._layers(hidden, batches)
+        finally:
             if prefetcher is not None:
                 prefetcher.after_pass()
         engine.file.check_intact()
         self._busy_s += time.perf_counter() - started
-        for place, ((message, _), out) in enumerate(zip(waiting, hidden, strict=True)):
-            self._to_tell += leg.tell(place)
-            self._pass_on(message, out)
+        return hidden
 
     def _layers(self, hidden: list[Array], batches: list[Batch]) -> None:
         """Run all chunks through each layer."""
@@ -185,10 +192,7 @@ class Stage(Closing):
             batch.more = number < len(batches) - 1  # of those that go through together
         for index in part or ():
             layer = self._engine.model.layers[index]
-            begun = [
-                layer.halves(rows, batch, index)
-                for rows, batch in zip(hidden, batches, strict=True)
-            ]
+            begun = [layer.halves(*each, index) for each in zip(hidden, batches, strict=True)]
             hidden.clear()  # a row waits once
             for halves in begun:
                 next(halves)
@@ -244,7 +248,3 @@ class Stage(Closing):
         leg.confirm(done)
         if not leg.waiting:
             self._run_waiting(leg)
-
-
-def _rows(message: Message) -> Any:
-    return message.rows
