@@ -117,7 +117,22 @@ def test_each_rank_hears_of_every_budget(tmp_path):
     assert [row["budget"] for row in json.loads(out)] == ["400M", "none", "300M"]
 
 
-def test_shares_are_the_only_budgets():
-    found = run("bench", "x", "--budget", "1G,2G", "--hosts-share", "1G,1G")
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [("bench", "--budget 2G"), ("bench", "--strategy none"), ("generate", "--budget none")],
+)
+def test_shares_are_the_only_budgets(command, more):
+    found = run(command, "x", "--hosts-share", "1G,1G", *more.split())
     assert found.returncode == 2
-    assert "--hosts-share gives each machine its budget" in found.stderr
+    assert more.split()[0] in found.stderr
+    assert "give one of them" in " ".join(found.stderr.split())
+
+
+@pytest.mark.slow
+def test_a_row_is_labelled_with_the_shares(tmp_path):
+    model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
+    command = ["-m", "moestream", "bench", str(model), "-p", "0", "-n", "2", "-r", "1", "--json"]
+    with Ranks(tmp_path, [[*command, "--hosts-share", "400M,300M"]] * 2) as ranks:
+        out, told = ranks.end()
+        assert ranks.codes() == [0, 0], told
+    assert [row["budget"] for row in json.loads(out)] == ["400M,300M"]

@@ -47,6 +47,7 @@ def streaming_options(body: Body) -> Body:
         **kwargs: Any,
     ) -> None:
         given = _take_given(kwargs)
+        _check_shares(kwargs["hosts_share"], budget, given)
         recording: dict[str, Any] = {"trace": trace, "profile": save_profile}
         for knob, name in _RECORDED.items():
             recording[name] = given.pop(knob, None)
@@ -67,14 +68,29 @@ def streaming_comparison(body: Body) -> Body:
         given = _take_given(kwargs)
         if idle := next((knob for knob in _RECORDED if knob in given), None):
             raise click.UsageError(f"bench records nothing, so {_flag(idle)} does nothing")
-        if kwargs["hosts_share"] and len(budgets or ()) > 1:
-            raise click.UsageError(
-                "--hosts-share gives each machine its budget, so several with --budget do nothing"
-            )
-        openings = {budget or "auto": _opening(budget, given) for budget in budgets or (None,)}
+        _check_shares(shares := kwargs["hosts_share"], budgets, given)
+        of_none = ",".join(shares) or "auto"
+        openings = {budget or of_none: _opening(budget, given) for budget in budgets or (None,)}
         body(*args, openings=openings, **kwargs)
 
     return apply((_BUDGETS, _SHARES, _VERIFY, *_HOW), with_openings)
+
+
+def _check_shares(shares: tuple[str, ...], budget: object, given: Mapping[str, Any]) -> None:
+    """Reject what a budget of each machine would take the place of.
+
+    Raises:
+        click.UsageError: there are both.
+    """
+    if shares and budget is not None:
+        raise click.UsageError(
+            "--hosts-share gives each machine its budget, so --budget does nothing; give one of "
+            "them"
+        )
+    if shares and given.get("strategy") == "none":
+        raise click.UsageError(
+            "--strategy none streams nothing, so --hosts-share limits nothing; give one of them"
+        )
 
 
 def _take_given(kwargs: dict[str, Any]) -> dict[str, Any]:
