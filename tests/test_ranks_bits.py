@@ -119,7 +119,7 @@ def test_each_rank_hears_of_every_budget(tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "more"),
-    [("bench", "--budget 2G"), ("bench", "--strategy none"), ("generate", "--budget none")],
+    [("bench", "--budget 2G"), ("bench", "--strategy none"), ("chat", "--budget none")],
 )
 def test_shares_are_the_only_budgets(command, more):
     found = run(command, "x", "--hosts-share", "1G,1G", *more.split())

@@ -205,6 +205,12 @@ def test_shares_for_another_number(tmp_path, model):
 
 
 @pytest.mark.slow
+def test_no_cold_start_of_all(tmp_path, model):
+    command = ["-m", "moestream", "bench", str(model), "-p", "0", "-n", "2", "--cold"]
+    assert "on the first of 2 machines alone" in refused(tmp_path, command, command)
+
+
+@pytest.mark.slow
 def test_what_is_of_a_whole_model(tmp_path, model):
     command = generate(model, "--trace", str(tmp_path / "x.route.csv.gz"))
     assert "record it on one machine" in refused(tmp_path, command, command)

@@ -23,6 +23,7 @@ from moestream.cli.options.model_argument import model_argument
 from moestream.cli.options.streaming import streaming_comparison
 from moestream.cli.reports.bench import FORMATS, Row, Writer
 from moestream.cli.reports.streaming import choices_told, warnings
+from moestream.errors import RankError
 from moestream.ranks.options import Sharing
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ def bench(
 
     options = {**engine_options, **next(iter(openings.values()))}
     link, options, sharing = linked(options)
+    if cold and link is not None:
+        raise RankError(
+            f"--cold drops the file's pages on the first of {link.size} machines alone, so it "
+            "would be no cold start of all; leave --cold out, or measure one machine"
+        )
     engine_options = {name: options[name] for name in engine_options if name in options}
     with ui.progress() as progress:
         path = resolve(model, progress=progress)
