@@ -69,6 +69,27 @@ def test_what_was_read_in_another_run_has_the_same_bits(name: str) -> None:
         np.testing.assert_array_equal(continued(engine, tokens, cache), fresh[768:])
 
 
+def test_what_waits_need_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    put, begun, written = module.BlockFiles.put, threading.Event(), []
+
+    def slow(files: module.BlockFiles, name: str, data: np.ndarray) -> None:
+        begun.set()
+        with stored._changed:
+            assert stored._changed.wait_for(lambda: stored._closing, 10)
+        written.append(name)
+        put(files, name, data)
+
+    monkeypatch.setattr(module.BlockFiles, "put", slow)
+    with open_engine() as engine, PromptCache(engine, 1 << 30) as stored:
+        session = engine.session()
+        session.forward(TOKENS)
+        for length in (900, 600):
+            stored.save(TOKENS[:length], session.cache)
+        assert begun.wait(10)
+        stored.close(write=False)
+    assert len(written) == 1
+
+
 def test_one_token_at_least_is_left_to_run() -> None:
     with open_engine() as engine:
         store(engine, TOKENS[:512])

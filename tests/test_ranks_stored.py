@@ -81,6 +81,42 @@ def test_a_folder_that_cannot_be_made_names_its_host(tmp_path, monkeypatch):
     assert "error: rank 1 (127.0.0.1): prompts cannot be stored in" in told
 
 
+SLOW = """
+import sys, time
+from moestream.__main__ import main
+from moestream.errors import RankError
+from moestream.prompt_cache.files import BlockFiles
+from moestream.ranks.stored import StoredPart
+
+seconds = float(sys.argv.pop(1))
+BlockFiles.put = lambda *_: time.sleep(seconds)
+do = StoredPart.do
+
+def fails(stored, body, caches):
+    do(stored, body, caches)
+    if body["what"] == "save":
+        raise RankError("it broke")
+
+StoredPart.do = fails
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_failed_rank_is_told_of_before_prompts_are_written(tmp_path):
+    model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
+    (port,) = free_ports(1)
+    serve = ["serve", str(model), "--port", str(port), "-c", "20000"]
+    with Ranks(tmp_path, [["-c", SLOW, seconds, *serve] for seconds in ("2", "30")]) as ranks:
+        assert f":{port}" in ranks.first.stderr.readline()
+        ask(port, "0123456789" * 300)
+        started = time.monotonic()
+        _, told = ranks.end()
+        assert time.monotonic() - started < 10
+        assert ranks.codes() == [1, 1]
+    assert "error: rank 1 (127.0.0.1): it broke" in told
+
+
 def test_what_goes_wrong_elsewhere_is_told_with_the_next_answer(monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -130,8 +130,10 @@ class PromptCache(Closing):
                 self._waiting.append((names, cache))
                 self._changed.notify()
 
-    def close(self) -> None:
-        """Write what waits, and end."""
+    def close(self, *, write: bool = True) -> None:
+        """Write what waits, and end; or unless ``write``, end after one block at most."""
+        if not write:
+            self._is_writing = False
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -156,6 +158,8 @@ class PromptCache(Closing):
         store = cache.store
         assert isinstance(store, BlockStore)
         for name, block in zip(names, store.blocks, strict=False):
+            if not self._is_writing:
+                return
             self.files.put(name, block.memory)
         for length, snapshot in cache.snapshots.items():
             blocks, within = divmod(length, BLOCK_POSITIONS)

@@ -34,12 +34,17 @@ def attend(link: Link, options: Options, resolve: Callable[[str], Path]) -> None
     except _Ended:
         pass
     except Exception as error:
-        expected = isinstance(error, MoestreamError | OSError)
-        what = f"{error}" if expected else f"{type(error).__name__}: {error}; please report it"
-        link.fail(f"{link.name(link.rank)}: {what}")
+        _tell(link, error)
         threading.Event().wait(SILENCE_S)  # until that has been told
         os._exit(1)
     link.flush()
+
+
+def _tell(link: Link, error: Exception) -> None:
+    """Have all ranks end, if they have not heard why yet."""
+    expected = isinstance(error, MoestreamError | OSError)
+    what = f"{error}" if expected else f"{type(error).__name__}: {error}; please report it"
+    link.fail(f"{link.name(link.rank)}: {what}")
 
 
 class _Closed(Exception):  # noqa: N818 - no error
@@ -71,8 +76,15 @@ def _attend_one(
     with Engine.open(path, **{**options, "profile": profile}, part=part) as engine:
         link.send(_next(link, Kind.READY))
         with Stage(engine, link) as stage:
-            while True:
-                stage.do(_next(link, Kind.RUN, Kind.COUNT, Kind.COUNTS, Kind.PROMPTS))
+            try:
+                while True:
+                    stage.do(_next(link, Kind.RUN, Kind.COUNT, Kind.COUNTS, Kind.PROMPTS))
+            except (_Closed, _Ended):
+                raise
+            except Exception as error:
+                _tell(link, error)  # before what is under way here has ended
+                stage.close(write=False)
+                raise
 
 
 def _answer(link: Link, question: Message, own: object) -> None:

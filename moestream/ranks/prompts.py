@@ -63,15 +63,16 @@ class SharedPrompts(PromptCache):
             with suppress(RankError):  # which the next pass tells of
                 self.tell("save", number=cache.number, names=names)
 
-    def close(self) -> None:
-        """Write what waits, here and there, and end."""
+    def close(self, *, write: bool = True) -> None:
+        """Write what waits, here and there, and end; where a rank has failed, end at once."""
         unsure, self._unsure = self._unsure, False
-        with suppress(RankError):  # who closes the engine hears of it
-            heard = self.ask("heed") if unsure else None
-            super().close()
+        try:
+            heard = self.ask("heed") if unsure and write else None
+            super().close(write=write)
             if heard is not None and self.wait(heard, _LEAVE_S) is not None:
                 self.wait(self.ask("close"))
-        super().close()
+        except RankError:  # who closes the engine hears of it
+            super().close(write=False)
 
     def tell(self, what: str, **body: Any) -> None:
         """Have the others do something. Raises RankError: one has failed."""

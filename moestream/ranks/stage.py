@@ -42,9 +42,9 @@ class Stage(Closing):
         self._busy_s = 0.0
         """Computed since rows were last waited for."""
 
-    def close(self) -> None:
-        """Have written what is being written of prompts."""
-        self._stored.close()
+    def close(self, *, write: bool = True) -> None:
+        """Have written what is being written of prompts, if ``write``."""
+        self._stored.close(write=write)
 
     def do(self, message: Message) -> None:
         """Take a message's rows on their way, or count, or store, as it says.

@@ -50,10 +50,10 @@ class StoredPart(Closing):
         """Nobody wants a cache any more."""
         self._restoring.pop(number, None)
 
-    def close(self) -> None:
-        """Write what waits."""
+    def close(self, *, write: bool = True) -> None:
+        """Write what waits, if ``write``."""
         if self._prompts is not None:
-            self._prompts.close()
+            self._prompts.close(write=write)
 
     def _open(self, body: dict[str, Any]) -> None:
         try:
