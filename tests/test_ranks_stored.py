@@ -107,9 +107,9 @@ def test_a_failed_rank_is_told_of_before_prompts_are_written(tmp_path):
     model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
     (port,) = free_ports(1)
     serve = ["serve", str(model), "--port", str(port), "-c", "20000"]
-    with Ranks(tmp_path, [["-c", SLOW, seconds, *serve] for seconds in ("2", "30")]) as ranks:
+    with Ranks(tmp_path, [["-c", SLOW, seconds, *serve] for seconds in ("4", "30")]) as ranks:
         assert f":{port}" in ranks.first.stderr.readline()
-        ask(port, "0123456789" * 300)
+        ask(port, "0123456789" * 110)
         started = time.monotonic()
         _, told = ranks.end()
         assert time.monotonic() - started < 10
