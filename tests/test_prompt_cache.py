@@ -17,6 +17,7 @@ from moestream.engine.options import SamplingParams
 from moestream.errors import StorageError, UnsupportedModelError
 from moestream.prompt_cache import PromptCache, folder_of_all, stored_models
 from moestream.prompt_cache import files as module
+from moestream.prompt_cache.restoring import Restoring
 from moestream.server import reading
 from moestream.server.jobs import Ended, Job, Made
 from moestream.server.scheduler import Scheduler
@@ -297,6 +298,33 @@ def test_a_conversation_goes_on_in_another_run(alphabet: Path) -> None:
     assert answers[0].cached_tokens == 0
     assert answers[1].cached_tokens >= 512
     assert answers[1].stats.prompt_tokens == answers[1].prompt_tokens - answers[1].cached_tokens
+
+
+def test_a_chat_does_not_wait_for_what_is_stored(alphabet: Path, monkeypatch) -> None:
+    """As where another machine, which is asked for it, does not answer."""
+    steps = []
+
+    def endless(restoring: Restoring) -> bool:
+        steps.append(restoring)
+        assert len(steps) < 100
+        return True
+
+    with (
+        Engine.open(alphabet, backend="cpu", context_length=2000) as engine,
+        PromptCache(engine, 1 << 30, on_trouble=pytest.fail) as stored,
+    ):
+        dialogue = Dialogue(engine, Conversation(), Settings(GREEDY), prompt_cache=stored)
+        assert any([*dialogue.ask("x" * 600, lambda: False)])
+    with (
+        Engine.open(alphabet, backend="cpu", context_length=2000) as engine,
+        PromptCache(engine, 1 << 30, on_trouble=pytest.fail) as stored,
+    ):
+        monkeypatch.setattr(Restoring, "step", endless)
+        dialogue = Dialogue(engine, Conversation(), Settings(GREEDY), prompt_cache=stored)
+        assert not any([*dialogue.ask("x" * 600, lambda: len(steps) >= 3)])
+        assert len(steps) == 3
+        assert dialogue.answer.stop_reason == "interrupted"
+        assert dialogue.conversation.turns == []
 
 
 def test_a_server_goes_on_where_another_ended() -> None:

@@ -7,6 +7,7 @@ Owns what of the KV cache is kept from turn to turn. What happens when the conte
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from moestream.chat.breakers import breakers_of
 from moestream.chat.conversation import Conversation, Turn
@@ -106,7 +107,7 @@ class Dialogue:
             tokens, inside, dropped = self._fitting.fit(self.conversation)
             # At least one token is run: the logits after it are not in the cache.
             common = min(common_length(tokens, self.session.tokens), len(tokens) - 1)
-            cached = self._restored(tokens, self.session.reusable(common))
+            cached = self._restored(tokens, self.session.reusable(common), stop)
             answer = self.answer = Answer(Stats(), len(tokens), cached, dropped)
             yield from self._answer(answer, turn, tokens, inside, stop)
         finally:
@@ -123,10 +124,10 @@ class Dialogue:
             if kept and self._prompt_cache is not None:
                 self._prompt_cache.save(self.session.tokens, self.session.cache)
 
-    def _restored(self, tokens: list[int], cached: int) -> int:
+    def _restored(self, tokens: list[int], cached: int, stop: Callable[[], bool]) -> int:
         """How many tokens are in the cache, with what the disk has of them if that is more."""
         stored = self._prompt_cache
-        found = None if stored is None else stored.restore(tokens, more_than=cached)
+        found = stored.restore(tokens, more_than=cached, stop=stop) if stored else None
         if found is None:
             return cached
         self.session.adopt(tokens, found)
@@ -193,8 +194,8 @@ class Dialogue:
         self._before = session.tally
         recording = self._recording
         observe = None if recording is None else recording.observer(session, self.answers)
-        yield []
-        for _ in session.prefill(tokens[answer.cached_tokens :], on_route=observe, stop=stop):
+        prefill = session.prefill(tokens[answer.cached_tokens :], on_route=observe, stop=stop)
+        for _ in chain((0,), prefill):
             yield []
             if stop():
                 answer.stop_reason = "interrupted"

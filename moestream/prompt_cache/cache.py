@@ -78,16 +78,24 @@ class PromptCache(Closing):
         self._thread = threading.Thread(target=self._write_all, name="prompt cache", daemon=True)
         self._thread.start()
 
-    def restore(self, tokens: Sequence[int], *, more_than: int) -> Cache | None:
+    def restore(
+        self,
+        tokens: Sequence[int],
+        *,
+        more_than: int,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Cache | None:
         """Make a cache of the longest stored beginning of ``tokens``, if it is worth it.
 
-        At least one token is left to be run. None where no more than ``more_than`` are stored.
+        At least one token is left to be run. None where no more than ``more_than`` are stored, or
+        where ``stop`` says so, which is asked after each step.
         """
         restoring = self.find(tokens, more_than=more_than)
         if restoring is None:
             return None
         while restoring.step():
-            pass
+            if stop():
+                return None
         return restoring.finish()
 
     def find(self, tokens: Sequence[int], *, more_than: int) -> Restoring | None:
