@@ -11,6 +11,7 @@ from ranks import Ranks, free_ports
 from streamed import GOLDEN
 
 from moestream.engine.engine import Engine
+from moestream.errors import RankError
 from moestream.ranks.stored import StoredPart
 
 PROGRAM = Path(__file__).with_name("rank_stored.py")
@@ -115,6 +116,16 @@ def test_a_failed_rank_is_told_of_before_prompts_are_written(tmp_path):
         assert time.monotonic() - started < 10
         assert ranks.codes() == [1, 1]
     assert "error: rank 1 (127.0.0.1): it broke" in told
+
+
+def test_what_is_not_known_is_an_error():
+    with (
+        Engine.open(GOLDEN / "qwen3moe.gguf", context_length=320) as engine,
+        StoredPart(engine, "rank 1 (there)") as part,
+    ):
+        part.do({"what": "step", "number": 3}, {})
+        with pytest.raises(RankError, match="'burn' cannot be done to prompts"):
+            part.do({"what": "burn", "number": 3}, {})
 
 
 def test_what_goes_wrong_elsewhere_is_told_with_the_next_answer(monkeypatch):

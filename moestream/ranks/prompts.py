@@ -122,7 +122,7 @@ class SharedRestoring(Restoring):
         super().__init__(files, cache, names, more_than)
         assert isinstance(cache, MirroredCache)
         self._prompts, self._number = prompts, cache.number
-        self._found: Question | None = prompts.ask("find", names=names, lengths=lengths)
+        self._found: Question | None = prompts.ask("find", names=names, blocks=lengths)
         self._end: Question | None = None
         self._elsewhere: list[int] = []
 
@@ -138,10 +138,10 @@ class SharedRestoring(Restoring):
         if self._end is None:
             self._prompts.tell("step", number=self._number)
             if not super().step():
-                self._end = self._prompts.ask("finish", number=self._number, lengths=[])
+                self._end = self._prompts.ask("finish", number=self._number, tokens=[])
             return True
         answer = self._prompts.hear(self._end)
-        self._elsewhere = [] if answer is None else answer["lengths"]
+        self._elsewhere = [] if answer is None else answer["tokens"]
         return answer is None
 
     def finish(self) -> Cache | None:
@@ -166,7 +166,7 @@ class SharedRestoring(Restoring):
         if answer is None:
             return True
         self._found = None
-        self._names = self._names[: max(answer["lengths"], default=0)]
+        self._names = self._names[: max(answer["blocks"], default=0)]
         if len(self._names) * BLOCK_POSITIONS <= self._more_than:
             self._names = []
             return False

@@ -10,7 +10,7 @@ from typing import Any
 
 from moestream.closing import Closing
 from moestream.engine.engine import Engine
-from moestream.errors import MoestreamError
+from moestream.errors import MoestreamError, RankError
 from moestream.layers.cache import Cache
 from moestream.prompt_cache import PromptCache, Restoring
 
@@ -31,17 +31,21 @@ class StoredPart(Closing):
             case "open":
                 self._open(body)
             case "find" if self._prompts is not None:
-                body["lengths"] = self._prompts.lengths(body["names"], body["lengths"])
+                body["blocks"] = self._prompts.lengths(body["names"], body["blocks"])
             case "begin" if self._prompts is not None:
                 self._begin(self._prompts, body["number"], body["names"], caches)
             case "step" if body["number"] in self._restoring:
                 self._restoring[body["number"]].step()
             case "finish":
-                body["lengths"].append(self._finish(body["number"]))
+                body["tokens"].append(self._finish(body["number"]))
             case "save" if self._prompts is not None:
                 self._prompts.put(body["names"], caches[body["number"]])
             case "close":
                 self.close()
+            case "find" | "begin" | "step" | "save" | "heed":
+                pass  # of what this rank has nothing
+            case what:
+                raise RankError(f"{what!r} cannot be done to prompts; please report it")
         if "trouble" in body:
             while self._trouble:  # the thread that writes may add to it
                 body["trouble"].append(self._trouble.pop(0))

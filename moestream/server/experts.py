@@ -113,7 +113,9 @@ def _json(told: Told) -> JSON:
 
 def _model(request: Request) -> Model:
     model = state_of(request).model
-    if not model.onlookers.collector.sizes:
+    engine = model.engine
+    elsewhere = engine.machines > 1 and engine.config.num_experts
+    if not elsewhere and not model.onlookers.collector.sizes:
         raise APIError(404, "this model has no experts")
     return model
 
