@@ -7,7 +7,6 @@ Owns what of the KV cache is kept from turn to turn. What happens when the conte
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from moestream.chat.breakers import breakers_of
 from moestream.chat.conversation import Conversation, Turn
@@ -194,8 +193,8 @@ class Dialogue:
         self._before = session.tally
         recording = self._recording
         observe = None if recording is None else recording.observer(session, self.answers)
-        prefill = session.prefill(tokens[answer.cached_tokens :], on_route=observe, stop=stop)
-        for _ in chain((0,), prefill):
+        yield []
+        for _ in session.prefill(tokens[answer.cached_tokens :], on_route=observe, stop=stop):
             yield []
             if stop():
                 answer.stop_reason = "interrupted"
