@@ -42,3 +42,28 @@ def test_the_page_says_what_is_of_one_machine(tmp_path, monkeypatch):
         assert message.startswith("2 machines share the model, and the page knows the layers of")
         assert instead in message
     assert not list(Path(tmp_path, "state").rglob("mine*"))
+
+
+@pytest.mark.slow
+def test_the_page_of_a_machine_with_dense_layers_alone(tmp_path):
+    """The experts are elsewhere: that is not to have none."""
+    model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
+    (port,) = free_ports(1)
+    code = (
+        "from moestream.server import residency; from moestream.__main__ import main; "
+        "residency.expert_sizes = lambda file: {}; main()"
+    )
+    command = ["-c", code, "serve", str(model), "--port", str(port)]
+    with (
+        Ranks(tmp_path, [command] * 2) as ranks,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=IN_TIME_S) as client,
+    ):
+        assert f":{port}" in ranks.first.stderr.readline()
+        assert client.get("/v1/moestream/profiles").status_code == 200
+        told = client.get("/v1/moestream/forecast").json()["error"]["message"]
+        with client.stream("GET", "/v1/moestream/residency") as news:
+            assert news.status_code == 200
+            assert any('"layers":[]' in line.replace(" ", "") for line in news.iter_lines())
+        ranks.first.send_signal(signal.SIGINT)
+        ranks.end()
+    assert told.startswith("2 machines share the model")
