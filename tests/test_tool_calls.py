@@ -283,6 +283,15 @@ def test_tags_within_tags_are_objects_and_lists(
     assert said == {"answer": "Well.", "reasoning": "", "calls": [["f", arguments, True]]}
 
 
+@pytest.mark.parametrize("ways", [[{"$ref": "#/$defs/E"}] * 40, 5, None])
+def test_ways_that_say_nothing_of_a_member_end_at_once(ways: Any) -> None:
+    """References that lead to themselves in many ways would take for ever."""
+    known = tools_of("f", o={"$ref": "#/$defs/E"})
+    known[0]["function"]["parameters"]["$defs"] = {"E": {"anyOf": ways}}
+    said = read(BY_NAME["minimax-tags"], m3_call(tagged("o", tagged("a", "1"))), tools=known)
+    assert said["calls"] == [["f", {"o": {"a": 1}}, True]]
+
+
 @pytest.mark.parametrize("output", [m3_call("x"), f"{M3}<tool_call>{M3}<call>"])
 def test_what_is_no_tag_is_text(output: str) -> None:
     said = read(BY_NAME["minimax-tags"], output)
