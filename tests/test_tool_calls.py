@@ -180,7 +180,9 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
     compared = 0
     for case in (case for stem, case in CASES if stem == name):
         inside = markers is not None and case["prompt"].rstrip().endswith(markers.open)
-        if not case["reasoning"] and (inside or (markers and markers.open in case["output"])):
+        ended = markers is not None and any(map(case["output"].startswith, markers.dropped))
+        left = (inside and not ended) or (markers is not None and markers.open in case["output"])
+        if not case["reasoning"] and left:
             continue  # there llama.cpp leaves it where it is
         compared += 1
         said = read(format, case["output"], markers=markers, inside=inside, tools=case["tools"])
@@ -326,6 +328,27 @@ def test_kimi_k3s_tags_are_no_part_of_an_answer() -> None:
     opened = f"Hm<|open|>response<|sep|>{ended}"  # with the end of the reasoning forgotten
     said = read(BY_NAME["kimi-k3"], opened, markers=KIMI_K3, inside=True)
     assert (said["answer"], said["reasoning"]) == ("Hi, message", "Hm")
+
+
+def k3_call(key: str, value: str) -> str:
+    argument = f'<|open|>argument key="{key}" type="string"<|sep|>{value}<|close|>argument<|sep|>'
+    call = f'<|open|>call tool="f" index="1"<|sep|>{argument}<|close|>call<|sep|>'
+    return f"<|open|>tools<|sep|>{call}<|close|>tools<|sep|>"
+
+
+def test_kimi_k3s_tags_are_part_of_an_argument() -> None:
+    value = "write <|close|>message<|sep|> now"
+    start, end = "Well. <|clo \n<|close|>response<|sep|>\n", "\n<|close|>message<|sep|>\n"
+    said = read(BY_NAME["kimi-k3"], start + k3_call("s", value) + end, markers=KIMI_K3)
+    assert said == {"answer": "Well. <|clo", "reasoning": "", "calls": [["f", {"s": value}, True]]}
+
+
+def test_what_may_begin_a_tag_of_kimi_k3_is_told_before_a_call() -> None:
+    said = run(
+        OutputParser(BY_NAME["kimi-k3"], KIMI_K3, TOOLS), ["Well <|clo", k3_call("s", "x"), "<|cl"]
+    )
+    assert "".join(piece.text for piece in said[:2] if isinstance(piece, Piece)) == "Well <|clo"
+    assert said[-1] == Piece("answer", "<|cl")
 
 
 def test_calls_line_by_line_are_several() -> None:
