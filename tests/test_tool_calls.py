@@ -196,9 +196,11 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
     assert compared
 
 
-@pytest.mark.parametrize("name", ["Kimi-K3", "MiniMax-M3"])
+@pytest.mark.parametrize(
+    ("name", "key"), [("Kimi-K3", "o"), ("Kimi-K3", 'a"&&quot;b'), ("MiniMax-M3", "o")]
+)
 def test_what_a_template_renders_is_read_again(
-    name: str, templates: dict[str, str], vocabularies: dict[str, Tokenizer]
+    name: str, key: str, templates: dict[str, str], vocabularies: dict[str, Tokenizer]
 ) -> None:
     """A conversation's last turn, as the model would have written it."""
     format = find_tool_format(templates[name], vocabularies[""])
@@ -206,7 +208,7 @@ def test_what_a_template_renders_is_read_again(
     assert format is not None
     assert markers is not None
     asked = {"role": "user", "content": "Hi"}
-    deep = {"s": "a\n<b>", "n": 5, "o": {"a": [1, {"b": "x"}]}}
+    deep = {"s": "a\n<b>", "n": 5, key: {"a": [1, {"b": "x"}]}}
     calls = [{"id": n, "function": {"name": n, "arguments": deep}} for n in "fg"]
     turn = {"role": "assistant", "content": "Well.", "reasoning_content": "Hm.\n\nSo."}
     template = ChatTemplate.from_source(templates[name], bos_token="", eos_token="")
