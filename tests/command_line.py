@@ -1,17 +1,13 @@
 """Runs the command line as a person does: a process of its own."""
 
 import atexit
-import fcntl
 import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
-import time
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -64,7 +60,7 @@ def start(*arguments: Argument, **options: Any) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [*COMMAND, *arguments],
         stdin=options.pop("stdin", subprocess.DEVNULL),
-        stdout=subprocess.PIPE,
+        stdout=options.pop("stdout", subprocess.PIPE),
         stderr=subprocess.PIPE,
         env=_environment(),
         **options,
@@ -75,22 +71,6 @@ def wait_for_output(stream: IO[bytes] | None) -> bytes:
     """Block until the process has written something, and return it."""
     assert stream is not None
     return os.read(stream.fileno(), 1 << 16)
-
-
-def wait_until_full(stream: IO[bytes] | None) -> None:
-    """Block until the process can write no more, as nobody reads; the pipe is made small."""
-    assert stream is not None
-    if hasattr(fcntl, "F_SETPIPE_SZ"):
-        fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, 4096)
-    before, now = 0, 0
-    while not now or now > before:
-        time.sleep(0.3)
-        before, now = now, _waiting_bytes(stream)
-
-
-def _waiting_bytes(stream: IO[bytes]) -> int:
-    found: int = struct.unpack("i", fcntl.ioctl(stream, termios.FIONREAD, bytes(4)))[0]
-    return found
 
 
 def _start(words: list[str], files: list[IO[bytes]], environment: dict[str, str]) -> int:

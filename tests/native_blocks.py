@@ -33,15 +33,23 @@ def columns_of(type: QType, blocks: int = 3) -> int:
 
 
 def random_blocks(
-    rng: np.random.Generator, type: QType, rows: int, columns: int, *, scale: float = 0.05
+    rng: np.random.Generator,
+    type: QType,
+    rows: int,
+    columns: int,
+    *,
+    scale: float = 0.05,
+    fill: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Rows of random codes with scales of up to ``scale``, of either sign."""
+    """Rows of random codes, or of ``fill`` in each byte, with scales of up to ``scale``."""
     if type in FLOATS or type == QType.BF16:
         values = (rng.standard_normal((rows, columns)) * scale).astype(np.float32)
         if type == QType.BF16:
             return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
         return values.astype(FLOATS[type]).view(np.uint8)
     raw = rng.integers(0, 256, (rows, row_bytes(type, columns)), dtype=np.uint8)
+    if fill is not None:
+        raw[:] = fill
     blocks = raw.reshape(rows, -1, block_layout(type)[1])
     if type == QType.MXFP4:
         blocks[..., 0] = 120 + rng.integers(0, 8, blocks.shape[:2])

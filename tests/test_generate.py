@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from command_line import (
     start,
     usage_error,
     wait_for_output,
-    wait_until_full,
 )
 
 from moestream.demo import demo_path
@@ -435,12 +435,22 @@ def test_signals_end_a_run_with_all_that_is_recorded(
 
 
 def test_a_full_pipe_does_not_keep_a_signal_out(alphabet: Path) -> None:
-    process = start("generate", alphabet, *ENDLESS, "-q")
-    wait_until_full(process.stdout)  # nobody reads
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    out, _ = process.communicate(timeout=20)
-    assert len(out) <= 1 << 17
+    reader, writer = os.pipe()
+    with open(reader, "rb") as pipe:
+        os.set_blocking(writer, False)
+        filled = 0
+        with suppress(BlockingIOError):
+            while True:
+                filled += os.write(writer, bytes(4096))
+        os.set_blocking(writer, True)
+        process = start("generate", alphabet, *ENDLESS, stdout=writer)
+        os.close(writer)
+        wait_for_output(process.stderr)
+        time.sleep(0.5)  # nobody reads
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert len(pipe.read()) <= filled + (1 << 16)
+    process.communicate(timeout=20)
     assert process.returncode == 143
 
 

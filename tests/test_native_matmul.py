@@ -48,6 +48,23 @@ def test_product_is_within_the_rounding_of_inputs(type, tokens):
             assert (apart <= bound).all(), (rows, context.isa)
 
 
+@pytest.mark.parametrize("type", QUANTISED, ids=lambda type: type.name)
+@pytest.mark.parametrize("fill", [0x00, 0xFF, 0x7F, 0x80, 0x55, 0xAA, 0x0F, 0xF0])
+def test_the_largest_sums_saturate_nowhere(type, fill):
+    """All codes at an end of their range, all inputs at theirs, each of the sign that adds up."""
+    columns = columns_of(type, 2)
+    blocks = random_blocks(np.random.default_rng(1), type, 21, columns, fill=fill)
+    adding = np.where(dequantize(blocks[:1], type) < 0, -1, 1).astype(np.float32)
+    contexts = [_native.Context(1, isa) for isa in ISAS]
+    for tokens in (1, 4, 7):
+        for row in (np.ones_like(adding), adding, -adding):
+            x = np.tile(row, (tokens, 1))
+            expected = linear(SCALAR, x, blocks, type)
+            for context in contexts:
+                found = linear(context, x, blocks, type)
+                np.testing.assert_array_equal(found, expected, err_msg=context.isa)
+
+
 @each_type
 @pytest.mark.parametrize("tokens", [1, 3, 4, 11])
 def test_instruction_sets_agree_bit_for_bit(type, tokens):

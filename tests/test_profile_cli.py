@@ -156,7 +156,7 @@ def test_a_workload_that_is_broken_off_is_saved_as_far_as_it_was(
     words = ("x", alphabet, "--raw", "-c", "100000", "-n", "90000")
     process = start("profile", "save", *words, "-p", "0", "--temp", "0")
     wait_for_output(process.stderr)
-    time.sleep(0.5)
+    time.sleep(1.5)
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, err

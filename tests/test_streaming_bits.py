@@ -22,7 +22,7 @@ from moestream.policies import POLICIES
 
 EXPERTS_BYTES = (0, 1 << 14, 1 << 16, 1 << 17, 190_000, 1 << 18, 1 << 30)
 """From less than one token's experts to more than all; slots keep some from 190,000 on."""
-BETWEEN = (1 << 14, 1 << 17, 1 << 18)
+BETWEEN = (1 << 14, 1 << 16, 1 << 18)
 
 
 EVERY = [
