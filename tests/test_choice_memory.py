@@ -1,6 +1,7 @@
 """What choosing among many positions takes for a moment is part of a budget."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from moestream.backends.compressed import attend_in_blocks
 from moestream.backends.cpu import CpuBackend
 from moestream.backends.kv_blocks import put_rows
 from moestream.backends.sparse import choose_in_blocks
-from moestream.backends.sparse_blocks import BestOfBlocks
+from moestream.backends.sparse_blocks import BestOfBlocks, GatedSums, TurnedMeans
 from moestream.engine.engine import Engine
 from moestream.forecast.demand import read_demand
 from moestream.gguf import GGUFFile
 from moestream.layers.batch import CHUNK_TOKENS
 from moestream.layers.compressed_attention import CompressedSizes
 from moestream.layers.indexer import IndexShape
+from moestream.models import read_config
 from moestream.streaming.options import StreamingOptions
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -52,22 +54,43 @@ def test_rows_of_stretches_take_what_is_said():
     assert said / 2 < peak < said * 1.1
 
 
-def test_a_mask_by_head_takes_what_is_said():
+def turned(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.ones((len(places), 8), np.float32), np.zeros((len(places), 8), np.float32)
+
+
+WEIGHT = np.ones(128, np.float32)
+CHOICES: dict[str, dict[str, object]] = {
+    "deepseek32": {},
+    "glm5-next": {"blocks": GatedSums(4, 128, np.zeros((4, 64), np.float32))},
+    "qwen4exp": {"blocks": TurnedMeans(4, 128, WEIGHT, 1e-6, turned)},
+    "minimax-m3": {"by_head": BestOfBlocks(64, 1)},
+}
+"""What chooses by the last 128 numbers of keys."""
+
+
+@pytest.mark.parametrize("rows", [1, CHUNK_TOKENS])
+@pytest.mark.parametrize("name", CHOICES)
+def test_choosing_takes_what_is_said(name: str, rows: int) -> None:
     rng = np.random.default_rng(2)
-    rows, heads = 64, 4
-    held = Held(heads, 0, (8, 8), ("f32", "f32"))
-    held.store.reserve(SEEN, 0)
+    with GGUFFile.open(GOLDEN / f"{name}.gguf") as file:
+        config = read_config(file)
+    dim = 64 if name == "glm5-next" else 128
+    config = replace(config, index=replace(config.index, dim=dim))
     asked = IndexQueries(
-        rng.random((rows, heads, 32), np.float32),
-        np.zeros((rows, heads), np.float32),
+        rng.random((rows, config.index.heads, dim), np.float32),
+        rng.random((rows, config.index.heads), np.float32),
         256,
-        by_head=BestOfBlocks(64, 1),
+        **CHOICES[name],
     )
-    k = rng.random((rows, heads, 8), np.float32)
+    kv_heads = max(config.kv_heads)
+    held = Held(kv_heads, 0, (576 + 128 // kv_heads, 8), ("f16", "f16"))
+    held.store.reserve(SEEN, 0)
+    k = rng.random((rows, kv_heads, 576 + 128 // kv_heads), np.float32)
     parts = [(held.store, SEEN - rows, rows)]
-    keys = SEEN * heads * 8 * 4 * 2  # as they are read
     peak = peak_of(lambda: choose_in_blocks(asked, k, parts, 1, CpuBackend(1)))
-    assert rows * heads * SEEN < peak < 1.2 * (rows * heads * SEEN + keys)
+    unseen = (CHUNK_TOKENS - rows) * asked.choices  # of a chunk
+    said = (config.choice_bytes - unseen) * SEEN
+    assert said / 2 < peak < said * 1.1
 
 
 @pytest.mark.parametrize(

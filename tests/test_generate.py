@@ -436,7 +436,7 @@ def test_signals_end_a_run_with_all_that_is_recorded(
 
 def test_a_full_pipe_does_not_keep_a_signal_out(alphabet: Path) -> None:
     reader, writer = os.pipe()
-    with open(reader, "rb") as pipe:
+    with os.fdopen(reader, "rb") as pipe:
         os.set_blocking(writer, False)
         filled = 0
         with suppress(BlockingIOError):

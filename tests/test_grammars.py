@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -454,6 +455,19 @@ AS_MODELS_DO = {
     "harmony": "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
     + ARGUMENTS,
 }
+
+
+def test_kimi_k3s_arguments_have_the_keys_and_types_that_it_writes(
+    grammars: Grammars, tokenizer: Tokenizer
+) -> None:
+    types = {'a"&': "integer", "b": "number", "c": ["integer", "null"], "d": "boolean"}
+    fields = {key: {"type": type} for key, type in types.items()}
+    tools = [{"name": "f", "parameters": {"properties": fields, "required": list(fields)}}]
+    constraint = grammars.tool_calls(formats.KIMI_K3, tools, parallel=False)
+    text = tokenizer.decode(write(constraint, tokenizer, 0), skip_special=False)
+    written = re.findall('argument key="([^"]*)" type="([a-z]*)"', text)
+    names = ["a&quot;&amp;", "b", "c", "d"]
+    assert written == list(zip(names, ["number"] * 3 + ["boolean"], strict=True))
 
 
 @pytest.mark.parametrize("name", AS_MODELS_DO)

@@ -7,6 +7,7 @@ from gguf.quants import quantize as gguf_quantize
 from kv_held import Held
 from native_blocks import ISAS
 
+from moestream.backends.kv_blocks import last_of_rows
 from moestream.backends.kv_rows import (
     BLOCK_POSITIONS,
     kv_row_bytes,
@@ -16,6 +17,7 @@ from moestream.backends.kv_rows import (
     write_rows,
 )
 from moestream.backends.types import AttentionRule
+from moestream.choices import KVType
 from moestream.errors import UnsupportedModelError
 
 
@@ -111,3 +113,13 @@ def test_a_block_that_is_not_finite_is_nan_alone(kv_type, quantize) -> None:
         found = np.isnan(read[row].reshape(2, 32)).all(axis=1).tolist()
         assert found == [block == 0, block == 1]
     assert np.isfinite(np.delete(read, [4, 5, 6, 7, 10], axis=0)).all()
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("share", [20, 32, 40, 96])
+def test_ends_of_rows_are_those_of_whole_ones(kv_type: KVType, share: int) -> None:
+    held = Held(2, 600, (96, 32), (kv_type, kv_type), rng=np.random.default_rng(7))
+    keys = held.store.stores.layers[1][0]
+    whole = read_rows(held.rows(0)[:, :550], kv_type)
+    expected = np.concatenate([head[:, -share:] for head in whole], axis=1)
+    np.testing.assert_array_equal(last_of_rows(held.store, keys, 550, 2 * share), expected)

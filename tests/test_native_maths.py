@@ -48,6 +48,13 @@ def test_softplus_and_exponentials_are_the_formulas(all_ops, x) -> None:
     np.testing.assert_allclose(found, np.exp(low), rtol=3e-7, atol=2e-38)
 
 
+@pytest.mark.parametrize("x", [EDGES, numbers(3, 7000), numbers(0)], ids=["edges", "many", "none"])
+def test_what_is_softened_is_the_formulas(all_ops, x) -> None:
+    found = same(all_ops, lambda ops: ops.soften(x, 30.0))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, REFERENCE.soften(x, 30.0), rtol=3e-7, atol=3e-6)
+
+
 @pytest.mark.parametrize(
     ("x", "logits"),
     [

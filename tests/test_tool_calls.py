@@ -31,6 +31,7 @@ from moestream.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 THINK = MARKERS[0]
+MINIMAX_M3 = next(markers for markers in MARKERS if markers.open == "<mm:think>")
 BY_NAME = {
     value.name: value
     for value in vars(formats).values()
@@ -179,7 +180,9 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
     compared = 0
     for case in (case for stem, case in CASES if stem == name):
         inside = markers is not None and case["prompt"].rstrip().endswith(markers.open)
-        if not case["reasoning"] and (inside or (markers and markers.open in case["output"])):
+        ended = markers is not None and any(map(case["output"].startswith, markers.dropped))
+        left = (inside and not ended) or (markers is not None and markers.open in case["output"])
+        if not case["reasoning"] and left:
             continue  # there llama.cpp leaves it where it is
         compared += 1
         said = read(format, case["output"], markers=markers, inside=inside, tools=case["tools"])
@@ -193,9 +196,11 @@ def test_outputs_are_read_as_llama_cpp_reads_them(
     assert compared
 
 
-@pytest.mark.parametrize("name", ["Kimi-K3", "MiniMax-M3"])
+@pytest.mark.parametrize(
+    ("name", "key"), [("Kimi-K3", "o"), ("Kimi-K3", 'a"&&quot;b'), ("MiniMax-M3", "o")]
+)
 def test_what_a_template_renders_is_read_again(
-    name: str, templates: dict[str, str], vocabularies: dict[str, Tokenizer]
+    name: str, key: str, templates: dict[str, str], vocabularies: dict[str, Tokenizer]
 ) -> None:
     """A conversation's last turn, as the model would have written it."""
     format = find_tool_format(templates[name], vocabularies[""])
@@ -203,7 +208,7 @@ def test_what_a_template_renders_is_read_again(
     assert format is not None
     assert markers is not None
     asked = {"role": "user", "content": "Hi"}
-    deep = {"s": "a\n<b>", "n": 5, "o": {"a": [1, {"b": "x"}]}}
+    deep = {"s": "a\n<b>", "n": 5, key: {"a": [1, {"b": "x"}]}}
     calls = [{"id": n, "function": {"name": n, "arguments": deep}} for n in "fg"]
     turn = {"role": "assistant", "content": "Well.", "reasoning_content": "Hm.\n\nSo."}
     template = ChatTemplate.from_source(templates[name], bos_token="", eos_token="")
@@ -283,10 +288,27 @@ def test_tags_within_tags_are_objects_and_lists(
     assert said == {"answer": "Well.", "reasoning": "", "calls": [["f", arguments, True]]}
 
 
-@pytest.mark.parametrize("output", [m3_call("x"), f"{M3}<tool_call>{M3}<call>"])
+@pytest.mark.parametrize("ways", [[{"$ref": "#/$defs/E"}] * 40, 5, None])
+def test_ways_that_say_nothing_of_a_member_end_at_once(ways: Any) -> None:
+    """References that lead to themselves in many ways would take for ever."""
+    known = tools_of("f", o={"$ref": "#/$defs/E"})
+    known[0]["function"]["parameters"]["$defs"] = {"E": {"anyOf": ways}}
+    said = read(BY_NAME["minimax-tags"], m3_call(tagged("o", tagged("a", "1"))), tools=known)
+    assert said["calls"] == [["f", {"o": {"a": 1}}, True]]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        m3_call("x"),
+        m3_call(tagged("o", "some words ", tagged("a", "1"))),
+        m3_call(tagged("o", tagged("a", "1"), "some words")),
+        f"{M3}<tool_call>{M3}<call>",
+    ],
+)
 def test_what_is_no_tag_is_text(output: str) -> None:
     said = read(BY_NAME["minimax-tags"], output)
-    assert said["answer"].endswith(output[-20:])
+    assert said["answer"] == output
     assert not any(whole for _, _, whole in said["calls"])
 
 
@@ -296,7 +318,7 @@ def test_depth_of_tags_has_an_end() -> None:
 
 
 def test_an_answer_may_begin_with_the_end_of_no_reasoning() -> None:
-    said = read(BY_NAME["minimax-tags"], "</mm:think>Hi </mm:think>", markers=MARKERS[7])
+    said = read(BY_NAME["minimax-tags"], "</mm:think>Hi </mm:think>", markers=MINIMAX_M3)
     assert (said["answer"], said["reasoning"]) == ("Hi </mm:think>", "")
     assert read(BY_NAME["hermes"], "</think>Hi", markers=THINK)["answer"] == "</think>Hi"
 
@@ -308,6 +330,27 @@ def test_kimi_k3s_tags_are_no_part_of_an_answer() -> None:
     opened = f"Hm<|open|>response<|sep|>{ended}"  # with the end of the reasoning forgotten
     said = read(BY_NAME["kimi-k3"], opened, markers=KIMI_K3, inside=True)
     assert (said["answer"], said["reasoning"]) == ("Hi, message", "Hm")
+
+
+def k3_call(key: str, value: str) -> str:
+    argument = f'<|open|>argument key="{key}" type="string"<|sep|>{value}<|close|>argument<|sep|>'
+    call = f'<|open|>call tool="f" index="1"<|sep|>{argument}<|close|>call<|sep|>'
+    return f"<|open|>tools<|sep|>{call}<|close|>tools<|sep|>"
+
+
+def test_kimi_k3s_tags_are_part_of_an_argument() -> None:
+    value = "write <|close|>message<|sep|> now"
+    start, end = "Well. <|clo \n<|close|>response<|sep|>\n", "\n<|close|>message<|sep|>\n"
+    said = read(BY_NAME["kimi-k3"], start + k3_call("s", value) + end, markers=KIMI_K3)
+    assert said == {"answer": "Well. <|clo", "reasoning": "", "calls": [["f", {"s": value}, True]]}
+
+
+def test_what_may_begin_a_tag_of_kimi_k3_is_told_before_a_call() -> None:
+    said = run(
+        OutputParser(BY_NAME["kimi-k3"], KIMI_K3, TOOLS), ["Well <|clo", k3_call("s", "x"), "<|cl"]
+    )
+    assert "".join(piece.text for piece in said[:2] if isinstance(piece, Piece)) == "Well <|clo"
+    assert said[-1] == Piece("answer", "<|cl")
 
 
 def test_calls_line_by_line_are_several() -> None:

@@ -38,6 +38,15 @@ class MathKernels(NumpyArrays):
         self._run.softplus(x, out)
         return out
 
+    def soften(self, x: Floats, limit: float) -> Floats:
+        """By ``(1 - e) / (1 + e)`` with ``e = exp(-2 x / limit)``, as in the kernels."""
+        most, size = np.float32(40), np.float32(limit)  # tanh is one in float32 long before
+        e = self.exponentials(np.clip(x / size * np.float32(-2), -most, most))
+        softened = 1 - e
+        softened /= np.add(e, 1, out=e)
+        softened *= size
+        return softened
+
     def sigmoid(self, x: Floats) -> Floats:
         """Of one, scaled."""
         return self.sigmoid_scale(np.ones_like(x), x)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from moestream.backends.kv_rows import (
     BLOCK_POSITIONS,
+    GGML_TYPES,
     KV_DTYPES,
     AttentionShape,
     KVShapes,
@@ -23,6 +24,7 @@ from moestream.backends.kv_rows import (
     write_rows,
 )
 from moestream.choices import KVType
+from moestream.quants import block_layout
 
 _ALIGNED = 64
 """Bytes that each layer's keys and values begin at a multiple of."""
@@ -177,9 +179,15 @@ def rows_between(
 
 def last_of_rows(store: BlockStore, rows: Rows, stop: int, size: int) -> NDArray[np.float32]:
     """The last ``size`` numbers of rows up to position ``stop``, shared by heads: (S, size)."""
-    parts = [read_rows(rows.of(block), rows.kv_type) for block in store.blocks]
-    ends = [part[:, :, -(size // len(part)) :].swapaxes(0, 1) for part in parts]
-    return np.concatenate(ends)[:stop].reshape(stop, size)
+    share, (values, _) = size // rows.heads, block_layout(GGML_TYPES[rows.kv_type])
+    whole = -(-share // values) * values  # what is decoded with them
+    stored = kv_row_bytes(whole, rows.kv_type) // np.dtype(KV_DTYPES[rows.kv_type]).itemsize
+    found = np.empty((stop, rows.heads, share), np.float32)
+    for block, first in zip(store.blocks, range(0, stop, BLOCK_POSITIONS), strict=False):
+        here = found[first : first + BLOCK_POSITIONS]
+        ends = read_rows(rows.of(block)[:, : len(here), -stored:], rows.kv_type)
+        here[:] = ends[:, :, -share:].swapaxes(0, 1)
+    return found.reshape(stop, size)
 
 
 def _zeros(n_bytes: int) -> NDArray[np.uint8]:

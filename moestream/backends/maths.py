@@ -27,6 +27,11 @@ class Maths:
         """``log(1 + e^x)``; the exponential cannot overflow."""
         return np.logaddexp(np.float32(0), x)
 
+    def soften(self, x: Floats, limit: float) -> Floats:
+        """``limit * tanh(x / limit)``."""
+        softened: Floats = np.tanh(x / np.float32(limit)) * np.float32(limit)
+        return softened
+
     def sigmoid(self, x: Floats) -> Floats:
         """``1 / (1 + e^-x)``."""
         # exp(-|x|) cannot overflow; each half of the formula is exact in its own sign.

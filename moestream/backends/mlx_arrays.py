@@ -93,8 +93,9 @@ class MlxArrays:
         if activation == "silu_clamped":
             gate = ops.minimum(gate, limit)
         if activation == "situ":
-            gate = ops.multiply(self._softened(gate, limit), ops.sigmoid(gate))
-            return ops.multiply(gate, self._softened(up, up_limit))
+            soft = self.soften(gate, limit) if limit else gate
+            gate = ops.multiply(soft, ops.sigmoid(gate))
+            return ops.multiply(gate, self.soften(up, up_limit) if up_limit else up)
         if activation in ("silu_clamped", "silu_capped"):
             up = self.clip(up, limit)
         if activation in ("silu", "silu_clamped"):
@@ -111,9 +112,10 @@ class MlxArrays:
         gate = ops.multiply(gate, ops.sigmoid(ops.multiply(gate, 1.702)))
         return ops.multiply(gate, ops.add(up, 1))
 
-    def _softened(self, x: Array, limit: float) -> Array:
+    def soften(self, x: Array, limit: float) -> Array:
+        """Element by element."""
         ops = self._mx
-        return ops.multiply(ops.tanh(ops.multiply(x, 1 / limit)), limit) if limit else x
+        return ops.multiply(ops.tanh(ops.multiply(x, 1 / limit)), limit)
 
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
         """``x * sigmoid(logits)``."""

@@ -90,6 +90,9 @@ class Elementwise(Protocol):
     def softplus(self, x: Array) -> Array:
         """``log(1 + e^x)``."""
 
+    def soften(self, x: Array, limit: float) -> Array:
+        """``limit * tanh(x / limit)``."""
+
     def sigmoid_scale(self, x: Array, logits: Array) -> Array:
         """``x * sigmoid(logits)``: two shapes that go together."""
 

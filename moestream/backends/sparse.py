@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moestream.backends.kv_blocks import BlockStore, append_rows, last_of_rows
+from moestream.backends.kv_blocks import BlockStore, last_of_rows, put_rows
 from moestream.backends.maths import NUMPY, Floats, Maths
 from moestream.backends.sparse_blocks import choose_blocks, choose_by_head, weighed
 from moestream.backends.types import IndexQueries
@@ -93,6 +93,6 @@ def _choose_of(
     place = store.stores.layers[layer]
     assert place is not None, "a layer that attends"
     keys, _ = place
-    append_rows(store, keys, k, start)
+    put_rows(store, keys, k, start)
     past = last_of_rows(store, keys, start + tokens, index.kept)
     return choose(index, past, start, maths)

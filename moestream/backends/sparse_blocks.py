@@ -72,8 +72,10 @@ class GatedSums(BlockKeys):
         count, dim = len(keys) // self.size, self.kept // 2
         blocks = keys[: count * self.size].reshape(count, self.size, -1)
         gates = blocks[:, :, dim:] + self.bias
-        shares = maths.exponentials(gates - gates.max(axis=1, keepdims=True))
-        sums: Floats = (shares * blocks[:, :, :dim]).sum(axis=1) / shares.sum(axis=1)
+        gates -= gates.max(axis=1, keepdims=True)
+        shares = maths.exponentials(gates)
+        shared = np.multiply(shares, blocks[:, :, :dim], out=gates)  # may be large
+        sums: Floats = shared.sum(axis=1) / shares.sum(axis=1)
         return sums
 
 
@@ -147,7 +149,8 @@ def choose_blocks(
 
 def weighed(query: Floats, weight: Floats, keys: Floats, maths: Maths) -> Floats:
     """The heads' products (HI, D) with keys (S, D), at least zero, by weights (HI,): (S,)."""
-    products = np.maximum(maths.products(query, keys), np.float32(0))
+    products = maths.products(query, keys)
+    np.maximum(products, np.float32(0), out=products)
     total: Floats = weight[0] * products[0]
     for head in range(1, len(weight)):
         total += weight[head] * products[head]

@@ -7,8 +7,9 @@ Owns which special tokens are part of the text. Reasoning is ``reasoning``'s, ca
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moestream.chat.dropped_tags import TagDropper
 from moestream.chat.reasoning import HARMONY, Kind, Markers, Piece, ReasoningSplitter
-from moestream.chat.tool_calls import CallArguments, CallEvent, ToolFormat
+from moestream.chat.tool_calls import CallArguments, CallBegin, CallEvent, ToolFormat
 from moestream.chat.tool_calls.finder import CallFinder
 from moestream.chat.tool_calls.formats import HARMONY_CALLS, HarmonyFormat
 from moestream.chat.tool_calls.harmony import HarmonyReader
@@ -41,6 +42,7 @@ class OutputParser:
         """Names of the special tokens that the text must have, even where they are hidden."""
         self._harmony: HarmonyReader | None = None
         self._finder: CallFinder | None = None
+        self._tags: TagDropper | None = None
         if markers == HARMONY:
             self.shown |= frozenset(HARMONY_CALLS.specials)
             self._harmony = HarmonyReader(self._say, self._out.append, calls=bool(tools))
@@ -49,9 +51,13 @@ class OutputParser:
         ended_by: tuple[str, ...] = ()
         if tools and format is not None and not isinstance(format, HarmonyFormat):
             self.shown |= frozenset(format.specials)
-            self._finder = CallFinder(format, Tools(tools), self._answer, self._out.append)
+            self._finder = CallFinder(format, Tools(tools), self._answer, self._call)
             ended_by = format.openers if format.ends_reasoning else ()
-        self._splitter = ReasoningSplitter(markers, inside=inside, ended_by=ended_by)
+            if markers is not None and markers.dropped:
+                self._tags = TagDropper(markers.dropped)
+        self._splitter = ReasoningSplitter(
+            markers, inside=inside, ended_by=ended_by, drop=self._finder is None
+        )
 
     def add(self, text: str) -> list[Output]:
         """Return what is sure now."""
@@ -69,6 +75,7 @@ class OutputParser:
             self._take(self._splitter.finish())
         if self._finder is not None:
             self._finder.finish()
+            self._end_answer()
         return self._told()
 
     def _take(self, pieces: list[Piece]) -> None:
@@ -82,7 +89,20 @@ class OutputParser:
         self._out.append(Piece(kind, text))
 
     def _answer(self, text: str) -> None:
-        self._say("answer", text)
+        """Take what is in no call."""
+        if self._tags is not None:
+            text = self._tags.add(text)
+        if text:
+            self._say("answer", text)
+
+    def _call(self, event: CallEvent) -> None:
+        if isinstance(event, CallBegin):
+            self._end_answer()
+        self._out.append(event)
+
+    def _end_answer(self) -> None:
+        if self._tags is not None and (text := self._tags.finish()):
+            self._say("answer", text)
 
     def _told(self) -> list[Output]:
         """What there is to tell, with what belongs together joined."""

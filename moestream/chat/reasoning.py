@@ -6,6 +6,7 @@ Owns which markers there are and how a model's are found. Pure: text in, pieces 
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from moestream.chat.dropped_tags import TagDropper, overlap
 from moestream.tokenizer import Tokenizer
 
 Kind = Literal["reasoning", "answer"]
@@ -93,7 +94,12 @@ class ReasoningSplitter:
     """
 
     def __init__(
-        self, markers: Markers | None, *, inside: bool = False, ended_by: tuple[str, ...] = ()
+        self,
+        markers: Markers | None,
+        *,
+        inside: bool = False,
+        ended_by: tuple[str, ...] = (),
+        drop: bool = True,
     ) -> None:
         """Begin.
 
@@ -101,10 +107,12 @@ class ReasoningSplitter:
             markers: the model's.
             inside: the prompt has opened the reasoning already, as some templates do.
             ended_by: what ends the reasoning without a marker, and is the answer's.
+            drop: take out what is ``dropped``; else who looks for calls does, as they may hold it.
         """
         self._markers = markers
-        self._dropped = markers.dropped if markers is not None else ()
-        self._ended_by = (*ended_by, *self._dropped[:1])
+        dropped = markers.dropped if markers is not None else ()
+        self._tags = TagDropper(dropped) if dropped and drop else None
+        self._ended_by = (*ended_by, *dropped[:1])
         self._headers = markers == HARMONY
         self._around = markers.around if markers is not None else ("", "")  # which may come
         self._close = ""  # the answer's, once it was opened
@@ -136,11 +144,11 @@ class ReasoningSplitter:
     def finish(self) -> list[Piece]:
         """Return what was held back: no marker can come of it any more."""
         text, self._held = self._held, ""
-        return (
-            self._piece("reasoning", text.rstrip())
-            if self.reasoning
-            else self._piece("answer", text)
-        )
+        if self.reasoning:
+            return self._piece("reasoning", text.rstrip())
+        if self._tags is not None:
+            text = self._tags.add(text) + self._tags.finish()
+        return self._piece("answer", text)
 
     def _start(self) -> None:
         assert self._markers is not None
@@ -199,8 +207,9 @@ class ReasoningSplitter:
         return self._piece("reasoning", self._take_sure(*closers))
 
     def _answer(self) -> list[Piece]:
-        if self._dropped:
-            return self._rest_of_answer()
+        if self._tags is not None:
+            text, self._held = self._held, ""
+            return self._piece("answer", self._tags.add(text))
         if self._around[0]:
             text, (opener, closer) = self._held.lstrip(), self._around
             if text != opener and opener.startswith(text):
@@ -217,19 +226,10 @@ class ReasoningSplitter:
             return self._piece("answer", before.rstrip() + after)
         return self._piece("answer", self._take_sure(self._close))
 
-    def _rest_of_answer(self) -> list[Piece]:
-        """What is held, but for what is dropped."""
-        pieces: list[Piece] = []
-        while found := [(at, text) for text in self._dropped if (at := self._held.find(text)) >= 0]:
-            at, text = min(found)
-            pieces += self._piece("answer", self._held[:at])
-            self._held = self._held[at + len(text) :]
-        return pieces + self._piece("answer", self._take_sure(*self._dropped))
-
     def _take_sure(self, *markers: str) -> str:
         """Take what is held, but for what may begin a marker and white space before it."""
-        overlap = max(_overlap(self._held, marker) for marker in markers)
-        sure = self._held[: len(self._held) - overlap].rstrip()
+        kept = len(self._held) - max(overlap(self._held, marker) for marker in markers)
+        sure = self._held[:kept].rstrip()
         self._held = self._held[len(sure) :]
         return sure
 
@@ -239,9 +239,3 @@ class ReasoningSplitter:
             text = text.lstrip()
         self._blank = self._blank and not text
         return [Piece(kind, text)] if text else []
-
-
-def _overlap(text: str, marker: str) -> int:
-    """How many characters at the end of the text may begin the marker."""
-    lengths = range(min(len(marker) - 1, len(text)), 0, -1)
-    return next((n for n in lengths if marker.startswith(text[-n:])), 0)

@@ -169,13 +169,10 @@ def _tagged_member(
     types = tools.types(tool, parameter.name)
     allowed = texts(tool, parameter, types)
     is_text = allowed is not None
-    close = next(
-        text
-        for text, said in sorted(
-            format.key_closes, key=lambda way: not any(f'"{type}"' in way[0] for type in types)
-        )
-        if said in (None, is_text)
-    )
+    # No model calls a number an integer, though what is read may.
+    named = [f'"{"number" if type == "integer" else type}"' for type in types]
+    ways = [text for text, said in format.key_closes if said in (None, is_text)]
+    close = next((text for text in ways if any(type in text for type in named)), ways[0])
     line = '"\\n"' if format.line_breaks else ""
     if allowed is None:
         value = f"{lark.of_schema(parameter.schema)} {line} {spell(format.value_close)}"
@@ -185,10 +182,8 @@ def _tagged_member(
     else:
         value = "free"
     opened = f"{lark.SPACE} {spell(format.value_open)}" if format.value_open else ""
-    return (
-        f"{spell(format.key_open)} {lark.literal(parameter.name)} {spell(close)} {opened} "
-        f"{line} {value}"
-    )
+    key = f"{spell(format.key_open)} {lark.literal(format.written_key(parameter.name))}"
+    return f"{key} {spell(close)} {opened} {line} {value}"
 
 
 @_rules.register

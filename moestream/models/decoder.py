@@ -254,7 +254,5 @@ class Decoder(ABC):
         """(T, E) -> (T, V)."""
         ops, scale, cap = self.backend, self.config.logit_scale, self.config.logit_cap
         projected = ops.linear(self.output_norm(hidden), self.output, self.output_bias)
-        logits = ops.to_numpy(projected)
-        if scale != 1:
-            logits = logits * np.float32(scale)
-        return np.tanh(logits / cap) * cap if cap else logits
+        logits = projected if scale == 1 else projected * scale
+        return ops.to_numpy(ops.soften(logits, cap) if cap else logits)

@@ -33,8 +33,9 @@ class DeepSeek32Config(LatentConfig):
 
     @property
     def choice_bytes(self) -> int:
-        """A byte for each token of a chunk."""
-        return CHUNK_TOKENS if self.index else 0
+        """A byte for each token of a chunk; keys, what is made of them, products and scores."""
+        index = self.index
+        return CHUNK_TOKENS + 4 * (2 * index.kept + index.heads + 4) if index else 0
 
     def attended_state(self, layer: int) -> StateShape:
         """Latents, and behind them what the index goes by."""

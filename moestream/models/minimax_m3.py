@@ -25,8 +25,8 @@ class MiniMaxM3Config(DeepSeekMoEConfig):
 
     @property
     def choice_bytes(self) -> int:
-        """A byte for each head and each token of a chunk."""
-        return CHUNK_TOKENS * self.index.heads
+        """A byte for each head and each token of a chunk; keys, and products of heads."""
+        return CHUNK_TOKENS * self.index.heads + 4 * (self.index.dim + self.index.heads)
 
     def attended_state(self, layer: int) -> StateShape:
         """Keys and values; behind keys, what the index goes by."""

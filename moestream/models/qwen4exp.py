@@ -51,8 +51,8 @@ class Qwen4Config(Qwen3NextConfig):
 
     @property
     def choice_bytes(self) -> int:
-        """A byte for each token of a chunk."""
-        return CHUNK_TOKENS if any(self.ratios) else 0
+        """A byte for each token of a chunk; keys, and what is made of them."""
+        return CHUNK_TOKENS + 4 * 2 * self.index.dim if any(self.ratios) else 0
 
     def attended_state(self, layer: int) -> StateShape:
         """Keys and values; behind keys, what the index goes by."""

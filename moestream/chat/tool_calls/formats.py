@@ -169,6 +169,7 @@ KIMI_K3 = TaggedFormat(
             for type in ("number", "integer", "boolean", "null", "object", "array")
         ),
     ),
+    key_escapes=(("&", "&amp;"), ('"', "&quot;")),
     value_close="<|close|>argument<|sep|>",
     call_close="<|close|>call<|sep|>",
     tokens=("<|open|>", "<|close|>", "<|sep|>"),

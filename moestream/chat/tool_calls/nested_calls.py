@@ -98,6 +98,8 @@ class NestedFormat:
         inner, _ = yield from text.until(">", limit=_LONGEST_TAG)
         if inner == f"/{tag}":
             return _bare(said, types)
+        if said.strip():
+            raise Malformed
         parts: list[tuple[str, str]] = []
         while inner != f"/{tag}":
             value = yield from self._read_value(text, inner, tools, name, (*path, inner))

@@ -45,7 +45,7 @@ class Tools:
             return ANY
         found: Any = root
         for key in path:
-            found = _within(found, key, root, _MOST_REFERENCES)
+            found = _within(found, key, root, _MOST_REFERENCES, set())
         return _types(found, root, _MOST_REFERENCES, {})
 
 
@@ -99,20 +99,27 @@ def _types(
     return ANY
 
 
-def _within(schema: Any, key: str, root: Mapping[str, Any], left: int) -> Any:
-    """What a schema says of a member or of items; of several ways, the first that says anything."""
+def _within(schema: Any, key: str, root: Mapping[str, Any], left: int, followed: set[str]) -> Any:
+    """What a schema says of a member or of items; of several ways, the first that says anything.
+
+    ``followed``: references, each of which is followed once, as they may lead to each other.
+    """
     if not isinstance(schema, Mapping) or not left:
         return None
     if isinstance(reference := schema.get("$ref"), str):
-        return _within(_resolve(reference, root), key, root, left - 1)
+        if reference in followed:
+            return None
+        followed.add(reference)
+        return _within(_resolve(reference, root), key, root, left - 1, followed)
     properties = schema.get("properties")
     if isinstance(properties, Mapping) and key in properties:
         return properties[key]
     for word in ("items", "additionalProperties"):
         if isinstance(schema.get(word), Mapping):
             return schema[word]
-    ways = [way for word in ("anyOf", "oneOf", "allOf") for way in schema.get(word) or ()]
-    found = (_within(way, key, root, left - 1) for way in ways)
+    said = (schema.get(word) for word in ("anyOf", "oneOf", "allOf"))
+    ways = (way for each in said if isinstance(each, list) for way in each)
+    found = (_within(way, key, root, left - 1, followed) for way in ways)
     return next((each for each in found if each is not None), None)
 
 

@@ -30,6 +30,8 @@ class TaggedFormat(Sections):
     """What comes behind ``name_close``, after what a call is told besides."""
     key_open: str
     key_closes: tuple[tuple[str, bool | None], ...]
+    key_escapes: tuple[tuple[str, str], ...] = ()
+    """What keys do not have as it is, and what they have instead."""
     value_open: str = ""
     value_close: str
     call_close: str
@@ -50,6 +52,12 @@ class TaggedFormat(Sections):
                 ),
             )
         )
+
+    def written_key(self, key: str) -> str:
+        """How a key is written."""
+        for plain, escaped in self.key_escapes:
+            key = key.replace(plain, escaped)
+        return key
 
     def read_call(self, text: Text, calls: Calls, tools: Tools) -> Reading[None]:
         """Read a name, then keys and values."""
@@ -73,7 +81,7 @@ class TaggedFormat(Sections):
     def _read_member(self, text: Text, members: Members, tools: Tools, name: str) -> Reading[None]:
         ends = dict(self.key_closes)
         key, end = yield from text.until(*ends, limit=_LONGEST_NAME)
-        key = key.strip()
+        key = self._meant_key(key.strip())
         if self.value_open:
             yield from text.space()
             yield from text.expect(self.value_open)
@@ -84,6 +92,11 @@ class TaggedFormat(Sections):
             yield from self._stream(text, members, key)
             return
         members.add(key, (yield from self._read_value(text, types)))
+
+    def _meant_key(self, key: str) -> str:
+        for plain, escaped in reversed(self.key_escapes):
+            key = key.replace(escaped, plain)
+        return key
 
     def _read_value(self, text: Text, types: frozenset[str]) -> Reading[str]:
         """Read a value and its end; in JSON what looks like the end may be in a text."""
