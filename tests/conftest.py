@@ -20,7 +20,8 @@ def alphabet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What chats leave goes where no person's is."""
-    os.environ["MOESTREAM_STATE"] = str(tmp_path_factory.mktemp("state"))
+    """What chats and profiles leave goes where no person's is."""
+    for folder in ("MOESTREAM_STATE", "MOESTREAM_DATA"):
+        os.environ[folder] = str(tmp_path_factory.mktemp(folder.lower()))
     for store in ("HF_HUB_CACHE", "LLAMA_CACHE", "OLLAMA_MODELS"):  # nor are a person's looked at
         os.environ[store] = str(tmp_path_factory.mktemp(store.lower()))

@@ -15,7 +15,7 @@ IN_TIME_S = 60
 @pytest.mark.slow
 def test_the_page_says_what_is_of_one_machine(tmp_path, monkeypatch):
     """A profile of the whole model is listed, and told of the layers that the page shows."""
-    monkeypatch.setenv("MOESTREAM_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("MOESTREAM_DATA", str(tmp_path / "data"))
     model = write_alphabet_model(tmp_path / "abc.gguf", layers=3)
     made = ["generate", str(model), "-p", "x", "-n", "4", "--save-profile", "abc"]
     assert run(*made).returncode == 0
