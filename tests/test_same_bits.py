@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
-ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "data" / "golden"
 MODELS = (
     *("deepseek4", "minimax-m3", "kimi-k3", "qwen4exp", "glm5-next", "laguna"),
     *("gemma4", "grok"),
@@ -32,11 +32,10 @@ for path in map(Path, sys.argv[1:]):
 
 
 def hashes(environment: dict[str, str]) -> str:
-    files = [str(ROOT / "tests" / "data" / "golden" / f"{name}.gguf") for name in MODELS]
-    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    files = [str(GOLDEN / f"{name}.gguf") for name in MODELS]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *files],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
