@@ -6,7 +6,7 @@
 namespace moestream {
 namespace {
 
-constexpr size_t kRow = 64;      // floats at once, on the stack
+constexpr size_t kRow = 64;      // floats at once, on the stack; zeros, as GCC sees no n above 0
 constexpr size_t kChunk = 8192;  // floats that one task handles; an exponential is not a sum
 
 // body(first, n) for runs of at most kRow numbers.
@@ -31,7 +31,7 @@ void exponentials(Context& context, const float* x, size_t count, float* out) {
 
 void softplus(Context& context, const float* x, size_t count, float* out) {
     in_rows(context, count, [&](size_t at, int n) {
-        float decay[kRow];
+        float decay[kRow] = {};
         for (int i = 0; i < n; ++i) decay[i] = -std::fabs(x[at + i]);
         context.kernels.exponentials(decay, n, 0.0f, decay);
         for (int i = 0; i < n; ++i) out[at + i] = softplus_of(x[at + i], decay[i]);
@@ -42,7 +42,7 @@ void sigmoid_scale(Context& context, const float* x, const float* logits, size_t
                    float* out) {
     if (each == 1) {
         in_rows(context, count, [&](size_t at, int n) {
-            float decay[kRow];
+            float decay[kRow] = {};
             for (int i = 0; i < n; ++i) decay[i] = -logits[at + i];
             context.kernels.exponentials(decay, n, 0.0f, decay);
             for (int i = 0; i < n; ++i) out[at + i] = x[at + i] / (1.0f + decay[i]);
