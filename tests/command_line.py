@@ -3,7 +3,6 @@
 import atexit
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -55,8 +54,6 @@ def usage_error(*arguments: Argument) -> str:
 
 def start(*arguments: Argument, **options: Any) -> "subprocess.Popen[bytes]":
     """Start a process that a test will interrupt."""
-    # What is ignored here (as in a background job of a shell) would be ignored there.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [*COMMAND, *arguments],
         stdin=options.pop("stdin", subprocess.DEVNULL),

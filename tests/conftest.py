@@ -10,7 +10,9 @@ from alphabet_model import write_alphabet_model
 # Processes that tests start run the installed package, which is compiled, not the checkout they
 # happen to be started in.
 os.environ["PYTHONSAFEPATH"] = "1"
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # those started under nohup would not hear it
+# Processes of tests would not hear what is ignored here: under nohup, or as a background job.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def test_the_page_says_what_is_of_one_machine(tmp_path, monkeypatch):
         message = answer.json()["error"]["message"]
         assert message.startswith("2 machines share the model, and the page knows the layers of")
         assert instead in message
-    assert not list(Path(tmp_path, "state").rglob("mine*"))
+    assert not list(Path(tmp_path, "data").rglob("mine*"))
 
 
 @pytest.mark.slow
