@@ -17,7 +17,8 @@ MIB = 1 << 20
 GOLDEN = Path(__file__).parent / "data" / "golden" / "qwen3moe.gguf"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 CASES = [
-    *product(["auto", "direct", "pread", "madvise"], ["least", "500M", "1000M"], [16, 2000]),
+    *product(["auto", "direct", "pread", "madvise"], ["least", "500M", "1000M"], [16]),
+    *product(["auto", "direct", "pread", "madvise"], ["1000M"], [2000]),
     *product(["direct", "pread", "madvise"], ["least", "500M"], [8000]),  # auto is one of these
 ]
 
