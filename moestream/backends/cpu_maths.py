@@ -1,5 +1,7 @@
 """Exponentials, sigmoids, small products and streams by kernels: the same bits everywhere."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from moestream import _native
@@ -10,6 +12,13 @@ from moestream.quants import GGMLQuantizationType
 _FLOATS = int(GGMLQuantizationType.F32)
 
 
+def _of_each(kernel: Callable[[Floats, Floats], None], x: Floats) -> Floats:
+    x = np.ascontiguousarray(x)
+    out = np.empty_like(x)
+    kernel(x, out)
+    return out
+
+
 class MathKernels(NumpyArrays):
     """Part of the native ``Backend``; see there for shapes and meaning."""
 
@@ -17,10 +26,7 @@ class MathKernels(NumpyArrays):
 
     def exponentials(self, x: Floats) -> Floats:
         """``e^x``."""
-        x = np.ascontiguousarray(x)
-        out = np.empty_like(x)
-        self._run.exponentials(x, out)
-        return out
+        return _of_each(self._run.exponentials, x)
 
     def products(self, a: Floats, b: Floats) -> Floats:
         """As of weights that lie where they are."""
@@ -33,10 +39,7 @@ class MathKernels(NumpyArrays):
 
     def softplus(self, x: Floats) -> Floats:
         """``log(1 + e^x)``."""
-        x = np.ascontiguousarray(x)
-        out = np.empty_like(x)
-        self._run.softplus(x, out)
-        return out
+        return _of_each(self._run.softplus, x)
 
     def soften(self, x: Floats, limit: float) -> Floats:
         """By ``(1 - e) / (1 + e)`` with ``e = exp(-2 x / limit)``, as in the kernels."""

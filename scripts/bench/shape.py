@@ -9,6 +9,9 @@ import gguf
 
 from moestream.quants import GGMLQuantizationType as QType
 
+Part = tuple[str, tuple[int, ...], QType]
+"""Of a layer: a tensor's name there, its shape and its type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weight:
@@ -17,6 +20,19 @@ class Weight:
     name: str
     shape: tuple[int, ...]
     type: QType
+
+
+def shared_mixture(hidden: int, width: int, experts: int, better: QType) -> Iterator[Part]:
+    """A network of experts beside one that all tokens go through, in Q4_K but for ``better``."""
+    f32, q4 = QType.F32, QType.Q4_K
+    yield "ffn_gate_inp.weight", (experts, hidden), f32
+    yield "ffn_gate_exps.weight", (experts, width, hidden), q4
+    yield "ffn_up_exps.weight", (experts, width, hidden), q4
+    yield "ffn_down_exps.weight", (experts, hidden, width), better
+    yield "ffn_gate_inp_shexp.weight", (hidden,), f32
+    yield "ffn_gate_shexp.weight", (width, hidden), q4
+    yield "ffn_up_shexp.weight", (width, hidden), q4
+    yield "ffn_down_shexp.weight", (hidden, width), better
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import gguf
 from moestream.quants import GGMLQuantizationType as QType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
-from bench.shape import Shape, Weight
+from bench.shape import Shape, Weight, shared_mixture
 from bench.shapes_2026 import NEMOTRON_H_MOE, QWEN4EXP
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, WIDTH = 2048, 32, 4, 128, 768
@@ -79,14 +79,7 @@ def qwen35moe_weights(vocab_size: int, layers: int, experts: int) -> Iterator[We
             ("attn_norm.weight", (hidden,), f32),
             *(attention if layer % 4 == 3 else delta_net),
             ("post_attention_norm.weight", (hidden,), f32),
-            ("ffn_gate_inp.weight", (experts, hidden), f32),
-            ("ffn_gate_exps.weight", (experts, width, hidden), q4),
-            ("ffn_up_exps.weight", (experts, width, hidden), q4),
-            ("ffn_down_exps.weight", (experts, hidden, width), better),
-            ("ffn_gate_inp_shexp.weight", (hidden,), f32),
-            ("ffn_gate_shexp.weight", (width, hidden), q4),
-            ("ffn_up_shexp.weight", (width, hidden), q4),
-            ("ffn_down_shexp.weight", (hidden, width), better),
+            *shared_mixture(hidden, width, experts, better),
         ):
             yield Weight(f"blk.{layer}.{name}", shape, kind)
 

@@ -14,10 +14,9 @@ import gguf
 from moestream.quants import GGMLQuantizationType as QType
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
-from bench.shape import Shape, Weight
+from bench.shape import Part, Shape, Weight, shared_mixture
 
 _F32, _Q4, _Q6, _Q5_0, _Q8 = QType.F32, QType.Q4_K, QType.Q6_K, QType.Q5_0, QType.Q8_0
-_Part = tuple[str, tuple[int, ...], QType]
 
 _KINDS = "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME"
 """Nemotron's layers: Mamba-2, experts, attention."""
@@ -39,7 +38,7 @@ def nemotron_weights(vocab_size: int, layers: int, experts: int) -> Iterator[Wei
             yield Weight(f"blk.{layer}.{name}", shape, type)
 
 
-def _mamba2() -> Iterator[_Part]:
+def _mamba2() -> Iterator[Part]:
     yield "ssm_in.weight", (_N_INNER + _N_CHANNELS + _N_HEADS, _N_HIDDEN), _Q5_0
     yield "ssm_conv1d.weight", (_N_CHANNELS, 4), _F32
     yield "ssm_conv1d.bias", (_N_CHANNELS,), _F32
@@ -50,7 +49,7 @@ def _mamba2() -> Iterator[_Part]:
     yield "ssm_out.weight", (_N_HIDDEN, _N_INNER), _Q4
 
 
-def _squares(experts: int, better: QType) -> Iterator[_Part]:
+def _squares(experts: int, better: QType) -> Iterator[Part]:
     yield "ffn_gate_inp.weight", (experts, _N_HIDDEN), _F32
     yield "exp_probs_b.bias", (experts,), _F32
     yield "ffn_up_exps.weight", (experts, _N_WIDTH, _N_HIDDEN), _Q5_0
@@ -59,7 +58,7 @@ def _squares(experts: int, better: QType) -> Iterator[_Part]:
     yield "ffn_down_shexp.weight", (_N_HIDDEN, 2 * _N_WIDTH), better
 
 
-def _attention(better: QType) -> Iterator[_Part]:
+def _attention(better: QType) -> Iterator[Part]:
     yield "attn_q.weight", (32 * 128, _N_HIDDEN), _Q5_0
     yield "attn_k.weight", (_N_PAIRS, _N_HIDDEN), _Q5_0
     yield "attn_v.weight", (_N_PAIRS, _N_HIDDEN), better
@@ -122,19 +121,12 @@ def qwen4exp_weights(vocab_size: int, layers: int, experts: int) -> Iterator[Wei
             *(_chosen(better) if layer % 4 == 3 else _delta_net()),
             *(_grams() if layer == _GRAM_LAYER else ()),
             *_streams("hc_ffn", writes=True),
-            ("ffn_gate_inp.weight", (experts, _HIDDEN), _F32),
-            ("ffn_gate_exps.weight", (experts, _WIDTH, _HIDDEN), _Q4),
-            ("ffn_up_exps.weight", (experts, _WIDTH, _HIDDEN), _Q4),
-            ("ffn_down_exps.weight", (experts, _HIDDEN, _WIDTH), better),
-            ("ffn_gate_inp_shexp.weight", (_HIDDEN,), _F32),
-            ("ffn_gate_shexp.weight", (_WIDTH, _HIDDEN), _Q4),
-            ("ffn_up_shexp.weight", (_WIDTH, _HIDDEN), _Q4),
-            ("ffn_down_shexp.weight", (_HIDDEN, _WIDTH), better),
+            *shared_mixture(_HIDDEN, _WIDTH, experts, better),
         ):
             yield Weight(f"blk.{layer}.{name}", shape, type)
 
 
-def _streams(name: str, *, writes: bool = False) -> Iterator[_Part]:
+def _streams(name: str, *, writes: bool = False) -> Iterator[Part]:
     yield f"{name}_norm.weight", (_WIDE,), _F32
     yield f"{name}_down.weight", (_RANK, _WIDE), _Q8
     yield f"{name}_up.weight", (_WIDE, _RANK), _Q8
@@ -142,7 +134,7 @@ def _streams(name: str, *, writes: bool = False) -> Iterator[_Part]:
         yield f"{name}_inject.weight", (_STREAMS, _WIDE), _Q8
 
 
-def _chosen(better: QType) -> Iterator[_Part]:
+def _chosen(better: QType) -> Iterator[Part]:
     queries, pairs = 16 * 256, 2 * 256
     yield "attn_q.weight", (2 * queries, _HIDDEN), _Q4
     yield "attn_k.weight", (pairs, _HIDDEN), _Q4
@@ -156,7 +148,7 @@ def _chosen(better: QType) -> Iterator[_Part]:
         yield f"indexer.{norm}.weight", (_INDEX,), _F32
 
 
-def _delta_net() -> Iterator[_Part]:
+def _delta_net() -> Iterator[Part]:
     channels = 2 * _KEYS + _VALUES
     yield "attn_qkv.weight", (channels, _HIDDEN), _Q4
     yield "attn_gate.weight", (_VALUES, _HIDDEN), _Q4
@@ -169,7 +161,7 @@ def _delta_net() -> Iterator[_Part]:
     yield "ssm_out.weight", (_HIDDEN, _VALUES), _Q4
 
 
-def _grams() -> Iterator[_Part]:
+def _grams() -> Iterator[Part]:
     yield "ple_key.weight", (_WIDE, _HIDDEN), _Q4
     yield "ple_value.weight", (_HIDDEN, _HIDDEN), _Q4
     for norm in ("key", "query", "conv"):
