@@ -22,6 +22,7 @@ from moestream.forecast.pipeline import link_of
 sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
 from bench.capped import MOESTREAM, mebibytes
 from bench.rank_processes import run_ranks
+from docs.marked import put_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "machines.md"
 BEGIN, END = "<!-- made by scripts/bench/rank_plan.py -->", "<!-- until here, of rank_plan.py -->"
@@ -88,9 +89,9 @@ def row_of(args: argparse.Namespace, cap: str, link: str) -> Row:
     }
 
 
-def table(rows: list[Row]) -> str:
-    """For the page."""
-    lines = [HEAD, tuple("---" for _ in HEAD)]
+def cells(rows: list[Row]) -> list[tuple[str, ...]]:
+    """For the page, the names first."""
+    lines = [HEAD]
     for row in rows:
         low, high = row["foreseen_range"]
         hits = "all" if row["hits"] is None else f"{row['hits']:.1%}"
@@ -109,15 +110,13 @@ def table(rows: list[Row]) -> str:
                 ", ".join(map(str, row["peaks"])),
             )
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return lines
 
 
 def write(rows: list[Row]) -> None:
     """Put the table in its place."""
     text = PAGE.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{after}", "utf-8")
+    PAGE.write_text(put_table(text, BEGIN, END, cells(rows)), "utf-8")
 
 
 def main() -> None:

@@ -15,12 +15,14 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from moestream.forecast.arithmetic import SPREAD
 from moestream.forecast.pipeline import link_of, rate, row_bytes, token_s
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # scripts/: its folders are packages
+from docs.marked import put_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "machines.md"
 BEGIN, END = "<!-- made by scripts/docs/machines.py -->", "<!-- until here -->"
@@ -126,13 +128,6 @@ HEADS = {
 }
 
 
-def table(rows: Sequence[dict[str, object]]) -> str:
-    """In Markdown."""
-    lines = [list(HEADS.values()), ["---"] * len(HEADS)]
-    lines += [[str(row[key]) for key in HEADS] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     """Write the page anew, or with ``--check`` see that it is current."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -144,9 +139,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = rows_of(args)
     page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    made = f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{after}"
+    cells = [[str(row[key]) for key in HEADS] for row in rows]
+    made = put_table(page, BEGIN, END, [HEADS.values(), *cells])
     if args.check:
         sys.exit("docs/machines.md is not current: run this" if made != page else 0)
     PAGE.write_text(made, encoding="utf-8")
