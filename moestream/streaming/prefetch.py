@@ -41,6 +41,13 @@ _REMEMBERED_AHEAD = 4
 """Layers ahead of which what is remembered is read: gates of the nearest know better."""
 
 
+def _first_choices_first(ids: NDArray[np.integer]) -> list[int]:
+    """Each expert of (T, k) once: what one token chooses differs anyway."""
+    if len(ids) == 1:
+        return ids[0].tolist()  # type: ignore[no-any-return]
+    return list(dict.fromkeys(ids.T.ravel().tolist()))
+
+
 class EachAlone:
     """``Foretell`` that asks each layer's predictor on its own."""
 
@@ -91,7 +98,7 @@ class Prefetcher:
         self._under_way = 0
         self._is_short = True
         """Whether the pass that began last is one for which guesses are made."""
-        self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
+        self._guessed: dict[int, list[int]] = {}  # by layer, the nearest guess of this pass
         self.recall: dict[int, LayerRecall] = residency.counts.recall
 
     @property
@@ -158,9 +165,9 @@ class Prefetcher:
         later = self._after(layer)
         for distance, ids in enumerate(self._foretell(layer, x, len(later)), 1):
             following = self._layers[place + distance]
-            guess = list(dict.fromkeys(ids.T.ravel().tolist()))  # all rows' first choices first
+            guess = _first_choices_first(ids)
             if distance == 1:
-                self._guessed[following] = set(guess)
+                self._guessed[following] = guess
             self._residency.speculate(following, guess, distance)
 
     def _after(self, layer: int) -> list[int]:
@@ -171,8 +178,9 @@ class Prefetcher:
         """Of the layer at a place, which comes so many turns from now."""
         if self._expected is None or place >= len(self._layers):
             return
-        found = self._expected[:, place].T.ravel().tolist()
-        experts = [expert for expert in dict.fromkeys(found) if expert >= 0]
+        experts = [
+            expert for expert in _first_choices_first(self._expected[:, place]) if expert >= 0
+        ]
         if experts:
             self._residency.speculate(self._layers[place], experts, ahead)
 
