@@ -1,6 +1,7 @@
 """Guessing: what is asked for, what is counted, and when it is switched off."""
 
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -177,3 +178,19 @@ def test_layers_beyond_the_first_few_are_read_as_the_pass_goes_on(monkeypatch):
     assert [guess for guess in residency.guesses if guess[1]] == [
         (n, [5 + n, 99], 1) for n in LAYERS
     ]
+
+
+def test_a_layer_that_misses_nothing_is_not_guessed_for():
+    """A guess takes 1 s by this clock, and what layer 2 misses is waited for 2 s."""
+    prefetcher, residency = make(clock=count().__next__)
+    counts = residency.counts.decode
+    for _ in range(_COLD + _TRIED):
+        prefetcher.before_pass(1)
+        for layer in LAYERS:
+            prefetcher.after_fetch(layer, stream(), routed(1, 2))
+            counts.misses += layer == 1
+            counts.stall_s += 2.0 if layer == 1 else 0.0
+        prefetcher.after_pass()
+    of_layer = [layer for layer, _, _ in residency.guesses]
+    assert of_layer.count(1) == _COLD
+    assert of_layer.count(2) == _COLD + _TRIED // 2
