@@ -9,7 +9,7 @@ import pytest
 from moestream.streaming.prefetch import _REMEMBERED_AHEAD, EachAlone, Prefetcher
 from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.statistics import ResidencyStats
-from moestream.streaming.trial import _COLD, _KEPT, _TRIALS, _TRIED
+from moestream.streaming.trial import _AWAKE, _COLD, _KEPT, _TRIALS, _TRIED
 
 LAYERS = (0, 1, 2)
 
@@ -194,3 +194,20 @@ def test_a_layer_that_misses_nothing_is_not_guessed_for():
     of_layer = [layer for layer, _, _ in residency.guesses]
     assert of_layer.count(1) == _COLD
     assert of_layer.count(2) == _COLD + _TRIED // 2
+
+
+def test_a_run_without_guesses_hears_nothing_until_it_tries_again():
+    prefetcher, residency = make(clock=count().__next__)  # to guess takes time, and saves none
+    heard = []
+    prefetcher._foretell.note = lambda layer, x: heard.append(layer)
+    run_tokens(prefetcher, _COLD + _TRIED)
+    assert not prefetcher.is_on
+    made = len(residency.guesses)
+    heard.clear()
+    run_tokens(prefetcher, _KEPT - _AWAKE)
+    assert not heard
+    run_tokens(prefetcher, _AWAKE)
+    assert heard == [*LAYERS] * _AWAKE
+    assert len(residency.guesses) == made
+    run_tokens(prefetcher, _TRIED)
+    assert len(residency.guesses) > made

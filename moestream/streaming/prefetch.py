@@ -112,6 +112,8 @@ class Prefetcher:
         self._under_way = 0
         self._is_short = True
         """Whether the pass that began last is one for which guesses are made."""
+        self._rests = False
+        """Whether it is run as if there were no guesses."""
         self._guessed: dict[int, list[int]] = {}  # by layer, the nearest guess of this pass
         self.recall: dict[int, LayerRecall] = residency.counts.recall
 
@@ -130,12 +132,14 @@ class Prefetcher:
         self._expected = []
         self._under_way += 1
         self._is_short = rows <= _MOST_ROWS
+        self._rests = self._is_short and self.tries_without and self._trial.rests
         if self._is_short:
             self._trial.begin_token()
+        if self._is_short and not self._rests:
             self._worth.begin_token()
         if self.remembered is None:
             return
-        known = tokens is not None and self._under_way == 1
+        known = tokens is not None and self._under_way == 1 and not self._rests
         self.remembered.begin(tokens if tokens is not None and known else _NONE)
         if known and self._is_short and self.is_on:
             self._expected = _by_layer(self.remembered.of_pass())
@@ -158,6 +162,10 @@ class Prefetcher:
 
         ``expert_ids`` (T, k) are what it routed to: they tell how good its guesses were.
         """
+        if self._rests and len(expert_ids) <= _MOST_ROWS:
+            if layer == self._layers[-1]:
+                self._trial.next_token()
+            return
         if self.remembered is not None:
             self.remembered.learn(layer, expert_ids)
         if len(expert_ids) > _MOST_ROWS or not self._is_short:

@@ -33,11 +33,11 @@ class Worth:
         """A pass of one token begins."""
         counts = self._counts
         unguessed = counts.misses - counts.late
-        wanted, waited, waited_s = self._seen
+        _, waited, waited_s = self._seen
         self._waited = self._waited * _KEPT + unguessed - waited
         self._waited_s = self._waited_s * _KEPT + counts.stall_s - waited_s
         self._took, self._took_s = self._took * _KEPT, self._took_s * _KEPT
-        self._seen = (wanted, unguessed, counts.stall_s)
+        self._seen = (counts.misses + counts.foreseen, unguessed, counts.stall_s)
         self._tokens += 1
 
     def heed(self, place: int) -> None:
