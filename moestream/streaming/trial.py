@@ -26,7 +26,7 @@ _PLAIN_LOSS = 0.03
 """Or lost: a run without guesses that would gain by them tries again, one with them loses on."""
 _KEPT = 120
 """Tokens for which a choice holds, before the next trial."""
-_AWAKE = 32
+_AWAKE = 16
 """Tokens before a trial in which what guesses go by is heard of again."""
 _LEAST_GAIN = 0.02
 """Part of a token's time that guesses must save."""
