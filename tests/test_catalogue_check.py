@@ -44,6 +44,11 @@ def test_experts_with_uneven_rows_may_take_more_than_their_type_says() -> None:
     assert list(problems_of(even)) == ["6.22 bits a parameter are not Q4_K, which has 4.50"]
 
 
+def test_a_size_that_nobody_could_look_up_is_left_out() -> None:
+    spec = replace(shipped_catalog()["qwen3-30b-a3b"], size_bytes=None)
+    assert list(problems_of(spec)) == []
+
+
 def test_two_models_with_one_source_are_told() -> None:
     spec = shipped_catalog()["qwen3-30b-a3b"]
     told = list(problems([spec, replace(spec, name="other")]))

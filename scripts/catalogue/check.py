@@ -30,8 +30,8 @@ from moestream.models import ARCHITECTURES, read_config
 from moestream.quants import GGMLQuantizationType, block_layout
 
 NEEDED = (
-    *("description", "licence", "published", "architecture", "size_bytes", "parameters"),
-    *("active_parameters", "num_moe_layers", "num_experts", "num_experts_per_tok"),
+    *("description", "licence", "published", "architecture", "parameters", "active_parameters"),
+    *("num_moe_layers", "num_experts", "num_experts_per_tok"),
     *("hidden_size", "moe_intermediate_size"),
 )
 SIZE = (0.85, 1.35)
@@ -76,7 +76,9 @@ def _problems_of_file(spec: ModelSpec) -> Iterator[str]:
     if kernel is None:
         yield f"{spec.source} names no known quantisation"
         return
-    told = 8 * (spec.size_bytes or 0) / (spec.parameters or 1)
+    if spec.size_bytes is None:  # no listing was at hand
+        return
+    told = 8 * spec.size_bytes / (spec.parameters or 1)
     usual = [_bits(kernel)]
     if any((width or 0) % 256 for width in (spec.hidden_size, spec.moe_intermediate_size)):
         usual.append(_bits(UNEVEN.get(kernel, kernel)))
