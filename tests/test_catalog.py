@@ -16,8 +16,10 @@ from moestream.catalog import (
 )
 from moestream.catalog.entries import shipped_catalog, user_file
 from moestream.errors import CatalogError, ModelNotFoundError
+from moestream.forecast.estimate import Measured, estimate_of_spec
 from moestream.hub import HubReference, parse_reference, repository_folder
 from moestream.models import ARCHITECTURES
+from moestream.streaming.memory import Memory
 
 
 @pytest.fixture(autouse=True)
@@ -171,10 +173,10 @@ def test_shipped_models_are_real_and_their_figures_fit_together() -> None:
         assert spec.parameters is not None, name
         assert spec.active_parameters is not None, name
         if spec.size_bytes is not None:
-            assert 3.5 < 8 * spec.size_bytes / spec.parameters < 7, name
+            assert 2.9 < 8 * spec.size_bytes / spec.parameters < 7, name
         # Some publishers round, or give no size to the byte: then models.toml leaves figures out.
         if spec.architecture in ARCHITECTURES and spec.size_bytes and spec.expert_bytes:
-            share = spec.expert_bytes / spec.size_bytes
+            share = spec.expert_bytes / (spec.loadable_bytes or 1)
             assert 0.8 < share < 1, name
             # What a token uses is the experts chosen and all the rest.
             chosen = (spec.num_experts_per_tok or 0) / (spec.num_experts or 1)
@@ -195,6 +197,34 @@ def test_figures_of_the_demo_are_those_of_its_file() -> None:
 def test_a_table_without_a_shape_says_nothing_of_experts() -> None:
     spec = parse_catalog(toml(), "x.toml")["tiny"]
     assert (spec.expert_bytes, spec.expert_bytes_per_token) == (None, None)
+
+
+FIGURES = {
+    "size_bytes": "20_000",
+    "parameters": "10_000",
+    "num_moe_layers": "2",
+    "num_experts": "8",
+    "num_experts_per_tok": "2",
+    "hidden_size": "10",
+    "moe_intermediate_size": "5",
+}
+
+
+def test_experts_count_by_their_own_parameters_where_these_are_told() -> None:
+    three = parse_catalog(toml(**FIGURES), "x.toml")["tiny"]
+    two = parse_catalog(toml(**FIGURES, expert_parameters="100"), "x.toml")["tiny"]
+    assert (three.expert_bytes, three.expert_bytes_per_token) == (4_800, 1_200)
+    assert (two.expert_bytes, two.expert_bytes_per_token) == (3_200, 800)
+
+
+def test_tables_that_stay_in_the_file_need_no_memory() -> None:
+    without = parse_catalog(toml(**FIGURES), "x.toml")["tiny"]
+    table = parse_catalog(toml(**FIGURES, table_parameters="2_500"), "x.toml")["tiny"]
+    assert (without.loadable_bytes, table.loadable_bytes) == (20_000, 15_000)
+    assert table.expert_bytes == without.expert_bytes
+    memory = Memory(1 << 30, 1 << 30, "a test")
+    fits = [estimate_of_spec(spec, memory, Measured()).fit for spec in (without, table)]
+    assert (fits[0].needed_bytes or 0) - (fits[1].needed_bytes or 0) == 5_000
 
 
 def test_the_users_file_adds_to_the_catalogue_and_goes_before_it() -> None:

@@ -36,6 +36,19 @@ def test_what_cannot_be_is_told(changes: dict[str, Any], complaint: str) -> None
     assert complaint in " ".join(problems_of(spec))
 
 
+def test_experts_with_uneven_rows_may_take_more_than_their_type_says() -> None:
+    spec = shipped_catalog()["nemotron-3-nano-30b-a3b"]
+    assert spec.expert_parameters == 2 * (spec.hidden_size or 0) * (spec.moe_intermediate_size or 0)
+    assert list(problems_of(spec)) == []
+    even = replace(spec, hidden_size=2_560, moe_intermediate_size=1_792)
+    assert list(problems_of(even)) == ["6.22 bits a parameter are not Q4_K, which has 4.50"]
+
+
+def test_a_size_that_nobody_could_look_up_is_left_out() -> None:
+    spec = replace(shipped_catalog()["qwen3-30b-a3b"], size_bytes=None)
+    assert list(problems_of(spec)) == []
+
+
 def test_two_models_with_one_source_are_told() -> None:
     spec = shipped_catalog()["qwen3-30b-a3b"]
     told = list(problems([spec, replace(spec, name="other")]))

@@ -70,6 +70,7 @@ class Told:
     def __init__(self, truth: list[int], counts: list[int], wrong: list[bool]) -> None:
         self.truth, self.counts, self.wrong = truth, counts, wrong
         self.passes = self.right = 0
+        self.told: list[tuple[int, int, int]] = []
 
     def begin(self, further, expected=()):
         return self
@@ -86,6 +87,7 @@ class Told:
 
     def passed(self, rows, drafted, right, seconds):
         self.passes, self.right = self.passes + 1, self.right + right
+        self.told.append((rows, drafted, right))
 
 
 def answer(engine: Engine, params: SamplingParams, drafts, monkeypatch, *, most=TOKENS, leave=None):
@@ -146,6 +148,34 @@ def test_what_the_text_says_of_itself_changes_nothing(name, kind, which, monkeyp
     engine, drafts = engine_of(name), Drafts(kind)
     found = answer(engine, SAMPLING[which], drafts, monkeypatch)
     assert found == plain(name, which, TOKENS, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "most", "end", "told"),
+    [
+        ([False], 7, None, (6, 5, 5)),  # the last token follows all guesses
+        ([False], 3, None, (2, 1, 1)),
+        ([False], 40, 3, (6, 2, 2)),  # the end was guessed, what comes after it was not looked at
+        ([False, True], 3, None, (2, 1, 1)),
+        ([False, True], 40, 2, (6, 2, 1)),
+        ([False, False, True], 4, None, (3, 2, 2)),
+        ([True], 40, 1, (6, 1, 0)),
+    ],
+)
+def test_what_came_of_the_last_pass_is_told(wrong, most, end, told) -> None:
+    engine, params = engine_of("qwen3moe"), SAMPLING[2]
+    truth = [token for token, *_ in plain("qwen3moe", 2, TOKENS, None)[0]]
+    assert len(set(truth[:7])) == 7
+    ends = frozenset() if end is None else frozenset({truth[end]})
+    for leave in (None, end):  # at an end of the model's own, and where its reader has enough
+        engine.drafts = guesses = Told(truth, [5], wrong)
+        written = engine.session().generate(
+            PROMPT, params, max_tokens=most, end_ids=ends if leave is None else frozenset()
+        )
+        made = list(written) if leave is None else [next(written) for _ in range(leave + 1)]
+        written.close()
+        assert made == truth[: len(made)]
+        assert guesses.told == [told]
 
 
 def test_right_guesses_save_passes() -> None:

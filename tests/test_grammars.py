@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -26,12 +27,12 @@ from moestream.gguf import GGUFFile
 from moestream.grammars import Grammars
 from moestream.tokenizer import Tokenizer
 
+DATA = Path(__file__).parent / "data"
 THINK = MARKERS[0]
 FORMATS = [
     value
     for value in vars(formats).values()
     if hasattr(value, "specials") and not isinstance(value, type)
-    if value is not formats.MINIMAX_TAGS  # which no grammar is written for
 ]
 CONTROL, USER = TokenType.CONTROL, TokenType.USER_DEFINED
 VISIBLE = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", "<|end|>", "<tool_call>"]
@@ -43,6 +44,7 @@ HIDDEN = [
     *("<|tool_call_start|>", "｜DSML｜", *formats.KIMI_K3.tokens),
     *formats.HUNYUAN_TAGS.specials,
     *formats.COHERE.specials,
+    formats.MINIMAX_TAGS.mark,
 ]
 MERGES = ["Ċ Ċ", "Ġ Ġ", '" :', "} }", "> {", "t r", "tr ue", "< /", "a b", "Ã ©", '" ,']
 
@@ -415,6 +417,7 @@ def test_required_calls_are_calls_of_the_schema(
             assert [name for name, _ in calls] == ["get_weather"]
 
 
+M3 = formats.MINIMAX_TAGS.mark
 ARGUMENTS = '{"city": "Rome", "unit": "c", "tags": ["a"]}'
 AS_MODELS_DO = {
     "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {ARGUMENTS}}}\n</tool_call>',
@@ -445,6 +448,9 @@ AS_MODELS_DO = {
     "minimax": '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Rome'
     '</parameter>\n<parameter name="unit">c</parameter>\n<parameter name="tags">["a"]</parameter>\n'
     "</invoke>\n</minimax:tool_call>",
+    "minimax-tags": f'{M3}<tool_call>\n{M3}<invoke name="get_weather">{M3}<city>Rome{M3}</city>'
+    f"{M3}<unit>c{M3}</unit>{M3}<deep>{M3}<x>true{M3}</x>{M3}</deep>{M3}<tags>{M3}<item>a{M3}</item>"
+    f'{M3}</tags>{M3}</invoke>\n{M3}<invoke name="ping">{M3}</invoke>\n{M3}</tool_call>',
     "glm": "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n<arg_key>"
     'unit</arg_key>\n<arg_value>c</arg_value>\n<arg_key>tags</arg_key>\n<arg_value>["a"]'
     "</arg_value>\n</tool_call>\n<tool_call>ping\n</tool_call>",
@@ -455,6 +461,14 @@ AS_MODELS_DO = {
     "harmony": "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
     + ARGUMENTS,
 }
+
+
+M3_CASES = [
+    case
+    for case in json.loads((DATA / "tool_calls" / "MiniMax-M3.json").read_text())
+    if case["calls"] and not case["cut"]
+    if not any(M3 in call["arguments"] for call in case["calls"])  # no grammar lets tags be text
+]
 
 
 def test_kimi_k3s_arguments_have_the_keys_and_types_that_it_writes(
@@ -500,10 +514,97 @@ def test_bare_text_is_not_held_to_more_than_can_be(
     assert caught.value.param == "tools"
 
 
-def test_tags_within_tags_are_not_enforced(grammars: Grammars) -> None:
-    with pytest.raises(RequestError, match="tags within tags") as caught:
-        grammars.tool_calls(formats.MINIMAX_TAGS, TOOLS)
-    assert caught.value.param == "tool_choice"
+NODE = {
+    "type": "object",
+    "properties": {"value": {"type": "integer"}, "last": {"$ref": "#/$defs/link"}},
+    "required": ["value", "last"],
+}
+LIST = {"type": "array", "items": {"type": "integer"}}
+THING = {"type": "object", "properties": {"x": {"type": "string"}}}
+NESTED: dict[str, Any] = {
+    "free": {"type": "object", "maxProperties": 2},
+    "list": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+    "either": {"anyOf": [{"type": "array", "items": {"type": "boolean"}}, {"type": "null"}]},
+    "text": {"type": ["string", "null"]},
+    "any": {},
+    "fixed": {"const": [1, {"a": "b"}]},
+    "few": {"type": "array", "items": {"enum": ["x", "y"]}, "minItems": 1, "maxItems": 2},
+    "shape": {"type": "object", "properties": {"a": {"type": "string"}}, "required": []},
+    "node": {"$ref": "#/$defs/node"},
+    "union": {"anyOf": [LIST, {**THING, "required": ["x"]}, {"type": "boolean"}]},
+    "open": {"anyOf": [THING, {"type": "string"}]},
+}
+NESTED_SCHEMA = {
+    "type": "object",
+    "properties": NESTED,
+    "required": list(NESTED),
+    "additionalProperties": False,
+    "$defs": {
+        "node": NODE,
+        "link": {"anyOf": [{"$ref": "#/$defs/leaf"}, {"type": "null"}]},
+        "leaf": {"type": "object", "properties": {"text": {"$ref": "#/$defs/word"}}},
+        "word": {"type": "string"},
+    },
+}
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_tags_within_tags_are_arguments_of_the_schema(
+    grammars: Grammars, tokenizer: Tokenizer, tmp_path: Path, hidden: bool
+) -> None:
+    format, schema = formats.MINIMAX_TAGS, NESTED_SCHEMA
+    if not hidden:  # in a vocabulary where the mark is text like any other, also in JSON
+        fields = {key: value for key, value in NESTED.items() if key != "free"}
+        schema = {**NESTED_SCHEMA, "properties": fields, "required": list(fields)}
+        write_bytes_vocabulary(tmp_path / "v.gguf", specials=[("<|im_end|>", CONTROL)], merges=[])
+        tokenizer = Tokenizer.from_gguf(GGUFFile.open(tmp_path / "v.gguf"))
+        grammars = Grammars(tokenizer, tokenizer.end_ids)
+    tools = [{"name": "f", "parameters": schema}]
+    for seed in range(6):
+        constraint = grammars.tool_calls(format, tools, parallel=False)
+        ids = write(constraint, tokenizer, seed, [*format.specials, "</", ">"])
+        stream = OutputStream(tokenizer, OutputParser(format, None, tools))
+        told = [event for id in ids for event in stream.add(id)] + stream.finish()
+        assert [event.whole for event in told if isinstance(event, CallEnd)] == [True]
+        text = "".join(event.text for event in told if isinstance(event, CallArguments))
+        jsonschema.validate(json.loads(text), schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, "uses uniqueItems"),
+        ({"type": "array", "items": False}, "nothing fits"),
+        ({"anyOf": [LIST, {"type": "array"}]}, "'a' be one of several objects or lists"),
+        ({"anyOf": [LIST, THING]}, "'a' be a list, or an object that may look like one"),
+        ({"type": "object", "properties": {"x>": {"type": "null"}}}, "'x>'"),
+        ({"type": "object", "properties": {"x": {}}, "required": ["y"]}, "requires 'y'"),
+        ({"type": "object", "properties": {"x": {"minLength": 3}}}, "text 'x'"),
+        ({"$ref": "#/$defs/none"}, "'#/[$]defs/none' and says more, or it is not there"),
+        ({"$ref": "#/properties/a"}, "refers to itself"),
+        ({"type": "object", "properties": {"b": {"$ref": "#/properties/a"}}}, "a' within itself"),
+        ({"anyOf": [{"type": "null"}], "maxItems": 3}, "uses maxItems beside anyOf"),
+    ],
+)
+def test_tags_within_tags_are_not_held_to_more_than_can_be(
+    grammars: Grammars, schema: Any, why: str
+) -> None:
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": {"a": schema}}}]
+    with pytest.raises(RequestError, match=why) as caught:
+        grammars.tool_calls(formats.MINIMAX_TAGS, tools)
+    assert caught.value.param == "tools"
+
+
+@pytest.mark.parametrize("case", M3_CASES, ids=lambda case: case["calls"][0]["name"])
+def test_calls_of_minimax_m3_that_llama_cpp_reads_can_be_written(
+    grammars: Grammars, tokenizer: Tokenizer, case: dict[str, Any]
+) -> None:
+    constraint = grammars.tool_calls(formats.MINIMAX_TAGS, case["tools"])
+    written = case["output"][case["output"].index(M3) :].rstrip()
+    for id in tokenizer.encode(written, add_special=False):
+        assert constraint.allowed()[id], tokenizer.token_bytes(id)
+        constraint.accept(id)
+    assert constraint.complete
 
 
 def test_gemma_writes_what_a_schema_says_nothing_of(

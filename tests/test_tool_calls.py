@@ -312,6 +312,20 @@ def test_what_is_no_tag_is_text(output: str) -> None:
     assert not any(whole for _, _, whole in said["calls"])
 
 
+def test_a_member_is_of_the_object_that_describes_it_whatever_a_lists_items_are() -> None:
+    ways = [
+        {"type": "array", "items": {"type": "integer"}},
+        {"type": "object", "properties": {"x": {"type": "string"}}},
+    ]
+    tools = [{"name": "f", "parameters": {"properties": {"o": {"anyOf": ways}}}}]
+    for members, value in [
+        (tagged("x", "5"), {"x": "5"}),
+        (tagged("item", "5"), [5]),
+    ]:
+        said = read(BY_NAME["minimax-tags"], m3_call(tagged("o", members)), tools=tools)
+        assert said["calls"] == [["f", {"o": value}, True]]
+
+
 def test_depth_of_tags_has_an_end() -> None:
     output = m3_call(f"{M3}<a>" * 500)
     assert not any(whole for _, _, whole in read(BY_NAME["minimax-tags"], output)["calls"])

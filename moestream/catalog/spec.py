@@ -1,5 +1,6 @@
 """The format of ``models.toml``: one table a model, and what follows from its figures."""
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -42,6 +43,10 @@ class ModelSpec:
     num_experts_per_tok: int | None = None
     hidden_size: int | None = None
     moe_intermediate_size: int | None = None
+    expert_parameters: int | None = None
+    """Of one routed expert, where it is not three matrices of these two sizes."""
+    table_parameters: int | None = None
+    """Of tables that stay in the file, of which a token reads rows."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """By the names of options, without dashes."""
     sampling_source: str | None = None
@@ -62,18 +67,29 @@ class ModelSpec:
         return self.source.partition(":")[2]
 
     @property
+    def parameters_per_expert(self) -> int | None:
+        """What one routed expert of one layer has."""
+        if self.expert_parameters or not self.hidden_size or not self.moe_intermediate_size:
+            return self.expert_parameters
+        return 3 * self.hidden_size * self.moe_intermediate_size
+
+    @property
     def expert_bytes(self) -> int | None:
         """About what all routed experts take in the file: their share of its parameters."""
-        shape = (
-            self.num_moe_layers,
-            self.num_experts,
-            self.hidden_size,
-            self.moe_intermediate_size,
-        )
-        if None in shape or not self.size_bytes or not self.parameters:
+        shape = (self.num_moe_layers, self.num_experts, self.parameters_per_expert)
+        return None if None in shape else self._share_bytes(math.prod(n or 0 for n in shape))
+
+    @property
+    def loadable_bytes(self) -> int | None:
+        """About what can be in memory of the file: all but its tables."""
+        tables = self._share_bytes(self.table_parameters or 0)
+        return self.size_bytes and self.size_bytes - (tables or 0)
+
+    def _share_bytes(self, parameters: int) -> int | None:
+        """About what so many of the parameters take in the file."""
+        if not self.size_bytes or not self.parameters:
             return None
-        layers, experts, hidden, width = (value or 0 for value in shape)
-        return int(self.size_bytes * 3 * layers * experts * hidden * width / self.parameters)
+        return int(self.size_bytes * parameters / self.parameters)
 
     @property
     def expert_bytes_per_token(self) -> int | None:

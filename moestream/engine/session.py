@@ -81,38 +81,38 @@ class Session(Timeline):
         prefilled = time.perf_counter()
         self.stats.prompt_tokens += len(tokens)
         self.stats.prompt_s += prefilled - started
-        step = Stepping(self, self._drafts, on_route)
         produced = 0
-        while max_tokens is None or produced < max_tokens:
-            token = sampler.sample(logits, self.tokens)
-            if produced == 0:
-                self.stats.ttft_s = time.perf_counter() - started
-            if token in end_ids:
-                self.stop_reason = "end"
-                return
-            produced += 1
-            self.stats.generated_tokens += 1
-            yield token
-            if produced == max_tokens:
-                break
-            if len(self.tokens) >= self._cache.capacity:
-                self.stop_reason = "context"
-                return
-            stepped = time.perf_counter()
-            self.decoding = True
-            before = replace(counted) if (counted := self._model.backend.work) else None
-            most = self._cache.capacity - len(self.tokens)
-            left = most if max_tokens is None else max_tokens - produced
-            try:
-                with self._heeding(stop):
-                    logits = step.after(token, min(most, left) - 1)
-            except BrokenOff:
-                self.stop_reason = "interrupted"
-                return
-            if counted is not None and before is not None:
-                self.stats.work += counted - before
-            self.stats.generation_s += time.perf_counter() - stepped
-            self.stats.generation_steps += 1
+        with Stepping(self, self._drafts, on_route) as step:
+            while max_tokens is None or produced < max_tokens:
+                step.chosen = token = sampler.sample(logits, self.tokens)
+                if produced == 0:
+                    self.stats.ttft_s = time.perf_counter() - started
+                if token in end_ids:
+                    self.stop_reason = "end"
+                    return
+                produced += 1
+                self.stats.generated_tokens += 1
+                yield token
+                if produced == max_tokens:
+                    break
+                if len(self.tokens) >= self._cache.capacity:
+                    self.stop_reason = "context"
+                    return
+                stepped = time.perf_counter()
+                self.decoding = True
+                before = replace(counted) if (counted := self._model.backend.work) else None
+                most = self._cache.capacity - len(self.tokens)
+                left = most if max_tokens is None else max_tokens - produced
+                try:
+                    with self._heeding(stop):
+                        logits = step.after(token, min(most, left) - 1)
+                except BrokenOff:
+                    self.stop_reason = "interrupted"
+                    return
+                if counted is not None and before is not None:
+                    self.stats.work += counted - before
+                self.stats.generation_s += time.perf_counter() - stepped
+                self.stats.generation_steps += 1
         self.stop_reason = "length"
 
     def prefill(

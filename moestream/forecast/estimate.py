@@ -51,7 +51,7 @@ def estimate_of(file: GGUFHeader, memory: Memory, measured: Measured) -> Estimat
 
 def estimate_of_spec(spec: ModelSpec, memory: Memory, measured: Measured) -> Estimate:
     """About the same, from what the catalogue says; unknown where it says too little."""
-    size, experts, per_token = spec.size_bytes, spec.expert_bytes, spec.expert_bytes_per_token
+    size, experts, per_token = spec.loadable_bytes, spec.expert_bytes, spec.expert_bytes_per_token
     if size is None or experts is None or per_token is None:
         return Estimate(Fit("unknown"))
     plan = plan_of_sizes(memory, size, experts, per_token)

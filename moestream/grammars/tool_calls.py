@@ -14,9 +14,9 @@ from moestream.chat.tool_calls.nested_calls import NestedFormat
 from moestream.chat.tool_calls.pythonic_calls import GemmaFormat, PythonFormat
 from moestream.chat.tool_calls.schemas import Tools
 from moestream.chat.tool_calls.tagged_calls import TaggedFormat
-from moestream.errors import RequestError
 from moestream.grammars import lark
 from moestream.grammars.gemma import GemmaGrammar
+from moestream.grammars.nested import NestedGrammar
 from moestream.grammars.parameters import Parameter, definitions, parameters, texts
 
 Spell = Callable[[str], str]
@@ -190,11 +190,10 @@ def _tagged_member(
 def _nested(
     format: NestedFormat, schemas: Schemas, tools: Tools, spell: Spell, parallel: bool
 ) -> list[str]:
-    raise RequestError(
-        "this model's calls, whose arguments are tags within tags, cannot be enforced; leave "
-        'tool_choice at "auto"',
-        "tool_choice",
-    )
+    grammar = NestedGrammar(format, tools, spell)
+    members = _in_order(schemas, lark.SPACE, grammar.member)
+    more = _more("whole", lark.SPACE, parallel)
+    return [*grammar.frame(list(schemas), more), *members, *grammar.rules]
 
 
 @_rules.register

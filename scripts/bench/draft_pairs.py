@@ -1,12 +1,13 @@
 """How much faster or slower answers come with guesses: without and with, in turn, on many texts.
 
 python scripts/bench/draft_pairs.py MODEL [--draft auto] [--repeat 3] [--tokens 160]
-    [--temperature 0,0.8] [--budget 700M] [--text story,code] [--seconds 85]
+    [--temperature 0,0.8] [--budget 700M] [--text story,code] [--seconds 85] [--seed 0]
 
 For each text and temperature a prompt is read, and then its answer is written with `none` and with
 the other kind in turn, first one and then the other beginning. What is told of a text are ratios
 of the times that two neighbours took to write, none / other: 1 is as fast, 0.97 is 3 % slower.
-Guesses' estimates are kept from answer to answer, as in a chat. The last line is JSON.
+Guesses' estimates are kept from answer to answer, as in a chat. Each turn has a seed of its own,
+from `--seed` on: runs with others of them can be put together. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def measure(engine: Engine, args: argparse.Namespace) -> list[dict[str, Any]]:
     cases = list(product(names, map(float, args.temperature.split(","))))
     runs = {case: Pairs(engine, args.tokens) for case in cases}
     ratios: dict[tuple[str, float], list[float]] = {case: [] for case in cases}
-    for turn in range(args.repeat):
+    for turn in range(args.seed, args.seed + args.repeat):
         for name, temperature in cases:
             if time.perf_counter() > stop_at:
                 break
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--temperature", default="0,0.8")
     parser.add_argument("--text", help="some of them: " + ",".join(NAMES))
+    parser.add_argument("--seed", type=int, default=0, help="of the first turn")
     parser.add_argument("--budget")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after so long")
     args = parser.parse_args()

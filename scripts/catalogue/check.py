@@ -30,12 +30,14 @@ from moestream.models import ARCHITECTURES, read_config
 from moestream.quants import GGMLQuantizationType, block_layout
 
 NEEDED = (
-    *("description", "licence", "published", "architecture", "size_bytes", "parameters"),
-    *("active_parameters", "num_moe_layers", "num_experts", "num_experts_per_tok"),
+    *("description", "licence", "published", "architecture", "parameters", "active_parameters"),
+    *("num_moe_layers", "num_experts", "num_experts_per_tok"),
     *("hidden_size", "moe_intermediate_size"),
 )
 SIZE = (0.85, 1.35)
 """Times the bits of most weights that a file has for each: some weights have more, or fewer."""
+UNEVEN = {"Q3_K": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+"""What rows may be in whose length is no multiple of 256: types of blocks of 32."""
 EXPERTS = (0.6, 1.0)
 """Part of a mixture's parameters that are its experts'."""
 NEAR = 0.01
@@ -74,15 +76,23 @@ def _problems_of_file(spec: ModelSpec) -> Iterator[str]:
     if kernel is None:
         yield f"{spec.source} names no known quantisation"
         return
+    if spec.size_bytes is None:  # no listing was at hand
+        return
+    told = 8 * spec.size_bytes / (spec.parameters or 1)
+    usual = [_bits(kernel)]
+    if any((width or 0) % 256 for width in (spec.hidden_size, spec.moe_intermediate_size)):
+        usual.append(_bits(UNEVEN.get(kernel, kernel)))
+    if not SIZE[0] * min(usual) <= told <= SIZE[1] * max(usual):
+        yield f"{told:.2f} bits a parameter are not {kernel}, which has {usual[0]:.2f}"
+
+
+def _bits(kernel: str) -> float:
     weights, n_bytes = block_layout(GGMLQuantizationType[kernel])
-    told = (spec.size_bytes or 0) / (spec.parameters or 1)
-    if not SIZE[0] <= told * weights / n_bytes <= SIZE[1]:
-        usual = 8 * n_bytes / weights
-        yield f"{8 * told:.2f} bits a parameter are not {kernel}, which has {usual:.2f}"
+    return 8 * n_bytes / weights
 
 
 def _problems_of_shape(spec: ModelSpec) -> Iterator[str]:
-    one = 3 * (spec.hidden_size or 0) * (spec.moe_intermediate_size or 0)
+    one = spec.parameters_per_expert or 0
     chosen = one * (spec.num_moe_layers or 0) * (spec.num_experts_per_tok or 0)
     share = one * (spec.num_moe_layers or 0) * (spec.num_experts or 0) / (spec.parameters or 1)
     if not EXPERTS[0] <= share <= EXPERTS[1]:

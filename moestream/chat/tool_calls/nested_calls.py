@@ -13,7 +13,8 @@ from moestream.chat.tool_calls.text import Malformed, Reading, Text
 
 _LONGEST_TAG = 300
 _DEEPEST = 32
-_ITEM = "item"
+ITEM = "item"
+"""The tag of each item of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class NestedFormat:
             parts.append((inner, value))
             yield from text.space()
             inner = yield from self._tag(text)
-        if all(key == _ITEM for key, _ in parts) and ("array" in types or types == ANY):
+        if all(key == ITEM for key, _ in parts) and ("array" in types or types == ANY):
             return f"[{', '.join(value for _, value in parts)}]"
         return f"{{{', '.join(f'{_quoted(key)}: {value}' for key, value in parts)}}}"
 

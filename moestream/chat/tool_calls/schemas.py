@@ -82,7 +82,7 @@ def _types(
     if isinstance(reference := schema.get("$ref"), str):
         if reference not in known:
             known[reference] = ANY
-            known[reference] = _types(_resolve(reference, root), root, left - 1, known)
+            known[reference] = _types(resolve(reference, root), root, left - 1, known)
         return known[reference]
     said = schema.get("type")
     if isinstance(said, str):
@@ -110,7 +110,7 @@ def _within(schema: Any, key: str, root: Mapping[str, Any], left: int, followed:
         if reference in followed:
             return None
         followed.add(reference)
-        return _within(_resolve(reference, root), key, root, left - 1, followed)
+        return _within(resolve(reference, root), key, root, left - 1, followed)
     properties = schema.get("properties")
     if isinstance(properties, Mapping) and key in properties:
         return properties[key]
@@ -118,12 +118,22 @@ def _within(schema: Any, key: str, root: Mapping[str, Any], left: int, followed:
         if isinstance(schema.get(word), Mapping):
             return schema[word]
     said = (schema.get(word) for word in ("anyOf", "oneOf", "allOf"))
-    ways = (way for each in said if isinstance(each, list) for way in each)
+    ways = [way for each in said if isinstance(each, list) for way in each]
+    # A list takes any name for an item's: what describes the name goes before it.
+    ways.sort(key=lambda way: not _describes(way, key, root))
     found = (_within(way, key, root, left - 1, followed) for way in ways)
     return next((each for each in found if each is not None), None)
 
 
-def _resolve(reference: str, root: Mapping[str, Any]) -> Any:
+def _describes(schema: Any, key: str, root: Mapping[str, Any]) -> bool:
+    if isinstance(schema, Mapping) and isinstance(reference := schema.get("$ref"), str):
+        schema = resolve(reference, root)
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    return isinstance(properties, Mapping) and key in properties
+
+
+def resolve(reference: str, root: Mapping[str, Any]) -> Any:
+    """What a reference within a schema leads to, or None."""
     found: Any = root
     for part in reference.removeprefix("#").split("/")[1:]:
         part = part.replace("~1", "/").replace("~0", "~")

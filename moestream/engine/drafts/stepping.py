@@ -6,7 +6,7 @@ is asked for the token that was chosen, whatever was guessed.
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Timeline(Protocol):
 
 
 class Stepping:
-    """The steps of one answer."""
+    """The steps of one answer; when it is left, what guesses hears of the last pass."""
 
     def __init__(
         self, timeline: Timeline, drafts: Drafts | None, on_route: RouteObserver | None
@@ -50,10 +50,24 @@ class Stepping:
         self._drafting: Drafting | None = None if drafts is None else drafts.begin(timeline.further)
         self._ahead: Ahead | None = None
         self._rows, self._took_s = 0, 0.0
+        self.chosen: int | None = None
+        """The token that was chosen for the next step."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ahead, self._ahead = self._ahead, None
+        if self._drafting is None or ahead is None:
+            return
+        right = ahead.taken - 1
+        # Guesses that nothing was chosen in place of are neither right nor wrong.
+        wrong = ahead.left > 0 and self.chosen is not None and not ahead.has(self.chosen)
+        self._drafting.passed(self._rows, right + wrong, right, self._took_s)
 
     def after(self, token: int, most: int) -> NDArray[np.float32]:
         """The logits (V,) after a token that was chosen, of which ``most`` may be guessed more."""
-        drafting, timeline = self._drafting, self._timeline
+        drafting, timeline, self.chosen = self._drafting, self._timeline, None
         if drafting is None:
             return timeline.run_last(token, self._on_route)
         if self._ahead is None or timeline.ahead != self._ahead.left or not self._ahead.has(token):
