@@ -1,6 +1,7 @@
 """Guessing: what is asked for, what is counted, and when it is switched off."""
 
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from moestream.streaming.prefetch import _REMEMBERED_AHEAD, EachAlone, Prefetcher
 from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.statistics import ResidencyStats
-from moestream.streaming.trial import _COLD, _KEPT, _TRIALS, _TRIED
+from moestream.streaming.trial import _AWAKE, _COLD, _KEPT, _TRIALS, _TRIED
 
 LAYERS = (0, 1, 2)
 
@@ -150,14 +151,14 @@ def test_the_latest_routing_of_a_token_counts_and_prompts_are_learnt_from():
 def test_nothing_is_remembered_of_passes_whose_layers_mix():
     prefetcher, residency = remembering()
     prefetcher.before_pass(20, np.arange(20, dtype=np.int32))
-    prefetcher.after_fetch(0, stream(tokens=20), np.full((20, 2), 3, np.int32))
+    prefetcher.after_fetch(0, stream(tokens=20), np.tile(np.array([3, 4], np.int32), (20, 1)))
     run_pass(prefetcher, [5])
     for layer in LAYERS[1:]:
         prefetcher.after_fetch(layer, stream(tokens=1), np.full((1, 2), 9, np.int32))
     prefetcher.after_pass()
     residency.guesses.clear()
     prefetcher.before_pass(1, np.array([5], np.int32))
-    assert residency.guesses == [(0, [3], 1)]
+    assert residency.guesses == [(0, [3, 4], 1)]
 
 
 def test_a_few_last_rows_of_a_prompt_are_not_guessed_for():
@@ -177,3 +178,36 @@ def test_layers_beyond_the_first_few_are_read_as_the_pass_goes_on(monkeypatch):
     assert [guess for guess in residency.guesses if guess[1]] == [
         (n, [5 + n, 99], 1) for n in LAYERS
     ]
+
+
+def test_a_layer_that_misses_nothing_is_not_guessed_for():
+    """A guess takes 1 s by this clock, and what layer 2 misses is waited for 2 s."""
+    prefetcher, residency = make(clock=count().__next__)
+    counts = residency.counts.decode
+    for _ in range(_COLD + _TRIED):
+        prefetcher.before_pass(1)
+        for layer in LAYERS:
+            prefetcher.after_fetch(layer, stream(), routed(1, 2))
+            counts.misses += layer == 1
+            counts.stall_s += 2.0 if layer == 1 else 0.0
+        prefetcher.after_pass()
+    of_layer = [layer for layer, _, _ in residency.guesses]
+    assert of_layer.count(1) == _COLD
+    assert of_layer.count(2) == _COLD + _TRIED // 2
+
+
+def test_a_run_without_guesses_hears_nothing_until_it_tries_again():
+    prefetcher, residency = make(clock=count().__next__)  # to guess takes time, and saves none
+    heard = []
+    prefetcher._foretell.note = lambda layer, x: heard.append(layer)
+    run_tokens(prefetcher, _COLD + _TRIED)
+    assert not prefetcher.is_on
+    made = len(residency.guesses)
+    heard.clear()
+    run_tokens(prefetcher, _KEPT - _AWAKE)
+    assert not heard
+    run_tokens(prefetcher, _AWAKE)
+    assert heard == [*LAYERS] * _AWAKE
+    assert len(residency.guesses) == made
+    run_tokens(prefetcher, _TRIED)
+    assert len(residency.guesses) > made

@@ -19,6 +19,7 @@ from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.residency import Residency
 from moestream.streaming.statistics import LayerRecall
 from moestream.streaming.trial import Trial
+from moestream.streaming.worth import Worth
 
 Predict = Callable[[Any], NDArray[np.int32]]
 """Expert ids (T, k) that a layer's router gives for the residual stream (T, E)."""
@@ -39,6 +40,24 @@ _MOST_ROWS = 8
 _NONE = np.empty(0, np.int32)
 _REMEMBERED_AHEAD = 4
 """Layers ahead of which what is remembered is read: gates of the nearest know better."""
+
+
+def _first_choices_first(ids: NDArray[np.integer]) -> list[int]:
+    """Each expert of (T, k) once: what one token chooses differs anyway."""
+    if len(ids) == 1:
+        return ids[0].tolist()  # type: ignore[no-any-return]
+    return list(dict.fromkeys(ids.T.ravel().tolist()))
+
+
+def _by_layer(found: NDArray[np.int16] | None) -> list[list[int]]:
+    """Each expert of (T, layers, k) once a layer, but those that are not known."""
+    if found is None:
+        return []
+    if len(found) == 1:
+        layers = found[0].tolist()
+    else:
+        layers = found.transpose(1, 2, 0).reshape(found.shape[1], -1).tolist()
+    return [[each for each in dict.fromkeys(experts) if each >= 0] for experts in layers]
 
 
 class EachAlone:
@@ -83,15 +102,19 @@ class Prefetcher:
         self._layers_ahead = layers_ahead
         self.remembered = remembered
         """None reads nothing by the token."""
-        self._expected: NDArray[np.int16] | None = None
-        """Of this pass, (T, layers, k)."""
+        self._expected: list[list[int]] = []
+        """By the place of a layer, what this pass's tokens had there the last time."""
         self._prepare = prepare
         self.tries_without = tries_without
         self._trial = Trial(residency, clock)
+        self._worth = Worth(residency, self._layers)
+        self._clock = clock
         self._under_way = 0
         self._is_short = True
         """Whether the pass that began last is one for which guesses are made."""
-        self._guessed: dict[int, set[int]] = {}  # by layer, the nearest guess of this pass
+        self._rests = False
+        """Whether it is run as if there were no guesses."""
+        self._guessed: dict[int, list[int]] = {}  # by layer, the nearest guess of this pass
         self.recall: dict[int, LayerRecall] = residency.counts.recall
 
     @property
@@ -106,17 +129,20 @@ class Prefetcher:
         in between, nothing is remembered of either.
         """
         self._guessed.clear()
-        self._expected = None
+        self._expected = []
         self._under_way += 1
         self._is_short = rows <= _MOST_ROWS
+        self._rests = self._is_short and self.tries_without and self._trial.rests
         if self._is_short:
             self._trial.begin_token()
+        if self._is_short and not self._rests:
+            self._worth.begin_token()
         if self.remembered is None:
             return
-        known = tokens is not None and self._under_way == 1
+        known = tokens is not None and self._under_way == 1 and not self._rests
         self.remembered.begin(tokens if tokens is not None and known else _NONE)
         if known and self._is_short and self.is_on:
-            self._expected = self.remembered.of_pass()
+            self._expected = _by_layer(self.remembered.of_pass())
             for place in range(min(_REMEMBERED_AHEAD, len(self._layers))):
                 self._read_remembered(place, place + 1)
 
@@ -136,6 +162,10 @@ class Prefetcher:
 
         ``expert_ids`` (T, k) are what it routed to: they tell how good its guesses were.
         """
+        if self._rests and len(expert_ids) <= _MOST_ROWS:
+            if layer == self._layers[-1]:
+                self._trial.next_token()
+            return
         if self.remembered is not None:
             self.remembered.learn(layer, expert_ids)
         if len(expert_ids) > _MOST_ROWS or not self._is_short:
@@ -143,24 +173,34 @@ class Prefetcher:
             self._trial.pause()
             return
         place = self._places[layer]
+        self._worth.heed(place)
         if layer in self._guessed:
             self._score(layer, expert_ids)
         last = place + 1 == len(self._layers)
-        if last or not self.is_on:
+        if last or not self.is_on or not self._pays(place):
             self._foretell.note(layer, x)
         else:
+            started = self._clock()
             self._ask(layer, place, x)
+            self._worth.took(self._clock() - started, 1)
         self._read_remembered(place + _REMEMBERED_AHEAD, _REMEMBERED_AHEAD)
         if last:
             self._trial.next_token()
+
+    def _pays(self, place: int) -> bool:
+        """Whether any of the guesses from the layer at a place is worth making."""
+        if not self.tries_without:
+            return True
+        later = range(place + 1, min(place + 1 + self._layers_ahead, len(self._layers)))
+        return any(self._worth.pays(each) for each in later)
 
     def _ask(self, layer: int, place: int, x: Any) -> None:
         later = self._after(layer)
         for distance, ids in enumerate(self._foretell(layer, x, len(later)), 1):
             following = self._layers[place + distance]
-            guess = list(dict.fromkeys(ids.T.ravel().tolist()))  # all rows' first choices first
+            guess = _first_choices_first(ids)
             if distance == 1:
-                self._guessed[following] = set(guess)
+                self._guessed[following] = guess
             self._residency.speculate(following, guess, distance)
 
     def _after(self, layer: int) -> list[int]:
@@ -169,12 +209,8 @@ class Prefetcher:
 
     def _read_remembered(self, place: int, ahead: int) -> None:
         """Of the layer at a place, which comes so many turns from now."""
-        if self._expected is None or place >= len(self._layers):
-            return
-        found = self._expected[:, place].T.ravel().tolist()
-        experts = [expert for expert in dict.fromkeys(found) if expert >= 0]
-        if experts:
-            self._residency.speculate(self._layers[place], experts, ahead)
+        if place < len(self._expected) and self._expected[place]:
+            self._residency.speculate(self._layers[place], self._expected[place], ahead)
 
     def _score(self, layer: int, expert_ids: NDArray[np.int32]) -> None:
         guess = self._guessed.pop(layer)

@@ -21,9 +21,13 @@ _TRIED = 16
 _TRIALS = 3
 """One after the other before the first choice, unless one makes it plain."""
 _PLAIN = 0.12
-"""Part of a token's time that makes it so."""
+"""Part of a token's time, saved, that makes it so."""
+_PLAIN_LOSS = 0.03
+"""Or lost: a run without guesses that would gain by them tries again, one with them loses on."""
 _KEPT = 120
 """Tokens for which a choice holds, before the next trial."""
+_AWAKE = 32
+"""Tokens before a trial in which what guesses go by is heard of again."""
 _LEAST_GAIN = 0.02
 """Part of a token's time that guesses must save."""
 _OLD = 0.7
@@ -86,6 +90,11 @@ class Trial:
         self._before: _Sums | None = None
         self._steps: dict[bool, list[_Step]] = {True: [], False: []}
 
+    @property
+    def rests(self) -> bool:
+        """Whether no guess is made for so long that nothing need be heard for one."""
+        return not self.guessing and not self._trying and self._left > _AWAKE
+
     def begin_token(self) -> None:
         """A pass begins; what comes between two of them is nobody's time."""
         self._before = self._sums()
@@ -128,7 +137,7 @@ class Trial:
                 self._ways[way].add(steps)
                 steps.clear()
         gain = self._gain()
-        self._trying = self._trials < _TRIALS and abs(gain) <= _PLAIN
+        self._trying = self._trials < _TRIALS and -_PLAIN_LOSS <= gain <= _PLAIN
         self._left = _TRIED if self._trying else _KEPT
         if not self._trying:
             self.guessing = gain > _LEAST_GAIN

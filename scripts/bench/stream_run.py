@@ -39,10 +39,12 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             if not keep:  # room for what two layers ask for, of which none may be kept
                 plan = replace(plan, experts_bytes=2 * plan.floor_bytes // engine.config.num_layers)
             engine.stream(plan, StreamingOptions(**options), profile)
+        if spec.get("delay_s") and engine.streaming is not None:
+            engine.streaming.residency.reader.inject(0, spec["delay_s"])
         causes = None
         if spec.get("causes") and engine.streaming is not None:
             residency = engine.streaming.residency
-            alone_s = read_alone_s(engine, residency.reader.method)
+            alone_s = read_alone_s(engine, residency.reader.method) + spec.get("delay_s", 0.0)
             causes = WaitCauses(residency, alone_s)
         text = heldout.text(spec["language"])[: heldout.PROMPT_CHARACTERS]
         prompt = Tokenizer.from_gguf(engine.file).encode(text)

@@ -7,6 +7,8 @@ namespace {
 
 // Tokens that the mean of a stream goes back to, each later one counting for less.
 constexpr int kWindow = 32;
+// Products of a gate that take less time than to share them out: some microseconds.
+constexpr size_t kSmall = size_t{1} << 15;
 
 }  // namespace
 
@@ -51,6 +53,8 @@ void Gates::choose_one(Context& context, const Gate& gate, const float* x, int t
     normed_.resize(static_cast<size_t>(tokens) * n);
     logits_.resize(static_cast<size_t>(tokens) * gate.router->rows);
     weights_.resize(static_cast<size_t>(tokens) * k());
+    const bool small = static_cast<size_t>(tokens) * n * gate.router->rows <= kSmall;
+    const ThreadPool::Alone alone(context.pool, small);
     rms_norm(context, x, tokens, n, gate.norm, gate.eps, normed_.data());
     const Product product{gate.router, gate.bias, logits_.data()};
     linear(context, normed_.data(), tokens, &product, 1);

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <cstdio>
 #include <set>
 #include <string>
@@ -16,8 +17,9 @@
 namespace moestream {
 namespace {
 
-// About 50 us: longer than Python takes from one operation to the next.
-constexpr int kSpins = 2000;
+// Longer than Python takes from one operation to the next, and from a router to its experts where
+// some are read: a thread that sleeps by then is woken for each layer, which takes as long again.
+constexpr std::chrono::microseconds kSpin{250};
 
 void pause() {
 #if defined(__x86_64__)
@@ -25,6 +27,20 @@ void pause() {
 #elif defined(__aarch64__)
     asm volatile("isb");
 #endif
+}
+
+// Ask until it is so, and say whether it became so within kSpin.
+template <class Ask>
+bool spin_until(const Ask& ask) {
+    constexpr int kAsked = 64;  // between two looks at the clock
+    const auto until = std::chrono::steady_clock::now() + kSpin;
+    do {
+        for (int i = 0; i < kAsked; ++i) {
+            if (ask()) return true;
+            pause();
+        }
+    } while (std::chrono::steady_clock::now() < until);
+    return false;
 }
 
 // Counts forks: a child has the pool's memory but none of its threads.
@@ -78,14 +94,10 @@ void ThreadPool::run(int count, Call call, const void* data) {
     epoch_.notify_all();
     take_tasks(0);
     // Only tasks are waited for: a worker that has not woken by now is not needed any more.
-    for (int spins = 0;; ++spins) {
-        const int done = done_.load(std::memory_order_acquire);
-        if (done == count) return;
-        if (spins < kSpins) {
-            pause();
-        } else {
-            done_.wait(done, std::memory_order_acquire);
-        }
+    const auto all_done = [&] { return done_.load(std::memory_order_acquire) == count; };
+    if (spin_until(all_done)) return;
+    for (int done; (done = done_.load(std::memory_order_acquire)) != count;) {
+        done_.wait(done, std::memory_order_acquire);
     }
 }
 
@@ -100,14 +112,10 @@ void ThreadPool::take_tasks(int thread) {
 }
 
 uint32_t ThreadPool::await_change(uint32_t seen) const {
-    uint32_t now;
-    for (int spins = 0; spins < kSpins; ++spins) {
-        if ((now = epoch_.load(std::memory_order_acquire)) != seen) return now;
-        pause();
-    }
-    while ((now = epoch_.load(std::memory_order_acquire)) == seen) {
-        epoch_.wait(seen, std::memory_order_acquire);
-    }
+    uint32_t now = seen;
+    const auto changed = [&] { return (now = epoch_.load(std::memory_order_acquire)) != seen; };
+    if (spin_until(changed)) return now;
+    while (!changed()) epoch_.wait(seen, std::memory_order_acquire);
     return now;
 }
 

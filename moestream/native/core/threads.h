@@ -1,7 +1,7 @@
 // A small pool of threads for loops of independent tasks.
 //
-// Owns waking, sharing out and waiting. Idle workers spin for some microseconds, because the
-// next operation of a decode step is that near, then sleep in the kernel: an engine that waits
+// Owns waking, sharing out and waiting. Idle workers spin for a quarter of a millisecond, because
+// the next operation of a decode step is that near, then sleep in the kernel: an engine that waits
 // for its user takes no time at all. Knows nothing of what tasks compute.
 #pragma once
 
@@ -26,7 +26,7 @@ class ThreadPool {
     // within a body; bodies must not throw.
     template <class Body>
     void parallel_for(int count, const Body& body) {
-        if (count <= 1 || workers_.empty() || forked()) {
+        if (count <= 1 || alone_ || workers_.empty() || forked()) {
             for (int i = 0; i < count; ++i) body(i, 0);
             return;
         }
@@ -34,6 +34,18 @@ class ThreadPool {
             (*static_cast<const Body*>(data))(task, thread);
         }, &body);
     }
+
+    // While one lives that is `on`, loops run on the caller: for work that takes less than to share.
+    class Alone {
+      public:
+        Alone(ThreadPool& pool, bool on) : pool_(pool) { pool.alone_ = on; }
+        ~Alone() { pool_.alone_ = false; }
+        Alone(const Alone&) = delete;
+        Alone& operator=(const Alone&) = delete;
+
+      private:
+        ThreadPool& pool_;
+    };
 
   private:
     using Call = void (*)(const void* data, int task, int thread);
@@ -50,6 +62,7 @@ class ThreadPool {
     // Read only by threads that hold a task, which keeps the loop and these alive.
     Call call_ = nullptr;
     const void* data_ = nullptr;
+    bool alone_ = false;
     int count_ = 0;
     std::atomic<bool> stopping_{false};
     // Each on its own cache line: they are written by different threads at different times.
