@@ -13,6 +13,7 @@ from ranks import Ranks, free_ports
 
 from moestream.gguf import GGUFFile
 
+pytestmark = pytest.mark.alone
 IN_TIME_S = 10
 OTHER = "rank 1 (127.0.0.1)"
 VERSION = (

@@ -14,6 +14,7 @@ from moestream.engine.engine import Engine
 from moestream.errors import RankError
 from moestream.ranks.stored import StoredPart
 
+pytestmark = pytest.mark.alone
 PROGRAM = Path(__file__).with_name("rank_stored.py")
 IN_TIME_S = 60
 

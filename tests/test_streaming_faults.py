@@ -20,6 +20,7 @@ from moestream.streaming.page_cache import drop_pages
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(not demo_path().exists(), reason=f"no demo model at {demo_path()}"),
 ]
 

@@ -215,6 +215,7 @@ def test_json_does_not_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_fields_on_a_terminal_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "24")  # without it, such a terminal has 80 columns
     monkeypatch.setenv("TERM", "dumb")
     out = io.StringIO()
     monkeypatch.setattr(out, "isatty", lambda: True)
