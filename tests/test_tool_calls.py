@@ -26,6 +26,7 @@ from moestream.chat.reasoning import (
 from moestream.chat.template import ChatTemplate
 from moestream.chat.tool_calls import CallArguments, CallBegin, CallEnd, ToolFormat, formats
 from moestream.chat.tool_calls.formats import find_tool_format
+from moestream.chat.tool_calls.generic import with_tools
 from moestream.gguf import GGUFFile
 from moestream.tokenizer import Tokenizer
 
@@ -575,3 +576,10 @@ def test_anything_is_told_and_cuts_change_nothing(case: Any, data: st.DataObject
     assert summary(run(OutputParser(format, markers, tools), pieces)) == whole
     if not whole["calls"] and markers is None:
         assert "".join(whole["answer"].split()) == "".join(output.split())
+
+
+@pytest.mark.parametrize("system", [True, False])
+def test_tools_are_told_of_without_any_message(system: bool) -> None:
+    (told,) = with_tools([], [{}], system=system)
+    assert told["role"] == ("system" if system else "user")
+    assert "<tools>\n{}\n</tools>" in told["content"]

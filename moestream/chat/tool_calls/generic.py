@@ -36,9 +36,9 @@ def with_tools(
     if not tools:
         return made
     told = _TOOLS.format(tools="\n".join(map(_json, tools)))
-    if system and made[0].get("role") != "system":
-        return [{"role": "system", "content": told}, *made]
     role = "system" if system else "user"
+    if not made or (system and made[0].get("role") != "system"):
+        return [{"role": role, "content": told}, *made]
     at = next((index for index, each in enumerate(made) if each.get("role") == role), 0)
     said = made[at]["content"]
     made[at]["content"] = f"{said}\n\n{told}" if system else f"{told}\n\n{said}"
