@@ -196,6 +196,20 @@ def test_a_layer_that_misses_nothing_is_not_guessed_for():
     assert of_layer.count(2) == _COLD + _TRIED // 2
 
 
+def test_nothing_is_prepared_for_a_guess_that_is_not_made():
+    prepared = []
+    prepare = {n: lambda x, n=n: prepared.append(n) for n in LAYERS}
+    prefetcher, residency = make(clock=count().__next__, prepare=prepare)
+    for _ in range(_COLD + 3):  # nothing is waited for
+        prefetcher.before_pass(1)
+        for layer in LAYERS:
+            residency.counts.decode.misses += 1
+            prefetcher.before_route(layer, stream())
+            prefetcher.after_fetch(layer, stream(), routed(1, 2))
+        prefetcher.after_pass()
+    assert prepared == [layer for layer, _, _ in residency.guesses] == [1, 2] * _COLD
+
+
 def test_a_run_without_guesses_hears_nothing_until_it_tries_again():
     prefetcher, residency = make(clock=count().__next__)  # to guess takes time, and saves none
     heard = []

@@ -83,3 +83,43 @@ def test_what_came_while_nobody_heeded_is_no_layers() -> None:
     counts.decode.stall_s += 2.0
     run_token(worth, counts, [0, 1, 0], 2e-3)
     assert [worth.pays(place) for place in range(3)] == [False, True, False]
+
+
+def test_passes_of_several_tokens_count_as_those_of_one() -> None:
+    worth, counts = made()
+    for _ in range(100):
+        run_token(worth, counts, [0, 1, 0], 2e-3)
+    for _ in range(100):  # two sequences, or guessed tokens: what is counted is prefill
+        worth.begin_token()
+        for place in range(3):
+            counts.prefill.misses += place == 2
+            worth.heed(place)
+            counts.prefill.stall_s += 2e-3 * (place == 2)
+    assert [worth.pays(place) for place in range(3)] == [False, False, True]
+
+
+def test_what_a_prompt_waits_for_is_no_tokens() -> None:
+    worth, counts = made()
+    for _ in range(100):
+        run_token(worth, counts, [0, 1, 0], 2e-3)
+        worth.pause()
+        counts.prefill.misses += 1000
+        counts.prefill.stall_s += 1e-3
+    assert [worth.pays(place) for place in range(3)] == [False, True, False]
+
+
+def test_one_guess_that_took_long_does_not_end_them() -> None:
+    worth, counts = made()
+    for _ in range(2 * _COLD):
+        run_token(worth, counts, [0, 1, 0], 2e-3)
+    worth.took(1.0, 1)  # the process was stopped
+    assert not worth.pays(1)
+    for _ in range(500):
+        worth.begin_token()
+        for place in range(3):
+            counts.decode.misses += place == 1
+            worth.heed(place)
+            counts.decode.stall_s += 2e-3 * (place == 1)
+            if worth.pays(place):
+                worth.took(1e-3, 1)
+    assert worth.pays(1)

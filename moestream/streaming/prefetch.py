@@ -137,6 +137,8 @@ class Prefetcher:
             self._trial.begin_token()
         if self._is_short and not self._rests:
             self._worth.begin_token()
+        else:
+            self._worth.pause()
         if self.remembered is None:
             return
         known = tokens is not None and self._under_way == 1 and not self._rests
@@ -153,6 +155,8 @@ class Prefetcher:
     def before_route(self, layer: int, x: Any) -> None:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""
         if self._prepare is None or not self.is_on or len(x) > _MOST_ROWS:
+            return
+        if not self._pays(self._places[layer]):
             return
         for later in self._after(layer):
             self._prepare[later](x)

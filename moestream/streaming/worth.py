@@ -21,36 +21,55 @@ class Worth:
     """Of the layers with experts, by their place in the model's order."""
 
     def __init__(self, residency: Residency, layers: Sequence[int]) -> None:
-        self._counts = residency.counts.decode
+        # The latter counts any pass of several tokens, though guesses are made for a few.
+        self._decode, self._prefill = residency.counts.decode, residency.counts.prefill
         self._wanted = [1.0] * len(layers)
         """Experts of a layer and token that are not in memory without a guess."""
         self._seen = (0, 0, 0.0)
         self._waited_s = self._waited = 0.0
         self._took_s = self._took = 0.0
         self._tokens = 0
+        self._counting = False
 
     def begin_token(self) -> None:
-        """A pass of one token begins."""
-        counts = self._counts
-        unguessed = counts.misses - counts.late
-        _, waited, waited_s = self._seen
-        self._waited = self._waited * _KEPT + unguessed - waited
-        self._waited_s = self._waited_s * _KEPT + counts.stall_s - waited_s
+        """A pass begins of which each layer is heeded."""
+        self.pause()
+        self._waited, self._waited_s = self._waited * _KEPT, self._waited_s * _KEPT
         self._took, self._took_s = self._took * _KEPT, self._took_s * _KEPT
-        self._seen = (counts.misses + counts.foreseen, unguessed, counts.stall_s)
+        self._seen = (self._all_wanted(), *self._all_waits())
         self._tokens += 1
+        self._counting = True
+
+    def pause(self) -> None:
+        """Another pass begins: what it waits for, as a prompt does, is not a token's."""
+        if not self._counting:
+            return
+        self._counting = False
+        (unguessed, stall_s), (_, waited, waited_s) = self._all_waits(), self._seen
+        self._waited += unguessed - waited
+        self._waited_s += stall_s - waited_s
+
+    def _all_wanted(self) -> int:
+        one, several = self._decode, self._prefill
+        return one.misses + one.foreseen + several.misses + several.foreseen
+
+    def _all_waits(self) -> tuple[int, float]:
+        """Experts that were waited for and no guess had begun to read, and the seconds."""
+        one, several = self._decode, self._prefill
+        unguessed = one.misses - one.late + several.misses - several.late
+        return unguessed, one.stall_s + several.stall_s
 
     def heed(self, place: int) -> None:
         """The layer at a place has asked for its experts."""
-        counts = self._counts
-        wanted = counts.misses + counts.foreseen
+        wanted = self._all_wanted()
         before, waited, waited_s = self._seen
         self._wanted[place] += (wanted - before - self._wanted[place]) * _LATEST
         self._seen = (wanted, waited, waited_s)
 
     def pays(self, place: int) -> bool:
         """Whether a guess for the layer at a place may save more than it takes."""
-        if self._tokens <= _COLD or not self._took or self._waited < 1:
+        # Without guesses for long, one is made: what the last took may have been a busy moment.
+        if self._tokens <= _COLD or self._took < 1 or self._waited < 1:
             return True
         saved_s = self._wanted[place] * self._waited_s / self._waited
         return saved_s > self._took_s / self._took
