@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -521,6 +521,15 @@ NODE = {
 }
 LIST = {"type": "array", "items": {"type": "integer"}}
 THING = {"type": "object", "properties": {"x": {"type": "string"}}}
+
+
+def within(path: list[str], schema: Any) -> Any:
+    """Lists in lists: what the last one has is of the schema."""
+    for word in path:
+        schema = {"type": "array", word: schema}
+    return schema
+
+
 NESTED: dict[str, Any] = {
     "free": {"type": "object", "maxProperties": 2},
     "list": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
@@ -584,6 +593,9 @@ def test_tags_within_tags_are_arguments_of_the_schema(
         ({"$ref": "#/properties/a"}, "refers to itself"),
         ({"type": "object", "properties": {"b": {"$ref": "#/properties/a"}}}, "a' within itself"),
         ({"anyOf": [{"type": "null"}], "maxItems": 3}, "uses maxItems beside anyOf"),
+        ({"type": "array", "items": [{"type": "integer"}]}, "which is no schema"),
+        ({"anyOf": {"type": "null"}}, "which is no schema"),
+        (within(["items"] * 32, {"type": "array"}), "more than 32 deep"),
     ],
 )
 def test_tags_within_tags_are_not_held_to_more_than_can_be(
@@ -593,6 +605,30 @@ def test_tags_within_tags_are_not_held_to_more_than_can_be(
     with pytest.raises(RequestError, match=why) as caught:
         grammars.tool_calls(formats.MINIMAX_TAGS, tools)
     assert caught.value.param == "tools"
+
+
+@pytest.mark.parametrize(
+    ("way", "levels"),
+    [
+        (lambda to: {"type": "object", "properties": {"x": to, "y": to}}, 24),
+        (lambda to: {"anyOf": [to] * 12}, 5),
+    ],
+)
+def test_references_that_lead_to_several_each_are_not_written_out_without_end(
+    grammars: Grammars, way: Callable[[Any], Any], levels: int
+) -> None:
+    defs = {f"d{n}": way({"$ref": f"#/$defs/d{n + 1}"}) for n in range(levels)}
+    defs[f"d{levels}"] = {"type": "integer"}
+    parameters = {"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": defs}
+    with pytest.raises(RequestError, match="1,000 members by its references") as caught:
+        grammars.tool_calls(formats.MINIMAX_TAGS, [{"name": "f", "parameters": parameters}])
+    assert caught.value.param == "tools"
+
+
+def test_tags_that_may_be_anything_or_null_can_be_written(grammars: Grammars) -> None:
+    properties = {"a": {"anyOf": [True, {"type": "null"}]}}
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": properties}}]
+    assert grammars.tool_calls(formats.MINIMAX_TAGS, tools).allowed().any()
 
 
 @pytest.mark.parametrize("case", M3_CASES, ids=lambda case: case["calls"][0]["name"])

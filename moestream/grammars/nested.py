@@ -7,7 +7,7 @@ That is how the format's reader takes it, and llama.cpp's too.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from moestream.chat.tool_calls.nested_calls import ITEM, NestedFormat
+from moestream.chat.tool_calls.nested_calls import DEEPEST, ITEM, NestedFormat
 from moestream.chat.tool_calls.schemas import Tools, resolve
 from moestream.grammars import lark
 from moestream.grammars.parameters import Parameter, definitions, refusal, texts
@@ -17,6 +17,8 @@ _TEXT = {*_NOTES, "type"}
 _OBJECT = {*_NOTES, "type", "properties", "required", "additionalProperties"}
 _ARRAY = {*_NOTES, "type", "items", "minItems", "maxItems"}
 _MOST_REFERENCES = 16
+_MOST_COPIES = 1000
+"""Tags and references within references: these are written out wherever they stand."""
 
 
 class NestedGrammar:
@@ -29,6 +31,7 @@ class NestedGrammar:
         # Any text, and the mark that ends it.
         self.rules = [f"free[suffix={mark}]: /(?s:.*)/" if visible else f"free: /(?s:.*)/ {mark}"]
         self._open: set[str] = set()
+        self._copies = 0
 
     def frame(self, names: Sequence[str], more: str) -> Iterator[str]:
         """Rules for what is around arguments, the rules ``p0q``, ``p1q``...
@@ -50,6 +53,12 @@ class NestedGrammar:
         """
         return self._element(tool, parameter, (parameter.name,))
 
+    def _count(self, tool: str) -> None:
+        """References that lead to several, and so on, would come to members without end."""
+        self._copies += bool(self._open)
+        if self._copies > _MOST_COPIES:
+            raise refusal(tool, f"comes to more than {_MOST_COPIES:,} members by its references")
+
     def _tag(self, name: str) -> str:
         return self._spell(f"{self._format.mark}<{name}>")
 
@@ -57,6 +66,9 @@ class NestedGrammar:
         name = part.name
         if not name or name.startswith("/") or "<" in name or ">" in name:
             raise refusal(tool, f"has a member {name!r}, which no tag can name")
+        if len(path) > DEEPEST:
+            raise refusal(tool, f"has values more than {DEEPEST} deep within each other")
+        self._count(tool)
         allowed = self._texts(tool, part, path)
         if allowed is None:
             value = f"({' | '.join(self._ways(tool, part.schema, path))}) {self._tag(f'/{name}')}"
@@ -121,7 +133,7 @@ class NestedGrammar:
                 if beyond := schema.keys() - _NOTES - {word}:
                     raise refusal(tool, f"uses {min(beyond)} beside {word}")
                 for way in schema[word]:
-                    yield from self._apart(tool, way)
+                    yield from self._apart(tool, _part(tool, word, way).schema)
                 return
         said = schema.get("type")
         for type in said if isinstance(said, list) else [said]:
@@ -132,6 +144,7 @@ class NestedGrammar:
         if reference in self._open:
             raise refusal(tool, f"has {reference!r} within itself")
         self._open.add(reference)
+        self._count(tool)
         ways = " | ".join(self._ways(tool, self._target(tool, schema), path))
         self._open.discard(reference)
         return f"({ways})"
@@ -176,4 +189,6 @@ def _kind(schema: Mapping[str, Any]) -> str | None:
 def _part(tool: str, name: str, schema: Any) -> Parameter:
     if schema is False:
         raise refusal(tool, "has a value that nothing fits")
+    if not isinstance(schema, Mapping | bool):
+        raise refusal(tool, f"has {name} {schema!r}, which is no schema")
     return Parameter(name, schema if isinstance(schema, Mapping) else {}, required=True)

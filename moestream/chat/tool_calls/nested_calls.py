@@ -12,7 +12,8 @@ from moestream.chat.tool_calls.schemas import ANY, Tools, value_text
 from moestream.chat.tool_calls.text import Malformed, Reading, Text
 
 _LONGEST_TAG = 300
-_DEEPEST = 32
+DEEPEST = 32
+"""Tags within each other, in an argument."""
 ITEM = "item"
 """The tag of each item of a list."""
 
@@ -89,7 +90,7 @@ class NestedFormat:
     ) -> Reading[str]:
         """Read a value and its end: JSON."""
         types = tools.types(name, *path)
-        if len(path) > _DEEPEST:
+        if len(path) > DEEPEST:
             raise Malformed
         if "string" in types and types != ANY:
             said, _ = yield from text.until(f"{self.mark}</{tag}>")
