@@ -313,12 +313,18 @@ def test_what_is_no_tag_is_text(output: str) -> None:
     assert not any(whole for _, _, whole in said["calls"])
 
 
-def test_a_member_is_of_the_object_that_describes_it_whatever_a_lists_items_are() -> None:
-    ways = [
-        {"type": "array", "items": {"type": "integer"}},
-        {"type": "object", "properties": {"x": {"type": "string"}}},
-    ]
-    tools = [{"name": "f", "parameters": {"properties": {"o": {"anyOf": ways}}}}]
+THING = {"type": "object", "properties": {"x": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    "thing", [THING, {"anyOf": [{"$ref": "#/$defs/it"}, {"type": "null"}]}], ids=["plain", "within"]
+)
+def test_a_member_is_of_the_object_that_describes_it_whatever_a_lists_items_are(
+    thing: dict[str, Any],
+) -> None:
+    ways = [{"type": "array", "items": {"type": "integer"}}, thing]
+    defs = {"it": {"$ref": "#/$defs/thing"}, "thing": THING}
+    tools = [{"name": "f", "parameters": {"properties": {"o": {"anyOf": ways}}, "$defs": defs}}]
     for members, value in [
         (tagged("x", "5"), {"x": "5"}),
         (tagged("item", "5"), [5]),

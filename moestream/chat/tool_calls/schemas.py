@@ -120,16 +120,28 @@ def _within(schema: Any, key: str, root: Mapping[str, Any], left: int, followed:
     said = (schema.get(word) for word in ("anyOf", "oneOf", "allOf"))
     ways = [way for each in said if isinstance(each, list) for way in each]
     # A list takes any name for an item's: what describes the name goes before it.
-    ways.sort(key=lambda way: not _describes(way, key, root))
+    ways.sort(key=lambda way: not _describes(way, key, root, left, set()))
     found = (_within(way, key, root, left - 1, followed) for way in ways)
     return next((each for each in found if each is not None), None)
 
 
-def _describes(schema: Any, key: str, root: Mapping[str, Any]) -> bool:
-    if isinstance(schema, Mapping) and isinstance(reference := schema.get("$ref"), str):
-        schema = resolve(reference, root)
-    properties = schema.get("properties") if isinstance(schema, Mapping) else None
-    return isinstance(properties, Mapping) and key in properties
+def _describes(
+    schema: Any, key: str, root: Mapping[str, Any], left: int, followed: set[str]
+) -> bool:
+    """Whether it, or one of its ways, has a member of this name; ``followed`` as in ``_within``."""
+    if not isinstance(schema, Mapping) or not left:
+        return False
+    if isinstance(reference := schema.get("$ref"), str):
+        if reference in followed:
+            return False
+        followed.add(reference)
+        return _describes(resolve(reference, root), key, root, left - 1, followed)
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping) and key in properties:
+        return True
+    said = (schema.get(word) for word in ("anyOf", "oneOf", "allOf"))
+    ways = (way for each in said if isinstance(each, list) for way in each)
+    return any(_describes(way, key, root, left - 1, followed) for way in ways)
 
 
 def resolve(reference: str, root: Mapping[str, Any]) -> Any:

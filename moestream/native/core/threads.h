@@ -59,10 +59,10 @@ class ThreadPool {
 
     std::vector<std::thread> workers_;
     uint32_t generation_;
+    bool alone_ = false;  // only the caller asks
     // Read only by threads that hold a task, which keeps the loop and these alive.
     Call call_ = nullptr;
     const void* data_ = nullptr;
-    bool alone_ = false;
     int count_ = 0;
     std::atomic<bool> stopping_{false};
     // Each on its own cache line: they are written by different threads at different times.
