@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import httpx2
@@ -21,8 +22,10 @@ from test_server_command import started
 from moestream.engine.drafts import Drafts
 from moestream.engine.engine import Engine
 from moestream.engine.options import SamplingParams
+from moestream.server.guesses import Guesses
 from moestream.server.jobs import Ended, Job
 from moestream.server.scheduler import Scheduler
+from moestream.server.sequence import State
 from moestream.streaming.options import StreamingOptions
 
 MODELS = ("qwen3moe", "qwen3next", "gpt-oss-mxfp4", "jamba")
@@ -300,3 +303,44 @@ def test_serve_takes_the_option(alphabet: Path) -> None:
     with started(alphabet, "--draft", "ngram") as (_, url, _):
         told = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=30).json()
     assert details(told)[0] > 20
+
+
+class Writing:
+    """A sequence whose tokens are known, and which ends after the last of them."""
+
+    def __init__(self, truth: list[int], *, at_limit: bool) -> None:
+        self.truth, self.at_limit = truth, at_limit
+        self.tokens, self.pending, self.state = [1], 1, State.WRITING
+        self.job = SimpleNamespace(end_ids=END)
+        self.usage = SimpleNamespace(drafts=0, drafted_tokens=0, accepted_tokens=0)
+
+    def choose(self, logits: np.ndarray) -> bool:
+        token = self.truth.pop(0)
+        if not self.truth and self.at_limit:
+            self.state = State.ENDED
+        if token in END:
+            self.state = State.ENDED
+            return False
+        self.tokens.append(token)
+        return True
+
+    def take_back(self, length: int, mark: int) -> None:
+        """Nothing was run."""
+
+
+@pytest.mark.parametrize(
+    ("truth", "at_limit", "told"),
+    [
+        ([2, 3, 4, 5, 6], False, (4, 3, 3)),
+        ([2, 9, 4], False, (4, 3, 1)),
+        ([2, 3], True, (4, 1, 1)),  # the last token there was room for was guessed
+        ([2, 9], True, (4, 3, 1)),
+        ([2, 8], False, (4, 3, 1)),  # the end, where another was guessed
+    ],
+)
+def test_what_came_of_guesses_at_an_answers_end_is_told(truth, at_limit, told) -> None:
+    heard = []
+    drafting = SimpleNamespace(passed=lambda *said: heard.append(said[:3]))
+    guesses = Guesses(Writing(truth, at_limit=at_limit), drafting, [2, 3, 4])
+    guesses.settle(np.zeros((4, 10), np.float32), None)
+    assert heard == [told]

@@ -61,12 +61,15 @@ class Guesses:
         ``logits`` are (1 + guesses, V). What was guessed wrongly is taken back.
         """
         sequence, right, made, drafted = self._sequence, 0, 0, len(self.tokens)
+        wrong = False
         sequence.usage.drafts += drafted > 0
         sequence.usage.drafted_tokens += drafted
         for token, own in zip((*self.tokens, None), logits, strict=True):
             if not sequence.choose(own):
+                wrong = token is not None and token not in sequence.job.end_ids
                 break
             made += 1
+            wrong = token is not None and sequence.tokens[-1] != token
             if sequence.state is State.ENDED or sequence.tokens[-1] != token:
                 break
             right += 1
@@ -76,7 +79,8 @@ class Guesses:
         if drafted:
             sequence.take_back(self.mark + right, self.mark)
         took_s = self._took_s + time.perf_counter() - started
-        self._drafting.passed(self.rows, drafted, right, took_s)
+        # Where the answer has come to its end, guesses beyond it are neither right nor wrong.
+        self._drafting.passed(self.rows, drafted if wrong else right, right, took_s)
         return made
 
     def _tell(self, right: int, on_route: RouteObserver | None) -> None:
