@@ -594,7 +594,7 @@ def test_tags_within_tags_are_arguments_of_the_schema(
         ({"type": "object", "properties": {"b": {"$ref": "#/properties/a"}}}, "a' within itself"),
         ({"anyOf": [{"type": "null"}], "maxItems": 3}, "uses maxItems beside anyOf"),
         ({"type": "array", "items": [{"type": "integer"}]}, "which is no schema"),
-        ({"anyOf": {"type": "null"}}, "which is no schema"),
+        ({"anyOf": {"type": "null"}}, "expected a list of schemas"),
         (within(["items"] * 32, {"type": "array"}), "more than 32 deep"),
     ],
 )
@@ -808,3 +808,33 @@ def say(
         ids.append(token)
         logits = session.forward([token])[-1]
     return None
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"properties": [1]}, "'properties': [1], expected an object of schemas"),
+        ({"properties": {}, "required": 5}, "'required': 5, expected a list of names"),
+        ({"properties": {"a": {}}, "required": [1]}, "expected a list of names"),
+        ({"anyOf": {}}, "'anyOf': {}, expected a list of schemas"),
+    ],
+)
+def test_words_of_another_kind_are_told(
+    grammars: Grammars, format: ToolFormat, wrong: dict[str, Any], told: str
+) -> None:
+    within = {"type": "object", "properties": {"deep": {"type": "object", **wrong}}}
+    for parameters in (
+        {"type": "object", **wrong},
+        within,
+        {"properties": {"x": {"items": wrong}}},
+    ):
+        with pytest.raises(RequestError) as caught:
+            grammars.tool_calls(format, [{"name": "f", "parameters": parameters}])
+        assert told in str(caught.value)
+        assert caught.value.param == "tools"
+
+
+def test_members_may_say_by_themselves_that_they_must_be_there(grammars: Grammars) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string", "required": True}}}
+    grammars.tool_calls(formats.HERMES, [{"name": "f", "parameters": parameters}])

@@ -25,6 +25,7 @@ from moestream.grammars.patterns import PatternError, to_rust
 from moestream.grammars.reasoning import AfterReasoning
 from moestream.grammars.refusals import plain
 from moestream.grammars.vocabulary import Vocabulary
+from moestream.grammars.words import check_words
 from moestream.tokenizer import Tokenizer
 
 __all__ = ["AfterReasoning", "GrammarConstraint", "Grammars"]
@@ -165,6 +166,7 @@ class Grammars:
 
 def _enforceable(schema: Mapping[str, Any], what: str, param: str) -> dict[str, Any]:
     limits.check_schema(schema, what, param)
+    check_words(schema, what, param)
     try:
         return enforceable(schema)
     except PatternError as error:
