@@ -169,9 +169,13 @@ class Replay:
 
     def _pass(self, turns: Pass) -> None:
         self._turns = turns
+        if self._prefetcher is not None:
+            self._prefetcher.before_pass(len(turns[0].expert_ids))
         for place, turn in enumerate(turns):
             self._place = place
             self._turn(turn)
+        if self._prefetcher is not None:
+            self._prefetcher.after_pass()
         self._compute(self._work.token_s)
 
     def _turn(self, turn: Turn) -> None:
