@@ -63,8 +63,11 @@ def running(tmp_path, model):
         yield ranks
 
 
-def test_a_rank_that_dies(running):
+@pytest.mark.parametrize("launcher", [False, True])
+def test_a_rank_that_dies(running, launcher):
     running.processes[1].kill()
+    if launcher:  # as mlx.launch does, with all others
+        running.first.terminate()
     told = error_of(running, time.monotonic())
     assert f"{OTHER} has ended or cannot be reached" in told
     running.codes()

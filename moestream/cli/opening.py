@@ -22,6 +22,7 @@ from moestream.errors import ModelNotFoundError, RankError
 from moestream.progress import Progress
 from moestream.ranks.launch import launched
 from moestream.ranks.options import Sharing
+from moestream.terminal.interrupt import doubt_ends
 
 if TYPE_CHECKING:
     from moestream.catalog import ModelSpec
@@ -104,7 +105,10 @@ def linked(
 
     ui.hide_lines("[ring]")  # MLX's own words on a connection that ends
     link = joined()
-    if link is None or link.rank == 0:
+    if link is None:
+        return None, options, sharing
+    if link.rank == 0:
+        doubt_ends(link.fails_soon)  # who started the ranks ends all of them when one has ended
         return link, options, sharing
     attend_to(link, options)
     sys.exit(0)

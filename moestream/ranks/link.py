@@ -31,6 +31,7 @@ _ECHO_S = 1.0
 """For how long they are at the end of all."""
 _LEAVE_S = 1.0
 """After it, a rank that still computes what nobody waits for is ended."""
+_SOON_S = 3.0
 _TELL_BYTES = WINDOW_BYTES // 4
 """Rows that are taken up before the rank before is told so."""
 
@@ -132,6 +133,13 @@ class Link:
         """See that all ranks are there. Raises RankError: one has failed."""
         if self._fault is not None:
             raise RankError(self._fault)
+
+    def fails_soon(self) -> bool:
+        """Whether a rank has failed, or is heard to have failed within a second."""
+        until = time.monotonic() + _SOON_S
+        while self._fault is None and not self._over.is_set() and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+        return self._fault is not None
 
     def _end_this_rank(self, told: str) -> None:
         """Tell the next, wait until the first has told its user, and end whatever runs here."""

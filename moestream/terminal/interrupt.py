@@ -15,6 +15,9 @@ _ENDS = (signal.SIGTERM, signal.SIGHUP)
 _LATE_S = 1.0
 
 
+_doubts: list[Callable[[], bool]] = []
+
+
 class Terminated(KeyboardInterrupt):
     """A signal ended the program as Ctrl-C would; ``signum`` is which."""
 
@@ -33,7 +36,21 @@ def terminate_as_interrupt() -> None:
             signal.signal(each, _terminate)
 
 
+def doubt_ends(is_told: Callable[[], bool]) -> None:
+    """Ask this at each SIGTERM and SIGHUP: whether what made it come will be told by itself.
+
+    They are then left: whoever finds it ends the program, and says more than that it was ended.
+    """
+    _doubts.append(is_told)
+
+
+def _is_told(signum: int) -> bool:
+    return signum in _ENDS and any(is_told() for is_told in _doubts)
+
+
 def _terminate(signum: int, frame: FrameType | None) -> None:
+    if _is_told(signum):
+        return
     _ignore_ends()
     raise Terminated(signum)
 
@@ -127,6 +144,8 @@ def interruptible(tell: Callable[[], None] = lambda: None) -> Iterator[Interrupt
     interrupt = Interrupt()
 
     def handle(signum: int, frame: FrameType | None) -> None:
+        if _is_told(signum):
+            return
         first = not interrupt.wanted
         interrupt.hear(signum)
         if first:
