@@ -151,14 +151,14 @@ def test_the_latest_routing_of_a_token_counts_and_prompts_are_learnt_from():
 def test_nothing_is_remembered_of_passes_whose_layers_mix():
     prefetcher, residency = remembering()
     prefetcher.before_pass(20, np.arange(20, dtype=np.int32))
-    prefetcher.after_fetch(0, stream(tokens=20), np.tile(np.array([3, 4], np.int32), (20, 1)))
+    prefetcher.after_fetch(0, stream(tokens=20), np.full((20, 2), 3, np.int32))
     run_pass(prefetcher, [5])
     for layer in LAYERS[1:]:
         prefetcher.after_fetch(layer, stream(tokens=1), np.full((1, 2), 9, np.int32))
     prefetcher.after_pass()
     residency.guesses.clear()
     prefetcher.before_pass(1, np.array([5], np.int32))
-    assert residency.guesses == [(0, [3, 4], 1)]
+    assert residency.guesses == [(0, [3], 1)]
 
 
 def test_a_few_last_rows_of_a_prompt_are_not_guessed_for():

@@ -28,7 +28,7 @@ def run_token(
         counts.decode.foreseen += foreseen if place == 0 else 0
         worth.heed(place)
         counts.decode.stall_s += misses * wait_s
-        worth.took(1e-3, 1)
+        worth.took(1e-3)
 
 
 @pytest.mark.parametrize(("wait_s", "pays"), [(0.9e-3, False), (1.1e-3, True)])
@@ -112,7 +112,7 @@ def test_one_guess_that_took_long_does_not_end_them() -> None:
     worth, counts = made()
     for _ in range(2 * _COLD):
         run_token(worth, counts, [0, 1, 0], 2e-3)
-    worth.took(1.0, 1)  # the process was stopped
+    worth.took(1.0)  # the process was stopped
     assert not worth.pays(1)
     for _ in range(500):
         worth.begin_token()
@@ -121,5 +121,5 @@ def test_one_guess_that_took_long_does_not_end_them() -> None:
             worth.heed(place)
             counts.decode.stall_s += 2e-3 * (place == 1)
             if worth.pays(place):
-                worth.took(1e-3, 1)
+                worth.took(1e-3)
     assert worth.pays(1)

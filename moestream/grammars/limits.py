@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from moestream.chat.tool_calls.schemas import resolve
 from moestream.errors import RequestError
 
 MOST_RULES = 500
@@ -97,10 +98,6 @@ def _levels(root: Mapping[str, Any], found: Sequence[tuple[Any, Any]]) -> int:
     return whole + sum(heights.get(id(_target(root, ref)), whole) for _, ref in references)
 
 
-def _target(root: Any, reference: str) -> Any:
+def _target(root: Mapping[str, Any], reference: str) -> Any:
     """What a pointer leads to; None where it is none."""
-    found = root
-    for part in reference.removeprefix("#").split("/")[1:]:
-        part = part.replace("~1", "/").replace("~0", "~")
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found if reference.startswith("#/") else None
+    return resolve(reference, root) if reference.startswith("#/") else None

@@ -42,21 +42,11 @@ _REMEMBERED_AHEAD = 4
 """Layers ahead of which what is remembered is read: gates of the nearest know better."""
 
 
-def _first_choices_first(ids: NDArray[np.integer]) -> list[int]:
-    """Each expert of (T, k) once: what one token chooses differs anyway."""
-    if len(ids) == 1:
-        return ids[0].tolist()  # type: ignore[no-any-return]
-    return list(dict.fromkeys(ids.T.ravel().tolist()))
-
-
 def _by_layer(found: NDArray[np.int16] | None) -> list[list[int]]:
     """Each expert of (T, layers, k) once a layer, but those that are not known."""
     if found is None:
         return []
-    if len(found) == 1:
-        layers = found[0].tolist()
-    else:
-        layers = found.transpose(1, 2, 0).reshape(found.shape[1], -1).tolist()
+    layers = found.transpose(1, 2, 0).reshape(found.shape[1], -1).tolist()
     return [[each for each in dict.fromkeys(experts) if each >= 0] for experts in layers]
 
 
@@ -186,7 +176,7 @@ class Prefetcher:
         else:
             started = self._clock()
             self._ask(layer, place, x)
-            self._worth.took(self._clock() - started, 1)
+            self._worth.took(self._clock() - started)
         self._read_remembered(place + _REMEMBERED_AHEAD, _REMEMBERED_AHEAD)
         if last:
             self._trial.next_token()
@@ -202,7 +192,7 @@ class Prefetcher:
         later = self._after(layer)
         for distance, ids in enumerate(self._foretell(layer, x, len(later)), 1):
             following = self._layers[place + distance]
-            guess = _first_choices_first(ids)
+            guess = list(dict.fromkeys(ids.T.ravel().tolist()))  # all rows' first choices first
             if distance == 1:
                 self._guessed[following] = guess
             self._residency.speculate(following, guess, distance)

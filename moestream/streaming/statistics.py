@@ -100,6 +100,17 @@ class ResidencyStats:
     recall: dict[int, LayerRecall] = field(default_factory=dict)
 
     @property
+    def wanted(self) -> int:
+        """Routed experts that were not in memory, or only on a guess."""
+        one, several = self.decode, self.prefill
+        return one.misses + one.foreseen + several.misses + several.foreseen
+
+    @property
+    def stall_s(self) -> float:
+        """Of both phases."""
+        return self.decode.stall_s + self.prefill.stall_s
+
+    @property
     def bandwidth(self) -> float:
         """Bytes a second while a read was under way."""
         return self.read_bytes / self.read_busy_s if self.read_busy_s else 0.0

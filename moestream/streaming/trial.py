@@ -119,12 +119,7 @@ class Trial:
 
     def _sums(self) -> _Sums:
         counts = self._residency.counts
-        phases = (counts.decode, counts.prefill)
-        return _Sums(
-            self._clock(),
-            sum(phase.stall_s for phase in phases),
-            sum(phase.misses + phase.foreseen for phase in phases),
-        )
+        return _Sums(self._clock(), counts.stall_s, counts.wanted)
 
     def _go_on(self) -> None:
         """From a choice to a trial, from a trial to the next or to a choice."""

@@ -21,8 +21,8 @@ class Worth:
     """Of the layers with experts, by their place in the model's order."""
 
     def __init__(self, residency: Residency, layers: Sequence[int]) -> None:
-        # The latter counts any pass of several tokens, though guesses are made for a few.
-        self._decode, self._prefill = residency.counts.decode, residency.counts.prefill
+        # Of both phases: any pass of several tokens counts as prefill, and some are guessed for.
+        self._counts = residency.counts
         self._wanted = [1.0] * len(layers)
         """Experts of a layer and token that are not in memory without a guess."""
         self._seen = (0, 0, 0.0)
@@ -36,7 +36,7 @@ class Worth:
         self.pause()
         self._waited, self._waited_s = self._waited * _KEPT, self._waited_s * _KEPT
         self._took, self._took_s = self._took * _KEPT, self._took_s * _KEPT
-        self._seen = (self._all_wanted(), *self._all_waits())
+        self._seen = (self._counts.wanted, *self._all_waits())
         self._tokens += 1
         self._counting = True
 
@@ -49,19 +49,15 @@ class Worth:
         self._waited += unguessed - waited
         self._waited_s += stall_s - waited_s
 
-    def _all_wanted(self) -> int:
-        one, several = self._decode, self._prefill
-        return one.misses + one.foreseen + several.misses + several.foreseen
-
     def _all_waits(self) -> tuple[int, float]:
         """Experts that were waited for and no guess had begun to read, and the seconds."""
-        one, several = self._decode, self._prefill
-        unguessed = one.misses - one.late + several.misses - several.late
-        return unguessed, one.stall_s + several.stall_s
+        counts = self._counts
+        unguessed = sum(each.misses - each.late for each in (counts.decode, counts.prefill))
+        return unguessed, counts.stall_s
 
     def heed(self, place: int) -> None:
         """The layer at a place has asked for its experts."""
-        wanted = self._all_wanted()
+        wanted = self._counts.wanted
         before, waited, waited_s = self._seen
         self._wanted[place] += (wanted - before - self._wanted[place]) * _LATEST
         self._seen = (wanted, waited, waited_s)
@@ -74,7 +70,7 @@ class Worth:
         saved_s = self._wanted[place] * self._waited_s / self._waited
         return saved_s > self._took_s / self._took
 
-    def took(self, seconds: float, guesses: int) -> None:
-        """So many guesses have been made in so many seconds."""
-        self._took += guesses
+    def took(self, seconds: float) -> None:
+        """A guess has been made in so many seconds."""
+        self._took += 1
         self._took_s += seconds

@@ -80,7 +80,9 @@ def summary(runs: list[Run]) -> Run:
     *timed, last = runs
     found: Run = {key: statistics.median(run[key] for run in timed) for key in _SHOWN}
     found["all"] = [(round(run["tps"], 2), round(run["stall_ms"], 2)) for run in timed]
-    return found | {key: last[key] for key in ("causes_ms",) if key in last}
+    if "causes_ms" in last:
+        found["causes_ms"] = last["causes_ms"]
+    return found
 
 
 def table(measured: list[Run]) -> str:

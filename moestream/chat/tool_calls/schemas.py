@@ -104,23 +104,14 @@ def _within(schema: Any, key: str, root: Mapping[str, Any], left: int, followed:
 
     ``followed``: references, each of which is followed once, as they may lead to each other.
     """
-    if not isinstance(schema, Mapping) or not left:
-        return None
-    if isinstance(reference := schema.get("$ref"), str):
-        if reference in followed:
-            return None
-        followed.add(reference)
-        return _within(resolve(reference, root), key, root, left - 1, followed)
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping) and key in properties:
-        return properties[key]
+    schema, left = _followed(schema, root, left, followed)
+    if key in (members := _members(schema)):
+        return members[key]
     for word in ("items", "additionalProperties"):
         if isinstance(schema.get(word), Mapping):
             return schema[word]
-    said = (schema.get(word) for word in ("anyOf", "oneOf", "allOf"))
-    ways = [way for each in said if isinstance(each, list) for way in each]
     # A list takes any name for an item's: what describes the name goes before it.
-    ways.sort(key=lambda way: not _describes(way, key, root, left, set()))
+    ways = sorted(_ways(schema), key=lambda way: not _describes(way, key, root, left, set()))
     found = (_within(way, key, root, left - 1, followed) for way in ways)
     return next((each for each in found if each is not None), None)
 
@@ -129,19 +120,35 @@ def _describes(
     schema: Any, key: str, root: Mapping[str, Any], left: int, followed: set[str]
 ) -> bool:
     """Whether it, or one of its ways, has a member of this name; ``followed`` as in ``_within``."""
-    if not isinstance(schema, Mapping) or not left:
-        return False
-    if isinstance(reference := schema.get("$ref"), str):
-        if reference in followed:
-            return False
-        followed.add(reference)
-        return _describes(resolve(reference, root), key, root, left - 1, followed)
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping) and key in properties:
+    schema, left = _followed(schema, root, left, followed)
+    if key in _members(schema):
         return True
+    return any(_describes(way, key, root, left - 1, followed) for way in _ways(schema))
+
+
+def _followed(
+    schema: Any, root: Mapping[str, Any], left: int, followed: set[str]
+) -> tuple[Mapping[str, Any], int]:
+    """Where a schema's references lead, and how many levels are left; one that says nothing."""
+    while isinstance(schema, Mapping) and left:
+        reference = schema.get("$ref")
+        if not isinstance(reference, str):
+            return schema, left
+        if reference in followed:
+            break
+        followed.add(reference)
+        schema, left = resolve(reference, root), left - 1
+    return {}, 0
+
+
+def _members(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties = schema.get("properties")
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def _ways(schema: Mapping[str, Any]) -> list[Any]:
     said = (schema.get(word) for word in ("anyOf", "oneOf", "allOf"))
-    ways = (way for each in said if isinstance(each, list) for way in each)
-    return any(_describes(way, key, root, left - 1, followed) for way in ways)
+    return [way for each in said if isinstance(each, list) for way in each]
 
 
 def resolve(reference: str, root: Mapping[str, Any]) -> Any:
