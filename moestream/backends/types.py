@@ -88,8 +88,11 @@ class Gates(Protocol):
     def note(self, place: int, x: Array) -> None:
         """X (T, E) is the stream at the layer at a place."""
 
-    def choose(self, place: int, x: Array, ids: NDArray[np.int32]) -> None:
-        """Write ids (A, T, k): what each of the next A layers would choose; and note x."""
+    def choose(self, place: int, x: Array, ahead: int) -> list[list[int]]:
+        """What each of the next layers would choose, each expert once; and note x.
+
+        All rows' first choices come first.
+        """
 
 
 @dataclass(frozen=True, slots=True)

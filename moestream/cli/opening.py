@@ -44,6 +44,7 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
         MoestreamError: see ``catalog.resolve`` and ``Engine.open``.
     """
     from moestream.catalog import resolve
+    from moestream.streaming.memory import keep_from_collector
 
     link, options, sharing = linked(options)
     with ui.progress(quiet=quiet) as progress:
@@ -51,6 +52,7 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
     options = with_preset(model, options)
     with ui.working(f"loading {model}", quiet=quiet) as progress:
         engine = open_here_or_shared(link, model, path, options, sharing, progress)
+    keep_from_collector()
     found = (*warnings(engine, options["streaming"]), context_warning(engine))
     for warning in () if quiet else filter(None, found):
         ui.warning(warning)

@@ -13,7 +13,7 @@ from functools import partial
 from moestream.engine.backend_slots import BackendSlots
 from moestream.engine.chosen import Choices
 from moestream.gguf import GGUFFile
-from moestream.layers.gates_ahead import GatesAhead
+from moestream.layers.gates_ahead import GatesAhead, router_bytes
 from moestream.layers.moe import MoE
 from moestream.profiles import Fingerprint, Profile
 from moestream.streaming.build import open_residency
@@ -59,7 +59,7 @@ class ExpertStreaming:
             self.residency = open_residency(
                 self._store,
                 options,
-                experts_bytes=plan.experts_bytes,
+                experts_bytes=max(plan.experts_bytes - self._guess_bytes(options), 0),
                 gives_way=not plan.fits,
                 num_experts_per_tok=max(moe.num_experts_per_tok for moe in moes.values()),
                 rates=None if profile is None else profile.key_rates(),
@@ -140,6 +140,14 @@ class ExpertStreaming:
         self._slots = None
         self.residency.close()
         self._store.close()
+
+    def _guess_bytes(self, options: StreamingOptions) -> int:
+        """What guesses go by, at most: copies of routers, and what tokens were routed to."""
+        if self.plan.fits or not options.prefetch:
+            return 0
+        moes = self._moes.values()
+        remembered = RememberedRouting.n_bytes(moe.num_experts_per_tok for moe in moes)
+        return sum(map(router_bytes, moes)) + remembered
 
     def _make_prefetcher(self, ahead: int, mass: float | None) -> Prefetcher:
         foretell: Foretell = GatesAhead(self._moes)

@@ -19,6 +19,7 @@ from moestream.ranks.message import Kind, Message
 from moestream.ranks.options import Options, own_options
 from moestream.ranks.profiles import own_profile
 from moestream.ranks.stage import Stage
+from moestream.streaming.memory import keep_from_collector
 
 
 def attend(link: Link, options: Options, resolve: Callable[[str], Path]) -> None:
@@ -74,6 +75,7 @@ def _attend_one(
             _answer(link, _next(link, Kind.CONTENT), content)
         profile = own_profile(division.body["profile"], file, hello.context, part)
     with Engine.open(path, **{**options, "profile": profile}, part=part) as engine:
+        keep_from_collector()
         link.send(_next(link, Kind.READY))
         with Stage(engine, link) as stage:
             try:

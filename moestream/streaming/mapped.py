@@ -68,9 +68,7 @@ class MappedResidency(Residency):
                 guessed += 1
                 late += key in missing
         self.counts.useful_bytes += guessed * n_bytes
-        counts.late += late
-        counts.foreseen += guessed - late
-        counts.misses += len(missing)
+        self._note_missing(counts, len(missing), guessed - late, late)
         counts.hits += len(keys) - len(missing)
         counts.demand_bytes += n_bytes * (len(missing) - late)
         waiting, later = self._demand(missing, 0)

@@ -173,10 +173,22 @@ def return_freed_memory() -> None:
 
     What an engine may take is less by what the process has when it is opened.
     """
+    gc.unfreeze()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def keep_from_collector() -> None:
+    """Have Python's collector of garbage pass over what is there now, until it is called again.
+
+    For a program that has opened its model: the collector looked through all of it in the middle
+    of a token, for 13 ms with 46,000 objects.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def memory_groups(process: Path, cgroups: Path) -> Iterator[tuple[Path, Path]]:

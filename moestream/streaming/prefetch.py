@@ -28,8 +28,11 @@ Predict = Callable[[Any], NDArray[np.int32]]
 class Foretell(Protocol):
     """Later layers' routers, asked together."""
 
-    def __call__(self, layer: int, x: Any, ahead: int) -> Sequence[NDArray[np.int32]]:
-        """Expert ids (T, k) of each of the next ``ahead`` layers, from x (T, E) at ``layer``."""
+    def __call__(self, layer: int, x: Any, ahead: int) -> list[list[int]]:
+        """Experts of each of the next ``ahead`` layers, from x (T, E) at ``layer``.
+
+        Each once, all rows' first choices first.
+        """
 
     def note(self, layer: int, x: Any) -> None:
         """Hear of the stream x (T, E) at a layer from which nothing is guessed now."""
@@ -37,9 +40,16 @@ class Foretell(Protocol):
 
 _MOST_ROWS = 8
 """Tokens of a pass for which guesses are made: more want nearly all that a layer has."""
+_NOTED = 4
+"""One of so many passes is noted by layers from which nothing is guessed: the means go slowly."""
 _NONE = np.empty(0, np.int32)
 _REMEMBERED_AHEAD = 4
 """Layers ahead of which what is remembered is read: gates of the nearest know better."""
+
+
+def union(expert_ids: NDArray[np.int32]) -> list[int]:
+    """Each expert of (T, k) once, all rows' first choices first."""
+    return list(dict.fromkeys(expert_ids.T.ravel().tolist()))
 
 
 def _by_layer(found: NDArray[np.int16] | None) -> list[list[int]]:
@@ -58,9 +68,9 @@ class EachAlone:
         order = sorted(predictors)
         self._after = {layer: order[place + 1 :] for place, layer in enumerate(order)}
 
-    def __call__(self, layer: int, x: Any, ahead: int) -> Sequence[NDArray[np.int32]]:
+    def __call__(self, layer: int, x: Any, ahead: int) -> list[list[int]]:
         """See ``Foretell``."""
-        return [self._predictors[later](x) for later in self._after[layer][:ahead]]
+        return [union(self._predictors[later](x)) for later in self._after[layer][:ahead]]
 
     def note(self, layer: int, x: Any) -> None:
         """They have no use for it."""
@@ -88,23 +98,34 @@ class Prefetcher:
         self._residency = residency
         self._layers = list(layers)
         self._places = {layer: place for place, layer in enumerate(self._layers)}
+        self._last = self._layers[-1]
+        self._later = {
+            layer: self._layers[place + 1 : place + 1 + layers_ahead]
+            for place, layer in enumerate(self._layers)
+        }
         self._foretell = foretell
-        self._layers_ahead = layers_ahead
         self.remembered = remembered
         """None reads nothing by the token."""
-        self._expected: list[list[int]] = []
+        self._expected: dict[int, list[int]] = {}
         """By the place of a layer, what this pass's tokens had there the last time."""
         self._prepare = prepare
         self.tries_without = tries_without
         self._trial = Trial(residency, clock)
-        self._worth = Worth(residency, self._layers)
+        self._worth = Worth(residency, len(self._layers))
         self._clock = clock
         self._under_way = 0
+        self._passes = 0
         self._is_short = True
         """Whether the pass that began last is one for which guesses are made."""
-        self._rests = False
-        """Whether it is run as if there were no guesses."""
-        self._guessed: dict[int, list[int]] = {}  # by layer, the nearest guess of this pass
+        self._tries, self._rests = True, False
+        """Whether it tells of guesses at all, and whether it is run as if there were none."""
+        self._guessed: dict[int, list[int]] = {}
+        """By layer, the nearest guess of this pass."""
+        self._routed: list[tuple[int, NDArray[np.int32]]] = []
+        """Of this pass, what the layers were routed to."""
+        self._guesses = self._notes = True
+        """Whether guesses are made in this pass, and whether the streams of layers are noted."""
+        self._prepared = False
         self.recall: dict[int, LayerRecall] = residency.counts.recall
 
     @property
@@ -119,24 +140,34 @@ class Prefetcher:
         in between, nothing is remembered of either.
         """
         self._guessed.clear()
-        self._expected = []
+        self._routed.clear()
+        self._expected.clear()
         self._under_way += 1
         self._is_short = rows <= _MOST_ROWS
-        self._rests = self._is_short and self.tries_without and self._trial.rests
         if self._is_short:
-            self._trial.begin_token()
-        if self._is_short and not self._rests:
-            self._worth.begin_token()
+            self._begin_token()
         else:
+            self._rests = False
             self._worth.pause()
         if self.remembered is None:
             return
         known = tokens is not None and self._under_way == 1 and not self._rests
         self.remembered.begin(tokens if tokens is not None and known else _NONE)
-        if known and self._is_short and self.is_on:
-            self._expected = _by_layer(self.remembered.of_pass())
-            for place in range(min(_REMEMBERED_AHEAD, len(self._layers))):
+        if known and self._is_short and self._guesses:
+            for place, experts in enumerate(_by_layer(self.remembered.of_pass())):
+                if self._residency.may_lack(self._layers[place], experts):
+                    self._expected[place] = experts
+            for place in range(_REMEMBERED_AHEAD):
                 self._read_remembered(place, place + 1)
+
+    def _begin_token(self) -> None:
+        self._trial.begin_token()
+        self._worth.begin_token()
+        self._tries = self._worth.usually_pays
+        self._rests = self.tries_without and (self._trial.rests or not self._tries)
+        self._guesses = self.is_on and not self._rests
+        self._passes += 1
+        self._notes = self._passes % _NOTED == 0
 
     def after_pass(self) -> None:
         """A pass has come to its end, or is left where it is."""
@@ -144,11 +175,10 @@ class Prefetcher:
 
     def before_route(self, layer: int, x: Any) -> None:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""
-        if self._prepare is None or not self.is_on or len(x) > _MOST_ROWS:
+        if self._prepare is None:
             return
-        if not self._pays(self._places[layer]):
-            return
-        for later in self._after(layer):
+        self._prepared = len(x) <= _MOST_ROWS and self._pays
+        for later in self._later[layer] if self._prepared else ():
             self._prepare[later](x)
 
     def after_fetch(self, layer: int, x: Any, expert_ids: NDArray[np.int32]) -> None:
@@ -156,59 +186,57 @@ class Prefetcher:
 
         ``expert_ids`` (T, k) are what it routed to: they tell how good its guesses were.
         """
-        if self._rests and len(expert_ids) <= _MOST_ROWS:
-            if layer == self._layers[-1]:
-                self._trial.next_token()
-            return
-        if self.remembered is not None:
-            self.remembered.learn(layer, expert_ids)
         if len(expert_ids) > _MOST_ROWS or not self._is_short:
+            if self.remembered is not None:
+                self.remembered.learn(layer, expert_ids)
             self._foretell.note(layer, x)
             self._trial.pause()
             return
-        place = self._places[layer]
-        self._worth.heed(place)
-        if layer in self._guessed:
-            self._score(layer, expert_ids)
-        last = place + 1 == len(self._layers)
-        if last or not self.is_on or not self._pays(place):
+        # The caches hold weights now: what can wait for the pass's end is done there.
+        if not self._rests:
+            self._routed.append((layer, expert_ids))
+            self._worth.heed()
+            if self._pays if self._prepare is None else self._prepared:
+                self._ask(layer, x)
+            elif self._notes:
+                self._foretell.note(layer, x)
+            if self._expected:
+                place = self._places[layer] + _REMEMBERED_AHEAD
+                self._read_remembered(place, _REMEMBERED_AHEAD)
+        if layer == self._last:
+            self._settle()
+            if self._tries:
+                self._trial.next_token()
+
+    @property
+    def _pays(self) -> bool:
+        """Whether guesses from the next layer that asks are worth making."""
+        return self._guesses and (self._worth.pays or not self.tries_without)
+
+    def _ask(self, layer: int, x: Any) -> None:
+        started, later = self._clock(), self._later[layer]
+        if not later:
             self._foretell.note(layer, x)
-        else:
-            started = self._clock()
-            self._ask(layer, place, x)
-            self._worth.took(self._clock() - started)
-        self._read_remembered(place + _REMEMBERED_AHEAD, _REMEMBERED_AHEAD)
-        if last:
-            self._trial.next_token()
+            return
+        guesses = self._foretell(layer, x, len(later))
+        self._guessed[later[0]] = guesses[0]
+        for distance, guess in enumerate(guesses):
+            self._residency.speculate(later[distance], guess, distance + 1)
+        self._worth.took(self._clock() - started)
 
-    def _pays(self, place: int) -> bool:
-        """Whether any of the guesses from the layer at a place is worth making."""
-        if not self.tries_without:
-            return True
-        later = range(place + 1, min(place + 1 + self._layers_ahead, len(self._layers)))
-        return any(self._worth.pays(each) for each in later)
-
-    def _ask(self, layer: int, place: int, x: Any) -> None:
-        later = self._after(layer)
-        for distance, ids in enumerate(self._foretell(layer, x, len(later)), 1):
-            following = self._layers[place + distance]
-            guess = list(dict.fromkeys(ids.T.ravel().tolist()))  # all rows' first choices first
-            if distance == 1:
-                self._guessed[following] = guess
-            self._residency.speculate(following, guess, distance)
-
-    def _after(self, layer: int) -> list[int]:
-        place = self._places[layer]
-        return self._layers[place + 1 : place + 1 + self._layers_ahead]
+    def _settle(self) -> None:
+        """Of a pass that ends: what is remembered of it, and how good its guesses were."""
+        for layer, expert_ids in self._routed:
+            if self.remembered is not None:
+                self.remembered.learn(layer, expert_ids)
+            guess = self._guessed.get(layer)
+            if guess is not None:
+                routed = expert_ids.ravel().tolist()
+                record = self.recall.setdefault(layer, LayerRecall())
+                record.routed += len(routed)
+                record.predicted += sum(map(guess.__contains__, routed))
 
     def _read_remembered(self, place: int, ahead: int) -> None:
         """Of the layer at a place, which comes so many turns from now."""
-        if place < len(self._expected) and self._expected[place]:
+        if place in self._expected:
             self._residency.speculate(self._layers[place], self._expected[place], ahead)
-
-    def _score(self, layer: int, expert_ids: NDArray[np.int32]) -> None:
-        guess = self._guessed.pop(layer)
-        record = self.recall.setdefault(layer, LayerRecall())
-        routed = expert_ids.ravel().tolist()
-        record.routed += len(routed)
-        record.predicted += sum(expert in guess for expert in routed)

@@ -4,7 +4,7 @@ Owns which tokens are remembered and for how long. Shallow layers route by the t
 deeper ones still do so more often than not. Knows nothing of what is read for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ class RememberedRouting:
         """Tokens of the pass that have gone through each layer."""
         self._tokens = 0
         self._steps: list[tuple[int, NDArray[np.int32]]] = []
+
+    @classmethod
+    def n_bytes(cls, experts: Iterable[int]) -> int:
+        """What all tokens take that are remembered, from how many ``experts`` layers choose."""
+        return 2 * _MOST_TOKENS * sum(experts)
 
     def begin(self, tokens: NDArray[np.int32]) -> None:
         """A pass of these tokens begins; what the last one was routed to is remembered now."""

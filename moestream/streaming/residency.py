@@ -60,6 +60,13 @@ class Residency(ABC):
         self.token = 0
         self.turn = 0
         """Counts calls of ``fetch``: what guesses and their cancellation are numbered by."""
+        self.wanted = 0
+        """Routed experts that were not in memory when asked for, or only on a guess."""
+        self.waited, self.waited_s = 0, 0.0
+        """Missing experts of turns in which no guess was late, and the seconds of waiting for them:
+        what a miss costs that nobody foresees."""
+        self._is_late = False
+        """Whether a guess is, in this turn."""
         self.counts = ResidencyStats()
         self.guessed: list[int] | None = None
         """Takes the keys that are read on a guess, if somebody wants to know them."""
@@ -138,6 +145,10 @@ class Residency(ABC):
         Raises:
             ModelFormatError, StorageError: see ``ExpertReader.wait_any``.
         """
+
+    def may_lack(self, layer: int, expert_ids: Sequence[int]) -> bool:
+        """Whether any of these may not be in memory; to be asked often, so it may not know."""
+        return len(expert_ids) > 0
 
     @abstractmethod
     def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
@@ -218,13 +229,28 @@ class Residency(ABC):
                 n_done += 1
             progress(n_done, len(keys))
 
+    def _note_missing(self, counts: Counts, missing: int, foreseen: int, late: int) -> None:
+        """Count what was not in memory, or only on a guess, when it was asked for."""
+        counts.misses += missing
+        counts.foreseen += foreseen
+        counts.late += late
+        self.wanted += missing + foreseen
+        self._is_late = late > 0
+        if not late:
+            self.waited += missing
+
+    def _note_wait(self, counts: Counts, seconds: float) -> None:
+        counts.stall_s += seconds
+        if not self._is_late:
+            self.waited_s += seconds
+
     def _wait(self, keys: list[int], counts: Counts) -> list[int]:
         """Wait for at least one of ``keys``, which are left with the others."""
         started = time.perf_counter()
         try:
             done = self.reader.wait_any(keys)
         finally:
-            counts.stall_s += time.perf_counter() - started
+            self._note_wait(counts, time.perf_counter() - started)
         for key in done:
             keys.remove(key)
         return done

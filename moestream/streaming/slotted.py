@@ -74,9 +74,7 @@ class SlotResidency(Residency):
         if guessed:
             self.counts.useful_bytes += guessed * self._bytes[layer]
             late = sum(slots[key] != NONE for key in missing)
-            counts.late += late
-            counts.foreseen += max(guessed - late, 0)
-        counts.misses += len(missing)
+        self._note_missing(counts, len(missing), max(guessed - late, 0), late)
         counts.hits += len(keys) - len(missing)
         if not missing and len(uses) == 1 and all(table.kept[key] for key in keys):
             return None
@@ -227,14 +225,20 @@ class SlotResidency(Residency):
             raise RuntimeError("the policy keeps more experts than there are slots: a bug")
         self.reader.submit(key, address, False, self.turn)
 
+    def may_lack(self, layer: int, expert_ids: Sequence[int]) -> bool:
+        """See ``Residency.may_lack``."""
+        base, slots = layer * self.num_experts, self._tables[layer].slot_of
+        return NONE in [slots[base + expert] for expert in expert_ids]
+
     def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
         """See ``Residency.speculate``."""
-        table, turn = self._tables[layer], self.turn + ahead
-        begun = 0
-        for expert in expert_ids:
-            key = layer * self.num_experts + expert
-            if table.slot_of[key] != NONE:
-                continue
+        table, base = self._tables[layer], layer * self.num_experts
+        slots = table.slot_of
+        absent = [base + expert for expert in expert_ids if slots[base + expert] == NONE]
+        if not absent:
+            return 0
+        turn, begun = self.turn + ahead, 0
+        for key in absent:
             address = table.take_spare(key, self.turn, turn)
             if address is None:
                 break

@@ -100,12 +100,6 @@ class ResidencyStats:
     recall: dict[int, LayerRecall] = field(default_factory=dict)
 
     @property
-    def wanted(self) -> int:
-        """Routed experts that were not in memory, or only on a guess."""
-        one, several = self.decode, self.prefill
-        return one.misses + one.foreseen + several.misses + several.foreseen
-
-    @property
     def stall_s(self) -> float:
         """Of both phases."""
         return self.decode.stall_s + self.prefill.stall_s

@@ -17,10 +17,13 @@ from moestream.streaming.residency import Residency
 _COLD = 16
 """Tokens at first that tell nothing: the disk has all to do, whatever is guessed."""
 _TRIED = 16
-"""Tokens of a trial, every other one with guesses: so both ways meet the same conditions."""
+"""Tokens of a trial."""
+_WITHOUT = 4
+"""Of which one in so many is run without guesses: in between, so both ways meet the same
+conditions. As many of each would tell hardly more."""
 _TRIALS = 3
 """One after the other before the first choice, unless one makes it plain."""
-_PLAIN = 0.12
+_PLAIN = 0.04
 """Part of a token's time, saved, that makes it so."""
 _PLAIN_LOSS = 0.03
 """Or lost: a run without guesses that would gain by them tries again, one with them loses on."""
@@ -28,7 +31,7 @@ _KEPT = 120
 """Tokens for which a choice holds, before the next trial."""
 _AWAKE = 16
 """Tokens before a trial in which what guesses go by is heard of again."""
-_LEAST_GAIN = 0.02
+_LEAST_GAIN = 0.01
 """Part of a token's time that guesses must save."""
 _OLD = 0.7
 """Weight of all that was seen before, in each new trial."""
@@ -112,14 +115,14 @@ class Trial:
             seconds, stalled_s, wanted = (a - b for a, b in zip(self._sums(), before, strict=True))
             self._steps[self.guessing].append(_Step(seconds - stalled_s, stalled_s, int(wanted)))
         self._left -= 1
-        if self._trying:
-            self.guessing = not self.guessing
         if self._left <= 0:
             self._go_on()
+        if self._trying:
+            self.guessing = self._left % _WITHOUT != 1
 
     def _sums(self) -> _Sums:
         counts = self._residency.counts
-        return _Sums(self._clock(), counts.stall_s, counts.wanted)
+        return _Sums(self._clock(), counts.stall_s, self._residency.wanted)
 
     def _go_on(self) -> None:
         """From a choice to a trial, from a trial to the next or to a choice."""

@@ -6,7 +6,6 @@ Owns when a guess is written: in decode, with the token that it is for. The form
 """
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,25 +51,27 @@ class GuessRecorder(FileRecorder):
                     self._gates.note(event.layer, event.x)
                 return
             rows = []
-            likeliest = self._as_asked(event)
+            asked = self._as_asked(event)
             for distance, (layer, moe) in enumerate(self._next[event.layer], 1):
                 most = min(MOST_GUESSES * moe.num_experts_per_tok, moe.num_experts)
                 ids, weights = moe.likeliest(event.x, most)
-                ids, found = _first(likeliest[distance - 1], ids, to_numpy(weights))
+                first = [row[distance - 1] for row in asked]
+                ids, found = _first(first, ids, to_numpy(weights))
                 rows.append((len(session.tokens), layer, ids, found, distance))
             passes.add(lambda: self._write(turn, rows))
 
         return record
 
-    def _as_asked(self, event: RoutingEvent) -> Sequence[NDArray[np.int32] | None]:
-        """What the gates are asked in a run, by layers ahead; None where guesses are widened."""
+    def _as_asked(self, event: RoutingEvent) -> list[list[list[int]]]:
+        """What the gates are asked in a run, by row and layers ahead; none if guesses are wider."""
         ahead = len(self._next[event.layer])
         if self._gates is None:
-            return [None] * ahead
+            return []
         if not ahead:
             self._gates.note(event.layer, event.x)
             return []
-        return self._gates(event.layer, event.x, ahead)
+        rows = range(len(event.x))
+        return [self._gates(event.layer, event.x[row : row + 1], ahead) for row in rows]
 
     def _write(self, turn: int, rows: list[_Guess]) -> None:
         for row in rows:
@@ -78,13 +79,11 @@ class GuessRecorder(FileRecorder):
 
 
 def _first(
-    asked: NDArray[np.int32] | None, ids: NDArray[np.int32], weights: NDArray[Any]
+    asked: list[list[int]], ids: NDArray[np.int32], weights: NDArray[Any]
 ) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """The ids (T, n) with those that a run asks for first, and their weights."""
-    if asked is None:
-        return ids, weights
     found, own = ids.copy(), weights.copy()
-    for row, wanted in enumerate(asked.tolist()):
+    for row, wanted in enumerate(asked):
         weight_of = dict(zip(ids[row].tolist(), weights[row].tolist(), strict=True))
         order = [*wanted, *(expert for expert in weight_of if expert not in wanted)]
         found[row] = order[: ids.shape[1]]

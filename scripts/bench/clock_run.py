@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moestream import Engine
 from moestream.engine.options import SamplingParams
 from moestream.machine.calibration import disk_costs
-from moestream.streaming.memory import MemoryPlan
+from moestream.streaming.memory import MemoryPlan, keep_from_collector
 from moestream.streaming.options import StreamingOptions
 from moestream.streaming.reader import ExpertReader
 from moestream.streaming.slots import AnonymousSlots
@@ -37,7 +38,7 @@ from bench.capped import Run
 
 _READ_AT_ONCE = 4
 _TRIED = 34
-"""Tokens after which guesses are off where nothing is waited for."""
+"""Tokens in which all guesses are made, before some in which none are."""
 _READS, _MOST_SPREAD = 100, 2.0
 """Of one expert alone."""
 
@@ -53,6 +54,7 @@ def child(spec: Run) -> None:
 def _generation(engine: Engine, spec: Run, **options: Any) -> tuple[Any, Any]:
     text = heldout.text(spec["language"])[: heldout.PROMPT_CHARACTERS]
     prompt = Tokenizer.from_gguf(engine.file).encode(text)
+    keep_from_collector()
     session = engine.session()
     params = SamplingParams(temperature=0.8, seed=1)
     return session, session.generate(prompt, params, max_tokens=spec["tokens"], **options)
@@ -96,12 +98,13 @@ def work(engine: Engine, spec: Run) -> Run:
 
 
 def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
-    """Seconds of a run within a plan; of guesses if all is ``warm``, before a trial without."""
+    """Seconds of a run within a plan; of guesses if all is ``warm``, before some without."""
     engine.stream(plan, StreamingOptions(io="direct", prefetch=warm))
     streaming = engine.streaming
     assert streaming is not None
     if warm:
         streaming.residency.warm([1.0] * len(streaming.residency.addresses))
+        streaming.prefetcher.tries_without = False
     experts, fetches = _timed(engine.backend, "moe_ffn"), _timed(streaming.residency, "fetch")
     guesses = _timed(streaming.prefetcher, "after_fetch") if streaming.prefetcher else []
     routed: list[float] = []
@@ -116,7 +119,10 @@ def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
         times.clear()
     decode = streaming.residency.counts.decode
     arithmetic = [time.perf_counter() - decode.stall_s]
-    arithmetic += [time.perf_counter() - decode.stall_s for _ in made]
+    for step, _ in enumerate(made):
+        arithmetic.append(time.perf_counter() - decode.stall_s)
+        if warm:
+            streaming.prefetcher.tries_without = step >= _TRIED - 2  # nothing is missed: none pay
     del engine.backend.moe_ffn
     layers = streaming.num_layers
     steps = [after - before for before, after in pairwise(arithmetic)]
@@ -129,8 +135,15 @@ def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
         "period_s": float(np.median(between.mean(axis=1))),
         "experts_s": statistics.median(experts),
         "fetch_s": statistics.median(np.array(fetches).reshape(-1, layers).sum(axis=1).tolist()),
-        "guess_s": float(np.median(np.array(guesses).reshape(-1, layers)[:7, :-1])) if warm else 0,
+        "guess_s": float(np.median(np.array(guesses).reshape(-1, layers)[: _TRIED - 2, :-1]))
+        if warm
+        else 0,
     }
+
+
+def _guess_s(times: NDArray[np.float64]) -> float:
+    """Of a layer, from (tokens, layers): of tokens that were guessed for, but for the last layer."""
+    return float(np.median(times[: _TRIED - 2, :-1]))
 
 
 @contextmanager

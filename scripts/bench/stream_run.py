@@ -17,6 +17,7 @@ from typing import Any
 from moestream import Engine
 from moestream.engine.options import SamplingParams
 from moestream.profiles.names import load_profile
+from moestream.streaming.memory import keep_from_collector
 from moestream.streaming.options import StreamingOptions
 from moestream.tokenizer import Tokenizer
 
@@ -49,6 +50,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
         text = heldout.text(spec["language"])[: heldout.PROMPT_CHARACTERS]
         prompt = Tokenizer.from_gguf(engine.file).encode(text)
         params = SamplingParams(temperature=0.0 if spec["greedy"] else 0.8, seed=1)
+        keep_from_collector()
         session = engine.session()
         made = session.generate(prompt, params, max_tokens=spec["tokens"])
         first = next(made)

@@ -63,7 +63,7 @@ void make_gates(PythonGates* self, Context& context, std::vector<GateSource> sou
             fail("gates differ in their columns, or in how many experts they choose");
         }
     }
-    new (self) PythonGates{context, std::move(sources), Gates(std::move(gates))};
+    new (self) PythonGates{context, std::move(sources), Gates(context, std::move(gates))};
 }
 
 int checked_rows(const PythonGates& self, int place, const Floats& x) {
@@ -80,16 +80,15 @@ void call_note(PythonGates& self, int place, const Floats& x) {
     self.gates.note(place, x.data(), tokens);
 }
 
-void call_choose(PythonGates& self, int place, const Floats& x, const IntsOut& ids) {
+std::vector<std::vector<int32_t>> call_choose(PythonGates& self, int place, const Floats& x,
+                                              int ahead) {
     const int tokens = checked_rows(self, place, x);
-    check_shape("ids", ids, {-1, tokens, self.gates.k()});
-    const int ahead = checked_int("ahead", ids.shape(0));
-    if (place + ahead >= self.gates.count()) {
+    if (ahead < 0 || ahead >= self.gates.count() - place) {
         fail("gate " + std::to_string(place) + " has not " + std::to_string(ahead) + " after it");
     }
     Running running(self.context);
     self.gates.note(place, x.data(), tokens);
-    self.gates.choose(self.context, place, x.data(), tokens, ahead, ids.data());
+    return self.gates.choose(self.context, place, x.data(), tokens, ahead);
 }
 
 }  // namespace
@@ -111,7 +110,7 @@ void bind_gates(nb::module_& m) {
     nb::class_<PythonGates>(m, "Gates")
         .def("__init__", &make_gates, arg("context"), arg("gates"), nb::keep_alive<1, 2>())
         .def("note", &call_note, arg("place"), arg("x").noconvert())
-        .def("choose", &call_choose, arg("place"), arg("x").noconvert(), arg("ids").noconvert());
+        .def("choose", &call_choose, arg("place"), arg("x").noconvert(), arg("ahead"));
 }
 
 }  // namespace moestream

@@ -1,6 +1,10 @@
 #include "core/gates.h"
 
 #include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "core/half.h"
 
 namespace moestream {
 namespace {
@@ -10,12 +14,52 @@ constexpr int kWindow = 32;
 // Products of a gate that take less time than to share them out: some microseconds.
 constexpr size_t kSmall = size_t{1} << 15;
 
+constexpr int kBlock = 32;  // numbers of a Q8_0 block
+
+bool is_float(const Matrix& matrix) {
+    const Type type = kTypeLayouts[matrix.type].type;
+    return type == Type::F32 || type == Type::F16 || type == Type::BF16;
+}
+
+// A matrix in Q8_0, in the order that the kernels want.
+Matrix int8_copy(Context& context, const Matrix& matrix, Buffer& bytes) {
+    std::vector<int32_t> rows(matrix.rows);
+    std::iota(rows.begin(), rows.end(), 0);
+    std::vector<float> values(static_cast<size_t>(matrix.rows) * matrix.columns);
+    embed(context, matrix, rows.data(), matrix.rows, values.data());
+    InputForms forms;
+    forms.set(values.data(), matrix.rows, matrix.columns);
+    const InputRows& quantized = forms.form(Input::Block32, context.pool, context.kernels);
+
+    Matrix copy = matrix;
+    copy.type = type_index(static_cast<int>(Type::Q8_0));
+    copy.packed = false;
+    copy.row_bytes = kTypeLayouts[copy.type].row_bytes(copy.columns);
+    std::vector<uint8_t> blocks(copy.row_bytes * copy.rows);
+    uint8_t* out = blocks.data();
+    for (size_t block = 0; block < values.size() / kBlock; ++block) {
+        const uint16_t scale = float_to_half(quantized.d[block]);
+        std::memcpy(out, &scale, sizeof scale);
+        std::memcpy(out + sizeof scale, quantized.q + block * kBlock, kBlock);
+        out += sizeof scale + kBlock;
+    }
+    copy.data = blocks.data();
+    return make_resident(context, copy, bytes.get<uint8_t>(resident_bytes(context, copy)));
+}
+
 }  // namespace
 
-Gates::Gates(std::vector<Gate> gates)
+Gates::Gates(Context& context, std::vector<Gate> gates)
     : gates_(std::move(gates)),
+      copies_(gates_.size()),
       means_(gates_.size() * static_cast<size_t>(gates_[0].router->columns)),
-      noted_(gates_.size()) {}
+      noted_(gates_.size()) {
+    for (size_t place = 0; place < gates_.size(); ++place) {
+        const Matrix& router = *gates_[place].router;
+        const bool copied = is_float(router) && router.columns % kBlock == 0;
+        routers_.push_back(copied ? int8_copy(context, router, copies_[place]) : router);
+    }
+}
 
 void Gates::note(int place, const float* x, int tokens) {
     const int n = columns();
@@ -28,8 +72,9 @@ void Gates::note(int place, const float* x, int tokens) {
     }
 }
 
-void Gates::choose(Context& context, int place, const float* x, int tokens, int ahead,
-                   int32_t* ids) {
+std::vector<std::vector<int32_t>> Gates::choose(Context& context, int place, const float* x,
+                                                int tokens, int ahead) {
+    std::vector<std::vector<int32_t>> found;
     const int n = columns();
     const size_t size = static_cast<size_t>(tokens) * n;
     moved_.resize(size);
@@ -42,23 +87,35 @@ void Gates::choose(Context& context, int place, const float* x, int tokens, int 
                 moved_[at + i] = known ? x[at + i] + (there[i] - here[i]) : x[at + i];
             }
         }
-        choose_one(context, gates_[later], moved_.data(), tokens, ids);
-        ids += static_cast<size_t>(tokens) * k();
+        found.push_back(choose_one(context, later, moved_.data(), tokens));
     }
+    return found;
 }
 
-void Gates::choose_one(Context& context, const Gate& gate, const float* x, int tokens,
-                       int32_t* ids) {
+std::vector<int32_t> Gates::choose_one(Context& context, int place, const float* x, int tokens) {
+    const Gate& gate = gates_[place];
+    const Matrix& router = routers_[place];
     const int n = columns();
     normed_.resize(static_cast<size_t>(tokens) * n);
-    logits_.resize(static_cast<size_t>(tokens) * gate.router->rows);
+    logits_.resize(static_cast<size_t>(tokens) * router.rows);
     weights_.resize(static_cast<size_t>(tokens) * k());
-    const bool small = static_cast<size_t>(tokens) * n * gate.router->rows <= kSmall;
+    ids_.resize(weights_.size());
+    const bool small = static_cast<size_t>(tokens) * n * router.rows <= kSmall;
     const ThreadPool::Alone alone(context.pool, small);
     rms_norm(context, x, tokens, n, gate.norm, gate.eps, normed_.data());
-    const Product product{gate.router, gate.bias, logits_.data()};
+    const Product product{&router, gate.bias, logits_.data()};
     linear(context, normed_.data(), tokens, &product, 1);
-    route(context, logits_.data(), tokens, gate.rule, ids, weights_.data());
+    route(context, logits_.data(), tokens, gate.rule, ids_.data(), weights_.data());
+    std::vector<int32_t> chosen;
+    for (int rank = 0; rank < k(); ++rank) {
+        for (int t = 0; t < tokens; ++t) {
+            const int32_t expert = ids_[static_cast<size_t>(t) * k() + rank];
+            if (std::find(chosen.begin(), chosen.end(), expert) == chosen.end()) {
+                chosen.push_back(expert);
+            }
+        }
+    }
+    return chosen;
 }
 
 }  // namespace moestream

@@ -75,7 +75,7 @@ class ClockedResidency(SlotResidency):
     def _wait(self, keys: list[int], counts: Counts) -> list[int]:
         started = self.reader.now
         done = self.reader.wait_any(keys)
-        counts.stall_s += self.reader.now - started
+        self._note_wait(counts, self.reader.now - started)
         for key in done:
             keys.remove(key)
         return done

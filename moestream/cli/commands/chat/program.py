@@ -140,6 +140,7 @@ class Program(Closing):
             KeyboardInterrupt: it took too long for someone.
         """
         from moestream.catalog import resolve
+        from moestream.streaming.memory import keep_from_collector
         from moestream.terminal.interrupt import Terminated
 
         resolve(model)  # before this one is let go
@@ -153,6 +154,8 @@ class Program(Closing):
                 self.leaving = False
             raise
         self.model = model
+        del old
+        keep_from_collector()  # it may have what the other model was made of
 
     def _restart(self, model: str, old: "Dialogue") -> None:
         self._open.close()
