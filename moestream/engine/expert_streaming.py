@@ -13,7 +13,7 @@ from functools import partial
 from moestream.engine.backend_slots import BackendSlots
 from moestream.engine.chosen import Choices
 from moestream.gguf import GGUFFile
-from moestream.layers.gates_ahead import GatesAhead, router_bytes
+from moestream.layers.gates_ahead import GatesAhead, router_copy_bytes
 from moestream.layers.moe import MoE
 from moestream.profiles import Fingerprint, Profile
 from moestream.streaming.build import open_residency
@@ -147,7 +147,7 @@ class ExpertStreaming:
             return 0
         moes = self._moes.values()
         remembered = RememberedRouting.n_bytes(moe.num_experts_per_tok for moe in moes)
-        return sum(map(router_bytes, moes)) + remembered
+        return remembered + sum(router_copy_bytes(moe.hidden_size, moe.num_experts) for moe in moes)
 
     def _make_prefetcher(self, ahead: int, mass: float | None) -> Prefetcher:
         foretell: Foretell = GatesAhead(self._moes)

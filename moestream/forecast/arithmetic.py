@@ -6,6 +6,7 @@ each layer what it costs to call the kernels.
 """
 
 from moestream.forecast.demand import Demand
+from moestream.layers.gates_ahead import router_copy_bytes
 from moestream.machine.speeds import DiskSpeed, Speeds
 from moestream.traces.clock.machine import ClockDisk, Work
 
@@ -47,7 +48,7 @@ def work_of(demand: Demand, machine: Speeds, context: int) -> Work:
     dense_s = sum(n_bytes / speeds[name] for name, n_bytes in demand.dense_bytes.items())
     experts_s = sum(n_bytes / speeds[name] for name, n_bytes in demand.expert_bytes.items())
     calls_s = demand.num_layers * machine.layer_s + layers * machine.streamed_layer_s
-    gate_bytes = 4 * demand.hidden_size * demand.num_experts
+    gate_bytes = router_copy_bytes(demand.hidden_size, demand.num_experts)
     return Work(
         layer_s=(dense_s - output_s + _memory_s(demand, machine, context) + calls_s) / layers,
         expert_s=experts_s / (layers * max(demand.num_experts_per_tok, 1)),

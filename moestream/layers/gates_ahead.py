@@ -10,9 +10,9 @@ from moestream.layers.moe import MoE
 from moestream.streaming.prefetch import union
 
 
-def router_bytes(moe: MoE) -> int:
+def router_copy_bytes(hidden_size: int, num_experts: int) -> int:
     """What the copy of a router takes that guesses are made with: 8.5 bits a number."""
-    return moe.hidden_size * moe.num_experts * 17 // 16
+    return hidden_size * num_experts * 17 // 16
 
 
 class GatesAhead:

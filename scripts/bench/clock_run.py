@@ -142,7 +142,7 @@ def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
 
 
 def _guess_s(times: NDArray[np.float64]) -> float:
-    """Of a layer, from (tokens, layers): of tokens that were guessed for, but for the last layer."""
+    """Of a layer, from (tokens, layers): of tokens with guesses; the last layer makes none."""
     return float(np.median(times[: _TRIED - 2, :-1]))
 
 
