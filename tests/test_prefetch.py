@@ -207,6 +207,9 @@ def test_where_nothing_is_missed_nothing_is_guessed_nor_heard():
     run_tokens(prefetcher, 9)
     assert len(residency.guesses) == made
     assert not heard
+    run_tokens(prefetcher, 2 * _KEPT)
+    assert prefetcher.is_on  # these tell nothing of what guesses save
+    made = len(residency.guesses)
     run_tokens(prefetcher, _USUAL, wanted=1)
     assert len(residency.guesses) > made
     assert heard

@@ -296,6 +296,33 @@ def test_a_guess_under_way_is_promoted_not_read_twice() -> None:
     assert reader.demanded.count(EXPERTS + 2) == 1
 
 
+def test_a_wait_for_a_late_guess_is_not_what_a_miss_costs() -> None:
+    residency, _, reader = make(20, spare=4)
+    use(residency, 0, ids([0, 1]))
+    alone_s = residency.waited_s
+    assert (residency.wanted, residency.waited) == (2, 2)
+    assert alone_s == residency.counts.decode.stall_s > 0
+    residency.speculate(1, [2, 3], 1)
+    for key in list(reader.jobs):
+        reader.finish(key)
+    use(residency, 1, ids([2, 4]))  # one was foreseen, one missed
+    assert (residency.wanted, residency.waited) == (4, 3)
+    missed_s = residency.waited_s
+    residency.speculate(2, [2], 1)
+    use(residency, 2, ids([2, 3]))  # one is late
+    assert (residency.wanted, residency.waited, residency.waited_s) == (6, 3, missed_s)
+    assert residency.counts.decode.stall_s > missed_s > alone_s
+
+
+def test_a_guess_is_asked_for_only_where_something_may_be_missing() -> None:
+    residency, _, _ = make(20, spare=4)
+    assert residency.may_lack(0, [0, 1])
+    use(residency, 0, ids([0, 1]))
+    assert not residency.may_lack(0, [0, 1])
+    assert residency.may_lack(0, [1, 2])
+    assert not residency.may_lack(0, [])
+
+
 def test_guesses_for_a_turn_that_has_come_are_taken_back() -> None:
     residency, table, reader = make(20, spare=4)
     use(residency, 0, ids([0, 1]))
