@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
 
 pytest.importorskip("moestream._native", reason="needs the compiled part")
 
 from streamed import open_engine, sample_tokens
 
+from moestream import _native
 from moestream.layers.gates_ahead import GatesAhead
 from moestream.layers.moe import MoE
 
@@ -64,3 +67,28 @@ def test_the_stream_is_moved_by_what_its_means_differ_by() -> None:
             expected = moes[second].norm_and_route(there - mean)[0]
             unmoved = moes[second].norm_and_route(here)[0]
             assert gates(first, here, 1) == expected.tolist() != unmoved.tolist()
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "chosen"),
+    [
+        (64, GGMLQuantizationType.F32, 0),
+        (64, GGMLQuantizationType.F16, 0),
+        (48, GGMLQuantizationType.F32, 1),
+        (64, GGMLQuantizationType.Q8_0, 0),
+    ],
+)
+def test_a_router_of_floats_is_copied_to_int8(
+    columns: int, kind: GGMLQuantizationType, chosen: int
+) -> None:
+    """The second row gives an eighth of a step of int8 more, which a copy does not tell."""
+    row = np.resize(np.array([127, 64, 80, 96], np.float32), columns) / 64
+    rows = np.stack([row, row])
+    rows[1, 1] += 1 / 512
+    data = quantize(rows, kind).view(np.uint8).reshape(2, -1)
+    context = _native.Context(1, None)
+    router = context.matrix(data, int(kind), 1.0)
+    ones = np.ones(columns, np.float32)
+    gate = _native.Gate(ones, 1e-6, router, None, None, False, "softmax", 1.0, 1, 1, 1)
+    gates = _native.Gates(context, [gate, gate])
+    assert gates.choose(0, ones[None], 1) == [[chosen]]

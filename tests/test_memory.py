@@ -1,5 +1,7 @@
 """Budgets: the machine's and the containers' limits, and how an amount is divided."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ from moestream.streaming.memory import (
     Memory,
     MemoryPlan,
     available_memory,
+    keep_from_collector,
     plan_memory,
     process_memory,
+    return_freed_memory,
 )
 
 MIB = 1 << 20
@@ -127,3 +131,21 @@ def test_no_cgroups_leave_the_machine(tmp_path):
 
 def test_this_process_takes_memory():
     assert process_memory() > 5 * MIB
+
+
+def test_the_collector_passes_over_what_is_kept_from_it_until_memory_is_returned() -> None:
+    class Node:
+        other: "Node"
+
+    one, two = Node(), Node()
+    one.other, two.other = two, one
+    gone = weakref.ref(one)
+    try:
+        keep_from_collector()
+        del one, two
+        gc.collect()
+        assert gone() is not None
+        return_freed_memory()
+        assert gone() is None
+    finally:
+        gc.unfreeze()

@@ -98,6 +98,22 @@ def test_tokens_of_several_sequences_are_guessed_for_together():
     assert prefetcher.recall[1].recall == pytest.approx(4 / 6)
 
 
+def test_what_was_scored_is_not_scored_again_at_another_passs_last_layer():
+    prefetcher, _ = make()
+    run_tokens(prefetcher, 1)
+    prefetcher.after_fetch(2, stream(), routed(1, 2))  # a prompt's last row, which was begun first
+    assert prefetcher.recall[1].routed == 2
+
+
+def test_what_a_prompts_layers_want_between_tokens_is_not_theirs():
+    prefetcher, residency = make(clock=count().__next__)
+    for _ in range(2 * _USUAL):
+        run_tokens(prefetcher, 1)
+        residency.want(50)
+        prefetcher.after_fetch(0, stream(tokens=9), np.zeros((9, 2), np.int32))
+    assert not prefetcher._worth.usually_pays
+
+
 def test_recall_is_that_of_the_nearest_guess():
     prefetcher, _ = make(2)
     prefetcher.after_fetch(0, stream(), routed(0, 1))

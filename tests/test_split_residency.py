@@ -135,6 +135,29 @@ def test_a_guess_reads_the_tail_too_and_the_use_need_not_wait() -> None:
     assert not tail.staged
 
 
+def test_tails_are_waited_for_without_a_guess_even_if_all_heads_are_kept() -> None:
+    residency, *_ = make(20, 8)
+    use(residency, 0, ids([0, 1]))
+    wanted = residency.wanted
+    use(residency, 0, ids([0, 1]))
+    assert residency.wanted == wanted + 2
+    assert residency.may_lack(0, [0, 1])
+    use(residency, WHOLE, ids([0, 1]))
+    wanted = residency.wanted
+    use(residency, WHOLE, ids([0, 1]))
+    assert residency.wanted == wanted
+    assert not residency.may_lack(WHOLE, [0, 1])
+
+
+def test_a_tail_that_is_late_is_not_what_a_miss_costs() -> None:
+    residency, *_ = make(20, 8)
+    use(residency, 0, ids([0, 1]))
+    waited = residency.waited, residency.waited_s
+    residency.speculate(0, [0, 1], 1)
+    use(residency, 0, ids([0, 1]))
+    assert (residency.waited, residency.waited_s) == waited
+
+
 def test_layers_kept_whole_read_no_tails() -> None:
     residency, _, _, reader = make(20, 4)
     use(residency, WHOLE, ids([1, 2]))

@@ -39,9 +39,9 @@ class Machine:
             self.now += stalled_s + self.busy_s[way]
             trial.next_token()
 
-    def trial(self) -> Trial:
+    def trial(self, *, trusting: bool = True) -> Trial:
         """One on this machine, which is its residency, too."""
-        return Trial(self, lambda: self.now)  # type: ignore[arg-type]
+        return Trial(self, lambda: self.now, trusting=trusting)  # type: ignore[arg-type]
 
 
 CASES = {
@@ -74,6 +74,19 @@ def test_it_is_found_out_again_when_the_machine_has_changed():
     machine.guessed = 0
     machine.run(trial, _KEPT)
     assert machine.guessed > 0.8 * _KEPT
+
+
+@pytest.mark.parametrize(("busy_s", "wait_s", "pays"), CASES.values(), ids=CASES)
+def test_without_trust_guesses_are_made_once_they_have_been_tried(busy_s, wait_s, pays: bool):
+    machine = Machine(busy_s, wait_s)
+    trial = machine.trial(trusting=False)
+    machine.run(trial, _COLD)
+    assert machine.guessed == 0
+    machine.run(trial, _TRIALS * _TRIED)
+    assert machine.guessed > 0
+    machine.guessed = 0
+    machine.run(trial, _KEPT // 2)
+    assert machine.guessed == (_KEPT // 2 if pays else 0)
 
 
 def test_a_pause_between_requests_says_nothing_of_guesses():

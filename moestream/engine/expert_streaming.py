@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 from moestream.engine.backend_slots import BackendSlots
@@ -47,10 +48,10 @@ class ExpertStreaming:
             BudgetError, StorageError, ModelFormatError: see ``open_residency``, ``ExpertStore``.
             ProfileError: the profile is of another model.
         """
-        self.plan = plan
         if profile is not None:
             profile.require(Fingerprint.of(file), file.path.name)
         self._moes = dict(moes)
+        self.plan = plan = self._with_room_for_guesses(plan, options)
         # Dense weights were copied from the mapping; their pages there are not needed again.
         file.forget_pages()
         self._store = ExpertStore(file)
@@ -59,7 +60,7 @@ class ExpertStreaming:
             self.residency = open_residency(
                 self._store,
                 options,
-                experts_bytes=max(plan.experts_bytes - self._guess_bytes(options), 0),
+                experts_bytes=plan.experts_bytes,
                 gives_way=not plan.fits,
                 num_experts_per_tok=max(moe.num_experts_per_tok for moe in moes.values()),
                 rates=None if profile is None else profile.key_rates(),
@@ -141,17 +142,20 @@ class ExpertStreaming:
         self.residency.close()
         self._store.close()
 
-    def _guess_bytes(self, options: StreamingOptions) -> int:
-        """What guesses go by, at most: copies of routers, and what tokens were routed to."""
-        if self.plan.fits or not options.prefetch:
-            return 0
+    def _with_room_for_guesses(self, plan: MemoryPlan, options: StreamingOptions) -> MemoryPlan:
+        """Take what guesses go by, at most, from the experts: routers' copies, tokens' routing."""
+        if plan.fits or not options.prefetch:
+            return plan
         moes = self._moes.values()
-        remembered = RememberedRouting.n_bytes(moe.num_experts_per_tok for moe in moes)
-        return remembered + sum(router_copy_bytes(moe.hidden_size, moe.num_experts) for moe in moes)
+        n_bytes = RememberedRouting.n_bytes(moe.num_experts_per_tok for moe in moes)
+        n_bytes += sum(router_copy_bytes(moe.hidden_size, moe.num_experts) for moe in moes)
+        return replace(plan, experts_bytes=max(plan.experts_bytes - n_bytes, 0))
 
     def _make_prefetcher(self, ahead: int, mass: float | None) -> Prefetcher:
-        foretell: Foretell = GatesAhead(self._moes)
-        if mass is not None:
+        foretell: Foretell
+        if mass is None:
+            foretell = GatesAhead(self._moes)
+        else:
             foretell = EachAlone({layer: _wide(moe, mass) for layer, moe in self._moes.items()})
         waits = next(iter(self._moes.values())).backend.work is not None
         prepare = {layer: moe.prepare for layer, moe in self._moes.items()} if waits else None
@@ -164,6 +168,7 @@ class ExpertStreaming:
             layers_ahead=ahead,
             remembered=remembered,
             prepare=prepare,
+            trusting=self.choices.io != "madvise",
         )
 
 

@@ -19,7 +19,7 @@ from moestream.ranks.message import Kind, Message
 from moestream.ranks.options import Options, own_options
 from moestream.ranks.profiles import own_profile
 from moestream.ranks.stage import Stage
-from moestream.streaming.memory import keep_from_collector
+from moestream.streaming.memory import keep_from_collector, return_freed_memory
 
 
 def attend(link: Link, options: Options, resolve: Callable[[str], Path]) -> None:
@@ -74,6 +74,7 @@ def _attend_one(
             (content,) = hash_parts(file, hello.context, [part])
             _answer(link, _next(link, Kind.CONTENT), content)
         profile = own_profile(division.body["profile"], file, hello.context, part)
+    return_freed_memory()
     with Engine.open(path, **{**options, "profile": profile}, part=part) as engine:
         keep_from_collector()
         link.send(_next(link, Kind.READY))

@@ -90,10 +90,12 @@ class Prefetcher:
         prepare: Mapping[int, Callable[[Any], None]] | None = None,
         clock: Callable[[], float] = time.perf_counter,
         tries_without: bool = True,
+        trusting: bool = True,
     ) -> None:
         """``prepare``, by layer, is told what to predict from soon, if one wait can serve both.
 
-        ``clock`` tells the time in seconds. Unless it ``tries_without``, it always guesses.
+        ``clock`` tells the time in seconds. Unless it ``tries_without``, it always guesses. Unless
+        it is ``trusting``, it guesses only after a trial has shown that this makes tokens faster.
         """
         self._residency = residency
         self._layers = list(layers)
@@ -110,7 +112,7 @@ class Prefetcher:
         """By the place of a layer, what this pass's tokens had there the last time."""
         self._prepare = prepare
         self.tries_without = tries_without
-        self._trial = Trial(residency, clock)
+        self._trial = Trial(residency, clock, trusting=trusting)
         self._worth = Worth(residency, len(self._layers))
         self._clock = clock
         self._under_way = 0
@@ -172,12 +174,13 @@ class Prefetcher:
     def after_pass(self) -> None:
         """A pass has come to its end, or is left where it is."""
         self._under_way -= 1
+        self._worth.pause()
 
     def before_route(self, layer: int, x: Any) -> None:
         """Prepare the guesses from the residual stream ``x`` (T, E) of ``layer``, if that helps."""
         if self._prepare is None:
             return
-        self._prepared = len(x) <= _MOST_ROWS and self._pays
+        self._prepared = self._is_short and len(x) <= _MOST_ROWS and self._pays
         for later in self._later[layer] if self._prepared else ():
             self._prepare[later](x)
 
@@ -191,6 +194,7 @@ class Prefetcher:
                 self.remembered.learn(layer, expert_ids)
             self._foretell.note(layer, x)
             self._trial.pause()
+            self._worth.pause()
             return
         # The caches hold weights now: what can wait for the pass's end is done there.
         if not self._rests:
@@ -235,6 +239,7 @@ class Prefetcher:
                 record = self.recall.setdefault(layer, LayerRecall())
                 record.routed += len(routed)
                 record.predicted += sum(map(guess.__contains__, routed))
+        self._routed.clear()
 
     def _read_remembered(self, place: int, ahead: int) -> None:
         """Of the layer at a place, which comes so many turns from now."""

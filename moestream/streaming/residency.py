@@ -234,10 +234,15 @@ class Residency(ABC):
         counts.misses += missing
         counts.foreseen += foreseen
         counts.late += late
-        self.wanted += missing + foreseen
-        self._is_late = late > 0
-        if not late:
-            self.waited += missing
+        self._is_late = False
+        self._note_wanted(missing + foreseen, foreseen, late)
+
+    def _note_wanted(self, wanted: int, foreseen: int, late: int) -> None:
+        """Count, in a turn that has begun, what a guess may save waiting for."""
+        self.wanted += wanted
+        self._is_late |= late > 0
+        if not self._is_late:
+            self.waited += wanted - foreseen
 
     def _note_wait(self, counts: Counts, seconds: float) -> None:
         counts.stall_s += seconds

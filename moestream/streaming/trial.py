@@ -77,15 +77,20 @@ class _Way:
 
 
 class Trial:
-    """Says whether to guess; hears of every pass that is short enough for it.
+    """Says whether to guess; hears of passes that are short enough for it, and tell something.
 
-    A token that it did not hear the beginning of does not count.
+    Before the first trial it says so if it is ``trusting``. A token that it did not hear the
+    beginning of does not count.
     """
 
     def __init__(
-        self, residency: Residency, clock: Callable[[], float] = time.perf_counter
+        self,
+        residency: Residency,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        trusting: bool = True,
     ) -> None:
-        self.guessing = True
+        self.guessing = trusting
         self._residency, self._clock = residency, clock
         self._ways = {True: _Way(), False: _Way()}
         self._trying, self._trials = False, 0

@@ -135,9 +135,7 @@ def _parts(engine: Engine, spec: Run, plan: MemoryPlan, *, warm: bool) -> Run:
         "period_s": float(np.median(between.mean(axis=1))),
         "experts_s": statistics.median(experts),
         "fetch_s": statistics.median(np.array(fetches).reshape(-1, layers).sum(axis=1).tolist()),
-        "guess_s": float(np.median(np.array(guesses).reshape(-1, layers)[: _TRIED - 2, :-1]))
-        if warm
-        else 0,
+        "guess_s": _guess_s(np.array(guesses).reshape(-1, layers)) if warm else 0.0,
     }
 
 
@@ -197,26 +195,36 @@ def live(engine: Engine, spec: Run) -> Run:
     ahead = spec["layers_ahead"]
     options = StreamingOptions(io="direct", prefetch=ahead > 0, prefetch_layers=max(ahead, 1))
     engine.stream(plan, options)
-    if (streaming := engine.streaming) and streaming.prefetcher:
+    streaming = engine.streaming
+    assert streaming is not None
+    if streaming.prefetcher:
         streaming.prefetcher.tries_without = False
         streaming.prefetcher.remembered = None  # the clock is told of gates alone
     session, made = _generation(engine, spec)
     next(made)
-    before = session.residency.decode.stall_s
+    before, begun = session.residency.decode.stall_s, _reads(engine)
     steps = sum(1 for _ in made)
     stats = session.residency
+    # Of decoding alone: while a prompt is computed, threads that read wait for a core.
+    read_bytes, busy_s = (now - then for now, then in zip(_reads(engine), begun, strict=True))
     _, bytes_per_s = max((disk_costs(engine.file) for _ in range(3)), key=itemgetter(1))
     return {
         "tps": session.stats.generation_tps,
         "stall_ms": 1e3 * (stats.decode.stall_s - before) / steps,
         "hit_rate": stats.decode.hit_rate,
         "wasted": stats.wasted_bytes,
-        "experts_bytes": plan.experts_bytes,
+        "experts_bytes": streaming.plan.experts_bytes,
         "bytes_per_s": bytes_per_s,
         **_one_by_one(engine),
-        "bandwidth": stats.bandwidth,
-        "read_bytes": stats.read_bytes,
+        "bandwidth": read_bytes / busy_s,
+        "read_bytes": read_bytes,
     }
+
+
+def _reads(engine: Engine) -> tuple[float, float]:
+    """Bytes that were read, and the seconds in which any were."""
+    counters = engine.streaming.residency.reader.counters()
+    return counters["demand_bytes"] + counters["speculative_bytes"], counters["busy_ns"] / 1e9
 
 
 def _one_by_one(engine: Engine) -> Run:

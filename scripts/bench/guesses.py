@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--row", action="append", help="ISA:THREADS:CAP:IO; may be repeated")
     parser.add_argument("--languages", default=",".join(LANGUAGES))
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--delay-us", type=float, default=0, help="that each read takes longer")
     parser.add_argument("--budget", help="by default the cap / 1.1")

@@ -63,7 +63,11 @@ void make_gates(PythonGates* self, Context& context, std::vector<GateSource> sou
             fail("gates differ in their columns, or in how many experts they choose");
         }
     }
-    new (self) PythonGates{context, std::move(sources), Gates(context, std::move(gates))};
+    const auto made = [&] {
+        Running running(context);
+        return Gates(context, std::move(gates));
+    };
+    new (self) PythonGates{context, std::move(sources), made()};
 }
 
 int checked_rows(const PythonGates& self, int place, const Floats& x) {

@@ -8,7 +8,6 @@
 #include "core/attention.h"
 
 namespace moestream {
-namespace {
 
 // As in llama.cpp: the codes are rounded with the float32 scale, which is then stored as F16.
 void to_q8_0(const Kernels& kernels, const float* x, int count, uint8_t* out) {
@@ -22,6 +21,8 @@ void to_q8_0(const Kernels& kernels, const float* x, int count, uint8_t* out) {
         std::memcpy(out + 2, q, sizeof q);
     }
 }
+
+namespace {
 
 // The scale that puts the value farthest from zero, the first of such, at -8; NaN where one is not
 // finite, and 0 for a block of what is taken for zeros.

@@ -9,4 +9,7 @@ namespace moestream {
 void append_row(const Kernels&, const AttentionShape&, const KVPass&, int row, const float* k,
                 const float* v);
 
+// Values in blocks of Q8_0: `count` of them, a multiple of kCacheBlock.
+void to_q8_0(const Kernels&, const float* x, int count, uint8_t* out);
+
 }  // namespace moestream

@@ -1,10 +1,9 @@
 #include "core/gates.h"
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
 
-#include "core/half.h"
+#include "core/cache_append.h"
+#include "core/cache_rows.h"
 
 namespace moestream {
 namespace {
@@ -14,8 +13,6 @@ constexpr int kWindow = 32;
 // Products of a gate that take less time than to share them out: some microseconds.
 constexpr size_t kSmall = size_t{1} << 15;
 
-constexpr int kBlock = 32;  // numbers of a Q8_0 block
-
 bool is_float(const Matrix& matrix) {
     const Type type = kTypeLayouts[matrix.type].type;
     return type == Type::F32 || type == Type::F16 || type == Type::BF16;
@@ -23,25 +20,15 @@ bool is_float(const Matrix& matrix) {
 
 // A matrix in Q8_0, in the order that the kernels want.
 Matrix int8_copy(Context& context, const Matrix& matrix, Buffer& bytes) {
-    std::vector<int32_t> rows(matrix.rows);
-    std::iota(rows.begin(), rows.end(), 0);
-    std::vector<float> values(static_cast<size_t>(matrix.rows) * matrix.columns);
-    embed(context, matrix, rows.data(), matrix.rows, values.data());
-    InputForms forms;
-    forms.set(values.data(), matrix.rows, matrix.columns);
-    const InputRows& quantized = forms.form(Input::Block32, context.pool, context.kernels);
-
     Matrix copy = matrix;
     copy.type = type_index(static_cast<int>(Type::Q8_0));
     copy.packed = false;
     copy.row_bytes = kTypeLayouts[copy.type].row_bytes(copy.columns);
+    std::vector<float> values(matrix.columns);
     std::vector<uint8_t> blocks(copy.row_bytes * copy.rows);
-    uint8_t* out = blocks.data();
-    for (size_t block = 0; block < values.size() / kBlock; ++block) {
-        const uint16_t scale = float_to_half(quantized.d[block]);
-        std::memcpy(out, &scale, sizeof scale);
-        std::memcpy(out + sizeof scale, quantized.q + block * kBlock, kBlock);
-        out += sizeof scale + kBlock;
+    for (int row = 0; row < matrix.rows; ++row) {
+        embed(context, matrix, &row, 1, values.data());
+        to_q8_0(context.kernels, values.data(), copy.columns, &blocks[row * copy.row_bytes]);
     }
     copy.data = blocks.data();
     return make_resident(context, copy, bytes.get<uint8_t>(resident_bytes(context, copy)));
@@ -56,7 +43,7 @@ Gates::Gates(Context& context, std::vector<Gate> gates)
       noted_(gates_.size()) {
     for (size_t place = 0; place < gates_.size(); ++place) {
         const Matrix& router = *gates_[place].router;
-        const bool copied = is_float(router) && router.columns % kBlock == 0;
+        const bool copied = is_float(router) && router.columns % kCacheBlock == 0;
         routers_.push_back(copied ? int8_copy(context, router, copies_[place]) : router);
     }
 }

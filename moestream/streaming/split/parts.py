@@ -74,6 +74,10 @@ class SplitResidency(SlotResidency):
         """
         tail_keys = [key + self._shift for key in keys]
         guessed = tails.claim(tail_keys)
+        states, slots = self.reader.states, tails.slot_of
+        there = sum(states[key] == READY for key in tail_keys)
+        late = sum(slots[key] != NONE for key in tail_keys) - there
+        self._note_wanted(len(keys), there, late)
         if keys:
             n_bytes = self._bytes[keys[0] // self.num_experts + self._num_layers]
             self.counts.useful_bytes += guessed * n_bytes
@@ -149,6 +153,10 @@ class SplitResidency(SlotResidency):
 
     def _tails(self, key: int) -> SlotTable | None:
         return self._tables.get(key // self.num_experts + self._num_layers)
+
+    def may_lack(self, layer: int, expert_ids: Sequence[int]) -> bool:
+        """See ``Residency.may_lack``: tails always are, where there are any."""
+        return layer + self._num_layers in self._tables or super().may_lack(layer, expert_ids)
 
     def speculate(self, layer: int, expert_ids: Sequence[int], ahead: int) -> int:
         """See ``Residency.speculate``: missing heads first, then the tails."""

@@ -140,7 +140,7 @@ class Program(Closing):
             KeyboardInterrupt: it took too long for someone.
         """
         from moestream.catalog import resolve
-        from moestream.streaming.memory import keep_from_collector
+        from moestream.streaming.memory import keep_from_collector, return_freed_memory
         from moestream.terminal.interrupt import Terminated
 
         resolve(model)  # before this one is let go
@@ -153,9 +153,11 @@ class Program(Closing):
                 self._restart(self.model, old)
                 self.leaving = False
             raise
+        finally:
+            del old
+            return_freed_memory()  # what the old model was made of
+            keep_from_collector()
         self.model = model
-        del old
-        keep_from_collector()  # it may have what the other model was made of
 
     def _restart(self, model: str, old: "Dialogue") -> None:
         self._open.close()
