@@ -86,6 +86,15 @@ def summary(runs: list[Run]) -> Run:
     return found
 
 
+def ratios(without: list[tuple[float, float]], found: list[tuple[float, float]]) -> list[float]:
+    """Of speeds and of waits: medians over runs that were made one after the other.
+
+    A machine's speed may change by more between two rounds than by what is looked for.
+    """
+    pairs = list(zip(without, found, strict=True))
+    return [statistics.median(b[i] / a[i] for a, b in pairs) for i in (0, 1)]
+
+
 def table(measured: list[Run]) -> str:
     """What docs/performance.md shows: speeds and waits, then why there still are waits."""
     lines = [
@@ -100,11 +109,10 @@ def table(measured: list[Run]) -> str:
         isa, threads, cap, io = each["row"].split(":")
         for language, levers in each["languages"].items():
             without, found = (levers[lever] for lever in LEVERS)
-            faster = found["tps"] / without["tps"] - 1
-            waits = found["stall_ms"] / without["stall_ms"]
+            faster, waits = ratios(without["all"], found["all"])
             lines.append(
                 f"| {isa}, {threads} | {cap} | {io} | {language} "
-                f"| {without['tps']:.1f} to {found['tps']:.1f} | {faster:+.0%} "
+                f"| {without['tps']:.1f} to {found['tps']:.1f} | {faster - 1:+.0%} "
                 f"| {without['stall_ms']:.1f} to {found['stall_ms']:.1f} | x {waits:.2f} "
                 f"| {without['token_mib']:.1f} to {found['token_mib']:.1f} |"
             )
