@@ -70,5 +70,5 @@ def test_budget_is_taken_by_open():
     path = GOLDEN / "qwen3moe.gguf"
     with Engine.open(path, backend="reference", context_length=128, budget="1M") as engine:
         np.testing.assert_array_equal(logits(engine), resident_logits("qwen3moe", "reference"))
-        assert engine.streaming.plan is engine.plan
+        assert engine.streaming.plan == engine.plan  # no less for guesses: there is nothing left
         assert engine.plan.budget_bytes == 1 << 20

@@ -55,7 +55,8 @@ def test_statistics_add_up(io):
         assert stats.useful_bytes + stats.wasted_bytes <= stats.speculative_bytes
         assert 0 <= stats.decode.late <= stats.decode.misses
         assert stats.pinned_bytes <= max(stats.budget_bytes, 1 << 16)
-        assert list(stats.recall) == list(range(1, layers))
+        # By madvise guesses are made only after a trial, which so few tokens do not come to.
+        assert list(stats.recall) == ([] if io == "madvise" else list(range(1, layers)))
         assert stats.to_dict()["decode"]["hit_rate"] == stats.decode.hit_rate
 
 

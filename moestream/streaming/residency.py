@@ -147,7 +147,7 @@ class Residency(ABC):
         """
 
     def may_lack(self, layer: int, expert_ids: Sequence[int]) -> bool:
-        """Whether any of these may not be in memory; to be asked often, so it may not know."""
+        """Whether any of these may not be in memory: a quick look, which need not be sure."""
         return len(expert_ids) > 0
 
     @abstractmethod
