@@ -43,6 +43,12 @@ def options_of(**changes) -> StreamingOptions:
     return StreamingOptions(**changes)
 
 
+def always_guess(engine: Engine) -> None:
+    """Have guesses made whether they pay or not: so few tokens of small layers tell nothing."""
+    if engine.streaming.prefetcher is not None:
+        engine.streaming.prefetcher.tries_without = False
+
+
 def logits(engine: Engine) -> np.ndarray:
     """Of ``sample_tokens``: a prompt in two chunks, then token by token."""
     session, tokens = engine.session(), sample_tokens()
