@@ -44,7 +44,6 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
         MoestreamError: see ``catalog.resolve`` and ``Engine.open``.
     """
     from moestream.catalog import resolve
-    from moestream.streaming.memory import keep_from_collector
 
     link, options, sharing = linked(options)
     with ui.progress(quiet=quiet) as progress:
@@ -52,7 +51,6 @@ def open_engine(model: str, options: dict[str, Any], *, quiet: bool) -> "Engine"
     options = with_preset(model, options)
     with ui.working(f"loading {model}", quiet=quiet) as progress:
         engine = open_here_or_shared(link, model, path, options, sharing, progress)
-    keep_from_collector()
     found = (*warnings(engine, options["streaming"]), context_warning(engine))
     for warning in () if quiet else filter(None, found):
         ui.warning(warning)
@@ -72,6 +70,8 @@ def open_here_or_shared(
     Raises:
         MoestreamError: see ``Engine.open`` and ``open_shared``.
     """
+    from moestream.streaming.memory import keep_from_collector
+
     if link is None:
         from moestream.engine.engine import Engine
 
@@ -82,11 +82,14 @@ def open_here_or_shared(
                 "mlx.launch --hosts A,B -- moestream ..."
             )
         on_warmed = partial(progress, "reading the profile's experts")
-        return Engine.open(path, **options, on_warmed=on_warmed)
-    from moestream.ranks.joining import open_shared
+        engine = Engine.open(path, **options, on_warmed=on_warmed)
+    else:
+        from moestream.ranks.joining import open_shared
 
-    told = partial(progress, "comparing the machines' files")
-    return open_shared(link, model, path, options, sharing, told)
+        told = partial(progress, "comparing the machines' files")
+        engine = open_shared(link, model, path, options, sharing, told)
+    keep_from_collector()
+    return engine
 
 
 def linked(

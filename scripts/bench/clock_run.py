@@ -202,29 +202,23 @@ def live(engine: Engine, spec: Run) -> Run:
         streaming.prefetcher.remembered = None  # the clock is told of gates alone
     session, made = _generation(engine, spec)
     next(made)
-    before, begun = session.residency.decode.stall_s, _reads(engine)
+    before = session.residency
     steps = sum(1 for _ in made)
     stats = session.residency
     # Of decoding alone: while a prompt is computed, threads that read wait for a core.
-    read_bytes, busy_s = (now - then for now, then in zip(_reads(engine), begun, strict=True))
+    read_bytes = stats.read_bytes - before.read_bytes
     _, bytes_per_s = max((disk_costs(engine.file) for _ in range(3)), key=itemgetter(1))
     return {
         "tps": session.stats.generation_tps,
-        "stall_ms": 1e3 * (stats.decode.stall_s - before) / steps,
+        "stall_ms": 1e3 * (stats.decode.stall_s - before.decode.stall_s) / steps,
         "hit_rate": stats.decode.hit_rate,
         "wasted": stats.wasted_bytes,
         "experts_bytes": streaming.plan.experts_bytes,
         "bytes_per_s": bytes_per_s,
         **_one_by_one(engine),
-        "bandwidth": read_bytes / busy_s,
+        "bandwidth": read_bytes / (stats.read_busy_s - before.read_busy_s),
         "read_bytes": read_bytes,
     }
-
-
-def _reads(engine: Engine) -> tuple[float, float]:
-    """Bytes that were read, and the seconds in which any were."""
-    counters = engine.streaming.residency.reader.counters()
-    return counters["demand_bytes"] + counters["speculative_bytes"], counters["busy_ns"] / 1e9
 
 
 def _one_by_one(engine: Engine) -> Run:

@@ -126,12 +126,8 @@ def bench(
 def _open(
     link: "Link | None", model: str, sharing: Sharing, path: Path, options: dict[str, Any]
 ) -> "Engine":
-    from moestream.streaming.memory import keep_from_collector
-
     with ui.working("loading the model") as progress:
-        engine = open_here_or_shared(link, model, path, options, sharing, progress)
-    keep_from_collector()
-    return engine
+        return open_here_or_shared(link, model, path, options, sharing, progress)
 
 
 def _measure(path: Path, plan: Plan, options: dict[str, Any], told: set[str]) -> Iterator[Row]:
